@@ -1,0 +1,101 @@
+"""What can be done with a model that is there: predict and evaluate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import yaml
+
+from hsf_finetune import screen
+from hsf_finetune.data.cases import discover
+from hsf_finetune.data.splits import split_cases
+from hsf_finetune.errors import ConfigError, OutputError
+from hsf_finetune.evaluation.compare import score_cases
+from hsf_finetune.evaluation.files import parse_names, score_files
+from hsf_finetune.evaluation.tables import ScoreRow, summarise, summary_table, write_scores
+from hsf_finetune.inference.batch import plan_jobs, run_jobs
+from hsf_finetune.inference.predictor import Predictor
+from hsf_finetune.settings import Settings
+
+
+def predict(
+    model: str,
+    scans: Sequence[str],
+    output: Path,
+    *,
+    checkpoint: Literal["best", "last"],
+    key: str | None,
+    device: str,
+    overwrite: bool,
+) -> int:
+    """Segments scans and says what became of each; returns 1 if any failed.
+
+    Raises:
+        UserError: nothing can be segmented at all.
+    """
+    jobs = plan_jobs(scans, output, key)
+    predictor = Predictor.load(model, checkpoint, device)
+    with screen.progress("segmenting") as tick:
+        outcomes = run_jobs(predictor, jobs, overwrite, tick)
+    fates = [outcome.fate for outcome in outcomes]
+    for outcome in outcomes:
+        if outcome.error is not None:
+            screen.say(f"failed: {outcome.error}")
+    skipped = fates.count("skipped")
+    screen.say(
+        f"{fates.count('written')} written to {output}, {fates.count('failed')} failed, "
+        f"{skipped} skipped" + (" because they exist (--overwrite redoes them)" if skipped else "")
+    )
+    return 1 if "failed" in fates else 0
+
+
+def evaluate_run(
+    run: Path,
+    side: Literal["train", "validation", "test"],
+    tolerance_mm: float,
+    output: Path | None,
+    device: str,
+) -> None:
+    """Scores a run's best model on one side of its split.
+
+    Raises:
+        ConfigError: the folder is no run, or that side has no case.
+    """
+    config = run / "config.yaml"
+    if not config.exists():
+        raise ConfigError(
+            "not the folder of a run",
+            file=run,
+            expected="a folder with config.yaml, splits.json and checkpoints",
+            fix="to compare files: hsf-finetune evaluate PREDICTION LABEL",
+        )
+    settings = Settings.model_validate(yaml.safe_load(config.read_text()))
+    datasets = settings.datasets.model_copy(update={"split_file": str(run / "splits.json")})
+    split = split_cases(discover(datasets).cases, datasets, settings.seed)
+    cases = split.side(side)
+    if not cases:
+        raise ConfigError(f"the run's split has no {side} cases", file=run / "splits.json")
+    predictor = Predictor.load(run, "best", device)
+    with screen.progress(f"scoring {side} cases") as tick:
+        rows = score_cases(predictor, cases, tolerance_mm, tick)
+    _report(rows, output, f"{run.name} on {len(cases)} {side} cases")
+
+
+def evaluate_files(
+    prediction: Path, label: Path, names: str, tolerance_mm: float, output: Path | None
+) -> None:
+    """Scores segmentations on disk against their labels."""
+    rows = score_files(prediction, label, parse_names(names), tolerance_mm)
+    _report(rows, output, f"{prediction} against {label}")
+
+
+def _report(rows: Sequence[ScoreRow], output: Path | None, title: str) -> None:
+    screen.console.print(summary_table(summarise(rows), title=title))
+    if output is None:
+        return
+    if output.exists():
+        raise OutputError("the file exists", file=output, fix="give another -o")
+    write_scores(output, rows)
+    screen.say(f"every case: {output}")

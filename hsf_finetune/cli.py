@@ -1,0 +1,200 @@
+"""The command `hsf-finetune`."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from hsf_finetune import __version__
+from hsf_finetune.errors import OutputError, UserError
+from hsf_finetune.settings import Settings
+
+Command = Callable[[argparse.Namespace], int]
+
+EXIT_USER_ERROR = 2
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of `hsf-finetune`."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given[:1] in (["finetune"], ["train"]):
+        # Hydra has a command line of its own, --help included.
+        launch_or_explain(given[0], given[1:])
+        return
+    options, rest = _parser().parse_known_args(given)
+    if rest and not options.takes_overrides:
+        _parser().error(f"unrecognized arguments: {' '.join(rest)}")
+    options.overrides = [*getattr(options, "overrides", []), *rest]
+    command: Command = options.command
+    sys.exit(explain(lambda: command(options)))
+
+
+def launch_or_explain(config: str, arguments: Sequence[str] | None = None) -> None:
+    """Composes `finetune` or `train` from the command line and runs it."""
+
+    def launched() -> int:
+        from hsf_finetune.configuration import launch
+
+        launch(config, _execute, arguments)
+        return 0
+
+    code = explain(launched)
+    if code:
+        sys.exit(code)
+
+
+def _execute(settings: Settings) -> object:
+    # Imported late: a wrong setting is then reported at once.
+    from hsf_finetune.run import execute
+
+    return execute(settings)
+
+
+def explain(action: Callable[[], int]) -> int:
+    """Runs an action; an error that the user can mend becomes one message and exit code 2."""
+    try:
+        return action()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_USER_ERROR
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        full = OutputError(
+            "the disk is full",
+            file=error.filename,
+            found=error.strerror,
+            fix="free some space, or write elsewhere; nothing half-written was left behind",
+        )
+        print(f"error: {full}", file=sys.stderr)
+        return EXIT_USER_ERROR
+    except KeyboardInterrupt:
+        print("interrupted; continue a run with resume=auto", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="hsf-finetune",
+        description="Fine-tune pretrained 3D segmentation networks on a few manual segmentations.",
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands.add_parser(
+        "finetune",
+        help="fine-tune a pretrained network (the same as python finetune.py)",
+        add_help=False,
+    )
+    commands.add_parser(
+        "train", help="train from random weights (the same as python train.py)", add_help=False
+    )
+    _add_plan(commands)
+    _add_predict(commands)
+    _add_evaluate(commands)
+    _add_phantom(commands)
+    return parser
+
+
+def _add_plan(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    plan = commands.add_parser(
+        "plan",
+        help="show which blocks train when and at which rate, without training",
+        description="Takes the overrides of finetune.py, such as datasets=custom "
+        "finetuning.mode=encoder.",
+    )
+    plan.add_argument("overrides", nargs="*", metavar="group.key=value")
+    plan.add_argument("--config-dir", type=Path, help="folder with your own YAML groups")
+    plan.set_defaults(command=_plan, takes_overrides=True)
+
+
+def _plan(options: argparse.Namespace) -> int:
+    from hsf_finetune.configuration import compose
+    from hsf_finetune.run import preview_plan
+
+    preview_plan(compose("finetune", options.overrides, options.config_dir))
+    return 0
+
+
+def _add_predict(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    predict = commands.add_parser("predict", help="segment scans with a trained model")
+    predict.add_argument("model", help="folder of a run, or a checkpoint")
+    predict.add_argument(
+        "scans",
+        nargs="+",
+        help="images or folders; the channels of one scan are joined by commas",
+    )
+    predict.add_argument("-o", "--output", type=Path, required=True, help="folder to write into")
+    predict.add_argument("--checkpoint", choices=["best", "last"], default="best")
+    predict.add_argument("--key", help="HDF5: dataset inside the files")
+    predict.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
+    predict.add_argument("--overwrite", action="store_true", help="redo existing segmentations")
+    predict.set_defaults(command=_predict, takes_overrides=False)
+
+
+def _predict(options: argparse.Namespace) -> int:
+    from hsf_finetune.apply import predict
+
+    return predict(
+        options.model,
+        options.scans,
+        options.output,
+        checkpoint=options.checkpoint,
+        key=options.key,
+        device=options.device,
+        overwrite=options.overwrite,
+    )
+
+
+def _add_evaluate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    evaluate = commands.add_parser(
+        "evaluate",
+        help="score segmentations against labels, or a run on one side of its split",
+        description="hsf-finetune evaluate PREDICTION LABEL compares two files, or the files of "
+        "two folders by name; hsf-finetune evaluate RUN scores a run's model.",
+    )
+    evaluate.add_argument("prediction", type=Path, metavar="PREDICTION_OR_RUN")
+    evaluate.add_argument("label", type=Path, nargs="?")
+    evaluate.add_argument(
+        "--split", choices=["train", "validation", "test"], default="validation", help="of a run"
+    )
+    evaluate.add_argument(
+        "--labels", default="", help="names of label values: 1=DG,2=CA1 (default: every value)"
+    )
+    evaluate.add_argument("--tolerance-mm", type=float, default=1.0, help="of the surface Dice")
+    evaluate.add_argument("-o", "--output", type=Path, help="CSV to write")
+    evaluate.add_argument("--device", default="auto")
+    evaluate.set_defaults(command=_evaluate, takes_overrides=False)
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from hsf_finetune.apply import evaluate_files, evaluate_run
+
+    if options.label is None:
+        evaluate_run(
+            options.prediction, options.split, options.tolerance_mm, options.output, options.device
+        )
+    else:
+        evaluate_files(
+            options.prediction, options.label, options.labels, options.tolerance_mm, options.output
+        )
+    return 0
+
+
+def _add_phantom(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    phantom = commands.add_parser("phantom", help="write the phantom cohort that the demo runs on")
+    phantom.add_argument("folder", type=Path)
+    phantom.add_argument("--seed", type=int, default=0)
+    phantom.set_defaults(command=_phantom, takes_overrides=False)
+
+
+def _phantom(options: argparse.Namespace) -> int:
+    from hsf_finetune import screen
+    from hsf_finetune.data.phantom import write_cohort
+
+    with screen.progress(f"phantom cohort in {options.folder}") as tick:
+        write_cohort(options.folder, seed=options.seed, progress=tick)
+    screen.say(f"the phantom cohort is in {options.folder}")
+    return 0

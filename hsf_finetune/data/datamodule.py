@@ -1,0 +1,309 @@
+"""Batches for training and validation, the same ones for the same seed and epoch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypedDict
+
+import lightning as L
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from hsf_finetune.data.cases import Case
+from hsf_finetune.data.preprocessing import Sample
+from hsf_finetune.data.splits import Split
+from hsf_finetune.data.store import Progress, SampleStore, SampleView
+from hsf_finetune.padding import pad_to, padded_shape
+from hsf_finetune.settings import DatasetsSettings
+
+Triple = tuple[int, int, int]
+Augment = Callable[[Tensor, Tensor, tuple[float, float, float], int], tuple[Tensor, Tensor]]
+
+
+class Batch(TypedDict):
+    """What a step works on.
+
+    image: (B, C, X, Y, Z) float32; label: label rows (B, X, Y, Z) uint8;
+    allowed: (B, rows, classes) bool, the label rows' sets of classes, padded
+    with empty rows; case: names; seed: for everything random about the batch.
+    """
+
+    image: Tensor
+    label: Tensor
+    allowed: Tensor
+    case: list[str]
+    seed: int
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One case of an epoch, with the seed for everything random about it."""
+
+    index: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Item:
+    """One sample on its way into a batch."""
+
+    sample: Sample
+    case: Case
+    seed: int = 0
+
+
+class EpochSampler(Sampler[Draw]):
+    """The cases of an epoch, a function of seed and epoch alone.
+
+    Without replacement an epoch is a shuffled pass (or several, cut to
+    `k_sample`). With several processes each takes every n-th draw, and the last
+    draws are repeated so that all take equally many.
+
+    Args:
+        cases: number of training cases.
+        k_sample: draws per epoch over all processes; None is one pass.
+        replace: draw with replacement.
+        seed: of the run.
+        rank: this process.
+        world_size: number of processes.
+    """
+
+    def __init__(
+        self,
+        cases: int,
+        k_sample: int | None,
+        replace: bool,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self._cases = cases
+        self._draws = k_sample or cases
+        self._replace = replace
+        self._seed = seed
+        self._rank = rank
+        self._world_size = world_size
+        self._epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the training loop before each epoch."""
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        """Draws of this process."""
+        return -(-self._draws // self._world_size)
+
+    def __iter__(self) -> Iterator[Draw]:
+        """The draws of the current epoch."""
+        random = np.random.default_rng([self._seed, self._epoch])
+        if self._replace:
+            order = random.integers(self._cases, size=self._draws)
+        else:
+            passes = -(-self._draws // self._cases)
+            order = np.concatenate([random.permutation(self._cases) for _ in range(passes)])
+            order = order[: self._draws]
+        seeds = random.integers(2**31, size=self._draws)
+        draws = [Draw(int(i), int(s)) for i, s in zip(order, seeds, strict=True)]
+        draws += draws[: len(self) * self._world_size - len(draws)]
+        return iter(draws[self._rank :: self._world_size])
+
+
+class TrainingCases(Dataset[Item]):
+    """Training volumes, or patches of those that are larger than a patch.
+
+    Args:
+        store: preprocessed cases.
+        patch_vox: largest size of what is returned.
+        foreground_share: share of patches centred on a labelled voxel.
+        augment: per-volume augmentation `(image, label, spacing_mm, seed)`, if any.
+    """
+
+    def __init__(
+        self,
+        store: SampleView,
+        patch_vox: Triple,
+        foreground_share: float,
+        augment: Augment | None,
+    ) -> None:
+        self._store = store
+        self._patch = patch_vox
+        self._foreground_share = foreground_share
+        self._augment = augment
+
+    def __getitem__(self, draw: Draw) -> Item:
+        """A sample of a case, cut to a patch if it is larger, and its case."""
+        case = self._store.case(draw.index)
+        sample = self._store.sample(draw.index)
+        corner = patch_corner(
+            sample.label, self._patch, self._foreground_share, case.protocol.background_row, draw.seed
+        )
+        cut = (slice(None), *(slice(a, a + n) for a, n in zip(corner, self._patch, strict=True)))
+        image, label = sample.image[cut], sample.label[cut[1:]]
+        if self._augment is not None:
+            image, label = self._augment(image, label, sample.spacing_mm, draw.seed)
+        return Item(Sample(image, label, sample.spacing_mm), case, draw.seed)
+
+
+class WholeCases(Dataset[Item]):
+    """Whole volumes, unchanged."""
+
+    def __init__(self, store: SampleView) -> None:
+        self._store = store
+
+    def __len__(self) -> int:
+        """Number of cases."""
+        return len(self._store)
+
+    def __getitem__(self, index: int) -> Item:
+        """A sample and its case."""
+        return Item(self._store.sample(index), self._store.case(index))
+
+
+def patch_corner(
+    label: Tensor, patch: Triple, foreground_share: float, background_row: int, seed: int
+) -> Triple:
+    """Where to cut a patch: around a labelled voxel, or anywhere.
+
+    Args:
+        label: label rows, (X, Y, Z).
+        patch: size of the patch; an axis that is not larger than it starts at 0.
+        foreground_share: probability of centring on a labelled voxel.
+        background_row: the row that does not count as labelled.
+        seed: decides the place.
+    """
+    free = [max(n - p, 0) for n, p in zip(label.shape, patch, strict=True)]
+    if not any(free):
+        return (0, 0, 0)
+    random = np.random.default_rng(seed)
+    labelled = torch.nonzero(label != background_row)
+    if len(labelled) and random.random() < foreground_share:
+        centre = labelled[random.integers(len(labelled))].tolist()
+        corner = [
+            min(max(c - p // 2, 0), f) for c, p, f in zip(centre, patch, free, strict=True)
+        ]
+    else:
+        corner = [int(random.integers(f + 1)) for f in free]
+    return (corner[0], corner[1], corner[2])
+
+
+class Collate:
+    """Stacks samples, padded at their ends to a size that the network can halve.
+
+    Padded voxels are background in the label and 0 (the mean) in the image.
+
+    Args:
+        divisor: sizes must be multiples of these.
+    """
+
+    def __init__(self, divisor: Triple) -> None:
+        self._divisor = divisor
+
+    def __call__(self, items: Sequence[Item]) -> Batch:
+        """The batch of these samples."""
+        shapes = [item.sample.label.shape for item in items]
+        shape = padded_shape([max(sizes) for sizes in zip(*shapes, strict=True)], self._divisor)
+        matrices = [torch.from_numpy(item.case.protocol.matrix) for item in items]
+        rows = max(len(m) for m in matrices)
+        return Batch(
+            image=torch.stack([pad_to(item.sample.image, shape, 0.0) for item in items]),
+            label=torch.stack(
+                [
+                    pad_to(item.sample.label, shape, item.case.protocol.background_row)
+                    for item in items
+                ]
+            ),
+            allowed=torch.stack([pad(m, (0, 0, 0, rows - len(m))) for m in matrices]),
+            case=[item.case.name for item in items],
+            seed=items[0].seed,
+        )
+
+
+class CasesDataModule(L.LightningDataModule):
+    """Loaders over the two sides of a split.
+
+    Args:
+        split: who trains and who validates.
+        settings: the `datasets` group.
+        divisor: sizes the network needs multiples of.
+        seed: of the run.
+        augment: per-volume augmentation in the loader, if any.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        settings: DatasetsSettings,
+        divisor: Triple,
+        seed: int,
+        augment: Augment | None = None,
+    ) -> None:
+        super().__init__()
+        self.split = split
+        self.settings = settings
+        self.seed = seed
+        self._augment = augment
+        self._collate = Collate(divisor)
+        self.patch_vox = padded_shape(settings.patch_vox, divisor)
+        every = tuple(dict.fromkeys((*split.train, *split.validation)))
+        self._store = SampleStore(every, settings)
+        self._train = self._store.view(split.train)
+        self._validation = self._store.view(split.validation)
+
+    def read(self, progress: Progress | None = None) -> str:
+        """Reads, checks and caches all cases; returns where they are kept."""
+        self._store.prepare(progress)
+        return self._store.mode
+
+    def steps_per_epoch(self, world_size: int, accumulate: int) -> int:
+        """Optimiser steps of an epoch."""
+        batches = -(-len(self._sampler(0, world_size)) // self.settings.batch_size)
+        return -(-batches // accumulate)
+
+    def train_dataloader(self) -> DataLoader[Item]:
+        """Shuffled batches of an epoch."""
+        dataset = TrainingCases(
+            self._train, self.patch_vox, self.settings.foreground_share, self._augment
+        )
+        rank, world_size = self._process()
+        return self._loader(dataset, self.settings.batch_size, self._sampler(rank, world_size))
+
+    def val_dataloader(self) -> DataLoader[Item]:
+        """Whole validation volumes, one by one, dealt out over the processes."""
+        rank, world_size = self._process()
+        mine = range(rank, len(self._validation), world_size)
+        return self._loader(WholeCases(self._validation), 1, mine)
+
+    def _sampler(self, rank: int, world_size: int) -> EpochSampler:
+        return EpochSampler(
+            len(self.split.train),
+            self.settings.k_sample,
+            self.settings.replace,
+            self.seed,
+            rank,
+            world_size,
+        )
+
+    def _process(self) -> tuple[int, int]:
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+    def _loader(
+        self,
+        dataset: Dataset[Item],
+        batch_size: int,
+        sampler: Sampler[Draw] | range,
+    ) -> DataLoader[Item]:
+        workers = min(self.settings.num_workers, os.cpu_count() or 1)
+        return DataLoader(
+            dataset,
+            batch_size=batch_size,
+            sampler=sampler,
+            num_workers=workers,
+            collate_fn=self._collate,
+            pin_memory=self.settings.pin_memory and torch.cuda.is_available(),
+            persistent_workers=workers > 0,
+        )

@@ -1,0 +1,31 @@
+"""The ledger: every file that was found, and what became of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hsf_finetune.data.cases import Cohort
+from hsf_finetune.data.splits import SIDES, Split
+from hsf_finetune.files import write_csv
+
+
+def write_ledger(path: Path, cohort: Cohort, split: Split) -> None:
+    """Writes one line per file as CSV: fate, case and its number, subject, side, reason."""
+    side_of: dict[str, str] = {}
+    for side in SIDES:
+        for case in split.side(side):
+            side_of[case.name] = f"{side_of[case.name]}+{side}" if case.name in side_of else side
+    number = {case.name: str(n) for n, case in enumerate(cohort.cases)}
+    rows = [
+        (
+            entry.path,
+            entry.fate,
+            number.get(entry.case, ""),
+            entry.case,
+            entry.subject,
+            side_of.get(entry.case, "not in the split" if entry.case else ""),
+            entry.reason,
+        )
+        for entry in sorted(cohort.ledger, key=lambda e: (int(number.get(e.case, "-1")), e.fate))
+    ]
+    write_csv(path, ("file", "fate", "case_number", "case", "subject", "side", "reason"), rows)

@@ -1,0 +1,192 @@
+"""Who trains and who validates: by subject, seeded, and written down."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hsf_finetune.data.cases import Case
+from hsf_finetune.errors import ConfigError, DataError
+from hsf_finetune.settings import DatasetsSettings
+
+SIDES = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Split:
+    """Cases by side; a subject's cases are all on one side.
+
+    Args:
+        train: cases that weights are fitted to.
+        validation: cases that pick the best epoch.
+        test: cases that are only scored afterwards; may be empty.
+        how: one sentence on where the split came from.
+        held_out: False where validation cases train as well.
+    """
+
+    train: tuple[Case, ...]
+    validation: tuple[Case, ...]
+    test: tuple[Case, ...]
+    how: str
+    held_out: bool = True
+
+    def side(self, name: str) -> tuple[Case, ...]:
+        """The cases of `train`, `validation` or `test`."""
+        return {"train": self.train, "validation": self.validation, "test": self.test}[name]
+
+    def plain(self) -> dict[str, Any]:
+        """The split as plain types; what `split_file` reads back."""
+        return {
+            "how": self.how,
+            "held_out": self.held_out,
+            **{side: [case.name for case in self.side(side)] for side in SIDES},
+            "subjects": {
+                side: sorted({case.subject for case in self.side(side)}) for side in SIDES
+            },
+        }
+
+
+def split_cases(cases: Sequence[Case], settings: DatasetsSettings, seed: int) -> Split:
+    """Splits cases by subject as the settings say.
+
+    Raises:
+        ConfigError, DataError: too few subjects, an impossible fold, or a given
+            split that names unknown cases or tears a subject apart.
+    """
+    if settings.split_file:
+        return _from_file(cases, Path(settings.split_file).expanduser())
+    if settings.train_val_test_idx:
+        return _from_indices(cases, settings.train_val_test_idx)
+    subjects = sorted({case.subject for case in cases})
+    if settings.train_on_all:
+        return Split(
+            tuple(cases),
+            tuple(cases),
+            (),
+            f"train_on_all: all {len(subjects)} subjects train; validation figures are not held out",
+            held_out=False,
+        )
+    if len(subjects) < 2:
+        raise DataError(
+            "one subject cannot both train and validate",
+            found=f"{len(cases)} cases of subject {', '.join(subjects) or 'none'}",
+            fix="add a subject, set datasets.train_on_all=true (no held-out validation), or give "
+            "subject: a regular expression if these are several people",
+        )
+    random.Random(seed).shuffle(subjects)
+    if settings.fold is not None:
+        return _fold(cases, subjects, settings.folds, settings.fold, seed)
+    validating = validation_count(len(subjects), settings.train_ratio)
+    how = (
+        f"train_ratio={settings.train_ratio:g}, seed {seed}: "
+        f"{len(subjects) - validating} subjects train, {validating} validate"
+    )
+    if len(subjects) < 5:
+        how += (
+            f" (few subjects: leave-one-out with datasets.folds={len(subjects)} "
+            f"datasets.fold=0 ... {len(subjects) - 1} says more)"
+        )
+    return _by_subject(cases, set(subjects[:validating]), how)
+
+
+def validation_count(subjects: int, train_ratio: float) -> int:
+    """Subjects that validate: the rounded rest, but at least one, and one must train."""
+    return min(max(round(subjects * (1 - train_ratio)), 1), subjects - 1)
+
+
+def _fold(
+    cases: Sequence[Case], subjects: Sequence[str], folds: int, fold: int, seed: int
+) -> Split:
+    folds = min(folds, len(subjects))
+    if fold >= folds:
+        raise ConfigError(
+            f"datasets.fold={fold} does not exist",
+            found=f"{len(subjects)} subjects in {folds} folds",
+            expected=f"0 to {folds - 1}",
+        )
+    validating = set(subjects[fold::folds])
+    how = f"fold {fold} of {folds}, seed {seed}: {len(validating)} of {len(subjects)} subjects validate"
+    return _by_subject(cases, validating, how)
+
+
+def _by_subject(cases: Sequence[Case], validating: set[str], how: str) -> Split:
+    return Split(
+        tuple(c for c in cases if c.subject not in validating),
+        tuple(c for c in cases if c.subject in validating),
+        (),
+        how,
+    )
+
+
+def _from_indices(cases: Sequence[Case], indices: Sequence[Sequence[int]]) -> Split:
+    wrong = sorted({i for side in indices for i in side if not 0 <= i < len(cases)})
+    if wrong:
+        raise ConfigError(
+            "train_val_test_idx names cases that do not exist",
+            found=wrong,
+            expected=f"0 to {len(cases) - 1}, in the order of the ledger",
+        )
+    sides = {side: [cases[i] for i in idx] for side, idx in zip(SIDES, indices, strict=False)}
+    return _given(sides, "train_val_test_idx")
+
+
+def _from_file(cases: Sequence[Case], path: Path) -> Split:
+    try:
+        given = json.loads(path.read_text())
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ConfigError("the split file cannot be read", file=path, found=str(error)) from error
+    if not isinstance(given, Mapping) or not {"train", "validation"} <= set(given):
+        raise ConfigError(
+            "the split file needs the keys train and validation",
+            file=path,
+            found=", ".join(given) if isinstance(given, Mapping) else type(given).__name__,
+            expected='{"train": [...], "validation": [...], "test": [...]} with case or subject '
+            "names, as splits.json of a run has them",
+        )
+    known: dict[str, list[Case]] = {}
+    for case in cases:
+        for name in {case.name, case.subject, case.subject.rsplit("/", 1)[-1]}:
+            known.setdefault(name, []).append(case)
+    sides = {side: given.get(side, []) for side in SIDES}
+    unknown = [name for names in sides.values() for name in names if name not in known]
+    if unknown:
+        raise ConfigError(
+            "the split file names cases that were not found",
+            file=path,
+            found=", ".join(map(str, unknown[:6])) + (" ..." if len(unknown) > 6 else ""),
+            expected=f"such as {', '.join(sorted(known)[:4])}",
+        )
+    chosen = {side: [c for name in names for c in known[name]] for side, names in sides.items()}
+    return _given(chosen, f"split file {path.name}", overlap_allowed=given.get("held_out") is False)
+
+
+def _given(
+    sides: Mapping[str, Sequence[Case]], how: str, overlap_allowed: bool = False
+) -> Split:
+    """A split that the user gave, checked for subjects on two sides and empty sides."""
+    for side in ("train", "validation"):
+        if not sides.get(side):
+            raise ConfigError(f"the given split has no case to {side}", found=how)
+    seen: dict[str, str] = {}
+    for side in SIDES:
+        for case in sides.get(side, ()):
+            other = seen.setdefault(case.subject, side)
+            if other != side and not overlap_allowed:
+                raise ConfigError(
+                    f"subject '{case.subject}' is both in {other} and in {side}",
+                    found=how,
+                    fix="keep all cases of one person on one side",
+                )
+    unique = {side: tuple(dict.fromkeys(sides.get(side, ()))) for side in SIDES}
+    counts = ", ".join(f"{len(unique[side])} {side}" for side in SIDES)
+    return Split(
+        unique["train"],
+        unique["validation"],
+        unique["test"],
+        f"{how}: {counts} cases",
+        held_out=not overlap_allowed,
+    )

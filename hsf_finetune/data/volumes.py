@@ -1,0 +1,332 @@
+"""Reading volumes from NIfTI and HDF5, with the checks that no later step can make up for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+
+from hsf_finetune.errors import DataError
+
+NIFTI = (".nii.gz", ".nii")
+HDF5 = (".h5", ".hdf5")
+SUFFIXES = NIFTI + HDF5
+
+_AFFINE_NOISE_MM = 1e-2
+"""Largest shift of a corner voxel that still counts as rounding noise."""
+
+Array = npt.NDArray[Any]
+Affine = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class VolumeRef:
+    """Where a volume lies.
+
+    Args:
+        path: NIfTI or HDF5 file.
+        key: HDF5 dataset inside the file; None if it holds just one.
+        spacing_mm: voxel size for an HDF5 dataset that carries none.
+        affine: 4x4 matrix for an HDF5 dataset that carries none, row by row.
+    """
+
+    path: Path
+    key: str | None = None
+    spacing_mm: tuple[float, ...] | None = None
+    affine: tuple[tuple[float, ...], ...] | None = None
+
+    def __str__(self) -> str:
+        """The path, with the dataset's name behind it if there is one."""
+        return f"{self.path}:{self.key}" if self.key else str(self.path)
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A volume as it lies in its file.
+
+    Args:
+        array: voxel values, (X, Y, Z).
+        affine: 4x4, from voxel to RAS+ millimetres.
+        stored_shape: the file's own shape; may end in axes of length 1.
+        ref: where it came from.
+    """
+
+    array: Array
+    affine: Affine
+    stored_shape: tuple[int, ...]
+    ref: VolumeRef
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """Voxel size along the three array axes, in mm."""
+        sizes = np.sqrt((self.affine[:3, :3] ** 2).sum(axis=0))
+        return (float(sizes[0]), float(sizes[1]), float(sizes[2]))
+
+
+def stem(path: Path) -> str:
+    """File name without its volume suffix (`a.nii.gz` -> `a`)."""
+    for suffix in SUFFIXES:
+        if path.name.lower().endswith(suffix):
+            return path.name[: -len(suffix)]
+    return path.stem
+
+
+def is_volume(path: Path) -> bool:
+    """Whether the name ends like a file that `read_volume` reads."""
+    return path.name.lower().endswith(SUFFIXES)
+
+
+def is_hdf5(path: Path) -> bool:
+    """Whether the name ends like an HDF5 file."""
+    return path.name.lower().endswith(HDF5)
+
+
+def read_volume(ref: VolumeRef) -> Volume:
+    """Reads a volume and its geometry.
+
+    Raises:
+        DataError: the file is missing, damaged, not three-dimensional, or its
+            geometry is absent or contradicts itself.
+    """
+    if not ref.path.exists():
+        raise DataError("no such file", file=ref.path)
+    if is_hdf5(ref.path):
+        return _read_hdf5(ref)
+    if is_volume(ref.path):
+        return _read_nifti(ref)
+    raise DataError(
+        "not a volume that can be read",
+        file=ref.path,
+        found=ref.path.suffix or "no suffix",
+        expected=" or ".join(SUFFIXES),
+    )
+
+
+def check_image(volume: Volume) -> None:
+    """Refuses an image that holds NaN or infinity, or a single value.
+
+    Raises:
+        DataError: naming the file and how many voxels are affected.
+    """
+    array = volume.array
+    if np.issubdtype(array.dtype, np.floating):
+        bad = int(array.size - np.count_nonzero(np.isfinite(array)))
+        if bad:
+            raise DataError(
+                "the image holds NaN or infinite voxels",
+                file=volume.ref,
+                found=f"{bad} of {array.size} voxels",
+                expected="finite numbers",
+                fix="mend the image, or list it under the dataset's exclude:",
+            )
+    if array.size == 0 or array.min() == array.max():
+        raise DataError(
+            "the image is constant, so there is nothing to segment",
+            file=volume.ref,
+            found=f"{array.size} voxels of value {array.flat[0] if array.size else 'none'}",
+            fix="mend the image, or list it under the dataset's exclude:",
+        )
+
+
+def whole_numbers(volume: Volume) -> npt.NDArray[np.int64]:
+    """The voxels of a label volume as integers, (X, Y, Z).
+
+    Raises:
+        DataError: some voxels are not whole numbers.
+    """
+    array = volume.array
+    if np.issubdtype(array.dtype, np.integer):
+        return np.asarray(array, dtype=np.int64)
+    rounded = np.round(array)
+    wrong = ~(np.abs(array - rounded) < 1e-4)
+    if wrong.any():
+        examples = ", ".join(f"{v:g}" for v in np.unique(array[wrong])[:5])
+        raise DataError(
+            "the label volume holds values that are not whole numbers",
+            file=volume.ref,
+            found=f"{int(wrong.sum())} voxels, such as {examples}",
+            expected="whole numbers",
+            fix="resample labels with nearest-neighbour interpolation, not linearly",
+        )
+    return rounded.astype(np.int64)
+
+
+def check_same_grid(first: Volume, other: Volume) -> None:
+    """Refuses two volumes of one case that do not lie on the same grid.
+
+    Raises:
+        DataError: shapes differ, or a corner lies somewhere else in space.
+    """
+    if first.array.shape != other.array.shape:
+        raise DataError(
+            "two volumes of one case differ in shape",
+            file=other.ref,
+            found=other.array.shape,
+            expected=f"{first.array.shape}, as in {first.ref}",
+            fix="resample one of them to the other's grid (labels: nearest neighbour)",
+        )
+    shift = corner_shift_mm(first.affine, other.affine, first.array.shape)
+    if shift > max(_AFFINE_NOISE_MM, 0.02 * min(first.spacing_mm)):
+        raise DataError(
+            "two volumes of one case lie on different grids in space",
+            file=other.ref,
+            found=f"{_rows(other.affine)}\n(a corner is {shift:.2f} mm off)",
+            expected=f"{_rows(first.affine)}\nas in {first.ref}",
+            fix="resample one of them to the other's grid, or mend the wrong header",
+        )
+
+
+def corner_shift_mm(a: Affine, b: Affine, shape: Sequence[int]) -> float:
+    """Largest distance between a volume's corners as two affines place them, in mm."""
+    corners = np.array(np.meshgrid(*[(0, n - 1) for n in shape[:3]])).reshape(3, -1)
+    corners = np.vstack([corners, np.ones(corners.shape[1])])
+    difference = (a - b) @ corners
+    return float(np.sqrt((difference[:3] ** 2).sum(axis=0)).max())
+
+
+def _rows(affine: Affine) -> str:
+    return "\n".join("  ".join(f"{v:9.3f}" for v in row) for row in affine[:3])
+
+
+# ----------------------------------------------------------------------- NIfTI
+def _read_nifti(ref: VolumeRef) -> Volume:
+    try:
+        image = nib.load(ref.path)
+        array = np.asanyarray(image.dataobj)
+    except Exception as error:  # nibabel, gzip and zlib raise many kinds for a damaged file
+        raise _unreadable(ref, error) from error
+    if not isinstance(image, nib.Nifti1Image):
+        raise DataError("not a NIfTI image", file=ref.path, found=type(image).__name__)
+    if not np.isfinite(image.affine).all():
+        raise DataError("the affine holds NaN or infinity", file=ref.path)
+    _check_forms(image, ref)
+    return _three_dimensional(array, np.asarray(image.affine, dtype=np.float64), ref)
+
+
+def _check_forms(image: nib.Nifti1Image, ref: VolumeRef) -> None:
+    """Refuses a sform and a qform that place the volume differently.
+
+    Libraries disagree on which of the two holds, so such a file is segmented in
+    one place and displayed in another.
+    """
+    sform, scode = image.get_sform(coded=True)
+    qform, qcode = image.get_qform(coded=True)
+    if sform is None or qform is None or not scode or not qcode:
+        return
+    shift = corner_shift_mm(sform, qform, image.shape)
+    spacing = np.sqrt((sform[:3, :3] ** 2).sum(axis=0)).min()
+    if shift > max(5e-2, 0.1 * float(spacing)):
+        raise DataError(
+            "the header's sform and qform place the volume differently",
+            file=ref.path,
+            found=f"a corner differs by {shift:.2f} mm",
+            fix="decide which one is right and write it to both, for example with nibabel: "
+            "img.set_qform(img.get_sform(), 1)",
+        )
+
+
+def _three_dimensional(array: Array, affine: Affine, ref: VolumeRef) -> Volume:
+    stored = tuple(int(n) for n in array.shape)
+    while array.ndim > 3 and array.shape[-1] == 1:
+        array = array[..., 0]
+    if array.ndim != 3:
+        raise DataError(
+            "the volume is not three-dimensional",
+            file=ref,
+            found=f"shape {stored}",
+            expected="(X, Y, Z)",
+            fix="split a series into one file per volume; give channels as a list under mri:",
+        )
+    if array.dtype.kind not in "biuf":
+        raise DataError("voxels are not numbers", file=ref, found=str(array.dtype))
+    return Volume(array, affine, stored, ref)
+
+
+def _unreadable(ref: VolumeRef, error: Exception) -> DataError:
+    return DataError(
+        "the file is damaged or incomplete",
+        file=ref,
+        found=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
+        expected="a complete NIfTI or HDF5 file",
+        fix="copy or convert it again, or list it under the dataset's exclude:",
+    )
+
+
+# ------------------------------------------------------------------------ HDF5
+def hdf5_key(ref: VolumeRef) -> str:
+    """The dataset to read: the one that is named, or the only one there is.
+
+    Raises:
+        DataError: there is none of that name, or no name and several datasets.
+    """
+    try:
+        with h5py.File(ref.path, "r") as file:
+            found: list[str] = []
+            file.visititems(
+                lambda name, node: found.append(name) if isinstance(node, h5py.Dataset) else None
+            )
+    except OSError as error:
+        raise _unreadable(ref, error) from error
+    if ref.key is not None:
+        if ref.key.strip("/") in found:
+            return ref.key.strip("/")
+        raise DataError(
+            f"the HDF5 file has no dataset '{ref.key}'",
+            file=ref.path,
+            found=", ".join(found) or "no dataset at all",
+            fix="set key: (or mri_key: and label_key:) in the pattern to one of these",
+        )
+    if len(found) == 1:
+        return found[0]
+    raise DataError(
+        "the HDF5 file holds several datasets and none is named",
+        file=ref.path,
+        found=", ".join(found) or "no dataset at all",
+        fix="set key: (or mri_key: and label_key:) in the pattern to one of these",
+    )
+
+
+def _read_hdf5(ref: VolumeRef) -> Volume:
+    key = hdf5_key(ref)
+    try:
+        with h5py.File(ref.path, "r") as file:
+            dataset = file[key]
+            array = np.asarray(dataset[()])
+            attributes = {**file.attrs, **dataset.attrs}
+    except OSError as error:
+        raise _unreadable(ref, error) from error
+    return _three_dimensional(array, _hdf5_affine(ref, attributes), ref)
+
+
+def _hdf5_affine(ref: VolumeRef, attributes: dict[str, Any]) -> Affine:
+    """Geometry from the file's attributes, else from the dataset's YAML; never made up."""
+    affine = attributes.get("affine", ref.affine)
+    if affine is not None:
+        matrix = np.asarray(affine, dtype=np.float64)
+        if matrix.shape != (4, 4) or not np.isfinite(matrix).all():
+            raise DataError("the affine is not a finite 4x4 matrix", file=ref, found=matrix.shape)
+        return matrix
+    spacing = next(
+        (attributes[k] for k in ("spacing_mm", "spacing", "element_size_um") if k in attributes),
+        ref.spacing_mm,
+    )
+    if spacing is None:
+        raise DataError(
+            "the HDF5 dataset does not say how large its voxels are",
+            file=ref,
+            found="attributes " + (", ".join(attributes) or "none"),
+            expected="an attribute affine (4x4) or spacing_mm (3)",
+            fix="add to the dataset's YAML, for example: spacing_mm: [0.8, 0.8, 0.8]",
+        )
+    sizes = np.asarray(spacing, dtype=np.float64)
+    if "spacing_mm" not in attributes and "spacing" not in attributes:
+        sizes = sizes / 1000 if "element_size_um" in attributes else sizes
+    if sizes.shape != (3,) or not (sizes > 0).all():
+        raise DataError("the voxel size is not three positive numbers", file=ref, found=spacing)
+    return np.diag([*sizes, 1.0])

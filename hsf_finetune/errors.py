@@ -1,0 +1,73 @@
+"""The errors a user can meet, each one clear message instead of a traceback."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class UserError(Exception):
+    """Something the user can mend.
+
+    Args:
+        what: one sentence that says what is wrong.
+        file: the file (or folder) it is about.
+        found: what was found there.
+        expected: what should have been there.
+        fix: what to do about it, ideally a line to paste.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        file: Path | str | None = None,
+        found: object = None,
+        expected: object = None,
+        fix: str | None = None,
+    ) -> None:
+        self.what = what
+        self.file = file
+        parts = [what]
+        for name, value in (
+            ("file", file),
+            ("found", found),
+            ("expected", expected),
+            ("fix", fix),
+        ):
+            if value is not None:
+                text = str(value).replace("\n", "\n" + " " * 12)
+                parts.append(f"  {name + ':':<10}{text}")
+        super().__init__("\n".join(parts))
+
+
+class ConfigError(UserError):
+    """A setting is unknown, malformed or contradicts another one."""
+
+
+class DataError(UserError):
+    """An image, a label or a dataset description cannot be used as it is."""
+
+
+class WeightsError(UserError):
+    """A checkpoint cannot be read, or does not fit the network."""
+
+
+class TrainingError(UserError):
+    """Training cannot go on."""
+
+
+class OutputError(UserError):
+    """A result could not be written."""
+
+
+class UserErrors(UserError):
+    """Several errors of one kind, reported together.
+
+    Args:
+        title: what they have in common.
+        errors: the errors, in the order in which to print them.
+    """
+
+    def __init__(self, title: str, errors: list[UserError]) -> None:
+        super().__init__("\n".join([title, *(str(e) for e in errors)]))
+        self.errors = errors

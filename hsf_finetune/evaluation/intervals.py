@@ -1,0 +1,151 @@
+"""Bootstrap intervals over subjects."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import ndtr, stdtrit
+
+Floats = npt.NDArray[np.float64]
+
+_CELLS_AT_ONCE = 2_000_000
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean and how far it may be off.
+
+    Args:
+        mean: mean over the cases; NaN without any.
+        low: lower end; NaN where fewer than two subjects leave the spread unknown.
+        high: upper end; NaN likewise.
+        n: cases that have a value.
+        subjects: groups those cases come from.
+    """
+
+    mean: float
+    low: float
+    high: float
+    n: int
+    subjects: int
+
+
+def bootstrap_interval(
+    values: npt.ArrayLike,
+    groups: Sequence[Hashable] | None = None,
+    confidence: float = 0.95,
+    samples: int = 10_000,
+    seed: int = 0,
+) -> Interval:
+    """Mean of values with a bootstrap interval that resamples whole groups.
+
+    The two sides of one person are no independent observations, hence the group: it
+    is drawn or left out as one (cluster bootstrap; Davison and Hinkley 1997, section
+    3.8). The plain percentile interval (Efron and Tibshirani 1993, chapter 13) is too
+    narrow for the few cases of a typical validation set; its shares are widened by the
+    t quantile, "expanded percentile" (Hesterberg, The American Statistician 69:371-386,
+    2015, section 4). The result depends neither on the order of cases nor on the names
+    of groups.
+
+    Args:
+        values: one per case, shape (cases,); NaN is a case without a value, left out.
+        groups: the subject of each case, as many as values; None takes every case as a
+            subject of its own.
+        confidence: how often such an interval should hold the true mean, in (0, 1).
+        samples: bootstrap samples, at least 1.
+        seed: of the resampling.
+
+    Returns:
+        The interval; low and high are NaN with fewer than two subjects, since one says
+        nothing about spread.
+
+    Raises:
+        ValueError: values are not one-dimensional, groups are of another number,
+            confidence is not in (0, 1) or samples is below 1.
+    """
+    cases = np.asarray(values, dtype=np.float64)
+    if cases.ndim != 1:
+        raise ValueError(f"values must have one dimension, not {cases.ndim}")
+    if groups is not None and len(groups) != len(cases):
+        raise ValueError(f"{len(groups)} groups for {len(cases)} values")
+    if not 0 < confidence < 1 or samples < 1:
+        raise ValueError("confidence must lie between 0 and 1, and samples be at least 1")
+    sums, sizes = _totals(cases, groups)
+    n, subjects = int(sizes.sum()), len(sums)
+    if n == 0:
+        return Interval(math.nan, math.nan, math.nan, 0, 0)
+    mean = float(sums.sum() / n)
+    if subjects == 1:
+        return Interval(mean, math.nan, math.nan, n, 1)
+    share = _expanded_share(confidence, subjects)
+    means = _resampled_means(sums, sizes, samples, seed)
+    low, high = np.quantile(means, [share, 1 - share])
+    # Sums in another order may differ in the last bit where all values are equal.
+    return Interval(mean, min(float(low), mean), max(float(high), mean), n, subjects)
+
+
+def paired_difference(
+    a: npt.ArrayLike,
+    b: npt.ArrayLike,
+    groups: Sequence[Hashable] | None = None,
+    confidence: float = 0.95,
+    samples: int = 10_000,
+    seed: int = 0,
+) -> Interval:
+    """Mean of b - a over the cases that have both, with its bootstrap interval.
+
+    Args:
+        a: values before, shape (cases,); NaN where a case has none.
+        b: values after, of the same cases in the same order.
+        groups: the subject of each case.
+        confidence: see `bootstrap_interval`.
+        samples: see `bootstrap_interval`.
+        seed: see `bootstrap_interval`.
+
+    Raises:
+        ValueError: a and b differ in shape, or as in `bootstrap_interval`.
+    """
+    before, after = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    if before.shape != after.shape:
+        raise ValueError(f"pairs need equal shapes, not {before.shape} and {after.shape}")
+    return bootstrap_interval(after - before, groups, confidence, samples, seed)
+
+
+def _totals(cases: Floats, groups: Sequence[Hashable] | None) -> tuple[Floats, Floats]:
+    """Sum and number of values per group, in an order that only the values decide."""
+    kept = np.flatnonzero(~np.isnan(cases))
+    numbers: dict[Hashable, int] = {}
+    codes = np.array(
+        [
+            numbers.setdefault(i if groups is None else groups[i], len(numbers))
+            for i in kept.tolist()
+        ],
+        dtype=np.int64,
+    )
+    order = np.lexsort((cases[kept], codes))
+    sums = np.bincount(codes[order], weights=cases[kept][order])
+    sizes = np.bincount(codes)
+    canonical = np.lexsort((sizes, sums))
+    return sums[canonical].astype(np.float64), sizes[canonical].astype(np.float64)
+
+
+def _expanded_share(confidence: float, subjects: int) -> float:
+    """Share of bootstrap means to cut at each end."""
+    t = stdtrit(subjects - 1, (1 - confidence) / 2)
+    return float(ndtr(math.sqrt(subjects / (subjects - 1)) * t))
+
+
+def _resampled_means(sums: Floats, sizes: Floats, samples: int, seed: int) -> Floats:
+    """Means over groups drawn with replacement, shape (samples,)."""
+    rng = np.random.default_rng(seed)
+    subjects = len(sums)
+    rows = max(1, _CELLS_AT_ONCE // subjects)
+    means = []
+    for start in range(0, samples, rows):
+        drawn = rng.integers(subjects, size=(min(rows, samples - start), subjects))
+        means.append(sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1))
+    return np.concatenate(means)

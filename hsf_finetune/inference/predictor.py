@@ -1,0 +1,163 @@
+"""A trained network that segments scans on their own grid."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from pydantic import TypeAdapter
+
+from hsf_finetune.data.preprocessing import load_image
+from hsf_finetune.data.volumes import Volume, VolumeRef
+from hsf_finetune.errors import DataError, WeightsError
+from hsf_finetune.networks.anatomy import Anatomy
+from hsf_finetune.networks.build import build
+from hsf_finetune.networks.volumetric import volume_logits
+from hsf_finetune.settings import NetworkSettings
+from hsf_finetune.weights.sources import FORMAT, locate, read_checkpoint
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What a checkpoint says of itself: enough to use it without its configuration.
+
+    Args:
+        classes: names of the output channels, background first.
+        label_values: class -> the value that segmentations have for it.
+        models: settings of the network.
+        in_channels: input channels.
+        target_spacing_mm: voxel size that scans are resampled to; None keeps theirs.
+        patch_vox: largest size predicted in one piece.
+    """
+
+    classes: tuple[str, ...]
+    label_values: Mapping[str, int]
+    models: NetworkSettings
+    in_channels: int
+    target_spacing_mm: tuple[float, ...] | None
+    patch_vox: tuple[int, int, int]
+
+    def plain(self) -> dict[str, Any]:
+        """The card as plain types."""
+        return {
+            "format": FORMAT,
+            "classes": list(self.classes),
+            "label_values": dict(self.label_values),
+            "models": self.models.model_dump(mode="json"),
+            "in_channels": self.in_channels,
+            "target_spacing_mm": list(self.target_spacing_mm) if self.target_spacing_mm else None,
+            "patch_vox": list(self.patch_vox),
+        }
+
+    @classmethod
+    def of(cls, plain: Mapping[str, Any]) -> ModelCard:
+        """The card that `plain` describes."""
+        spacing = plain["target_spacing_mm"]
+        x, y, z = plain["patch_vox"]
+        return cls(
+            classes=tuple(plain["classes"]),
+            label_values=plain["label_values"],
+            models=TypeAdapter(NetworkSettings).validate_python(plain["models"]),
+            in_channels=plain["in_channels"],
+            target_spacing_mm=tuple(spacing) if spacing else None,
+            patch_vox=(x, y, z),
+        )
+
+
+class Predictor:
+    """Segments scans with a network.
+
+    Args:
+        anatomy: the network.
+        card: what its channels mean and how its inputs are prepared.
+        device: where to run it.
+    """
+
+    def __init__(self, anatomy: Anatomy, card: ModelCard, device: torch.device) -> None:
+        self.card = card
+        self._anatomy = anatomy
+        self._device = device
+        self._values = np.array(
+            [card.label_values[name] for name in card.classes],
+            dtype=np.uint8 if max(card.label_values.values()) < 256 else np.uint16,
+        )
+
+    @classmethod
+    def load(
+        cls,
+        run_or_checkpoint: str | Path,
+        checkpoint: Literal["best", "last"] = "best",
+        device: str = "auto",
+    ) -> Predictor:
+        """The predictor of a run folder or checkpoint.
+
+        Raises:
+            WeightsError: it cannot be read, or was not written by this package.
+        """
+        path = locate(run_or_checkpoint, checkpoint)
+        source = read_checkpoint(path)
+        if source.meta is None:
+            raise WeightsError(
+                "the checkpoint does not say what its classes are, so it cannot predict by itself",
+                file=path,
+                expected="a checkpoint written by finetune.py or train.py",
+                fix="fine-tune from it first: finetuning.pretrained=" + str(path),
+            )
+        card = ModelCard.of(source.meta)
+        anatomy = build(card.models, card.in_channels, len(card.classes))
+        anatomy.network.load_state_dict(dict(source.tensors))
+        return cls(anatomy, card, pick_device(device))
+
+    def predict(self, channels: Sequence[VolumeRef]) -> tuple[npt.NDArray[Any], Volume]:
+        """Segments one scan.
+
+        Args:
+            channels: one volume per input channel.
+
+        Returns:
+            The segmentation with the user's own label values, (X, Y, Z) on the first
+            channel's grid, and that channel as it lies in its file.
+        """
+        classes, first = self.predict_classes(channels)
+        return self._values[classes], first
+
+    def predict_classes(
+        self, channels: Sequence[VolumeRef]
+    ) -> tuple[npt.NDArray[np.uint8], Volume]:
+        """Like `predict`, with class indices instead of label values.
+
+        Raises:
+            DataError: a wrong number of channels, or files that cannot be used.
+        """
+        if len(channels) != self.card.in_channels:
+            raise DataError(
+                "the model needs another number of input channels",
+                file=channels[0] if channels else None,
+                found=len(channels),
+                expected=self.card.in_channels,
+                fix="give the channels of a scan joined by commas: t1.nii.gz,t2.nii.gz",
+            )
+        image, grid, first = load_image(channels, self.card.target_spacing_mm)
+        network = self._anatomy.network.to(self._device).eval()
+        with torch.inference_mode():
+            logits = volume_logits(
+                network,
+                image[None].to(self._device),
+                self._anatomy.divisor,
+                self.card.patch_vox,
+            )[0]
+        return grid.classes_out(logits.float().softmax(dim=0)), first
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of that name; `auto` is CUDA or Apple's GPU where there is one."""
+    if name != "auto":
+        return torch.device(name)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

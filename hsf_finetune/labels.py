@@ -1,0 +1,150 @@
+"""Classes, label values, and the sets of classes that label values stand for.
+
+Loss, metrics, sampling and head transfer read the boolean matrix of a
+`LabelMap`; nothing else in the package knows what a label value means.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from hsf_finetune.errors import ConfigError
+
+BACKGROUND = "background"
+
+_SIDE = re.compile(r"(^|[\s_\-.])(l|r|lh|rh|left|right)($|[\s_\-.])", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class ClassSpace:
+    """The classes a model tells apart, in the order of its output channels.
+
+    Args:
+        names: one name per output channel; the first is the background.
+    """
+
+    names: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        """Refuses anything that is not a background and distinct other names."""
+        if len(self.names) < 2 or self.names[0] != BACKGROUND:
+            raise ConfigError(
+                "a model needs the background and at least one more class",
+                found=list(self.names),
+                fix="name the labels in datasets.<name>.labels_names",
+            )
+        if len(set(self.names)) != len(self.names):
+            raise ConfigError("class names must differ", found=list(self.names))
+
+    def __len__(self) -> int:
+        """Number of output channels, background included."""
+        return len(self.names)
+
+    @property
+    def foreground(self) -> tuple[str, ...]:
+        """Every class but the background."""
+        return self.names[1:]
+
+    def index(self, name: str) -> int:
+        """Output channel of a class.
+
+        Raises:
+            ConfigError: there is no class of that name.
+        """
+        try:
+            return self.names.index(name)
+        except ValueError:
+            raise ConfigError(
+                f"no class is called '{name}'", expected=", ".join(self.names)
+            ) from None
+
+    @property
+    def has_sides(self) -> bool:
+        """Whether a class name says left or right, so that a flip changes its meaning."""
+        return any(_SIDE.search(name) for name in self.foreground)
+
+
+@dataclass(frozen=True)
+class LabelMap:
+    """What each value of a label file says about the class of its voxel.
+
+    A value stands for a *set* of classes: one class where the annotation is
+    exact, several where the protocol merges them. The values are numbered in
+    ascending order, and that number (the *label row*) is what preprocessed label
+    volumes hold.
+
+    Args:
+        space: the model's classes.
+        sets: raw label value -> names of the classes a voxel of that value may be.
+    """
+
+    space: ClassSpace
+    sets: tuple[tuple[int, frozenset[str]], ...]
+
+    @classmethod
+    def of(cls, space: ClassSpace, sets: Mapping[int, Iterable[str]]) -> LabelMap:
+        """The label map of `{raw value: class names}`; 0 is background unless given."""
+        full = {0: frozenset({BACKGROUND})} | {int(v): frozenset(s) for v, s in sets.items()}
+        for value, names in full.items():
+            for name in names:
+                space.index(name)
+            if not names:
+                raise ConfigError(f"label value {value} stands for no class")
+        if len(full) > 255:
+            raise ConfigError("more than 255 label values", found=len(full))
+        return cls(space, tuple(sorted(full.items())))
+
+    @cached_property
+    def values(self) -> npt.NDArray[np.int64]:
+        """Raw values in ascending order, shape (rows,)."""
+        return np.array([value for value, _ in self.sets], dtype=np.int64)
+
+    @cached_property
+    def matrix(self) -> npt.NDArray[np.bool_]:
+        """Which classes each label row allows, shape (rows, classes)."""
+        allowed = np.zeros((len(self.sets), len(self.space)), dtype=bool)
+        for row, (_, names) in enumerate(self.sets):
+            allowed[row, [self.space.index(name) for name in names]] = True
+        return allowed
+
+    @property
+    def background_row(self) -> int:
+        """The row of raw value 0, which padded voxels get."""
+        return int(np.searchsorted(self.values, 0))
+
+    def unknown(self, raw: npt.NDArray[np.int64]) -> dict[int, int]:
+        """Raw values that the map does not list, with their voxel counts."""
+        found, counts = np.unique(raw, return_counts=True)
+        known = np.isin(found, self.values)
+        return {int(v): int(n) for v, n in zip(found[~known], counts[~known], strict=True)}
+
+    def rows(self, raw: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
+        """Label rows of raw values, same shape; every value must be known."""
+        return np.searchsorted(self.values, raw).astype(np.uint8)
+
+    def value_of(self) -> dict[str, int]:
+        """The raw value to write for each class: the smallest that means it alone.
+
+        A class that no value names alone gets a fresh value above all others, so
+        that a prediction never reuses a value which means something else.
+        """
+        chosen: dict[str, int] = {}
+        for value, names in self.sets:
+            if len(names) == 1:
+                chosen.setdefault(next(iter(names)), value)
+        fresh = int(self.values.max()) + 1
+        for name in self.space.names:
+            if name not in chosen:
+                chosen[name], fresh = fresh, fresh + 1
+        return {name: chosen[name] for name in self.space.names}
+
+
+def ordered_union(groups: Iterable[Sequence[str]]) -> tuple[str, ...]:
+    """Names in the order of their first appearance, each once."""
+    return tuple(dict.fromkeys(name for group in groups for name in group))

@@ -1,0 +1,97 @@
+"""What a run shows: tables before training, progress during it, a comparison after it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from hsf_finetune.data.cases import Cohort
+from hsf_finetune.data.splits import Split
+from hsf_finetune.evaluation.tables import (
+    ScoreRow,
+    comparison_table,
+    paired_differences,
+    summarise,
+    summary_table,
+)
+from hsf_finetune.networks.anatomy import Anatomy
+from hsf_finetune.run_folder import RunFolder
+from hsf_finetune.schedule.schedule import Schedule
+from hsf_finetune.schedule.table import schedule_table
+from hsf_finetune.settings import Settings
+from hsf_finetune.weights.receipt import Receipt
+
+# Without a terminal (a log file, a cluster) rich would wrap at 80 columns.
+console = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
+
+
+def say(line: str) -> None:
+    """One line."""
+    console.print(line, markup=False)
+
+
+@contextmanager
+def progress(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar with the time left on a terminal; without one, a line once it is done."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def announce(
+    settings: Settings,
+    run: RunFolder,
+    cohort: Cohort,
+    split: Split,
+    kept_in: str,
+    resume_from: Path | None,
+) -> None:
+    """Which run this is, on what data, split how."""
+    say(f"{'resuming' if run.resumed else 'new'} run: {run.path}")
+    if run.resumed:
+        say(f"  from {resume_from}" if resume_from else "  from the start: no epoch had ended yet")
+    fates = [entry.fate for entry in cohort.ledger]
+    say(
+        f"cases: {len(cohort.cases)} of {len({c.subject for c in cohort.cases})} subjects, "
+        f"{cohort.channels} channel(s), kept in {kept_in if kept_in != 'off' else 'no cache'}; "
+        f"files excluded {fates.count('excluded')}, unused {fates.count('unused')} (ledger.csv)"
+    )
+    say(f"classes: {', '.join(cohort.classes.names)}")
+    say(f"split: {split.how} (splits.json)")
+    if not split.held_out:
+        say("  validation cases train too: their scores are no measure of new scans")
+
+
+def show_plan(anatomy: Anatomy, schedule: Schedule, receipt: Receipt | None) -> None:
+    """The transfer receipt and the schedule."""
+    if receipt is not None:
+        console.print(receipt.table())
+    console.print(schedule_table(schedule, {block.name: block.size for block in anatomy.blocks}))
+
+
+def conclude(
+    run: RunFolder, before: Sequence[ScoreRow], after: Sequence[ScoreRow], split: Split
+) -> None:
+    """The scores after training, beside those before it, and what to do next."""
+    subjects = len({case.subject for case in split.validation})
+    where = f"{len(split.validation)} validation cases of {subjects} subjects"
+    if not split.held_out:
+        where += ", which also trained"
+    if before:
+        differences = paired_differences(before, after)
+        console.print(comparison_table(summarise(before), summarise(after), differences))
+    console.print(summary_table(summarise(after), title=f"Best epoch on {where}"))
+    say(f"\neverything is in {run.path}")
+    say(f"segment new scans: hsf-finetune predict {run.path} SCANS -o SEGMENTATIONS")
+    say(f"look at the curves: tensorboard --logdir {run.path}")

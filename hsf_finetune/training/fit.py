@@ -1,0 +1,168 @@
+"""From settings to a trainer, and the fit itself."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
+
+from hsf_finetune.data.datamodule import CasesDataModule
+from hsf_finetune.errors import ConfigError
+from hsf_finetune.settings import LightningSettings, LoggerSettings
+from hsf_finetune.training.module import MONITOR, SegmentationModule
+
+_DDP = "ddp_find_unused_parameters_true"
+"""The one multi-process strategy under which a block may thaw: it is frozen after the
+wrapping, and parameters without a gradient are expected."""
+
+
+def make_trainer(
+    settings: LightningSettings,
+    logger: LoggerSettings,
+    run_dir: Path,
+    max_epochs: int,
+    callbacks: Sequence[Callback],
+) -> L.Trainer:
+    """A trainer that writes into `run_dir` only.
+
+    Raises:
+        ConfigError: Lightning cannot do what the settings ask for on this machine.
+    """
+    _quiet()
+    try:
+        return L.Trainer(
+            accelerator=settings.accelerator,
+            devices=settings.devices,
+            num_nodes=settings.num_nodes,
+            strategy=_strategy(settings),
+            precision=_precision(settings),  # type: ignore[arg-type]
+            max_epochs=max_epochs,
+            accumulate_grad_batches=settings.accumulate_grad_batches,
+            gradient_clip_val=settings.gradient_clip_val,
+            check_val_every_n_epoch=settings.check_val_every_n_epoch,
+            log_every_n_steps=settings.log_every_n_steps,
+            benchmark=settings.benchmark,
+            deterministic=settings.deterministic,
+            num_sanity_val_steps=settings.num_sanity_val_steps,
+            logger=_loggers(logger, run_dir),
+            callbacks=[*callbacks, *_progress()],
+            enable_progress_bar=sys.stdout.isatty(),
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+            default_root_dir=run_dir,
+        )
+    except (ValueError, RuntimeError, ModuleNotFoundError) as error:
+        raise ConfigError(
+            "the trainer cannot be set up like this",
+            found=str(error).splitlines()[0],
+            fix="lightning=default chooses device, precision and strategy by itself",
+        ) from error
+
+
+def checkpoint_callback(folder: Path) -> ModelCheckpoint:
+    """Keeps `best.ckpt` by validation Dice and `last.ckpt`, after every epoch."""
+    return ModelCheckpoint(
+        dirpath=folder,
+        filename="best",
+        monitor=MONITOR,
+        mode="max",
+        save_top_k=1,
+        save_last=True,
+        save_on_train_epoch_end=True,
+        enable_version_counter=False,
+        auto_insert_metric_name=False,
+    )
+
+
+def fit(
+    trainer: L.Trainer,
+    module: SegmentationModule,
+    data: CasesDataModule,
+    resume_from: Path | None,
+) -> None:
+    """Runs the loop, from the start or from a checkpoint of the same run."""
+    with warnings.catch_warnings():
+        for message in _EXPECTED_WARNINGS:
+            warnings.filterwarnings("ignore", message=message)
+        trainer.fit(module, datamodule=data, ckpt_path=resume_from, weights_only=True)
+
+
+_EXPECTED_WARNINGS = (
+    ".*You have overridden `on_after_batch_transfer` in `LightningModule`.*",
+    ".*does not have many workers.*",
+    ".*number of training batches.*smaller than the logging interval.*",
+    ".*Checkpoint directory.*exists and is not empty.*",
+    ".*Detected call of `lr_scheduler.step\\(\\)` before `optimizer.step\\(\\)`.*",
+    ".*Found .* module\\(s\\) in eval mode at the start of training.*",
+    ".*Trying to infer the `batch_size`.*",
+    ".*isinstance\\(treespec, LeafSpec\\).*",
+)
+
+
+def _quiet() -> None:
+    """Leaves talking to our own output; Lightning's advice goes to the debug level."""
+    for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _strategy(settings: LightningSettings) -> str:
+    if settings.strategy == "auto":
+        return _DDP if _several_processes(settings) else "auto"
+    if settings.strategy in ("ddp", "ddp_spawn", _DDP):
+        return _DDP if settings.strategy == "ddp" else settings.strategy
+    raise ConfigError(
+        f"lightning.strategy={settings.strategy} is not one under which blocks can thaw",
+        expected="auto or ddp",
+        fix="lightning.strategy=ddp",
+    )
+
+
+def _several_processes(settings: LightningSettings) -> bool:
+    if settings.num_nodes > 1:
+        return True
+    devices = settings.devices
+    if isinstance(devices, list):
+        return len(devices) > 1
+    if str(devices) in ("auto", "-1"):
+        return settings.accelerator in ("auto", "gpu", "cuda") and torch.cuda.device_count() > 1
+    return str(devices).isdigit() and int(devices) > 1
+
+
+def _precision(settings: LightningSettings) -> str:
+    if settings.precision != "auto":
+        return settings.precision
+    on_cuda = settings.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    return "bf16-mixed" if on_cuda and torch.cuda.is_bf16_supported() else "32-true"
+
+
+def _loggers(settings: LoggerSettings, run_dir: Path) -> list[Logger]:
+    if settings.name == "tensorboard":
+        return [TensorBoardLogger(save_dir=run_dir, name="tensorboard", version="")]
+    if settings.name == "wandb":
+        try:
+            from lightning.pytorch.loggers import WandbLogger
+
+            return [
+                WandbLogger(
+                    project=settings.project,
+                    save_dir=run_dir,
+                    name=run_dir.name,
+                    offline=settings.offline,
+                )
+            ]
+        except ModuleNotFoundError as error:
+            raise ConfigError(
+                "logger=wandb needs the package wandb", fix="pip install 'hsf-finetune[wandb]'"
+            ) from error
+    return []
+
+
+def _progress() -> list[Callback]:
+    return [RichProgressBar(leave=False)] if sys.stdout.isatty() else []

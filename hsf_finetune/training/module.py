@@ -1,0 +1,186 @@
+"""One training and validation step, with the trainable part given by the schedule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from hsf_finetune.data.datamodule import Batch
+from hsf_finetune.errors import TrainingError
+from hsf_finetune.networks.anatomy import Anatomy, Block
+from hsf_finetune.networks.volumetric import volume_logits
+from hsf_finetune.schedule.schedule import Schedule
+from hsf_finetune.training.losses import Loss
+from hsf_finetune.training.metrics import case_dice, mean_per_class
+
+Augmentation = Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]]
+
+MONITOR = "val/dice"
+"""Mean validation Dice over foreground classes; what picks the best epoch."""
+
+
+class SegmentationModule(L.LightningModule):
+    """A network in training.
+
+    Every block is in the optimiser from the start; which of them trains follows
+    from the epoch alone. A frozen block has no gradient, and its normalisation
+    and dropout are in eval mode.
+
+    Args:
+        anatomy: the network and its blocks.
+        schedule: which block trains when.
+        steps_per_epoch: optimiser steps of an epoch.
+        classes: names of the output channels.
+        loss: (logits, label rows, allowed sets) -> scalar.
+        weight_decay: of AdamW, on all weights but biases and norms.
+        augmentation: applied to a batch on the training device, if any.
+        patch_vox: largest size that validation predicts in one piece.
+        seed: of the run.
+        card: what a checkpoint says of itself (plain types only).
+    """
+
+    def __init__(
+        self,
+        anatomy: Anatomy,
+        schedule: Schedule,
+        steps_per_epoch: int,
+        classes: Sequence[str],
+        loss: Loss,
+        weight_decay: float,
+        augmentation: Augmentation | None,
+        patch_vox: Sequence[int],
+        seed: int,
+        card: Mapping[str, Any],
+    ) -> None:
+        super().__init__()
+        self.network = anatomy.network
+        self.anatomy = anatomy
+        self.schedule = schedule
+        self.steps_per_epoch = steps_per_epoch
+        self.classes = tuple(classes)
+        self.loss = loss
+        self.weight_decay = weight_decay
+        self.augmentation = augmentation
+        self.patch_vox = tuple(patch_vox)
+        self.seed = seed
+        self.card = dict(card)
+        self._scores: list[tuple[dict[str, float], float]] = []
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Logits (B, classes, X, Y, Z) of images (B, C, X, Y, Z)."""
+        logits: Tensor = self.network(image)
+        return logits
+
+    # ------------------------------------------------------------- optimisation
+    def configure_optimizers(self) -> dict[str, Any]:
+        """AdamW (Loshchilov and Hutter, 2019) with the schedule's rate for each block."""
+        groups = [g for block in self.anatomy.blocks for g in self._groups(block)]
+        optimizer = torch.optim.AdamW(groups, lr=1.0)
+        factors = [self._rate_of(group["name"]) for group in optimizer.param_groups]
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factors)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
+
+    def _groups(self, block: Block) -> list[dict[str, Any]]:
+        """Two parameter groups of a block: with and without weight decay."""
+        matrices = [p for p in block.parameters() if p.ndim > 1]
+        vectors = [p for p in block.parameters() if p.ndim <= 1]
+        groups = [(matrices, self.weight_decay), (vectors, 0.0)]
+        return [
+            {"params": params, "weight_decay": decay, "name": block.name}
+            for params, decay in groups
+            if params
+        ]
+
+    def _rate_of(self, block: str) -> Callable[[int], float]:
+        return lambda step: self.schedule.rate(block, step, self.steps_per_epoch)
+
+    def on_train_epoch_start(self) -> None:
+        """Freezes and thaws for this epoch, and makes its randomness its own."""
+        torch.manual_seed(_mix(self.seed, self.current_epoch, self.global_rank))
+        trainable = self.schedule.trainable(self.current_epoch)
+        for block in self.anatomy.blocks:
+            trains = block.name in trainable
+            for parameter in block.parameters():
+                parameter.requires_grad_(trains)
+                if not trains:
+                    parameter.grad = None
+            block.train(trains)
+
+    # -------------------------------------------------------------------- steps
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Augments training batches where they will be used."""
+        if self.augmentation is None or not self.trainer.training:
+            return batch
+        generator = torch.Generator().manual_seed(batch["seed"])
+        batch["image"], batch["label"] = self.augmentation(
+            batch["image"], batch["label"], generator
+        )
+        return batch
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The loss of a batch."""
+        loss = self.loss(self(batch["image"]), batch["label"], batch["allowed"])
+        if not torch.isfinite(loss):
+            raise TrainingError(
+                f"the loss became {loss.item()} in epoch {self.current_epoch}, "
+                f"step {self.global_step}",
+                found=f"cases {', '.join(batch['case'])}",
+                fix="lower models.lr, or look at these cases; the checkpoints of earlier epochs "
+                "are intact",
+            )
+        self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(batch["case"]))
+        return loss
+
+    def on_validation_epoch_start(self) -> None:
+        """Forgets the scores of the epoch before."""
+        self._scores = []
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Scores whole cases; returns their logits for whoever wants to draw them."""
+        logits = volume_logits(self, batch["image"], self.anatomy.divisor, self.patch_vox)
+        loss = float(self.loss(logits, batch["label"], batch["allowed"]))
+        for one in range(len(batch["case"])):
+            dice = case_dice(logits[one], batch["label"][one], batch["allowed"][one], self.classes)
+            self._scores.append((dice, loss))
+        return logits
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs the mean Dice of each class and of all, over the cases of all processes."""
+        scores = self._gathered()
+        if not scores:
+            return
+        per_class = mean_per_class([dice for dice, _ in scores])
+        figures = {f"{MONITOR}/{name}": value for name, value in per_class.items()}
+        figures[MONITOR] = sum(per_class.values()) / max(len(per_class), 1)
+        figures["val/loss"] = sum(loss for _, loss in scores) / len(scores)
+        self.log_dict(figures)
+
+    def _gathered(self) -> list[tuple[dict[str, float], float]]:
+        if self.trainer.world_size == 1:
+            return self._scores
+        parts: list[Any] = [None] * self.trainer.world_size
+        torch.distributed.all_gather_object(parts, self._scores)
+        return [score for part in parts for score in part]
+
+    # -------------------------------------------------------------- checkpoints
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds what is needed to use the weights without this run's configuration."""
+        checkpoint["hsf_finetune"] = self.card
+
+
+def _mix(*numbers: int) -> int:
+    """One 63-bit seed out of several numbers, stable across machines and versions."""
+    mixed = 0x9E3779B97F4A7C15
+    for number in numbers:
+        mixed = (mixed ^ (number + 0x9E3779B97F4A7C15)) * 0xBF58476D1CE4E5B9 % 2**64
+        mixed ^= mixed >> 31
+    return mixed % 2**63
+
+

@@ -1,0 +1,1 @@
+"""Pretrained weights: where they come from and how they get into a network."""

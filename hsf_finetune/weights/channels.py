@@ -1,0 +1,153 @@
+"""Which channels of a pretrained head each class of a new head comes from."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+
+from hsf_finetune.errors import ConfigError, UserErrors
+from hsf_finetune.labels import BACKGROUND
+from hsf_finetune.weights.receipt import ChannelRule, Rule, derive_override
+
+Derivations = Mapping[str, "str | Sequence[str]"]
+
+
+def channel_rules(
+    target: Sequence[str],
+    source: Sequence[str] | None,
+    source_channels: int | None,
+    derive_from: Derivations,
+) -> tuple[ChannelRule, ...]:
+    """One rule per class of the new head.
+
+    With p the softmax of the logits z, a source channel that feeds k target channels
+    gives each of them its weights and its bias - log k: exp(z - log k) sums to exp(z)
+    over the k, so every probability but the parent's own stays as it was, and the
+    children's sum is the parent's. A new class with no derivation comes out of the
+    background in just that way (Cermelli et al. 2020, "Modeling the background",
+    arXiv:2002.00718, eq. 10). A class made of m others gets the mean of their weights
+    and the mean of their biases + log m, which is right where they agree and loses
+    what told them apart.
+
+    Args:
+        target: classes of the new head, in channel order.
+        source: classes of the checkpoint, in channel order; None where it names none.
+        source_channels: output channels of the checkpoint, for a head without names.
+        derive_from: class of the new head -> class or classes of the checkpoint.
+
+    Raises:
+        ConfigError: `derive_from` names a class that the new head or the checkpoint
+            does not have, or the checkpoint names no classes.
+    """
+    if source is None:
+        return _unnamed(target, source_channels, derive_from)
+    derived = {
+        name: (given,) if isinstance(given, str) else tuple(dict.fromkeys(given))
+        for name, given in derive_from.items()
+    }
+    _check(target, source, derived)
+    origins = {name: derived.get(name) or _default_origin(name, source) for name in target}
+    fed = Counter(origin for origins_of in origins.values() for origin in origins_of)
+    return tuple(_rule(name, origins[name], fed, source, derived) for name in target)
+
+
+def fresh_rules(target: Sequence[str], note: str) -> tuple[ChannelRule, ...]:
+    """Every channel as it was initialised, and why."""
+    return tuple(ChannelRule(name, "fresh", (), (), note=note) for name in target)
+
+
+def _default_origin(name: str, source: Sequence[str]) -> tuple[str, ...]:
+    if name in source:
+        return (name,)
+    return (BACKGROUND,) if BACKGROUND in source else ()
+
+
+def _rule(
+    name: str,
+    origins: tuple[str, ...],
+    fed: Mapping[str, int],
+    source: Sequence[str],
+    derived: Mapping[str, tuple[str, ...]],
+) -> ChannelRule:
+    note = "" if name in derived or name in source else _spelling(name, source)
+    if not origins:
+        return ChannelRule(name, "fresh", (), (), note=note or "the checkpoint has no background")
+    shift = math.log(len(origins)) - sum(math.log(fed[o]) for o in origins) / len(origins)
+    rule: Rule
+    if len(origins) > 1:
+        rule, note = "merged", "lossy: what told them apart is gone"
+    elif origins == (name,):
+        rule = "copied"
+    elif origins == (BACKGROUND,):
+        rule = "from background"
+    else:
+        rule = "split" if fed[origins[0]] > 1 else "copied"
+    return ChannelRule(name, rule, origins, tuple(source.index(o) for o in origins), shift, note)
+
+
+def _unnamed(
+    target: Sequence[str], source_channels: int | None, derive_from: Derivations
+) -> tuple[ChannelRule, ...]:
+    if derive_from:
+        raise ConfigError(
+            "finetuning.derive_from needs the checkpoint's class names, and it has none",
+            found=dict(derive_from),
+            fix="leave finetuning.derive_from out",
+        )
+    if source_channels == len(target):
+        return tuple(
+            ChannelRule(name, "copied by position", (f"channel {i}",), (i,))
+            for i, name in enumerate(target)
+        )
+    return fresh_rules(
+        target, f"the checkpoint has {source_channels or 'no'} channels and names none of them"
+    )
+
+
+def _spelling(name: str, source: Sequence[str]) -> str:
+    def bare(text: str) -> str:
+        return re.sub(r"[\W_]+", "", text).casefold()
+
+    alike = [other for other in source if bare(other) == bare(name)]
+    if not alike:
+        return ""
+    return f"the checkpoint has '{alike[0]}': {derive_override(name, alike[0])}"
+
+
+def _check(
+    target: Sequence[str], source: Sequence[str], derived: Mapping[str, tuple[str, ...]]
+) -> None:
+    errors = [
+        _unknown(name, target, "is not a class of this dataset")
+        for name in derived
+        if name not in target
+    ]
+    errors += [
+        _unknown(origin, source, "is not a class of the checkpoint")
+        for origins in derived.values()
+        for origin in origins
+        if origin not in source
+    ]
+    errors += [
+        ConfigError(f"finetuning.derive_from gives no class for '{name}'")
+        for name, origins in derived.items()
+        if not origins
+    ]
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        text = str(UserErrors("several names in finetuning.derive_from are wrong", [*errors]))
+        raise ConfigError(text)
+
+
+def _unknown(name: str, known: Sequence[str], what: str) -> ConfigError:
+    close = get_close_matches(name, known, n=1, cutoff=0.5)
+    return ConfigError(
+        f"finetuning.derive_from: '{name}' {what}",
+        found=name,
+        expected="one of " + ", ".join(known),
+        fix=f"did you mean '{close[0]}'?" if close else None,
+    )

@@ -1,0 +1,67 @@
+"""The receipt reads well on a terminal and as JSON."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import pytest
+from rich.console import Console
+
+from hsf_finetune.weights.receipt import ChannelRule, Receipt, TensorEntry
+
+LONG = "trunk.model.1.submodule.1.submodule.0.conv.unit0.conv"
+RECEIPT = Receipt(
+    source="best.ckpt",
+    digest="0" * 64,
+    entries=(
+        TensorEntry(f"{LONG}.weight", "encoder1", "loaded", (4, 1, 3), (4, 1, 3)),
+        TensorEntry(f"{LONG}.bias", "encoder1", "refused", (8,), (4,), "(8,) in it, (4,) here"),
+        TensorEntry("norm.mean", "encoder1", "loaded", (4,), (4,), parameter=False),
+        TensorEntry("head.bias", "head", "remapped", (2,), (3,), "class by class", trunk=False),
+    ),
+    unused=tuple(f"{LONG}.{i}.weight" for i in range(20)),
+    channels=(
+        ChannelRule("background", "copied", ("background",), (0,)),
+        ChannelRule("anterior", "split", ("hippocampus",), (1,), -0.6931),
+        ChannelRule("new [thing]", "from background", ("background",), (0,), -0.6931, "a note"),
+    ),
+    dropped=("CSF",),
+    renamed="'module.' removed",
+)
+
+
+def test_shares_count_the_trunk_only() -> None:
+    assert RECEIPT.share_tensors == pytest.approx(2 / 3)
+    assert RECEIPT.share_parameters == pytest.approx(12 / 16)
+    assert RECEIPT.share_loaded == RECEIPT.share_tensors
+    assert [entry.name for entry in RECEIPT.mismatches] == [f"{LONG}.bias"]
+
+
+def test_plain_survives_json() -> None:
+    plain = RECEIPT.plain()
+    assert json.loads(json.dumps(plain)) == plain
+    assert plain["counts"] == {"loaded": 2, "refused": 1, "remapped": 1}
+    assert plain["entries"][0]["here"] == [4, 1, 3]
+
+
+def test_table_fits_a_terminal_and_says_it_all() -> None:
+    console = Console(width=99, file=io.StringIO(), force_terminal=False)
+    console.print(RECEIPT.table())
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert max(map(len, text.splitlines())) < 100
+    for piece in (
+        "encoder1",
+        "split of hippocampus (bias -0.693)",
+        "new [thing]",
+        "a note",
+        "66.7%",
+        "'module.' removed",
+        "CSF",
+        "'+finetuning.derive_from={new [thing]: CSF}'",
+        "│ from background (bias",
+        "(8,) in it, (4,) here",
+        "20 tensors",
+        "and 12 more",
+    ):
+        assert piece in text
