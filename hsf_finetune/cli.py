@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from hsf_finetune.settings import Settings
 Command = Callable[[argparse.Namespace], int]
 
 EXIT_USER_ERROR = 2
+EXIT_BROKEN_PIPE = 141
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -36,7 +38,7 @@ def launch_or_explain(config: str, arguments: Sequence[str] | None = None) -> No
     """Composes `finetune` or `train` from the command line and runs it."""
 
     def launched() -> int:
-        from hsf_finetune.configuration import launch
+        from hsf_finetune.launch import launch
 
         launch(config, _execute, arguments)
         return 0
@@ -71,6 +73,10 @@ def explain(action: Callable[[], int]) -> int:
         )
         print(f"error: {full}", file=sys.stderr)
         return EXIT_USER_ERROR
+    except BrokenPipeError:
+        # Whoever read our output (`| head`) has gone; Python's own exit would complain too.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_BROKEN_PIPE
     except KeyboardInterrupt:
         print("interrupted; continue a run with resume=auto", file=sys.stderr)
         return 130

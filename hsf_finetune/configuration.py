@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import difflib
 import re
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import ValidationError
+from yaml import YAMLError
 
 from hsf_finetune.errors import ConfigError
+from hsf_finetune.mistakes import unknown_option, unknown_setting, validation_error
 from hsf_finetune.settings import Settings
 
-Task = Callable[[Settings], object]
+_NUMBER_KEY = re.compile(r"^(?:\+\+)?([\w./-]*\.(?:labels|labels_names)\.\d+=)")
+_UNREADABLE = (HydraException, OmegaConfBaseException, YAMLError, ValueError)
 
 
 def conf_folder() -> Path:
@@ -29,33 +28,6 @@ def conf_folder() -> Path:
     package = Path(__file__).parent
     inside = package / "conf"
     return inside if inside.is_dir() else package.parent / "conf"
-
-
-def launch(config: str, task: Task, arguments: Sequence[str] | None = None) -> None:
-    """Composes a configuration from the command line and hands it to a task.
-
-    Args:
-        config: `finetune` or `train`.
-        task: what to do with the settings.
-        arguments: Hydra's command line; None is this process's.
-
-    Raises:
-        ConfigError: the configuration cannot be composed, or holds wrong values.
-    """
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    options = get_args_parser().parse_args(given)
-    if not (options.help or options.hydra_help or options.info or options.shell_completion):
-        if not options.multirun:
-            compose(config, options.overrides, options.config_dir)
-    run = hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name=config)(
-        lambda composed: task(read_settings(composed, options.config_dir))
-    )
-    program = sys.argv[0]
-    try:
-        sys.argv = [program, *given]
-        run()
-    finally:
-        sys.argv = [program, *sys.argv[1:]]
 
 
 def compose(
@@ -71,69 +43,142 @@ def compose(
     Raises:
         ConfigError: an unknown group, option or key, or a wrong value.
     """
-    where = Path(config_dir).expanduser().resolve() if config_dir else None
-    if where is not None and not where.is_dir():
-        raise ConfigError("--config-dir is not a folder", file=where)
-    search = [*overrides]
-    if where is not None:
-        search.append(f"hydra.searchpath=[file://{where}]")
-    GlobalHydra.instance().clear()
-    try:
-        with hydra.initialize_config_dir(version_base="1.3", config_dir=str(conf_folder())):
-            composed = hydra.compose(config, overrides=search)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise _composition_error(config, error) from error
-    return read_settings(composed, config_dir)
+    given = [settable(override) for override in overrides]
+    where = own_folder(config_dir)
+    tree, choices = composed(config, given, where)
+
+    def origin(path: str) -> Path | None:
+        keys = {o.lstrip("+~").partition("=")[0] for o in given} - choices.keys()
+        if any(f"{path}.".startswith(f"{k}.") or k.startswith(f"{path}.") for k in keys):
+            return None
+        group = path.partition(".")[0]
+        return _yaml_file(f"{group}/{choices[group]}" if group in choices else config, where)
+
+    return read_settings(tree, origin)
 
 
-def read_settings(composed: DictConfig, config_dir: str | Path | None = None) -> Settings:
-    """Validates a composed configuration.
+def read_settings(
+    tree: DictConfig, origin: Callable[[str], Path | None] = lambda path: None
+) -> Settings:
+    """Validates a composed configuration, and makes its paths absolute.
+
+    Args:
+        tree: what Hydra made of YAML files and command line.
+        origin: path of a setting -> the file it stems from; None is the command line.
 
     Raises:
         ConfigError: every wrong key and value at once, each with its path.
     """
     try:
-        plain = OmegaConf.to_container(composed, resolve=True)
+        plain = _with_number_keys(OmegaConf.to_container(tree, resolve=True))
     except OmegaConfBaseException as error:
         raise ConfigError("the configuration cannot be resolved", found=str(error)) from error
-    assert isinstance(plain, dict)
     try:
-        return Settings.model_validate(_with_number_keys(plain))
+        return _with_absolute_paths(Settings.model_validate(plain))
     except ValidationError as error:
-        raise _validation_error(error, plain, config_dir) from error
+        raise validation_error(error, plain, origin) from error
+
+
+def own_folder(config_dir: str | Path | None) -> Path | None:
+    """The folder of `--config-dir`, absolute.
+
+    Raises:
+        ConfigError: it is no folder.
+    """
+    if config_dir is None:
+        return None
+    where = Path(config_dir).expanduser().resolve()
+    if not where.is_dir():
+        raise ConfigError(
+            "--config-dir is not a folder",
+            file=where,
+            expected="a folder that holds groups, such as DIR/datasets/mine.yaml",
+        )
+    return where
+
+
+def composed(
+    config: str, overrides: Sequence[str], where: Path | None
+) -> tuple[DictConfig, dict[str, str]]:
+    """The configuration as it is before validation, and the option chosen for each group.
+
+    Args:
+        config: `finetune` or `train`.
+        overrides: as on the command line.
+        where: the user's own folder. It is searched first, so that a file there is never
+            shadowed by a shipped one of the same name.
+
+    Raises:
+        ConfigError: an unknown group, option or key, or a file that is no YAML.
+    """
+    GlobalHydra.instance().clear()
+    try:
+        with hydra.initialize_config_dir(
+            version_base="1.3", config_dir=str(where or conf_folder())
+        ):
+            tree = hydra.compose(
+                config, overrides=[*overrides, *search_path(where)], return_hydra_config=True
+            )
+    except _UNREADABLE as error:
+        raise _composition_error(error, config, overrides, where) from error
+    choices = {group: str(option) for group, option in tree.hydra.runtime.choices.items()}
+    OmegaConf.set_struct(tree, False)
+    del tree["hydra"]
+    return tree, choices
+
+
+def search_path(where: Path | None) -> list[str]:
+    """The override that makes Hydra look into the shipped folder too, after `where`."""
+    shipped = str(conf_folder()).replace("\\", "\\\\").replace("'", "\\'")
+    return [f"hydra.searchpath=['file://{shipped}']"] if where else []
+
+
+def groups(where: Path | None) -> list[str]:
+    """The groups of settings that have options to choose from."""
+    folders = [folder for base in (conf_folder(), where) if base for folder in base.iterdir()]
+    return sorted({f.name for f in folders if f.is_dir() and any(f.glob("*.yaml"))})
+
+
+def options_of(group: str, where: Path | None) -> list[str]:
+    """The options of a group, shipped or the user's own."""
+    bases = [base / group for base in (conf_folder(), where) if base]
+    return sorted({path.stem for base in bases for path in base.glob("*.yaml")})
+
+
+def settable(override: str) -> str:
+    """An override of `labels.1` with `++`: to Hydra, 1 is no key of that YAML.
+
+    Its command line knows keys of text only; validation unites the two.
+    """
+    return _NUMBER_KEY.sub(r"++\1", override)
 
 
 # -------------------------------------------------------------------- internals
-def _with_number_keys(tree: Any) -> Any:
-    """The same tree with keys that are written as numbers made numbers.
-
-    Hydra's `+labels.9=3` adds the string '9' beside the YAML's integer keys.
-    """
-    if isinstance(tree, Mapping):
-        return {
-            int(k) if isinstance(k, str) and re.fullmatch(r"-?\d+", k) else k: _with_number_keys(v)
-            for k, v in tree.items()
-        }
-    if isinstance(tree, list):
-        return [_with_number_keys(item) for item in tree]
-    return tree
-
-
-def _composition_error(config: str, error: Exception) -> ConfigError:
+def _composition_error(
+    error: Exception, config: str, overrides: Sequence[str], where: Path | None
+) -> ConfigError:
     text = str(error)
-    key = re.search(r"Key '([^']+)' is not in struct|Could not override '([^']+)'", text)
-    override = re.search(r"Could not override '([^']+)'", text)
-    if key and override:
-        return _unknown_key(config, override.group(1))
-    return ConfigError("the configuration cannot be composed", found=text)
+    missing = re.search(r"Could not find '([^']+)/([^/']+)'", text)
+    if missing:
+        group, option = missing.groups()
+        return unknown_option(group, option, options_of(group, where))
+    unknown = re.search(r"Could not override '([^']+)'", text)
+    if unknown:
+        chosen = [o for o in overrides if o.lstrip("+").partition("=")[0] in groups(where)]
+        try:
+            tree, _ = composed(config, [] if chosen == [*overrides] else chosen, where)
+        except ConfigError as first:
+            return first
+        return unknown_setting(unknown.group(1), _paths(OmegaConf.to_container(tree)))
+    fix = None
+    if isinstance(error, HydraException) and "'='" in text:
+        fix = "quote a value that holds such characters: \"group.key='/a=b'\""
+    return ConfigError("the configuration cannot be composed", found=text, fix=fix)
 
 
-def _unknown_key(config: str, path: str) -> ConfigError:
-    with hydra.initialize_config_dir(version_base="1.3", config_dir=str(conf_folder())):
-        known = _paths(OmegaConf.to_container(hydra.compose(config), resolve=False))
-    return ConfigError(
-        f"there is no setting '{path}'", fix=_did_you_mean(path, known) or _list_known(path, known)
-    )
+def _yaml_file(name: str, where: Path | None) -> Path | None:
+    candidates = [base / f"{name}.yaml" for base in (where, conf_folder()) if base]
+    return next((path for path in candidates if path.exists()), None)
 
 
 def _paths(tree: object, prefix: str = "") -> list[str]:
@@ -145,62 +190,33 @@ def _paths(tree: object, prefix: str = "") -> list[str]:
     return found
 
 
-def _did_you_mean(path: str, known: Sequence[str]) -> str | None:
-    close = difflib.get_close_matches(path, known, n=1, cutoff=0.6)
-    if not close:
-        last = path.rsplit(".", 1)[-1]
-        same_end = [k for k in known if difflib.SequenceMatcher(None, k.rsplit(".", 1)[-1], last).ratio() > 0.8]
-        close = same_end[:1]
-    return f"did you mean '{close[0]}'?" if close else None
+def _with_number_keys(tree: Any) -> Any:
+    """The same tree with keys that are written as numbers made numbers; the last one counts."""
+    if isinstance(tree, Mapping):
+        return {
+            int(k) if isinstance(k, str) and re.fullmatch(r"-?\d+", k) else k: _with_number_keys(v)
+            for k, v in tree.items()
+        }
+    if isinstance(tree, list):
+        return [_with_number_keys(item) for item in tree]
+    return tree
 
 
-def _list_known(path: str, known: Sequence[str]) -> str:
-    group = path.rsplit(".", 1)[0] if "." in path else ""
-    siblings = [k for k in known if k.rpartition(".")[0] == group]
-    return f"settings of '{group or 'the top level'}': {', '.join(siblings)}"
+def _with_absolute_paths(settings: Settings) -> Settings:
+    """The same settings, which then mean the same from any working directory."""
 
+    def absolute(path: str | None, *words: str) -> str | None:
+        return path if path is None or path in words else str(Path(path).expanduser().absolute())
 
-def _validation_error(
-    error: ValidationError, plain: dict[Any, Any], config_dir: str | Path | None
-) -> ConfigError:
-    """All of pydantic's complaints in one message, with paths as on the command line."""
-    lines = [_complaint(detail) for detail in error.errors()]
-    count = "a setting is wrong:" if len(lines) == 1 else f"{len(lines)} settings are wrong:"
-    return ConfigError("\n".join([count, *lines]), file=config_dir)
-
-
-def _complaint(detail: ErrorDetails) -> str:
-    # The name of a union's chosen member stands in the path, but not in the YAML.
-    location = [str(part) for part in detail["loc"]]
-    if location[:1] == ["models"] and len(location) > 1:
-        location.pop(1)
-    path = ".".join(location)
-    if detail["type"] == "extra_forbidden":
-        known = _known_keys(location[:-1])
-        close = difflib.get_close_matches(location[-1], known, n=1)
-        hint = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(known)}"
-        return f"  {path}: there is no such setting; {hint}"
-    if detail["type"] == "missing":
-        return f"  {path}: this setting is missing"
-    message = detail["msg"].removeprefix("Value error, ")
-    return f"  {path}: {message[0].lower()}{message[1:]} (found {detail['input']!r})"
-
-
-def _known_keys(location: Sequence[str]) -> list[str]:
-    """Keys of the settings class that a path leads to."""
-    from hsf_finetune import settings
-
-    classes: dict[str, type[BaseModel]] = {
-        "": settings.Settings,
-        "datasets": settings.DatasetsSettings,
-        "finetuning": settings.FinetuningSettings,
-        "augmentation": settings.AugmentationSettings,
-        "lightning": settings.LightningSettings,
-        "logger": settings.LoggerSettings,
-        "models": settings.UNetSettings,
-    }
-    if len(location) >= 5 and location[:2] == ["datasets", "datasets"]:
-        return list(settings.PatternSettings.model_fields)
-    if len(location) >= 3 and location[:2] == ["datasets", "datasets"]:
-        return list(settings.DatasetSettings.model_fields)
-    return list(classes.get(location[0] if location else "", settings.Settings).model_fields)
+    data, tuning = settings.datasets, settings.finetuning
+    names = ("main_path", "output_path", "split_file", "cache_dir")
+    return settings.model_copy(
+        update={
+            "run_dir": absolute(settings.run_dir),
+            "resume": absolute(settings.resume, "auto"),
+            "datasets": data.model_copy(update={n: absolute(getattr(data, n)) for n in names}),
+            "finetuning": tuning.model_copy(
+                update={"pretrained": absolute(tuning.pretrained, "none", "demo")}
+            ),
+        }
+    )

@@ -23,7 +23,7 @@ SOURCE_LABELS = {1: "DG", 2: "CA1", 3: "CA2", 4: "CA3", 5: "SUB"}
 DERIVED_CLASSES = {"PRESUB": "SUB", "PARASUB": "SUB"}
 """Classes of the target protocol that the source draws as part of another."""
 
-SOURCE_EPOCHS = 25
+SOURCE_EPOCHS = 20
 
 _OPTIMISATION = {"lr", "weight_decay", "loss", "use_forgiving_loss"}
 """Settings of `models` that say how, not what, is trained."""

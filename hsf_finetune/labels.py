@@ -18,7 +18,8 @@ from hsf_finetune.errors import ConfigError
 
 BACKGROUND = "background"
 
-_SIDE = re.compile(r"(^|[\s_\-.])(l|r|lh|rh|left|right)($|[\s_\-.])", re.IGNORECASE)
+_SIDE = re.compile(r"left|right|(?<![^\W_])(l|r|lh|rh)(?![^\W_])", re.IGNORECASE)
+"""The words anywhere, since a flip too few is harmless; the letters only by themselves."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,12 @@ class LabelMap:
                 space.index(name)
             if not names:
                 raise ConfigError(f"label value {value} stands for no class")
+        if BACKGROUND not in full[0]:
+            raise ConfigError(
+                "label value 0 must be the background, since it fills padded voxels",
+                found=", ".join(sorted(full[0])),
+                fix="write the label files with another value for this class",
+            )
         if len(full) > 255:
             raise ConfigError("more than 255 label values", found=len(full))
         return cls(space, tuple(sorted(full.items())))
@@ -112,6 +119,11 @@ class LabelMap:
         for row, (_, names) in enumerate(self.sets):
             allowed[row, [self.space.index(name) for name in names]] = True
         return allowed
+
+    @property
+    def foreground_rows(self) -> npt.NDArray[np.bool_]:
+        """Whether a label row rules the background out, shape (rows,)."""
+        return np.asarray(~self.matrix[:, 0])
 
     @property
     def background_row(self) -> int:
@@ -131,11 +143,12 @@ class LabelMap:
     def value_of(self) -> dict[str, int]:
         """The raw value to write for each class: the smallest that means it alone.
 
+        Negative values come last, since predictions are unsigned where they can be.
         A class that no value names alone gets a fresh value above all others, so
         that a prediction never reuses a value which means something else.
         """
         chosen: dict[str, int] = {}
-        for value, names in self.sets:
+        for value, names in sorted(self.sets, key=lambda row: (row[0] < 0, row[0])):
             if len(names) == 1:
                 chosen.setdefault(next(iter(names)), value)
         fresh = int(self.values.max()) + 1

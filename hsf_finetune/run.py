@@ -69,7 +69,7 @@ def execute(settings: Settings) -> Result:
     split = split_cases(cohort.cases, settings.datasets, settings.seed)
     anatomy = build_network(settings, cohort)
     schedule = plan(anatomy, settings.finetuning, settings.models, settings.lightning)
-    data = _data_module(settings, split, anatomy)
+    data = _data_module(settings, cohort, split, anatomy)
     with screen.progress("reading cases") as tick:
         kept_in = data.read(tick)
     resume_from = earlier.last if earlier else None
@@ -80,7 +80,8 @@ def execute(settings: Settings) -> Result:
     screen.show_plan(anatomy, schedule, receipt)
     card = _card(settings, cohort, data)
     before = _score_before(settings, run, anatomy, card, split, receipt)
-    _train(settings, run, anatomy, schedule, data, card, before, resume_from)
+    augmentation = _batch_augmentation(settings, cohort)
+    _train(settings, run, anatomy, schedule, data, card, augmentation, before, resume_from)
     after = _score_after(settings, run, split)
     _write_result(run, before, after)
     screen.conclude(run, before, after, split)
@@ -185,19 +186,27 @@ def _demo_source(settings: Settings) -> Path:
     return folder
 
 
-def _data_module(settings: Settings, split: Split, anatomy: Anatomy) -> CasesDataModule:
+def _data_module(
+    settings: Settings, cohort: Cohort, split: Split, anatomy: Anatomy
+) -> CasesDataModule:
     augment: Augment | None = None
     if settings.augmentation.pipeline == "torchio_hsf":
-        augment = hsf_pipeline()
+        augment = hsf_pipeline(flip=_may_flip(settings, cohort))
     return CasesDataModule(split, settings.datasets, anatomy.divisor, settings.seed, augment)
 
 
-def _batch_augmentation(settings: Settings, cohort_has_sides: bool) -> BatchAugmentation | None:
-    chosen = settings.augmentation
-    if chosen.pipeline != "batched":
+def _batch_augmentation(settings: Settings, cohort: Cohort) -> BatchAugmentation | None:
+    if settings.augmentation.pipeline != "batched":
         return None
-    flip = not cohort_has_sides if chosen.flip == "auto" else chosen.flip
-    return BatchAugmentation(chosen, flip_axes=(0,) if flip else ())
+    return BatchAugmentation(
+        settings.augmentation, flip_axes=(0,) if _may_flip(settings, cohort) else ()
+    )
+
+
+def _may_flip(settings: Settings, cohort: Cohort) -> bool:
+    """Whether left and right may be exchanged without a class changing its meaning."""
+    flip = settings.augmentation.flip
+    return not cohort.classes.has_sides if flip == "auto" else flip
 
 
 def _card(settings: Settings, cohort: Cohort, data: CasesDataModule) -> ModelCard:
@@ -269,6 +278,7 @@ def _train(
     schedule: Schedule,
     data: CasesDataModule,
     card: ModelCard,
+    augmentation: BatchAugmentation | None,
     before: Sequence[ScoreRow],
     resume_from: Path | None,
 ) -> None:
@@ -287,7 +297,6 @@ def _train(
     if tuning.early_stopping_epochs is not None:
         around.append(StopWhenFlat(tuning.early_stopping_epochs, schedule.last_thaw))
     trainer = make_trainer(engine, settings.logger, run.path, schedule.max_epochs, around)
-    sides = any(case.protocol.space.has_sides for case in data.split.train)
     module = SegmentationModule(
         anatomy,
         schedule,
@@ -295,7 +304,7 @@ def _train(
         card.classes,
         build_loss(settings.models.loss),
         settings.models.weight_decay,
-        _batch_augmentation(settings, sides),
+        augmentation,
         data.patch_vox,
         settings.seed,
         card.plain(),

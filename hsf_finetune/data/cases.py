@@ -118,39 +118,74 @@ def label_map(dataset: DatasetSettings, classes: ClassSpace) -> LabelMap:
 
 
 # -------------------------------------------------------------------- internals
-def _dataset_cases(
-    name: str, dataset: DatasetSettings, root: Path, protocol: LabelMap
-) -> tuple[list[Case], list[UserError]]:
-    """The cases of one dataset, and what is wrong with the rest."""
-    found: list[tuple[str, Found, tuple[VolumeRef, ...], VolumeRef]] = []
+@dataclass(frozen=True)
+class _Pair:
+    """An image with its channels and label, before it has a name and a subject."""
+
+    series: str
+    image: Path
+    channels: tuple[VolumeRef, ...]
+    label: VolumeRef
+
+
+def _excluded(dataset: DatasetSettings, root: Path) -> dict[Path, str]:
+    """Files that `exclude` globs match, or whose folders they match, and the glob.
+
+    Raises:
+        DataError: a glob matches nothing, so that a bad scan may still be in.
+    """
+    excluded: dict[Path, str] = {}
+    for glob in dataset.exclude:
+        below = f"{glob.rstrip('/')}/**"
+        hits = glob_files(root, glob) + glob_files(root, below)
+        if not hits:
+            raise DataError(
+                f"no file matches exclude: '{glob}'",
+                file=root,
+                expected="a pattern below the dataset's folder, such as 'sub-07/**'",
+                fix="correct or remove it",
+            )
+        for hit in hits:
+            excluded.setdefault(hit.path, glob)
+    return excluded
+
+
+def _dataset_pairs(
+    name: str, dataset: DatasetSettings, root: Path, excluded: dict[Path, str]
+) -> tuple[list[_Pair], list[UserError]]:
+    """The images of one dataset with their labels, and what is wrong with the rest.
+
+    A case whose label or further channel is excluded is noted in `excluded`.
+    """
+    pairs: list[_Pair] = []
     problems: list[UserError] = []
     for series, pattern in dataset.patterns.items():
         globs = [pattern.mri] if isinstance(pattern.mri, str) else pattern.mri
-        images = [f for f in glob_files(root, globs[0]) if not _excluded(f.path, root, dataset)]
+        try:
+            matched = glob_files(root, globs[0]) if globs else []
+        except UserError as error:
+            problems.append(error)
+            continue
+        images = [image for image in matched if image.path not in excluded]
         if not images:
-            problems.append(_no_images(f"{name}.{series}", root, globs[0]))
+            problems.append(_no_images(f"{name}.{series}", root, globs, len(matched)))
         for image in images:
             try:
-                channels = _channels(image, images, globs, pattern, dataset, root)
-                label = _label(image, images, pattern, dataset, root)
+                channels = _channels(image, images, globs, pattern, dataset, root, excluded)
+                label = _label(image, images, pattern, dataset, root, excluded)
             except UserError as error:
                 problems.append(error)
                 continue
-            found.append((series, image, channels, label))
-    problems += _claimed_twice([(image, label) for _, image, _, label in found])
-    subjects = subject_ids([image.path for _, image, _, _ in found], root, dataset.subject)
-    cases = [
-        Case(
-            name=_case_name(image.path, root, name),
-            subject=f"{dataset.path.strip('/') or name}/{subject}",
-            dataset=name,
-            images=channels,
-            label=label,
-            protocol=protocol,
-        )
-        for (_, image, channels, label), subject in zip(found, subjects, strict=True)
-    ]
-    return cases, problems
+            out = next((ref.path for ref in (*channels, label) if ref.path in excluded), None)
+            if out is not None:
+                excluded[image.path] = f"{excluded[out]} ({out.name})"
+                continue
+            pairs.append(_Pair(series, image.path, channels, label))
+    problems += matched_twice([(pair.series, pair.channels[0]) for pair in pairs])
+    problems += label_conflicts([(pair.channels[0], pair.label) for pair in pairs])
+    if not pairs and not problems:
+        problems.append(_no_images(name, root, ["exclude"], len(excluded)))
+    return pairs, problems
 
 
 def _channels(
@@ -160,14 +195,24 @@ def _channels(
     pattern: PatternSettings,
     dataset: DatasetSettings,
     root: Path,
+    excluded: Collection[Path],
 ) -> tuple[VolumeRef, ...]:
     keys = pattern.mri_key if isinstance(pattern.mri_key, list) else [pattern.mri_key]
-    if len(globs) == 1:
-        return tuple(_ref(image.path, key or pattern.key, dataset) for key in keys)
-    paths = [image.path, *(partner(image, g, images, root, "channel") for g in globs[1:])]
-    full = keys if len(keys) == len(globs) else [keys[0]] * len(globs)
+    paths = [
+        image.path,
+        *(partner(image, glob, images, root, "channel", excluded) for glob in globs[1:]),
+    ]
+    count = max(len(paths), len(keys))
+    if not keys or {len(paths), len(keys)} - {1, count}:
+        raise ConfigError(
+            "mri: and mri_key: differ in their number of channels",
+            file=image.path,
+            found=f"{len(paths)} patterns and {len(keys)} keys",
+            fix="give one key for all channels, or one for each",
+        )
+    paths, keys = paths * (count // len(paths)), keys * (count // len(keys))
     return tuple(
-        _ref(path, key or pattern.key, dataset) for path, key in zip(paths, full, strict=True)
+        _ref(path, key or pattern.key, dataset) for path, key in zip(paths, keys, strict=True)
     )
 
 
@@ -177,73 +222,52 @@ def _label(
     pattern: PatternSettings,
     dataset: DatasetSettings,
     root: Path,
+    excluded: Collection[Path],
 ) -> VolumeRef:
     key = pattern.label_key or pattern.key
-    if pattern.label is None:
-        if pattern.label_key is None:
-            raise ConfigError(
-                "the pattern names no label",
-                file=image.path,
-                fix="add label: (a file pattern) or label_key: (a dataset of the HDF5 file)",
-            )
-        return _ref(image.path, key, dataset)
-    return _ref(partner(image, pattern.label, images, root, "label"), key, dataset)
+    if pattern.label is not None:
+        path = partner(image, pattern.label, images, root, "label", excluded)
+        return _ref(path, key, dataset)
+    if pattern.label_key is None:
+        raise ConfigError(
+            "the pattern names no label",
+            file=image.path,
+            fix="add label: (a file pattern) or label_key: (a dataset of the HDF5 file)",
+        )
+    return _ref(image.path, key, dataset)
 
 
 def _ref(path: Path, key: str | None, dataset: DatasetSettings) -> VolumeRef:
+    if not is_hdf5(path):
+        return VolumeRef(path)
     spacing = tuple(dataset.spacing_mm) if dataset.spacing_mm else None
     affine = tuple(tuple(row) for row in dataset.affine) if dataset.affine else None
     return VolumeRef(path, key, spacing, affine)
 
 
-def _claimed_twice(pairs: Sequence[tuple[Found, VolumeRef]]) -> list[UserError]:
-    """A label file that several images claim, or an image that is its own label."""
-    images_of: dict[VolumeRef, list[Path]] = {}
-    for image, label in pairs:
-        images_of.setdefault(label, []).append(image.path)
+def _cases(
+    name: str, dataset: DatasetSettings, root: Path, base: Path, pairs: Sequence[_Pair], classes: ClassSpace
+) -> list[Case]:
+    """The pairs as cases, named after their files."""
+    protocol = label_map(dataset, classes)
+    subjects = subject_ids([pair.image for pair in pairs], root, dataset.subject)
+    # Two datasets in one folder are the same people, two folders are not.
+    cohort = os.path.relpath(root, base)
     return [
-        DataError(
-            "several images claim the same label",
-            file=label,
-            found=", ".join(str(p) for p in images),
-            expected="one label per image",
-            fix="make the patterns narrower, or give the label the image's wildcards",
+        Case(
+            name=_file_name(name, *pair.image.relative_to(root).parts[:-1], stem(pair.image)),
+            subject=subject if cohort == "." else f"{Path(cohort).as_posix()}/{subject}",
+            dataset=name,
+            images=pair.channels,
+            label=pair.label,
+            protocol=protocol,
         )
-        for label, images in images_of.items()
-        if len(set(images)) > 1
+        for pair, subject in zip(pairs, subjects, strict=True)
     ]
 
 
-def _case_name(path: Path, root: Path, dataset: str) -> str:
-    relative = path.relative_to(root)
-    return re.sub(r"[^\w.\-]+", "_", "__".join([dataset, *relative.parts[:-1], stem(path)]))
-
-
-def _excluded(path: Path, root: Path, dataset: DatasetSettings) -> str | None:
-    """The first `exclude` glob that a file matches, if any."""
-    return next((g for g in dataset.exclude if path in {f.path for f in glob_files(root, g)}), None)
-
-
-def _ledger(
-    name: str, dataset: DatasetSettings, root: Path, cases: Sequence[Case]
-) -> list[LedgerEntry]:
-    """The fate of every volume below the dataset's folder, and of every file in use."""
-    used: dict[Path, LedgerEntry] = {}
-    for case in cases:
-        label = case.label.path
-        used[label] = LedgerEntry(label, "label", f"pairs with {case.name}", case.name, case.subject)
-    for case in cases:
-        for ref in case.images:
-            used[ref.path] = LedgerEntry(ref.path, "image", "", case.name, case.subject)
-    entries = list(used.values())
-    excluded = {f.path: glob for glob in dataset.exclude for f in glob_files(root, glob)}
-    for path in sorted(p for p in root.rglob("*") if is_volume(p) and p not in used):
-        if path in excluded:
-            reason = f"matches exclude: {excluded[path]}"
-            entries.append(LedgerEntry(path, "excluded", reason))
-        else:
-            entries.append(LedgerEntry(path, "unused", f"no pattern of '{name}' matches it"))
-    return entries
+def _file_name(*parts: str) -> str:
+    return re.sub(r"[^\w.\-]+", "_", "__".join(parts))
 
 
 def _no_folder(

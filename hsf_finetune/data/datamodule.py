@@ -30,12 +30,14 @@ class Batch(TypedDict):
 
     image: (B, C, X, Y, Z) float32; label: label rows (B, X, Y, Z) uint8;
     allowed: (B, rows, classes) bool, the label rows' sets of classes, padded
-    with empty rows; case: names; seed: for everything random about the batch.
+    with empty rows; spacing: voxel sizes (B, 3) in mm; case: names; seed: for
+    everything random about the batch.
     """
 
     image: Tensor
     label: Tensor
     allowed: Tensor
+    spacing: Tensor
     case: list[str]
     seed: int
 
@@ -61,8 +63,8 @@ class EpochSampler(Sampler[Draw]):
     """The cases of an epoch, a function of seed and epoch alone.
 
     Without replacement an epoch is a shuffled pass (or several, cut to
-    `k_sample`). With several processes each takes every n-th draw, and the last
-    draws are repeated so that all take equally many.
+    `k_sample`). With several processes each takes every n-th draw, and the first
+    draws come again at the end so that all take equally many.
 
     Args:
         cases: number of training cases.
@@ -109,8 +111,8 @@ class EpochSampler(Sampler[Draw]):
             order = order[: self._draws]
         seeds = random.integers(2**31, size=self._draws)
         draws = [Draw(int(i), int(s)) for i, s in zip(order, seeds, strict=True)]
-        draws += draws[: len(self) * self._world_size - len(draws)]
-        return iter(draws[self._rank :: self._world_size])
+        mine = range(self._rank, len(self) * self._world_size, self._world_size)
+        return iter([draws[n % len(draws)] for n in mine])
 
 
 class TrainingCases(Dataset[Item]):
@@ -139,8 +141,9 @@ class TrainingCases(Dataset[Item]):
         """A sample of a case, cut to a patch if it is larger, and its case."""
         case = self._store.case(draw.index)
         sample = self._store.sample(draw.index)
+        foreground = torch.from_numpy(case.protocol.foreground_rows)
         corner = patch_corner(
-            sample.label, self._patch, self._foreground_share, case.protocol.background_row, draw.seed
+            sample.label, self._patch, self._foreground_share, foreground, draw.seed
         )
         cut = (slice(None), *(slice(a, a + n) for a, n in zip(corner, self._patch, strict=True)))
         image, label = sample.image[cut], sample.label[cut[1:]]
@@ -165,7 +168,7 @@ class WholeCases(Dataset[Item]):
 
 
 def patch_corner(
-    label: Tensor, patch: Triple, foreground_share: float, background_row: int, seed: int
+    label: Tensor, patch: Triple, foreground_share: float, foreground: Tensor, seed: int
 ) -> Triple:
     """Where to cut a patch: around a labelled voxel, or anywhere.
 
@@ -173,15 +176,16 @@ def patch_corner(
         label: label rows, (X, Y, Z).
         patch: size of the patch; an axis that is not larger than it starts at 0.
         foreground_share: probability of centring on a labelled voxel.
-        background_row: the row that does not count as labelled.
+        foreground: which label rows count as labelled, (rows,) bool.
         seed: decides the place.
     """
     free = [max(n - p, 0) for n, p in zip(label.shape, patch, strict=True)]
     if not any(free):
         return (0, 0, 0)
     random = np.random.default_rng(seed)
-    labelled = torch.nonzero(label != background_row)
-    if len(labelled) and random.random() < foreground_share:
+    wanted = random.random() < foreground_share
+    labelled = torch.nonzero(foreground[label.long()]) if wanted else label.new_empty(0)
+    if len(labelled):
         centre = labelled[random.integers(len(labelled))].tolist()
         corner = [
             min(max(c - p // 2, 0), f) for c, p, f in zip(centre, patch, free, strict=True)
@@ -218,6 +222,7 @@ class Collate:
                 ]
             ),
             allowed=torch.stack([pad(m, (0, 0, 0, rows - len(m))) for m in matrices]),
+            spacing=torch.tensor([item.sample.spacing_mm for item in items]),
             case=[item.case.name for item in items],
             seed=items[0].seed,
         )

@@ -151,7 +151,7 @@ def _from_file(cases: Sequence[Case], path: Path) -> Split:
     for case in cases:
         for name in {case.name, case.subject, case.subject.rsplit("/", 1)[-1]}:
             known.setdefault(name, []).append(case)
-    sides = {side: given.get(side, []) for side in SIDES}
+    sides = {side: _names(given.get(side), side, path) for side in SIDES}
     unknown = [name for names in sides.values() for name in names if name not in known]
     if unknown:
         raise ConfigError(
@@ -162,6 +162,20 @@ def _from_file(cases: Sequence[Case], path: Path) -> Split:
         )
     chosen = {side: [c for name in names for c in known[name]] for side, names in sides.items()}
     return _given(chosen, f"split file {path.name}", overlap_allowed=given.get("held_out") is False)
+
+
+def _names(given: object, side: str, path: Path) -> list[str]:
+    """One side of a split file, as a list of names."""
+    if given is None:
+        return []
+    if isinstance(given, list) and all(isinstance(name, str) for name in given):
+        return given
+    raise ConfigError(
+        f"'{side}' of the split file is not a list of names",
+        file=path,
+        found=given,
+        expected=f'"{side}": ["case or subject", ...]',
+    )
 
 
 def _given(

@@ -8,14 +8,16 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Literal
 
-import nibabel as nib
+import numpy as np
 import psutil
 import torch
 
 from hsf_finetune.data.cases import Case
+from hsf_finetune.data.geometry import voxel_size_mm
 from hsf_finetune.data.preprocessing import Sample, load_case
-from hsf_finetune.data.volumes import is_hdf5
+from hsf_finetune.data.volumes import read_shape
 from hsf_finetune.errors import DataError, UserError, UserErrors
 from hsf_finetune.files import atomic_write
 from hsf_finetune.settings import DatasetsSettings, cache_folder
@@ -42,7 +44,9 @@ class SampleStore:
         self._spacing = settings.target_spacing_mm
         self._folder = Path(settings.cache_dir or cache_folder() / "samples").expanduser()
         self._kept: dict[int, Sample] = {}
-        self.mode = _choose_mode(cases) if settings.cache == "auto" else settings.cache
+        self.mode: Literal["auto", "memory", "disk", "off"] = settings.cache
+        if settings.cache == "auto":
+            self.mode = _choose_mode(cases, settings.target_spacing_mm)
 
     def __len__(self) -> int:
         """Number of cases."""
@@ -100,7 +104,7 @@ class SampleStore:
             try:
                 stored = torch.load(path, weights_only=True)
                 return Sample(stored["image"], stored["label"], tuple(stored["spacing_mm"]))
-            except (RuntimeError, EOFError, KeyError):
+            except Exception:  # a damaged file raises anything; it is only a copy
                 path.unlink(missing_ok=True)
         sample = load_case(self.cases[index], self._spacing)
         with atomic_write(path) as temporary:
@@ -118,7 +122,10 @@ class SampleStore:
         """Changes with the files, the protocol and the preprocessing."""
         files = []
         for ref in (*case.images, case.label):
-            stat = ref.path.stat()
+            try:
+                stat = ref.path.stat()
+            except OSError as error:
+                raise DataError("no such file", file=ref.path) from error
             files.append([str(ref), stat.st_size, stat.st_mtime_ns, ref.spacing_mm, ref.affine])
         protocol = [[value, sorted(names)] for value, names in case.protocol.sets]
         text = json.dumps([_FORMAT, files, protocol, case.protocol.space.names, self._spacing])
@@ -150,26 +157,21 @@ class SampleView:
         return self._store.sample(self._numbers[index])
 
 
-def _choose_mode(cases: Sequence[Case]) -> str:
+def _choose_mode(
+    cases: Sequence[Case], target_spacing_mm: Sequence[float] | None
+) -> Literal["memory", "disk"]:
     """Memory if all cases fit into a share of what is free, else disk."""
-    needed = sum(_voxels(case) * (4 * len(case.images) + 1) for case in cases)
+    needed = sum(_bytes(case, target_spacing_mm) for case in cases)
     return "memory" if needed < _MEMORY_SHARE * psutil.virtual_memory().available else "disk"
 
 
-def _voxels(case: Case) -> int:
-    ref = case.images[0]
-    if is_hdf5(ref.path):
-        return int(ref.path.stat().st_size)
+def _bytes(case: Case, target_spacing_mm: Sequence[float] | None) -> float:
+    """Size of a preprocessed case; nothing for one that reading will refuse anyway."""
     try:
-        shape = nib.load(ref.path).shape
-    except Exception as error:
-        raise DataError(
-            "the file is damaged or incomplete",
-            file=ref,
-            found=f"{type(error).__name__}: {error}",
-            fix="copy or convert it again, or list it under the dataset's exclude:",
-        ) from error
-    count = 1
-    for size in shape:
-        count *= int(size)
-    return count
+        shape, affine = read_shape(case.images[0])
+    except DataError:
+        return 0.0
+    voxels = float(np.prod(shape, dtype=np.float64))
+    if target_spacing_mm is not None:
+        voxels *= float(np.prod(voxel_size_mm(affine)) / np.prod(target_spacing_mm))
+    return voxels * (4 * len(case.images) + 1)

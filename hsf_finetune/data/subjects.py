@@ -12,13 +12,17 @@ from hsf_finetune.errors import ConfigError, DataError
 _BIDS = re.compile(r"(?:^|[/_])(sub-[A-Za-z0-9]+)")
 _SEPARATOR = re.compile(r"[_\-.\s]+")
 _NOT_A_PERSON = re.compile(
-    r"(l|r|lh|rh|left|right|hemi|both|bilateral"
+    r"l|r|lh|rh|left|right|hemi|both|bilateral|(l|r|lh|rh|left|right)hipp(o(campus)?)?"
     r"|t1|t2|t1w|t2w|t2star|flair|pd|pdw|mprage|space|tse|mri|anat|averaged?|mean"
-    r"|ses|session|visit|run|acq|tp|time|timepoint|baseline|followup|scan"
-    r"|im|img|image|seg|segmentation|label|labels|dseg|mask|crop|cropped|desc|preproc"
-    r"|((ses|session|visit|run|tp|v)\d+))",
+    r"|im|img|image|seg|segmentation|label|labels|dseg|mask|crop|cropped|desc|preproc|scan",
     re.IGNORECASE,
 )
+"""Words for side, contrast and kind of file."""
+_SESSION = re.compile(
+    r"ses|session|visit|run|acq|tp|time|timepoint|baseline|followup", re.IGNORECASE
+)
+"""Words for a session; a number behind one belongs to it."""
+_NUMBERED_SESSION = re.compile(r"(ses|session|visit|run|tp|timepoint|v)\d+", re.IGNORECASE)
 
 
 def subject_ids(paths: Sequence[Path], root: Path, pattern: str | None) -> list[str]:
@@ -26,7 +30,8 @@ def subject_ids(paths: Sequence[Path], root: Path, pattern: str | None) -> list[
 
     In order: the dataset's own regular expression; a BIDS `sub-*` entity; the
     case's own folder, where folders tell people apart; the file's stem without
-    words for side, contrast and session.
+    words for side, contrast and session. Files whose names hold nothing but such
+    words are taken for one person.
 
     Args:
         paths: image files below `root`.
@@ -47,7 +52,7 @@ def subject_ids(paths: Sequence[Path], root: Path, pattern: str | None) -> list[
     folders = [_person_words(Path(path).parent.parts) for path in relative]
     if all(folders) and _each_has_its_own(relative):
         return folders
-    return [_person_words([stem(Path(path))]) or stem(Path(path)) for path in relative]
+    return [_person_of_stem(stem(Path(path))) for path in relative]
 
 
 def _by_pattern(path: str, pattern: str) -> str:
@@ -72,20 +77,47 @@ def _each_has_its_own(relative: Sequence[str]) -> bool:
 
     They do where each folder holds one kind of image, or where the same kinds
     come back in folder after folder; a kind is a file name without words for
-    side, contrast and session. In doubt the folder wins: too few subjects is a
-    nuisance, one subject on both sides of a split is a wrong result.
+    side, contrast and session, and without the folder's own words. In doubt the
+    folder wins: too few subjects is a nuisance, one subject on both sides of a
+    split is a wrong result.
     """
-    kinds = {(Path(p).parent, _person_words([stem(Path(p))])) for p in relative}
+    kinds = {(Path(p).parent, _kind(Path(p))) for p in relative}
     folders = {folder for folder, _ in kinds}
     recurring = len({kind for _, kind in kinds}) < len(kinds)
     return len(folders) == len(kinds) or recurring
 
 
+def _kind(path: Path) -> str:
+    """The words of a file's name that its folders do not say already."""
+    said = {word for part in path.parent.parts for word in _words(part)}
+    return "_".join(w for w in _without_sessions(_words(stem(path))) if w not in said)
+
+
 def _person_words(parts: Sequence[str]) -> str:
-    """The words of a path that may name a person."""
-    words = []
-    for part in parts:
-        kept = [w for w in _SEPARATOR.split(part) if w and not _NOT_A_PERSON.fullmatch(w)]
-        if kept:
-            words.append("_".join(kept))
-    return "/".join(words)
+    """The words of folders that may name a person."""
+    named = [_without_sessions(_words(part)) for part in parts]
+    return "/".join("_".join(words) for words in named if words)
+
+
+def _person_of_stem(name: str) -> str:
+    """The words of a file's name that may name a person; sessions if nothing else does."""
+    words = _words(name)
+    return "_".join(_without_sessions(words) or words) or "unnamed"
+
+
+def _words(part: str) -> list[str]:
+    """The words of a name, but for those that say side, contrast or kind of file."""
+    return [w for w in _SEPARATOR.split(part) if w and not _NOT_A_PERSON.fullmatch(w)]
+
+
+def _without_sessions(words: Sequence[str]) -> list[str]:
+    """Drops words for a session, and the numbers right behind them (`ses-1`)."""
+    kept, before = [], ""
+    for word in words:
+        is_number_of_session = word.isdigit() and _SESSION.fullmatch(before)
+        if not (is_number_of_session or _SESSION.fullmatch(word)) and not (
+            _NUMBERED_SESSION.fullmatch(word)
+        ):
+            kept.append(word)
+        before = word
+    return kept

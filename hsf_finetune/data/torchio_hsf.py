@@ -59,7 +59,7 @@ class HsfPipeline:
             label=tio.LabelMap(tensor=rows[None], affine=affine),
         )
         # TorchIO's noise seeds every device, so every device in use is restored.
-        devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+        devices = range(torch.cuda.device_count()) if _uses_cuda() else ()
         with torch.random.fork_rng(devices), warnings.catch_warnings():
             # HSF's displacement of 4 mm may exceed half a control cell on thin crops.
             warnings.filterwarnings("ignore", message="The maximum displacement")
@@ -99,6 +99,10 @@ class HsfPipeline:
 def _torchio() -> Any:  # noqa: ANN401 - a module without complete types
     """TorchIO, imported when it is first needed: that alone takes a second or more."""
     return importlib.import_module("torchio")
+
+
+def _uses_cuda() -> bool:
+    return bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
 
 
 def hsf_pipeline(flip: bool = True, background_row: int = 0) -> HsfPipeline:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,13 @@ import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 
+from hsf_finetune.data.geometry import (
+    Affine,
+    corner_shift_mm,
+    hdf5_affine,
+    rows_of,
+    voxel_size_mm,
+)
 from hsf_finetune.errors import DataError
 
 NIFTI = (".nii.gz", ".nii")
@@ -22,7 +29,6 @@ _AFFINE_NOISE_MM = 1e-2
 """Largest shift of a corner voxel that still counts as rounding noise."""
 
 Array = npt.NDArray[Any]
-Affine = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -65,8 +71,7 @@ class Volume:
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
         """Voxel size along the three array axes, in mm."""
-        sizes = np.sqrt((self.affine[:3, :3] ** 2).sum(axis=0))
-        return (float(sizes[0]), float(sizes[1]), float(sizes[2]))
+        return voxel_size_mm(self.affine)
 
 
 def stem(path: Path) -> str:
@@ -90,6 +95,9 @@ def is_hdf5(path: Path) -> bool:
 def read_volume(ref: VolumeRef) -> Volume:
     """Reads a volume and its geometry.
 
+    HDF5 geometry comes from the attributes `affine` (4x4, voxel to RAS+ mm) or
+    `spacing_mm` (3) of the dataset or file, else from the reference.
+
     Raises:
         DataError: the file is missing, damaged, not three-dimensional, or its
             geometry is absent or contradicts itself.
@@ -106,6 +114,21 @@ def read_volume(ref: VolumeRef) -> Volume:
         found=ref.path.suffix or "no suffix",
         expected=" or ".join(SUFFIXES),
     )
+
+
+def read_shape(ref: VolumeRef) -> tuple[tuple[int, ...], Affine]:
+    """Stored shape and affine of a volume, without reading its voxels.
+
+    Raises:
+        DataError: as `read_volume`, as far as the header tells.
+    """
+    if not is_hdf5(ref.path):
+        image = _open_nifti(ref)
+        return tuple(image.shape), np.asarray(image.affine, dtype=np.float64)
+    key = hdf5_key(ref)
+    with h5py.File(ref.path, "r") as file:
+        attributes = {**file.attrs, **file[key].attrs}
+        return tuple(file[key].shape), hdf5_affine(attributes, ref.spacing_mm, ref.affine, ref)
 
 
 def check_image(volume: Volume) -> None:
@@ -176,37 +199,39 @@ def check_same_grid(first: Volume, other: Volume) -> None:
         raise DataError(
             "two volumes of one case lie on different grids in space",
             file=other.ref,
-            found=f"{_rows(other.affine)}\n(a corner is {shift:.2f} mm off)",
-            expected=f"{_rows(first.affine)}\nas in {first.ref}",
+            found=f"{rows_of(other.affine)}\n(a corner is {shift:.2f} mm off)",
+            expected=f"{rows_of(first.affine)}\nas in {first.ref}",
             fix="resample one of them to the other's grid, or mend the wrong header",
         )
 
 
-def corner_shift_mm(a: Affine, b: Affine, shape: Sequence[int]) -> float:
-    """Largest distance between a volume's corners as two affines place them, in mm."""
-    corners = np.array(np.meshgrid(*[(0, n - 1) for n in shape[:3]])).reshape(3, -1)
-    corners = np.vstack([corners, np.ones(corners.shape[1])])
-    difference = (a - b) @ corners
-    return float(np.sqrt((difference[:3] ** 2).sum(axis=0)).max())
-
-
-def _rows(affine: Affine) -> str:
-    return "\n".join("  ".join(f"{v:9.3f}" for v in row) for row in affine[:3])
-
-
 # ----------------------------------------------------------------------- NIfTI
 def _read_nifti(ref: VolumeRef) -> Volume:
+    image = _open_nifti(ref)
     try:
-        image = nib.load(ref.path)
         array = np.asanyarray(image.dataobj)
     except Exception as error:  # nibabel, gzip and zlib raise many kinds for a damaged file
+        raise _unreadable(ref, error) from error
+    return _three_dimensional(array, np.asarray(image.affine, dtype=np.float64), ref)
+
+
+def _open_nifti(ref: VolumeRef) -> nib.Nifti1Image:
+    """The image with its header read and checked; voxels are read later."""
+    try:
+        image = nib.load(ref.path)
+    except Exception as error:
         raise _unreadable(ref, error) from error
     if not isinstance(image, nib.Nifti1Image):
         raise DataError("not a NIfTI image", file=ref.path, found=type(image).__name__)
     if not np.isfinite(image.affine).all():
-        raise DataError("the affine holds NaN or infinity", file=ref.path)
+        raise DataError(
+            "the affine holds NaN or infinity",
+            file=ref.path,
+            found=rows_of(image.affine),
+            fix="convert the volume again, or list it under the dataset's exclude:",
+        )
     _check_forms(image, ref)
-    return _three_dimensional(array, np.asarray(image.affine, dtype=np.float64), ref)
+    return image
 
 
 def _check_forms(image: nib.Nifti1Image, ref: VolumeRef) -> None:
@@ -215,13 +240,14 @@ def _check_forms(image: nib.Nifti1Image, ref: VolumeRef) -> None:
     Libraries disagree on which of the two holds, so such a file is segmented in
     one place and displayed in another.
     """
-    sform, scode = image.get_sform(coded=True)
-    qform, qcode = image.get_qform(coded=True)
-    if sform is None or qform is None or not scode or not qcode:
+    try:
+        sform, qform = image.get_sform(coded=True)[0], image.get_qform(coded=True)[0]
+    except Exception as error:  # nibabel raises many kinds for an impossible quaternion
+        raise _unreadable(ref, error) from error
+    if sform is None or qform is None:
         return
     shift = corner_shift_mm(sform, qform, image.shape)
-    spacing = np.sqrt((sform[:3, :3] ** 2).sum(axis=0)).min()
-    if shift > max(5e-2, 0.1 * float(spacing)):
+    if not shift <= max(5e-2, 0.1 * min(voxel_size_mm(sform))):
         raise DataError(
             "the header's sform and qform place the volume differently",
             file=ref.path,
@@ -267,15 +293,16 @@ def hdf5_key(ref: VolumeRef) -> str:
     """
     try:
         with h5py.File(ref.path, "r") as file:
+            # A key may be a link, which visiting the file would not show.
+            if ref.key and isinstance(file.get(ref.key), h5py.Dataset):
+                return ref.key.strip("/")
             found: list[str] = []
             file.visititems(
                 lambda name, node: found.append(name) if isinstance(node, h5py.Dataset) else None
             )
-    except OSError as error:
+    except (OSError, RuntimeError, KeyError) as error:
         raise _unreadable(ref, error) from error
     if ref.key is not None:
-        if ref.key.strip("/") in found:
-            return ref.key.strip("/")
         raise DataError(
             f"the HDF5 file has no dataset '{ref.key}'",
             file=ref.path,
@@ -296,37 +323,8 @@ def _read_hdf5(ref: VolumeRef) -> Volume:
     key = hdf5_key(ref)
     try:
         with h5py.File(ref.path, "r") as file:
-            dataset = file[key]
-            array = np.asarray(dataset[()])
-            attributes = {**file.attrs, **dataset.attrs}
-    except OSError as error:
+            array, attributes = np.asarray(file[key][()]), {**file.attrs, **file[key].attrs}
+    except (OSError, RuntimeError, KeyError) as error:
         raise _unreadable(ref, error) from error
-    return _three_dimensional(array, _hdf5_affine(ref, attributes), ref)
-
-
-def _hdf5_affine(ref: VolumeRef, attributes: dict[str, Any]) -> Affine:
-    """Geometry from the file's attributes, else from the dataset's YAML; never made up."""
-    affine = attributes.get("affine", ref.affine)
-    if affine is not None:
-        matrix = np.asarray(affine, dtype=np.float64)
-        if matrix.shape != (4, 4) or not np.isfinite(matrix).all():
-            raise DataError("the affine is not a finite 4x4 matrix", file=ref, found=matrix.shape)
-        return matrix
-    spacing = next(
-        (attributes[k] for k in ("spacing_mm", "spacing", "element_size_um") if k in attributes),
-        ref.spacing_mm,
-    )
-    if spacing is None:
-        raise DataError(
-            "the HDF5 dataset does not say how large its voxels are",
-            file=ref,
-            found="attributes " + (", ".join(attributes) or "none"),
-            expected="an attribute affine (4x4) or spacing_mm (3)",
-            fix="add to the dataset's YAML, for example: spacing_mm: [0.8, 0.8, 0.8]",
-        )
-    sizes = np.asarray(spacing, dtype=np.float64)
-    if "spacing_mm" not in attributes and "spacing" not in attributes:
-        sizes = sizes / 1000 if "element_size_um" in attributes else sizes
-    if sizes.shape != (3,) or not (sizes > 0).all():
-        raise DataError("the voxel size is not three positive numbers", file=ref, found=spacing)
-    return np.diag([*sizes, 1.0])
+    affine = hdf5_affine(attributes, ref.spacing_mm, ref.affine, ref)
+    return _three_dimensional(array, affine, ref)

@@ -17,7 +17,7 @@ from hsf_finetune.schedule.schedule import Schedule
 from hsf_finetune.training.losses import Loss
 from hsf_finetune.training.metrics import case_dice, mean_per_class
 
-Augmentation = Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]]
+Augmentation = Callable[[Tensor, Tensor, torch.Generator, Tensor], tuple[Tensor, Tensor]]
 
 MONITOR = "val/dice"
 """Mean validation Dice over foreground classes; what picks the best epoch."""
@@ -120,7 +120,7 @@ class SegmentationModule(L.LightningModule):
             return batch
         generator = torch.Generator().manual_seed(batch["seed"])
         batch["image"], batch["label"] = self.augmentation(
-            batch["image"], batch["label"], generator
+            batch["image"], batch["label"], generator, batch["spacing"].cpu()
         )
         return batch
 

@@ -124,6 +124,17 @@ def test_a_quarter_turn_of_a_cube_is_rot90(axis: int, plane: tuple[int, int]) ->
     assert torch.equal(after[1], torch.rot90(label, 1, [d + 1 for d in plane]))
 
 
+def test_rotations_follow_the_order_x_y_z() -> None:
+    image, label = torch.randn(1, 1, 9, 9, 9), torch.ones(1, 9, 9, 9, dtype=torch.uint8)
+    parameters = drawn(only("affine", scale=0.0, translation_vox=0.0), 1)
+    angles = torch.tensor([[math.pi / 2, math.pi / 2, math.pi / 2]])
+    after, _ = apply(image, label, replace(parameters, rotation_rad=angles))
+    expected = image
+    for plane in ((3, 4), (4, 2), (2, 3)):
+        expected = torch.rot90(expected, 1, plane)
+    torch.testing.assert_close(after, expected, atol=1e-4, rtol=0)
+
+
 def test_whole_voxel_shift_moves_contents_and_fills_from_outside() -> None:
     image, label = batch(1)
     parameters = drawn(only("affine", scale=0.0, rotation_deg=0.0), 1)
@@ -264,6 +275,14 @@ def test_blur_and_low_resolution_keep_constants_and_lower_variance() -> None:
     assert (apply(image, label, parameters)[0].std() < 0.9 * image.std()).item()
 
 
+def test_blur_and_low_resolution_do_not_shift() -> None:
+    image, label = batch()
+    parameters = drawn(only("blur", "lowres"))
+    after, _ = apply(image, label, parameters)
+    mirrored, _ = apply(image.flip(2, 3, 4), label, parameters)
+    torch.testing.assert_close(mirrored, after.flip(2, 3, 4), atol=1e-4, rtol=0)
+
+
 def test_noise_has_the_drawn_deviation() -> None:
     image, label = batch()
     parameters = replace(drawn(only("noise")), noise_std=torch.tensor([[0.1], [0.4]]))
@@ -273,9 +292,10 @@ def test_noise_has_the_drawn_deviation() -> None:
     )
 
 
-def test_a_constant_image_gives_no_nan() -> None:
-    image, label = torch.zeros(2, 1, *SHAPE), batch()[1]
-    after, _ = apply(image, label, drawn(AugmentationSettings(**EVERYTHING)))
+@pytest.mark.parametrize("event", INTENSITY)
+def test_a_constant_image_gives_no_nan(event: str) -> None:
+    image, label = torch.zeros(2, 1, 4, 4, 4), torch.ones(2, 4, 4, 4, dtype=torch.uint8)
+    after, _ = apply(image, label, drawn(only(event)))
     assert torch.isfinite(after).all()
 
 

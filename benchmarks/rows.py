@@ -1,0 +1,37 @@
+"""What every benchmark prints and writes: rows with the same keys."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+Row = Mapping[str, object]
+
+
+def show(title: str, rows: Sequence[Row]) -> None:
+    """Prints rows as a table."""
+    table = Table(title=title, title_justify="left")
+    for key in rows[0]:
+        table.add_column(key, justify="left" if isinstance(rows[0][key], str) else "right")
+    for row in rows:
+        table.add_row(*(_text(value) for value in row.values()))
+    Console(width=120).print(table)
+
+
+def write(path: Path | None, rows: Sequence[Row]) -> None:
+    """Writes `{"rows": [...]}`, if there is somewhere to write to."""
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"rows": list(rows)}, indent=1) + "\n")
+
+
+def _text(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{k} {_text(v)}" for k, v in value.items())
+    return str(value)

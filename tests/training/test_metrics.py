@@ -1,0 +1,47 @@
+"""Validation Dice."""
+
+import pytest
+import torch
+
+from hsf_finetune.training.metrics import case_dice, mean_per_class
+
+CLASSES = ("background", "A", "B")
+SINGLE = torch.eye(3, dtype=torch.bool)
+
+
+def logits_of(classes: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.one_hot(classes.long(), 3).permute(3, 0, 1, 2).float() * 20
+
+
+def test_perfect_prediction_scores_one() -> None:
+    rows = torch.randint(3, (4, 4, 4), dtype=torch.uint8)
+    assert case_dice(logits_of(rows), rows, SINGLE, CLASSES) == {"A": 1.0, "B": 1.0}
+
+
+def test_counts_by_hand() -> None:
+    truth = torch.zeros(1, 1, 6, dtype=torch.uint8)
+    truth[0, 0, :3] = 1
+    predicted = torch.zeros(1, 1, 6, dtype=torch.uint8)
+    predicted[0, 0, 2:4] = 1
+    scores = case_dice(logits_of(predicted), truth, SINGLE, CLASSES)
+    assert scores == {"A": pytest.approx(2 * 1 / (3 + 2))}
+
+
+def test_absent_classes_are_left_out_and_false_positives_are_not() -> None:
+    truth = torch.zeros(2, 2, 2, dtype=torch.uint8)
+    predicted = truth.clone()
+    predicted[0, 0, 0] = 2
+    assert case_dice(logits_of(predicted), truth, SINGLE, CLASSES) == {"B": 0.0}
+
+
+def test_a_merged_set_is_scored_by_summed_probability() -> None:
+    # 0.4 + 0.3 for {A, B} beats 0.3 for the background, though A alone is the favourite.
+    logits = torch.tensor([0.3, 0.4, 0.3]).log()[:, None, None, None]
+    merged = torch.tensor([[1, 0, 0], [0, 1, 1]], dtype=torch.bool)
+    rows = torch.ones(1, 1, 1, dtype=torch.uint8)
+    assert case_dice(logits, rows, merged, CLASSES) == {"A+B": 1.0}
+
+
+def test_mean_is_over_the_cases_that_have_a_class() -> None:
+    means = mean_per_class([{"A": 1.0}, {"A": 0.5, "B": 0.2}])
+    assert means == {"A": 0.75, "B": pytest.approx(0.2)}
