@@ -109,13 +109,11 @@ class StepClock(L.Callback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Stops it, unless the epoch validated or warmed up."""
-        if 0 < trainer.current_epoch:
+        if trainer.current_epoch:
             self.epochs.append(now(self._device) - self._started)
 
 
-def training_rows(
-    settings: Settings, device: torch.device, rounds: int, folder: Path
-) -> list[Row]:
+def training_rows(settings: Settings, device: torch.device, rounds: int, folder: Path) -> list[Row]:
     """Our epoch and step against the bare forward and backward passes in them."""
     cohort = discover(settings.datasets)
     split = split_cases(cohort.cases, settings.datasets, seed=0)
@@ -166,8 +164,7 @@ def epoch_s(
         build_loss("dice_ce"),
         1e-4,
         BatchAugmentation(settings.augmentation, flip_axes=(0,)),
-        data.patch_vox,
-        seed=0,
+        data.window_vox,
         card={},
     )
     fit(trainer, module, data, resume_from=None)

@@ -61,8 +61,9 @@ def evaluate_run(
     """Scores a run's best model on one side of its split.
 
     Raises:
-        ConfigError: the folder is no run, or that side has no case.
+        UserError: the folder is no run, that side has no case, or the output exists.
     """
+    _check_free(output)
     config = run / "config.yaml"
     if not config.exists():
         raise ConfigError(
@@ -86,16 +87,24 @@ def evaluate_run(
 def evaluate_files(
     prediction: Path, label: Path, names: str, tolerance_mm: float, output: Path | None
 ) -> None:
-    """Scores segmentations on disk against their labels."""
+    """Scores segmentations on disk against their labels.
+
+    Raises:
+        UserError: they do not pair, cannot be read, or the output exists.
+    """
+    _check_free(output)
     rows = score_files(prediction, label, parse_names(names), tolerance_mm)
     _report(rows, output, f"{prediction} against {label}")
 
 
 def _report(rows: Sequence[ScoreRow], output: Path | None, title: str) -> None:
     screen.console.print(summary_table(summarise(rows), title=title))
-    if output is None:
-        return
-    if output.exists():
+    if output is not None:
+        write_scores(output, rows)
+        screen.say(f"every case: {output}")
+
+
+def _check_free(output: Path | None) -> None:
+    """Refuses to overwrite scores, before any work is done."""
+    if output is not None and output.exists():
         raise OutputError("the file exists", file=output, fix="give another -o")
-    write_scores(output, rows)
-    screen.say(f"every case: {output}")

@@ -10,12 +10,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from hsf_finetune import __version__
-from hsf_finetune.errors import OutputError, UserError
+from hsf_finetune.errors import OutputError, TrainingError, UserError
 from hsf_finetune.settings import Settings
 
 Command = Callable[[argparse.Namespace], int]
 
 EXIT_USER_ERROR = 2
+EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
 
 
@@ -59,27 +60,44 @@ def explain(action: Callable[[], int]) -> int:
     """Runs an action; an error that the user can mend becomes one message and exit code 2."""
     try:
         return action()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_USER_ERROR
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    except BrokenPipeError:
+        # Whoever read our output (`| head`) has gone; Python's own exit would complain too.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_BROKEN_PIPE
+    except Exception as error:
+        known = _known(error)
+        if known is None:
             raise
-        full = OutputError(
+        print(f"error: {known}", file=sys.stderr)
+        return EXIT_USER_ERROR
+    except (KeyboardInterrupt, SystemExit) as stop:
+        # Lightning turns the former into the latter.
+        if not isinstance(stop.__context__ or stop, KeyboardInterrupt):
+            raise
+        print("interrupted; continue a run with resume=auto", file=sys.stderr)
+        return EXIT_INTERRUPTED
+
+
+def _known(error: Exception) -> UserError | None:
+    """What a user can do about an error; None where it is a defect of the program."""
+    if isinstance(error, UserError):
+        return error
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return OutputError(
             "the disk is full",
             file=error.filename,
             found=error.strerror,
             fix="free some space, or write elsewhere; nothing half-written was left behind",
         )
-        print(f"error: {full}", file=sys.stderr)
-        return EXIT_USER_ERROR
-    except BrokenPipeError:
-        # Whoever read our output (`| head`) has gone; Python's own exit would complain too.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_BROKEN_PIPE
-    except KeyboardInterrupt:
-        print("interrupted; continue a run with resume=auto", file=sys.stderr)
-        return 130
+    # PyTorch's class goes by its name, since importing it would make --help slow.
+    if type(error).__name__ == "OutOfMemoryError":
+        return TrainingError(
+            "the GPU's memory is too small for this",
+            found=str(error).splitlines()[0],
+            fix="training: datasets.batch_size=1, a smaller datasets.patch_vox or models.channels;"
+            "\npredicting: --device cpu",
+        )
+    return None
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import hydra
+from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
+from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
@@ -113,12 +117,11 @@ def composed(
     """
     GlobalHydra.instance().clear()
     try:
-        with hydra.initialize_config_dir(
-            version_base="1.3", config_dir=str(where or conf_folder())
+        with (
+            searching(where),
+            hydra.initialize_config_dir(version_base="1.3", config_dir=str(conf_folder())),
         ):
-            tree = hydra.compose(
-                config, overrides=[*overrides, *search_path(where)], return_hydra_config=True
-            )
+            tree = hydra.compose(config, overrides=[*overrides], return_hydra_config=True)
     except _UNREADABLE as error:
         raise _composition_error(error, config, overrides, where) from error
     choices = {group: str(option) for group, option in tree.hydra.runtime.choices.items()}
@@ -127,10 +130,28 @@ def composed(
     return tree, choices
 
 
-def search_path(where: Path | None) -> list[str]:
-    """The override that makes Hydra look into the shipped folder too, after `where`."""
-    shipped = str(conf_folder()).replace("\\", "\\\\").replace("'", "\\'")
-    return [f"hydra.searchpath=['file://{shipped}']"] if where else []
+@contextmanager
+def searching(where: Path | None) -> Iterator[None]:
+    """Makes Hydra look into the user's folder before the shipped one."""
+    _OwnFolder.where = where
+    try:
+        yield
+    finally:
+        _OwnFolder.where = None
+
+
+class _OwnFolder(SearchPathPlugin):
+    """Hydra's own --config-dir comes after the shipped folder, which would shadow it."""
+
+    where: ClassVar[Path | None] = None
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        """Puts the folder before the one that finetune.yaml lies in."""
+        if self.where is not None:
+            search_path.prepend("own", f"file://{self.where}", SearchPathQuery(provider="main"))
+
+
+Plugins.instance().register(_OwnFolder)
 
 
 def groups(where: Path | None) -> list[str]:

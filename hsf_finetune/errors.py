@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 
 class UserError(Exception):
     """Something the user can mend.
 
     Args:
         what: one sentence that says what is wrong.
-        file: the file (or folder) it is about.
+        file: the file, folder or volume it is about.
         found: what was found there.
         expected: what should have been there.
         fix: what to do about it, ideally a line to paste.
@@ -20,7 +18,7 @@ class UserError(Exception):
         self,
         what: str,
         *,
-        file: Path | str | None = None,
+        file: object = None,
         found: object = None,
         expected: object = None,
         fix: str | None = None,
@@ -60,7 +58,7 @@ class OutputError(UserError):
     """A result could not be written."""
 
 
-class UserErrors(UserError):
+class SeveralErrors(UserError):  # noqa: N818 (it is a plural)
     """Several errors of one kind, reported together.
 
     Args:

@@ -17,6 +17,8 @@ import numpy.typing as npt
 from hsf_finetune.errors import ConfigError
 
 BACKGROUND = "background"
+BACKGROUND_ROW = 0
+"""The label row of raw value 0, which padded voxels get."""
 
 _SIDE = re.compile(r"left|right|(?<![^\W_])(l|r|lh|rh)(?![^\W_])", re.IGNORECASE)
 """The words anywhere, since a flip too few is harmless; the letters only by themselves."""
@@ -76,9 +78,10 @@ class LabelMap:
     """What each value of a label file says about the class of its voxel.
 
     A value stands for a *set* of classes: one class where the annotation is
-    exact, several where the protocol merges them. The values are numbered in
-    ascending order, and that number (the *label row*) is what preprocessed label
-    volumes hold.
+    exact, several where the protocol merges them. The different sets are numbered,
+    that of value 0 first and the others by ascending value, and that number (the
+    *label row*) is what preprocessed label volumes hold. Values that mean the same
+    share a row.
 
     Args:
         space: the model's classes.
@@ -109,14 +112,19 @@ class LabelMap:
 
     @cached_property
     def values(self) -> npt.NDArray[np.int64]:
-        """Raw values in ascending order, shape (rows,)."""
+        """Raw values in ascending order, shape (values,)."""
         return np.array([value for value, _ in self.sets], dtype=np.int64)
+
+    @cached_property
+    def row_sets(self) -> tuple[frozenset[str], ...]:
+        """The set of classes of each label row, each once."""
+        return tuple(dict.fromkeys([dict(self.sets)[0], *(names for _, names in self.sets)]))
 
     @cached_property
     def matrix(self) -> npt.NDArray[np.bool_]:
         """Which classes each label row allows, shape (rows, classes)."""
-        allowed = np.zeros((len(self.sets), len(self.space)), dtype=bool)
-        for row, (_, names) in enumerate(self.sets):
+        allowed = np.zeros((len(self.row_sets), len(self.space)), dtype=bool)
+        for row, names in enumerate(self.row_sets):
             allowed[row, [self.space.index(name) for name in names]] = True
         return allowed
 
@@ -124,11 +132,6 @@ class LabelMap:
     def foreground_rows(self) -> npt.NDArray[np.bool_]:
         """Whether a label row rules the background out, shape (rows,)."""
         return np.asarray(~self.matrix[:, 0])
-
-    @property
-    def background_row(self) -> int:
-        """The row of raw value 0, which padded voxels get."""
-        return int(np.searchsorted(self.values, 0))
 
     def unknown(self, raw: npt.NDArray[np.int64]) -> dict[int, int]:
         """Raw values that the map does not list, with their voxel counts."""
@@ -138,7 +141,8 @@ class LabelMap:
 
     def rows(self, raw: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
         """Label rows of raw values, same shape; every value must be known."""
-        return np.searchsorted(self.values, raw).astype(np.uint8)
+        row_of = np.array([self.row_sets.index(names) for _, names in self.sets], dtype=np.uint8)
+        return row_of[np.searchsorted(self.values, raw)]
 
     def value_of(self) -> dict[str, int]:
         """The raw value to write for each class: the smallest that means it alone.

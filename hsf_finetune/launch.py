@@ -11,6 +11,7 @@ from pathlib import Path
 import hydra
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.utils import get_args_parser
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
@@ -23,10 +24,10 @@ from hsf_finetune.configuration import (
     options_of,
     own_folder,
     read_settings,
-    search_path,
+    searching,
     settable,
 )
-from hsf_finetune.errors import UserError, UserErrors
+from hsf_finetune.errors import SeveralErrors, UserError
 from hsf_finetune.settings import Settings
 
 Task = Callable[[Settings], object]
@@ -68,7 +69,9 @@ def launch(config: str, task: Task, arguments: Sequence[str] | None = None) -> N
     if not any(getattr(options, flag) for flag in _ABOUT_HYDRA):
         for job in _jobs(overrides) if options.multirun else [overrides]:
             compose(config, job, where)
-    failed: list[Exception] = []
+    elif options.cfg:
+        composed(config, overrides, where)
+    failed: list[tuple[str, Exception]] = []
     parent = os.getpid()
 
     def run(configuration: DictConfig) -> None:
@@ -78,18 +81,17 @@ def launch(config: str, task: Task, arguments: Sequence[str] | None = None) -> N
             # Hydra would print a traceback; a launcher's own process has only that way.
             if os.getpid() != parent:
                 raise
-            failed.append(error)
+            failed.append((" ".join(HydraConfig.get().overrides.task), error))
 
-    decorate = hydra.main(
-        version_base="1.3", config_path=str(where or conf_folder()), config_name=config
-    )
+    decorate = hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name=config)
     before = sys.argv
     try:
-        sys.argv = [before[0], *_flags(options), *overrides, *search_path(where)]
-        decorate(run)()
+        sys.argv = [before[0], *_flags(options), *overrides]
+        with searching(where):
+            decorate(run)()
     finally:
         sys.argv = before
-    _raise(failed)
+    _raise(failed, options.multirun)
 
 
 def usage(config: str, overrides: Sequence[str], where: Path | None) -> str:
@@ -115,7 +117,10 @@ def usage(config: str, overrides: Sequence[str], where: Path | None) -> str:
             "  --hydra-help      further flags",
             "",
             "groups and their options:",
-            *(f"  {group + ':':<14}{', '.join(options_of(group, where))}" for group in groups(where)),
+            *(
+                f"  {group + ':':<14}{', '.join(options_of(group, where))}"
+                for group in groups(where)
+            ),
             "",
             f"settings and their values (the files in {conf_folder()} explain each one):",
             *(f"  {line}" for line in OmegaConf.to_yaml(tree).splitlines()),
@@ -144,11 +149,14 @@ def _jobs(overrides: Sequence[str]) -> list[list[str]]:
         return []
 
 
-def _raise(failed: Sequence[Exception]) -> None:
+def _raise(failed: Sequence[tuple[str, Exception]], several: bool) -> None:
     """Raises what the runs raised, a defect of the program before an error of the user."""
-    mine = [error for error in failed if isinstance(error, UserError)]
-    for error in failed:
-        if not isinstance(error, UserError) or len(failed) == 1:
+    mine = []
+    for _, error in failed:
+        if not (isinstance(error, UserError) and several):
             raise error
+        mine.append(error)
     if mine:
-        raise UserErrors(f"{len(mine)} runs failed:", mine)
+        names = "; ".join(name or "the defaults" for name, _ in failed)
+        distinct = list({str(error): error for error in mine}.values())
+        raise SeveralErrors(f"{len(mine)} run(s) failed ({names}):", distinct)

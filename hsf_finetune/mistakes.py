@@ -110,10 +110,9 @@ def _location(detail: ErrorDetails, tree: Mapping[Any, Any]) -> list[str | int]:
     location: list[str | int] = []
     parts = detail["loc"]
     for number, part in enumerate(parts, start=1):
-        if isinstance(here, Mapping) and part in here:
-            here = here[part]
-        elif isinstance(here, list) and isinstance(part, int) and part < len(here):
-            here = here[part]
+        children = dict(enumerate(here)) if isinstance(here, list) else here
+        if isinstance(children, Mapping) and part in children:
+            here = children[part]
         elif not (detail["type"] == "missing" and number == len(parts)):
             continue
         location.append(part)
@@ -134,7 +133,10 @@ def _complaint(
         return "this setting is missing", ""
     value = detail["input"]
     if detail["type"] == "union_tag_invalid":
-        return f"should be one of {detail['ctx']['expected_tags']}", f" (found {value.get('name')!r})"
+        return (
+            f"should be one of {detail['ctx']['expected_tags']}",
+            f" (found {value.get('name')!r})",
+        )
     message = detail["msg"].removeprefix("Value error, ").removeprefix("Input ")
     message = message[:1].lower() + message[1:]
     if isinstance(value, Mapping) and value:

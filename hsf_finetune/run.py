@@ -13,7 +13,7 @@ from hsf_finetune.data.augmentation import BatchAugmentation
 from hsf_finetune.data.cases import Cohort, discover
 from hsf_finetune.data.datamodule import Augment, CasesDataModule
 from hsf_finetune.data.ledger import write_ledger
-from hsf_finetune.data.phantom import write_cohort
+from hsf_finetune.data.phantom import is_phantom, write_cohort
 from hsf_finetune.data.splits import Split, split_cases
 from hsf_finetune.data.torchio_hsf import hsf_pipeline
 from hsf_finetune.errors import ConfigError
@@ -28,7 +28,7 @@ from hsf_finetune.schedule.schedule import Schedule
 from hsf_finetune.schedule.strategies import plan
 from hsf_finetune.settings import Settings
 from hsf_finetune.training.callbacks import Heartbeat, ScheduleLogger, StopWhenFlat, WarmAverage
-from hsf_finetune.training.fit import checkpoint_callback, fit, make_trainer
+from hsf_finetune.training.fit import checkpoint_callbacks, fit, make_trainer
 from hsf_finetune.training.history import MetricsCsv
 from hsf_finetune.training.losses import build_loss
 from hsf_finetune.training.module import SegmentationModule
@@ -147,7 +147,7 @@ def load_weights(settings: Settings, anatomy: Anatomy, cohort: Cohort) -> Receip
     name = tuning.pretrained
     if name == "none":
         return None
-    if name is None and not demo.is_phantom(Path(settings.datasets.main_path).expanduser()):
+    if name is None and not is_phantom(Path(settings.datasets.main_path).expanduser()):
         raise ConfigError(
             "no pretrained weights are given",
             fix="finetuning.pretrained=PATH with a checkpoint or a run folder (python train.py "
@@ -217,7 +217,7 @@ def _card(settings: Settings, cohort: Cohort, data: CasesDataModule) -> ModelCar
         models=settings.models,
         in_channels=cohort.channels,
         target_spacing_mm=tuple(spacing) if spacing else None,
-        patch_vox=data.patch_vox,
+        window_vox=data.window_vox,
     )
 
 
@@ -250,9 +250,7 @@ def _score_before(
 def _score_after(settings: Settings, run: RunFolder, split: Split) -> tuple[ScoreRow, ...]:
     """Scores of the best epoch on validation, and on test cases where there are any."""
     predictor = Predictor.load(run.path, "best", str(_device(settings)))
-    after = _scored(
-        predictor, split, "scoring the best epoch", run.file("validation_scores.csv")
-    )
+    after = _scored(predictor, split, "scoring the best epoch", run.file("validation_scores.csv"))
     if split.test:
         _scored(predictor, split, "scoring the test cases", run.file("test_scores.csv"), "test")
     return after
@@ -290,7 +288,7 @@ def _train(
         ScheduleLogger(schedule, parameters, baseline),
         MetricsCsv(run.file("metrics.csv")),
         Preview(run.file("preview.png"), card.classes),
-        checkpoint_callback(run.checkpoints),
+        *checkpoint_callbacks(run.checkpoints),
     ]
     if tuning.ema_decay is not None:
         around.append(WarmAverage(tuning.ema_decay))
@@ -305,8 +303,7 @@ def _train(
         build_loss(settings.models.loss),
         settings.models.weight_decay,
         augmentation,
-        data.patch_vox,
-        settings.seed,
+        data.window_vox,
         card.plain(),
     )
     fit(trainer, module, data, resume_from)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import re
+import shutil
 import sys
 import time
 from collections.abc import Mapping
@@ -95,8 +96,12 @@ def new_run(settings: Settings) -> RunFolder:
         OutputError: it cannot be made.
     """
     folder = RunFolder(_new_folder(settings))
-    _write_yaml(folder.file("config.yaml"), settings.plain())
-    write_json(folder.file("environment.json"), environment())
+    try:
+        _write_yaml(folder.file("config.yaml"), settings.plain())
+        write_json(folder.file("environment.json"), environment())
+    except OutputError:
+        shutil.rmtree(folder.path, ignore_errors=True)
+        raise
     return folder
 
 
@@ -163,9 +168,9 @@ def _latest_unfinished(settings: Settings) -> Path | None:
         candidates += sorted(root.iterdir(), reverse=True)
     for path in candidates:
         config = path / "config.yaml"
-        if config.exists() and not (path / "result.json").exists():
-            if not _differences(_read_yaml(config), settings.plain()):
-                return path.resolve()
+        unfinished = config.exists() and not (path / "result.json").exists()
+        if unfinished and not _differences(_read_yaml(config), settings.plain()):
+            return path.resolve()
     return None
 
 
@@ -240,5 +245,9 @@ def _stringly(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
-    content = yaml.safe_load(path.read_text())
+    """The content of a YAML file; nothing where it is not one of ours."""
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return {}
     return content if isinstance(content, dict) else {}

@@ -31,8 +31,8 @@ console = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
 
 
 def say(line: str) -> None:
-    """One line."""
-    console.print(line, markup=False)
+    """One line, however long: a path that is broken in two cannot be copied."""
+    console.print(line, markup=False, soft_wrap=True)
 
 
 @contextmanager

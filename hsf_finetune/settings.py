@@ -70,7 +70,7 @@ class DatasetsSettings(Group):
     """Folder that every dataset's `path` starts from."""
     output_path: str = "outputs"
     """Folder in which each run makes a folder of its own."""
-    batch_size: Whole = 1
+    batch_size: Whole = 2
     """Volumes (or patches) per step and process."""
     num_workers: Annotated[int, Field(ge=0)] = 0
     """Loader processes; capped at the CPU count."""
@@ -96,6 +96,8 @@ class DatasetsSettings(Group):
     """Voxel size to resample to, in RAS+ order; None keeps each volume's own."""
     patch_vox: Annotated[list[Whole], Field(min_length=3, max_length=3)] = [128, 128, 128]
     """Volumes larger than this train on patches of this size."""
+    window_vox: Annotated[list[Whole], Field(min_length=3, max_length=3)] = [128, 128, 128]
+    """Volumes larger than this are predicted in overlapping windows of this size."""
     foreground_share: Probability = 0.67
     """Share of patches centred on a labelled voxel."""
     cache: Literal["auto", "memory", "disk", "off"] = "auto"

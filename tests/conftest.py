@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import h5py
@@ -23,7 +22,13 @@ NETWORK = (
     "models.features=4",
     "models.num_res_units=1",
 )
-FAST = (*NETWORK, "logger=csv", "augmentation=none", "lightning.threads=1", "lightning.accelerator=cpu")
+FAST = (
+    *NETWORK,
+    "logger=csv",
+    "augmentation=none",
+    "lightning.threads=1",
+    "lightning.accelerator=cpu",
+)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from hsf_finetune.data.pairing import Found, glob_files, partner
+from hsf_finetune.data.conflicts import shared_by_datasets, unique_names
+from hsf_finetune.data.discovery import Pair, annotated_images, excluded_files
+from hsf_finetune.data.pairing import is_hidden
 from hsf_finetune.data.subjects import subject_ids
 from hsf_finetune.data.volumes import VolumeRef, is_volume, stem
-from hsf_finetune.errors import ConfigError, DataError, UserError, UserErrors
+from hsf_finetune.errors import ConfigError, DataError, SeveralErrors, UserError
 from hsf_finetune.labels import BACKGROUND, ClassSpace, LabelMap, ordered_union
-from hsf_finetune.settings import DatasetSettings, DatasetsSettings, PatternSettings
+from hsf_finetune.settings import DatasetSettings, DatasetsSettings
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,10 @@ class Case:
 
 @dataclass(frozen=True)
 class LedgerEntry:
-    """What became of a file: `image`, `label`, `excluded` or `unused`, and why."""
+    """What became of a file: `image`, `label`, `excluded` or `unused`, and why.
+
+    A file that serves several cases has an entry for each.
+    """
 
     path: Path
     fate: str
@@ -65,28 +71,38 @@ def discover(settings: DatasetsSettings) -> Cohort:
             not fit together; all problems at once.
     """
     classes = class_space(settings)
+    base = Path(settings.main_path).expanduser().resolve()
     cases: list[Case] = []
-    ledger: list[LedgerEntry] = []
+    series: list[str] = []
+    fates: list[LedgerEntry] = []
     problems: list[UserError] = []
     for name, dataset in settings.datasets.items():
-        root = (Path(settings.main_path).expanduser() / dataset.path).resolve()
+        root = (base / dataset.path).resolve()
         if not root.is_dir():
             problems.append(_no_folder(name, root, settings, dataset))
             continue
-        found, trouble = _dataset_cases(name, dataset, root, label_map(dataset, classes))
-        problems += trouble
-        cases += found
-        ledger += _ledger(name, dataset, root, found)
-    if problems:
-        raise UserErrors("the dataset's files do not fit its description:", problems)
+        try:
+            excluded = excluded_files(dataset, root)
+            pairs, trouble = annotated_images(name, dataset, root, excluded)
+            problems += trouble
+            cases += _cases(name, dataset, root, base, pairs, label_map(dataset, classes))
+        except UserError as error:
+            problems.append(error)
+            continue
+        series += [pair.series for pair in pairs]
+        fates += _other_files(name, root, excluded)
+    problems += shared_by_datasets([(c.dataset, c.subject, c.images[0], c.label) for c in cases])
     channels = {len(case.images) for case in cases}
     if len(channels) > 1:
-        raise DataError(
-            "the datasets differ in their number of input channels",
-            found=sorted(channels),
-            fix="give every pattern's mri: the same number of entries",
-        )
-    return Cohort(tuple(sorted(cases, key=lambda c: c.name)), classes, channels.pop(), tuple(ledger))
+        problems.append(_channels_differ(cases))
+    if problems:
+        raise SeveralErrors("the dataset's files do not fit its description:", problems)
+    names = unique_names(
+        [(case.name, _file_name(s)) for case, s in zip(cases, series, strict=True)]
+    )
+    cases = [replace(case, name=name) for case, name in zip(cases, names, strict=True)]
+    cases.sort(key=lambda case: case.name)
+    return Cohort(tuple(cases), classes, channels.pop(), _ledger(cases, fates))
 
 
 def class_space(settings: DatasetsSettings) -> ClassSpace:
@@ -105,7 +121,7 @@ def label_map(dataset: DatasetSettings, classes: ClassSpace) -> LabelMap:
         ConfigError: a label number has no name.
     """
     numbers = dataset.labels or {number: number for number in dataset.labels_names}
-    names = {0: BACKGROUND} | dataset.labels_names
+    names = {**dataset.labels_names, 0: BACKGROUND}
     unnamed = sorted({number for number in numbers.values() if number not in names})
     if unnamed:
         raise ConfigError(
@@ -118,138 +134,15 @@ def label_map(dataset: DatasetSettings, classes: ClassSpace) -> LabelMap:
 
 
 # -------------------------------------------------------------------- internals
-@dataclass(frozen=True)
-class _Pair:
-    """An image with its channels and label, before it has a name and a subject."""
-
-    series: str
-    image: Path
-    channels: tuple[VolumeRef, ...]
-    label: VolumeRef
-
-
-def _excluded(dataset: DatasetSettings, root: Path) -> dict[Path, str]:
-    """Files that `exclude` globs match, or whose folders they match, and the glob.
-
-    Raises:
-        DataError: a glob matches nothing, so that a bad scan may still be in.
-    """
-    excluded: dict[Path, str] = {}
-    for glob in dataset.exclude:
-        below = f"{glob.rstrip('/')}/**"
-        hits = glob_files(root, glob) + glob_files(root, below)
-        if not hits:
-            raise DataError(
-                f"no file matches exclude: '{glob}'",
-                file=root,
-                expected="a pattern below the dataset's folder, such as 'sub-07/**'",
-                fix="correct or remove it",
-            )
-        for hit in hits:
-            excluded.setdefault(hit.path, glob)
-    return excluded
-
-
-def _dataset_pairs(
-    name: str, dataset: DatasetSettings, root: Path, excluded: dict[Path, str]
-) -> tuple[list[_Pair], list[UserError]]:
-    """The images of one dataset with their labels, and what is wrong with the rest.
-
-    A case whose label or further channel is excluded is noted in `excluded`.
-    """
-    pairs: list[_Pair] = []
-    problems: list[UserError] = []
-    for series, pattern in dataset.patterns.items():
-        globs = [pattern.mri] if isinstance(pattern.mri, str) else pattern.mri
-        try:
-            matched = glob_files(root, globs[0]) if globs else []
-        except UserError as error:
-            problems.append(error)
-            continue
-        images = [image for image in matched if image.path not in excluded]
-        if not images:
-            problems.append(_no_images(f"{name}.{series}", root, globs, len(matched)))
-        for image in images:
-            try:
-                channels = _channels(image, images, globs, pattern, dataset, root, excluded)
-                label = _label(image, images, pattern, dataset, root, excluded)
-            except UserError as error:
-                problems.append(error)
-                continue
-            out = next((ref.path for ref in (*channels, label) if ref.path in excluded), None)
-            if out is not None:
-                excluded[image.path] = f"{excluded[out]} ({out.name})"
-                continue
-            pairs.append(_Pair(series, image.path, channels, label))
-    problems += matched_twice([(pair.series, pair.channels[0]) for pair in pairs])
-    problems += label_conflicts([(pair.channels[0], pair.label) for pair in pairs])
-    if not pairs and not problems:
-        problems.append(_no_images(name, root, ["exclude"], len(excluded)))
-    return pairs, problems
-
-
-def _channels(
-    image: Found,
-    images: Sequence[Found],
-    globs: Sequence[str],
-    pattern: PatternSettings,
-    dataset: DatasetSettings,
-    root: Path,
-    excluded: Collection[Path],
-) -> tuple[VolumeRef, ...]:
-    keys = pattern.mri_key if isinstance(pattern.mri_key, list) else [pattern.mri_key]
-    paths = [
-        image.path,
-        *(partner(image, glob, images, root, "channel", excluded) for glob in globs[1:]),
-    ]
-    count = max(len(paths), len(keys))
-    if not keys or {len(paths), len(keys)} - {1, count}:
-        raise ConfigError(
-            "mri: and mri_key: differ in their number of channels",
-            file=image.path,
-            found=f"{len(paths)} patterns and {len(keys)} keys",
-            fix="give one key for all channels, or one for each",
-        )
-    paths, keys = paths * (count // len(paths)), keys * (count // len(keys))
-    return tuple(
-        _ref(path, key or pattern.key, dataset) for path, key in zip(paths, keys, strict=True)
-    )
-
-
-def _label(
-    image: Found,
-    images: Sequence[Found],
-    pattern: PatternSettings,
-    dataset: DatasetSettings,
-    root: Path,
-    excluded: Collection[Path],
-) -> VolumeRef:
-    key = pattern.label_key or pattern.key
-    if pattern.label is not None:
-        path = partner(image, pattern.label, images, root, "label", excluded)
-        return _ref(path, key, dataset)
-    if pattern.label_key is None:
-        raise ConfigError(
-            "the pattern names no label",
-            file=image.path,
-            fix="add label: (a file pattern) or label_key: (a dataset of the HDF5 file)",
-        )
-    return _ref(image.path, key, dataset)
-
-
-def _ref(path: Path, key: str | None, dataset: DatasetSettings) -> VolumeRef:
-    if not is_hdf5(path):
-        return VolumeRef(path)
-    spacing = tuple(dataset.spacing_mm) if dataset.spacing_mm else None
-    affine = tuple(tuple(row) for row in dataset.affine) if dataset.affine else None
-    return VolumeRef(path, key, spacing, affine)
-
-
 def _cases(
-    name: str, dataset: DatasetSettings, root: Path, base: Path, pairs: Sequence[_Pair], classes: ClassSpace
+    name: str,
+    dataset: DatasetSettings,
+    root: Path,
+    base: Path,
+    pairs: Sequence[Pair],
+    protocol: LabelMap,
 ) -> list[Case]:
     """The pairs as cases, named after their files."""
-    protocol = label_map(dataset, classes)
     subjects = subject_ids([pair.image for pair in pairs], root, dataset.subject)
     # Two datasets in one folder are the same people, two folders are not.
     cohort = os.path.relpath(root, base)
@@ -270,6 +163,51 @@ def _file_name(*parts: str) -> str:
     return re.sub(r"[^\w.\-]+", "_", "__".join(parts))
 
 
+def _other_files(name: str, root: Path, excluded: Mapping[Path, str]) -> list[LedgerEntry]:
+    """Why each volume below the dataset's folder is left out, unless a case uses it."""
+    entries = []
+    for path in sorted(p for p in root.rglob("*") if is_volume(p) and p.is_file()):
+        if path in excluded:
+            fate, reason = "excluded", f"matches exclude: {excluded[path]}"
+        elif is_hidden(path, root):
+            fate, reason = "excluded", "a hidden file"
+        else:
+            fate, reason = "unused", f"no pattern of '{name}' matches it"
+        entries.append(LedgerEntry(path, fate, reason))
+    return entries
+
+
+def _ledger(cases: Sequence[Case], others: Sequence[LedgerEntry]) -> tuple[LedgerEntry, ...]:
+    """The fate of every file: in use by a case, excluded by a dataset, or in no dataset's use."""
+    used: dict[tuple[Path, str], LedgerEntry] = {}
+    for case in cases:
+        label = case.label.path
+        reason = f"pairs with {case.images[0].path.name}"
+        used[label, case.name] = LedgerEntry(label, "label", reason, case.name, case.subject)
+        for number, ref in enumerate(case.images):
+            reason = f"channel {number}" if len(case.images) > 1 else ""
+            if ref.path == label:
+                reason = "holds the label as well"
+            used[ref.path, case.name] = LedgerEntry(
+                ref.path, "image", reason, case.name, case.subject
+            )
+    paths = {path for path, _ in used}
+    left: dict[Path, LedgerEntry] = {}
+    for entry in others:
+        if entry.path not in paths and (entry.path not in left or entry.fate == "excluded"):
+            left[entry.path] = entry
+    return (*used.values(), *left.values())
+
+
+def _channels_differ(cases: Sequence[Case]) -> DataError:
+    example = {len(case.images): case for case in cases}
+    return DataError(
+        "the cases differ in their number of input channels",
+        found="\n".join(f"{n} channels, such as {c.images[0]}" for n, c in example.items()),
+        fix="give every pattern's mri: the same number of entries",
+    )
+
+
 def _no_folder(
     name: str, root: Path, settings: DatasetsSettings, dataset: DatasetSettings
 ) -> DataError:
@@ -279,16 +217,4 @@ def _no_folder(
         expected=f"main_path '{settings.main_path}' joined with path '{dataset.path}'",
         fix="set datasets.main_path=/folder/of/your/data (for the template's phantom cohort: "
         "hsf-finetune phantom data)",
-    )
-
-
-def _no_images(where: str, root: Path, glob: str) -> DataError:
-    there = sorted(p.relative_to(root).as_posix() for p in root.rglob("*") if is_volume(p))
-    return DataError(
-        f"no image matches the pattern '{glob}' of {where}",
-        file=root,
-        found=", ".join(there[:6]) + (f", ... ({len(there)} volumes)" if len(there) > 6 else "")
-        if there
-        else "no NIfTI or HDF5 file at all",
-        fix="correct mri: in the dataset's YAML; **/ stands for any folders",
     )

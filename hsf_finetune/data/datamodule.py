@@ -18,6 +18,7 @@ from hsf_finetune.data.cases import Case
 from hsf_finetune.data.preprocessing import Sample
 from hsf_finetune.data.splits import Split
 from hsf_finetune.data.store import Progress, SampleStore, SampleView
+from hsf_finetune.labels import BACKGROUND_ROW
 from hsf_finetune.padding import pad_to, padded_shape
 from hsf_finetune.settings import DatasetsSettings
 
@@ -187,9 +188,7 @@ def patch_corner(
     labelled = torch.nonzero(foreground[label.long()]) if wanted else label.new_empty(0)
     if len(labelled):
         centre = labelled[random.integers(len(labelled))].tolist()
-        corner = [
-            min(max(c - p // 2, 0), f) for c, p, f in zip(centre, patch, free, strict=True)
-        ]
+        corner = [min(max(c - p // 2, 0), f) for c, p, f in zip(centre, patch, free, strict=True)]
     else:
         corner = [int(random.integers(f + 1)) for f in free]
     return (corner[0], corner[1], corner[2])
@@ -217,7 +216,7 @@ class Collate:
             image=torch.stack([pad_to(item.sample.image, shape, 0.0) for item in items]),
             label=torch.stack(
                 [
-                    pad_to(item.sample.label, shape, item.case.protocol.background_row)
+                    pad_to(item.sample.label, shape, BACKGROUND_ROW)
                     for item in items
                 ]
             ),
@@ -254,6 +253,7 @@ class CasesDataModule(L.LightningDataModule):
         self._augment = augment
         self._collate = Collate(divisor)
         self.patch_vox = padded_shape(settings.patch_vox, divisor)
+        self.window_vox = padded_shape(settings.window_vox, divisor)
         every = tuple(dict.fromkeys((*split.train, *split.validation)))
         self._store = SampleStore(every, settings)
         self._train = self._store.view(split.train)

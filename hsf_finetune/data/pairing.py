@@ -47,6 +47,9 @@ def glob_files(root: Path, glob: str) -> list[Found]:
         )
     tidy = _tidy(glob)
     try:
+        # Versions of Python differ in what they make of these, so none is accepted.
+        if any("**" in part and part != "**" for part in tidy.split("/")):
+            raise ValueError("** must stand between slashes")
         expression, paths = re.compile(_regex(tidy)), sorted(root.glob(tidy))
     except (ValueError, IndexError, NotImplementedError, re.error) as error:
         raise ConfigError(

@@ -202,10 +202,9 @@ def label_rows(label: Volume, protocol: LabelMap) -> npt.NDArray[np.uint8]:
 
 
 def _contiguous(array: npt.NDArray[Any], dtype: Any) -> npt.NDArray[Any]:
-    return np.ascontiguousarray(array, dtype=dtype)
+    # A copy, since a reversed axis of length 1 counts as contiguous, but not for torch.
+    return np.array(array, dtype=dtype, order="C")
 
 
 def _triple(values: Sequence[int]) -> tuple[int, int, int]:
     return (int(values[0]), int(values[1]), int(values[2]))
-
-

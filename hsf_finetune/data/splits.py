@@ -178,9 +178,7 @@ def _names(given: object, side: str, path: Path) -> list[str]:
     )
 
 
-def _given(
-    sides: Mapping[str, Sequence[Case]], how: str, overlap_allowed: bool = False
-) -> Split:
+def _given(sides: Mapping[str, Sequence[Case]], how: str, overlap_allowed: bool = False) -> Split:
     """A split that the user gave, checked for subjects on two sides and empty sides."""
     for side in ("train", "validation"):
         if not sides.get(side):

@@ -18,7 +18,7 @@ from hsf_finetune.data.cases import Case
 from hsf_finetune.data.geometry import voxel_size_mm
 from hsf_finetune.data.preprocessing import Sample, load_case
 from hsf_finetune.data.volumes import read_shape
-from hsf_finetune.errors import DataError, UserError, UserErrors
+from hsf_finetune.errors import DataError, SeveralErrors, UserError
 from hsf_finetune.files import atomic_write
 from hsf_finetune.settings import DatasetsSettings, cache_folder
 
@@ -61,7 +61,7 @@ class SampleStore:
         """Reads and checks every case once, filling the cache.
 
         Raises:
-            UserErrors: every case that cannot be used, with its reason.
+            SeveralErrors: every case that cannot be used, with its reason.
         """
         problems: list[UserError] = []
 
@@ -80,7 +80,7 @@ class SampleStore:
                     progress(done + 1, len(self.cases))
         if problems:
             count = f"{len(problems)} of {len(self.cases)} cases cannot be used:"
-            raise UserErrors(count, problems)
+            raise SeveralErrors(count, problems)
 
     def sample(self, index: int) -> Sample:
         """The preprocessed case of that number."""

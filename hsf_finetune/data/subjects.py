@@ -62,14 +62,15 @@ def _by_pattern(path: str, pattern: str) -> str:
         raise ConfigError(
             "subject: is not a valid regular expression", found=pattern, fix=str(error)
         ) from error
-    if match is None:
+    subject = match and (match.group(1) if match.groups() else match.group())
+    if not subject:
         raise DataError(
-            "the regular expression for the subject does not match a file",
+            "the regular expression for the subject finds none in a file's path",
             file=path,
             found=f"subject: {pattern}",
             fix=r"write one that matches every path, such as subject: 'sub-(\w+)/'",
         )
-    return match.group(1) if match.groups() else match.group()
+    return str(subject)
 
 
 def _each_has_its_own(relative: Sequence[str]) -> bool:

@@ -25,12 +25,9 @@ class HsfPipeline:
 
     Args:
         flip: whether left-right flips are allowed.
-        background_row: label row of the background, which voxels from outside the
-            volume get.
     """
 
     flip: bool = True
-    background_row: int = 0
 
     def __call__(
         self, image: Tensor, label: Tensor, spacing: Sequence[float], seed: int
@@ -53,10 +50,9 @@ class HsfPipeline:
         tio = _torchio()
         dtype = image.dtype
         affine = torch.diag(torch.tensor([*spacing, 1.0], dtype=torch.float64)).numpy()
-        rows = self._background_first(label)
         subject = tio.Subject(
             image=tio.ScalarImage(tensor=image.float(), affine=affine),
-            label=tio.LabelMap(tensor=rows[None], affine=affine),
+            label=tio.LabelMap(tensor=label[None], affine=affine),
         )
         # TorchIO's noise seeds every device, so every device in use is restored.
         devices = range(torch.cuda.device_count()) if _uses_cuda() else ()
@@ -66,10 +62,10 @@ class HsfPipeline:
             torch.default_generator.manual_seed(seed)
             changed = self._transform(subject)
         rows = changed["label"].data[0].to(torch.uint8)
-        return changed["image"].data.to(dtype), self._background_first(rows)
+        return changed["image"].data.to(dtype), rows
 
     @cached_property
-    def _transform(self) -> Any:  # noqa: ANN401 - a tio.Compose
+    def _transform(self) -> Any:
         tio = _torchio()
         flip = [tio.RandomFlip(axes=("LR",), flip_probability=0.5)] if self.flip else []
         return tio.Compose(
@@ -86,17 +82,8 @@ class HsfPipeline:
             ]
         )
 
-    def _background_first(self, rows: Tensor) -> Tensor:
-        """Swaps row 0 and the background row, its own inverse: TorchIO pads with 0."""
-        if self.background_row == 0:
-            return rows
-        swapped = rows.clone()
-        swapped[rows == 0] = self.background_row
-        swapped[rows == self.background_row] = 0
-        return swapped
 
-
-def _torchio() -> Any:  # noqa: ANN401 - a module without complete types
+def _torchio() -> Any:
     """TorchIO, imported when it is first needed: that alone takes a second or more."""
     return importlib.import_module("torchio")
 
@@ -105,7 +92,7 @@ def _uses_cuda() -> bool:
     return bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
 
 
-def hsf_pipeline(flip: bool = True, background_row: int = 0) -> HsfPipeline:
+def hsf_pipeline(flip: bool = True) -> HsfPipeline:
     """HSF's preset, ready to be called with (image, label, spacing, seed).
 
     Flip p 0.5; motion of up to 5 degrees and 5 mm in 3 movements, p 0.1; blur of up
@@ -113,4 +100,4 @@ def hsf_pipeline(flip: bool = True, background_row: int = 0) -> HsfPipeline:
     p 0.1; affine of up to 30 degrees, 5 mm and a scale of 0.7 to 1.3 per axis, p 0.2;
     elastic deformation of up to 4 mm at 4 control points per axis, p 0.1.
     """
-    return HsfPipeline(flip=flip, background_row=background_row)
+    return HsfPipeline(flip=flip)

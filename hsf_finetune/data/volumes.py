@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,12 +60,15 @@ class Volume:
         affine: 4x4, from voxel to RAS+ millimetres.
         stored_shape: the file's own shape; may end in axes of length 1.
         ref: where it came from.
+        step: how far apart values are that the file can tell apart, where it stores
+            scaled integers; else 0.
     """
 
     array: Array
     affine: Affine
     stored_shape: tuple[int, ...]
     ref: VolumeRef
+    step: float = 0.0
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
@@ -160,6 +162,9 @@ def check_image(volume: Volume) -> None:
 def whole_numbers(volume: Volume) -> npt.NDArray[np.int64]:
     """The voxels of a label volume as integers, (X, Y, Z).
 
+    A file that stores scaled integers may miss whole numbers by half a step, as those
+    do that were written as floats with an integer data type.
+
     Raises:
         DataError: some voxels are not whole numbers.
     """
@@ -167,7 +172,8 @@ def whole_numbers(volume: Volume) -> npt.NDArray[np.int64]:
     if np.issubdtype(array.dtype, np.integer):
         return np.asarray(array, dtype=np.int64)
     rounded = np.round(array)
-    wrong = ~(np.abs(array - rounded) < 1e-4)
+    with np.errstate(invalid="ignore"):  # infinity less infinity
+        wrong = ~(np.abs(array - rounded) < max(1e-4, min(0.51 * volume.step, 0.1)))
     if wrong.any():
         examples = ", ".join(f"{v:g}" for v in np.unique(array[wrong])[:5])
         raise DataError(
@@ -212,7 +218,9 @@ def _read_nifti(ref: VolumeRef) -> Volume:
         array = np.asanyarray(image.dataobj)
     except Exception as error:  # nibabel, gzip and zlib raise many kinds for a damaged file
         raise _unreadable(ref, error) from error
-    return _three_dimensional(array, np.asarray(image.affine, dtype=np.float64), ref)
+    scaled = image.get_data_dtype().kind in "iu" and array.dtype.kind == "f"
+    step = abs(float(image.dataobj.slope)) if scaled else 0.0
+    return _three_dimensional(array, np.asarray(image.affine, dtype=np.float64), ref, step)
 
 
 def _open_nifti(ref: VolumeRef) -> nib.Nifti1Image:
@@ -257,7 +265,9 @@ def _check_forms(image: nib.Nifti1Image, ref: VolumeRef) -> None:
         )
 
 
-def _three_dimensional(array: Array, affine: Affine, ref: VolumeRef) -> Volume:
+def _three_dimensional(
+    array: Array, affine: Affine, ref: VolumeRef, step: float = 0.0
+) -> Volume:
     stored = tuple(int(n) for n in array.shape)
     while array.ndim > 3 and array.shape[-1] == 1:
         array = array[..., 0]
@@ -271,7 +281,7 @@ def _three_dimensional(array: Array, affine: Affine, ref: VolumeRef) -> Volume:
         )
     if array.dtype.kind not in "biuf":
         raise DataError("voxels are not numbers", file=ref, found=str(array.dtype))
-    return Volume(array, affine, stored, ref)
+    return Volume(array, affine, stored, ref, step)
 
 
 def _unreadable(ref: VolumeRef, error: Exception) -> DataError:

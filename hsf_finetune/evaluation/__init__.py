@@ -1,0 +1,1 @@
+"""Scores, intervals over subjects, and models side by side."""

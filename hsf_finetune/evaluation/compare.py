@@ -48,8 +48,9 @@ def score_cases(
 
 def truth_classes(case: Case) -> npt.NDArray[np.int64]:
     """The class index of each voxel of a case's label, (X, Y, Z)."""
+    class_of_row = case.protocol.matrix.argmax(axis=1)
     rows = label_rows(read_volume(case.label), case.protocol)
-    return case.protocol.matrix.argmax(axis=1)[rows]
+    return np.asarray(class_of_row[rows], dtype=np.int64)
 
 
 def annotated_classes(case: Case) -> list[str]:

@@ -42,7 +42,9 @@ def score_files(
         a, b = read_volume(VolumeRef(predicted)), read_volume(VolumeRef(truth))
         check_same_grid(b, a)
         volumes[case] = (whole_numbers(a), whole_numbers(b), b.spacing_mm)
-    classes = dict(names) or _every_value([array for a, b, _ in volumes.values() for array in (a, b)])
+    classes = dict(names) or _every_value(
+        [array for a, b, _ in volumes.values() for array in (a, b)]
+    )
     return [
         ScoreRow(case, case, score)
         for case, (predicted, truth, spacing) in volumes.items()
@@ -73,10 +75,9 @@ def _pairs(prediction: Path, label: Path) -> dict[str, tuple[Path, Path]]:
         return {stem(prediction): (prediction, label)}
     if prediction.is_file() or label.is_file():
         raise DataError("one is a file and the other a folder", file=prediction, found=label)
-    predictions = {p.relative_to(prediction): p for p in prediction.rglob("*") if is_volume(p)}
-    labels = {p.relative_to(label): p for p in label.rglob("*") if is_volume(p)}
-    missing = sorted(str(p) for p in predictions.keys() - labels.keys())
-    unpredicted = sorted(str(p) for p in labels.keys() - predictions.keys())
+    predictions, labels = _by_name(prediction), _by_name(label)
+    missing = sorted(predictions.keys() - labels.keys())
+    unpredicted = sorted(labels.keys() - predictions.keys())
     if missing or unpredicted or not predictions:
         raise DataError(
             "predictions and labels do not pair by file name",
@@ -91,10 +92,23 @@ def _pairs(prediction: Path, label: Path) -> dict[str, tuple[Path, Path]]:
             fix="leave the same files in both folders; a case without a prediction is not "
             "dropped from the mean silently",
         )
-    return {
-        "/".join((*name.parts[:-1], stem(name))): (predictions[name], labels[name])
-        for name in sorted(predictions)
-    }
+    return {name: (predictions[name], labels[name]) for name in sorted(predictions)}
+
+
+def _by_name(folder: Path) -> dict[str, Path]:
+    """The volumes of a folder by their path in it, without suffix."""
+    found: dict[str, Path] = {}
+    for path in sorted(p for p in folder.rglob("*") if is_volume(p)):
+        name = (path.parent.relative_to(folder) / stem(path)).as_posix()
+        if name in found:
+            raise DataError(
+                "two files differ in their suffix only",
+                file=path,
+                found=found[name].name,
+                fix="leave one of them",
+            )
+        found[name] = path
+    return found
 
 
 def _every_value(arrays: list[npt.NDArray[np.int64]]) -> dict[str, int]:

@@ -1,0 +1,1 @@
+"""Segmenting scans on their own grid."""

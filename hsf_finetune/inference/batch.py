@@ -39,28 +39,32 @@ def plan_jobs(scans: Sequence[str], output: Path, key: str | None) -> list[Job]:
     """The scans to segment and where to.
 
     A folder stands for every volume in it, and its structure is kept. The
-    segmentation has the scan's file name.
+    segmentation has the name of the scan's first file.
 
     Args:
-        scans: files or folders; the channels of one scan are joined by commas.
+        scans: files or folders; the channels of one scan are joined by commas, be they
+            files or folders whose files have the same names.
         output: folder to write into.
         key: HDF5 dataset inside the files.
 
     Raises:
-        DataError: nothing is there, or no volume is in a folder.
+        DataError: nothing is there, no volume is in a folder, or a channel is missing.
         OutputError: two scans would get the same file, or a scan would be overwritten.
     """
+    if output.exists() and not output.is_dir():
+        raise OutputError("-o is a file", file=output, fix="give a folder: -o SEGMENTATIONS")
     jobs = []
     for scan in scans:
-        paths = [Path(part).expanduser() for part in scan.split(",")]
+        paths = [Path(part).expanduser() for part in _parts(scan)]
         missing = [p for p in paths if not p.exists()]
         if missing:
             raise DataError("no such file or folder", file=missing[0])
+        if len({p.is_dir() for p in paths}) > 1:
+            raise DataError("the channels of a scan are a file and a folder", found=scan)
         if paths[0].is_dir():
-            jobs += _folder_jobs(paths[0], output, key)
+            jobs += _folder_jobs(paths, output, key)
         else:
-            refs = tuple(VolumeRef(p, key) for p in paths)
-            jobs.append(Job(refs, output / paths[0].name))
+            jobs.append(Job(tuple(_ref(p, key) for p in paths), output / paths[0].name))
     _check_outputs(jobs)
     return jobs
 
@@ -92,28 +96,49 @@ def run_jobs(
     return outcomes
 
 
-def _folder_jobs(folder: Path, output: Path, key: str | None) -> list[Job]:
-    written = output.resolve()
+def _parts(scan: str) -> list[str]:
+    """The channels of a scan; a path may hold commas itself."""
+    return [scan] if Path(scan).expanduser().exists() else scan.split(",")
+
+
+def _ref(path: Path, key: str | None) -> VolumeRef:
+    return VolumeRef(path, key if is_hdf5(path) else None)
+
+
+def _folder_jobs(folders: Sequence[Path], output: Path, key: str | None) -> list[Job]:
+    """A job for each volume of the first folder, its further channels from the others."""
+    folder, written = folders[0], output.resolve()
+    inside = folder.resolve() in written.parents
     found = sorted(
-        p for p in folder.rglob("*") if is_volume(p) and written not in p.resolve().parents
+        path.relative_to(folder)
+        for path in folder.rglob("*")
+        if is_volume(path) and not (inside and written in path.resolve().parents)
     )
     if not found:
         raise DataError(
             "the folder holds no volume", file=folder, expected="files " + ", ".join(SUFFIXES)
         )
-    return [
-        Job((VolumeRef(path, key if is_hdf5(path) else None),), output / path.relative_to(folder))
-        for path in found
+    missing = [
+        other / name for other in folders[1:] for name in found if not (other / name).exists()
     ]
+    if missing:
+        raise DataError(
+            "a scan lacks a channel",
+            file=missing[0],
+            found=f"{len(missing)} missing file(s)",
+            expected=f"the same file names as in {folder}",
+        )
+    return [Job(tuple(_ref(one / name, key) for one in folders), output / name) for name in found]
 
 
 def _check_outputs(jobs: Sequence[Job]) -> None:
+    scans = {ref.path.resolve() for job in jobs for ref in job.channels}
     taken: dict[Path, Job] = {}
     for job in jobs:
         target = job.output.resolve()
-        if target in {ref.path.resolve() for ref in job.channels}:
+        if target in scans:
             raise OutputError(
-                "the segmentation would replace its scan",
+                "the segmentation would replace a scan",
                 file=job.output,
                 fix="give another folder: -o SEGMENTATIONS",
             )

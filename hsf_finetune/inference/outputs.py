@@ -37,13 +37,13 @@ def write_segmentation(path: Path, labels: npt.NDArray[Any], scan: Volume) -> No
 
 
 def _write_nifti(path: Path, labels: npt.NDArray[Any], scan: Volume) -> None:
-    source = nib.load(scan.ref.path)
+    source: Any = nib.load(scan.ref.path)
     header = source.header.copy()
     header.set_data_dtype(labels.dtype)
     header["cal_min"], header["cal_max"] = 0, 0
     header["descrip"] = b"hsf_finetune segmentation"
-    image = nib.Nifti1Image(labels, None, header)
-    nib.save(image, path)
+    # NIfTI-1 or NIfTI-2, as it came: a header of the other kind would lose its affine.
+    nib.save(type(source)(labels, None, header), path)
 
 
 def _write_hdf5(path: Path, labels: npt.NDArray[Any], scan: Volume) -> None:

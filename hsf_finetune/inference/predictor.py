@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 
 from hsf_finetune.data.preprocessing import load_image
 from hsf_finetune.data.volumes import Volume, VolumeRef
-from hsf_finetune.errors import DataError, WeightsError
+from hsf_finetune.errors import ConfigError, DataError, WeightsError
 from hsf_finetune.networks.anatomy import Anatomy
 from hsf_finetune.networks.build import build
 from hsf_finetune.networks.volumetric import volume_logits
@@ -32,7 +32,7 @@ class ModelCard:
         models: settings of the network.
         in_channels: input channels.
         target_spacing_mm: voxel size that scans are resampled to; None keeps theirs.
-        patch_vox: largest size predicted in one piece.
+        window_vox: largest size predicted in one piece.
     """
 
     classes: tuple[str, ...]
@@ -40,7 +40,7 @@ class ModelCard:
     models: NetworkSettings
     in_channels: int
     target_spacing_mm: tuple[float, ...] | None
-    patch_vox: tuple[int, int, int]
+    window_vox: tuple[int, int, int]
 
     def plain(self) -> dict[str, Any]:
         """The card as plain types."""
@@ -51,21 +51,21 @@ class ModelCard:
             "models": self.models.model_dump(mode="json"),
             "in_channels": self.in_channels,
             "target_spacing_mm": list(self.target_spacing_mm) if self.target_spacing_mm else None,
-            "patch_vox": list(self.patch_vox),
+            "window_vox": list(self.window_vox),
         }
 
     @classmethod
     def of(cls, plain: Mapping[str, Any]) -> ModelCard:
         """The card that `plain` describes."""
         spacing = plain["target_spacing_mm"]
-        x, y, z = plain["patch_vox"]
+        x, y, z = plain["window_vox"]
         return cls(
             classes=tuple(plain["classes"]),
             label_values=plain["label_values"],
             models=TypeAdapter(NetworkSettings).validate_python(plain["models"]),
             in_channels=plain["in_channels"],
             target_spacing_mm=tuple(spacing) if spacing else None,
-            patch_vox=(x, y, z),
+            window_vox=(x, y, z),
         )
 
 
@@ -82,10 +82,9 @@ class Predictor:
         self.card = card
         self._anatomy = anatomy
         self._device = device
-        self._values = np.array(
-            [card.label_values[name] for name in card.classes],
-            dtype=np.uint8 if max(card.label_values.values()) < 256 else np.uint16,
-        )
+        values = [card.label_values[name] for name in card.classes]
+        smallest = np.result_type(np.uint8, *(np.min_scalar_type(value) for value in values))
+        self._values = np.array(values, dtype=smallest)
 
     @classmethod
     def load(
@@ -108,10 +107,18 @@ class Predictor:
                 expected="a checkpoint written by finetune.py or train.py",
                 fix="fine-tune from it first: finetuning.pretrained=" + str(path),
             )
-        card = ModelCard.of(source.meta)
-        anatomy = build(card.models, card.in_channels, len(card.classes))
-        anatomy.network.load_state_dict(dict(source.tensors))
-        return cls(anatomy, card, pick_device(device))
+        try:
+            card = ModelCard.of(source.meta)
+            anatomy = build(card.models, card.in_channels, len(card.classes))
+            anatomy.network.load_state_dict(dict(source.tensors))
+            return cls(anatomy, card, pick_device(device))
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise WeightsError(
+                "the checkpoint's weights and what it says of its network contradict each other",
+                file=path,
+                found=f"{type(error).__name__}: {str(error)[:300]}",
+                expected="a checkpoint as finetune.py or train.py of this version wrote it",
+            ) from error
 
     def predict(self, channels: Sequence[VolumeRef]) -> tuple[npt.NDArray[Any], Volume]:
         """Segments one scan.
@@ -137,7 +144,7 @@ class Predictor:
         if len(channels) != self.card.in_channels:
             raise DataError(
                 "the model needs another number of input channels",
-                file=channels[0] if channels else None,
+                file=str(channels[0]) if channels else None,
                 found=len(channels),
                 expected=self.card.in_channels,
                 fix="give the channels of a scan joined by commas: t1.nii.gz,t2.nii.gz",
@@ -149,15 +156,28 @@ class Predictor:
                 network,
                 image[None].to(self._device),
                 self._anatomy.divisor,
-                self.card.patch_vox,
+                self.card.window_vox,
             )[0]
         return grid.classes_out(logits.float().softmax(dim=0)), first
 
 
 def pick_device(name: str) -> torch.device:
-    """The device of that name; `auto` is CUDA or Apple's GPU where there is one."""
+    """The device of that name; `auto` is CUDA or Apple's GPU where there is one.
+
+    Raises:
+        ConfigError: there is no such device here.
+    """
     if name != "auto":
-        return torch.device(name)
+        try:
+            device = torch.device(name)
+            torch.empty(1, device=device)
+        except (RuntimeError, AssertionError, NotImplementedError) as error:
+            raise ConfigError(
+                f"there is no device '{name}' here",
+                found=str(error).splitlines()[0],
+                expected="auto, cpu, cuda, cuda:1 or mps, as the machine has them",
+            ) from error
+        return device
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

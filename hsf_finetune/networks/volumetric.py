@@ -14,7 +14,7 @@ def volume_logits(
     network: Callable[[Tensor], Tensor],
     image: Tensor,
     divisor: Sequence[int],
-    patch_vox: Sequence[int],
+    window_vox: Sequence[int],
     overlap: float = 0.5,
 ) -> Tensor:
     """Logits of whole volumes, in one piece where that fits, else through a sliding window.
@@ -26,17 +26,17 @@ def volume_logits(
         network: (B, C, x, y, z) -> (B, classes, x, y, z).
         image: (B, C, X, Y, Z), any size.
         divisor: sizes the network needs multiples of.
-        patch_vox: largest size in one piece.
+        window_vox: largest size in one piece.
         overlap: share of a window that its neighbour covers too.
 
     Returns:
         (B, classes, X, Y, Z).
     """
     shape = tuple(image.shape[2:])
-    if all(n <= p for n, p in zip(shape, patch_vox, strict=True)):
+    if all(n <= p for n, p in zip(shape, window_vox, strict=True)):
         logits = network(pad_to(image, padded_shape(shape, divisor), 0.0))
         return logits[:, :, : shape[0], : shape[1], : shape[2]]
-    window = padded_shape(patch_vox, divisor)
+    window = padded_shape(window_vox, divisor)
     result = sliding_window_inference(
         image, window, sw_batch_size=1, predictor=network, overlap=overlap, mode="gaussian"
     )

@@ -1,0 +1,1 @@
+"""Which block trains when, and at which rate."""

@@ -39,9 +39,7 @@ def plan(
     )
 
 
-def gradual_unfreezing(
-    anatomy: HasBlocks, mode: str, depth: int, frequency: int
-) -> dict[str, int]:
+def gradual_unfreezing(anatomy: HasBlocks, mode: str, depth: int, frequency: int) -> dict[str, int]:
     """HSF's gradual unfreezing: block k (1-based) starts to train at epoch k * frequency.
 
     The head trains from epoch 0 (Howard and Ruder, 2018, thaw from the output in

@@ -1,0 +1,1 @@
+"""Steps, losses, callbacks and the fit."""

@@ -16,6 +16,7 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from hsf_finetune.data.datamodule import CasesDataModule
 from hsf_finetune.errors import ConfigError
 from hsf_finetune.settings import LightningSettings, LoggerSettings
+from hsf_finetune.training.allocator import keep_freed_memory
 from hsf_finetune.training.module import MONITOR, SegmentationModule
 
 _DDP = "ddp_find_unused_parameters_true"
@@ -66,19 +67,24 @@ def make_trainer(
         ) from error
 
 
-def checkpoint_callback(folder: Path) -> ModelCheckpoint:
-    """Keeps `best.ckpt` by validation Dice and `last.ckpt`, after every epoch."""
-    return ModelCheckpoint(
+def checkpoint_callbacks(folder: Path) -> list[Callback]:
+    """Keeps `best.ckpt` by validation Dice, and `last.ckpt` of every epoch."""
+    best = ModelCheckpoint(
         dirpath=folder,
         filename="best",
         monitor=MONITOR,
         mode="max",
-        save_top_k=1,
-        save_last=True,
         save_on_train_epoch_end=True,
         enable_version_counter=False,
         auto_insert_metric_name=False,
     )
+    last = ModelCheckpoint(
+        dirpath=folder,
+        filename="last",
+        save_on_train_epoch_end=True,
+        enable_version_counter=False,
+    )
+    return [best, last]
 
 
 def fit(
@@ -88,6 +94,8 @@ def fit(
     resume_from: Path | None,
 ) -> None:
     """Runs the loop, from the start or from a checkpoint of the same run."""
+    if trainer.strategy.root_device.type == "cpu":
+        keep_freed_memory()
     with warnings.catch_warnings():
         for message in _EXPECTED_WARNINGS:
             warnings.filterwarnings("ignore", message=message)
@@ -95,6 +103,7 @@ def fit(
 
 
 _EXPECTED_WARNINGS = (
+    ".*could not find the monitored key in the returned metrics.*",
     ".*You have overridden `on_after_batch_transfer` in `LightningModule`.*",
     ".*does not have many workers.*",
     ".*number of training batches.*smaller than the logging interval.*",

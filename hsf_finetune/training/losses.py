@@ -48,9 +48,7 @@ def set_cross_entropy(logits: Tensor, rows: Tensor, allowed: Tensor) -> Tensor:
     return (wide.logsumexp(dim=1) - compatible).mean()
 
 
-def overlap(
-    logits: Tensor, rows: Tensor, allowed: Tensor, include_background: bool
-) -> Overlap:
+def overlap(logits: Tensor, rows: Tensor, allowed: Tensor, include_background: bool) -> Overlap:
     """Soft overlap of prediction and annotation for each annotated set.
 
     A voxel is inside a set F if its allowed set is part of F, outside if the two

@@ -7,6 +7,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from hsf_finetune.data.datamodule import Batch
@@ -38,8 +39,7 @@ class SegmentationModule(L.LightningModule):
         loss: (logits, label rows, allowed sets) -> scalar.
         weight_decay: of AdamW, on all weights but biases and norms.
         augmentation: applied to a batch on the training device, if any.
-        patch_vox: largest size that validation predicts in one piece.
-        seed: of the run.
+        window_vox: largest size that validation predicts in one piece.
         card: what a checkpoint says of itself (plain types only).
     """
 
@@ -52,8 +52,7 @@ class SegmentationModule(L.LightningModule):
         loss: Loss,
         weight_decay: float,
         augmentation: Augmentation | None,
-        patch_vox: Sequence[int],
-        seed: int,
+        window_vox: Sequence[int],
         card: Mapping[str, Any],
     ) -> None:
         super().__init__()
@@ -65,8 +64,7 @@ class SegmentationModule(L.LightningModule):
         self.loss = loss
         self.weight_decay = weight_decay
         self.augmentation = augmentation
-        self.patch_vox = tuple(patch_vox)
-        self.seed = seed
+        self.window_vox = tuple(window_vox)
         self.card = dict(card)
         self._scores: list[tuple[dict[str, float], float]] = []
 
@@ -76,7 +74,7 @@ class SegmentationModule(L.LightningModule):
         return logits
 
     # ------------------------------------------------------------- optimisation
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW (Loshchilov and Hutter, 2019) with the schedule's rate for each block."""
         groups = [g for block in self.anatomy.blocks for g in self._groups(block)]
         optimizer = torch.optim.AdamW(groups, lr=1.0)
@@ -102,8 +100,7 @@ class SegmentationModule(L.LightningModule):
         return lambda step: self.schedule.rate(block, step, self.steps_per_epoch)
 
     def on_train_epoch_start(self) -> None:
-        """Freezes and thaws for this epoch, and makes its randomness its own."""
-        torch.manual_seed(_mix(self.seed, self.current_epoch, self.global_rank))
+        """Freezes and thaws for this epoch."""
         trainable = self.schedule.trainable(self.current_epoch)
         for block in self.anatomy.blocks:
             trains = block.name in trainable
@@ -125,7 +122,8 @@ class SegmentationModule(L.LightningModule):
         return batch
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The loss of a batch."""
+        """The loss of a batch, whose dropout is a function of the batch's own seed."""
+        torch.manual_seed(batch["seed"])
         loss = self.loss(self(batch["image"]), batch["label"], batch["allowed"])
         if not torch.isfinite(loss):
             raise TrainingError(
@@ -144,7 +142,7 @@ class SegmentationModule(L.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Scores whole cases; returns their logits for whoever wants to draw them."""
-        logits = volume_logits(self, batch["image"], self.anatomy.divisor, self.patch_vox)
+        logits = volume_logits(self, batch["image"], self.anatomy.divisor, self.window_vox)
         loss = float(self.loss(logits, batch["label"], batch["allowed"]))
         for one in range(len(batch["case"])):
             dice = case_dice(logits[one], batch["label"][one], batch["allowed"][one], self.classes)
@@ -173,14 +171,3 @@ class SegmentationModule(L.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds what is needed to use the weights without this run's configuration."""
         checkpoint["hsf_finetune"] = self.card
-
-
-def _mix(*numbers: int) -> int:
-    """One 63-bit seed out of several numbers, stable across machines and versions."""
-    mixed = 0x9E3779B97F4A7C15
-    for number in numbers:
-        mixed = (mixed ^ (number + 0x9E3779B97F4A7C15)) * 0xBF58476D1CE4E5B9 % 2**64
-        mixed ^= mixed >> 31
-    return mixed % 2**63
-
-

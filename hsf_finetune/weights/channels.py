@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 
-from hsf_finetune.errors import ConfigError, UserErrors
+from hsf_finetune.errors import ConfigError, SeveralErrors
 from hsf_finetune.labels import BACKGROUND
 from hsf_finetune.weights.receipt import ChannelRule, Rule, derive_override
 
@@ -139,7 +139,7 @@ def _check(
     if len(errors) == 1:
         raise errors[0]
     if errors:
-        text = str(UserErrors("several names in finetuning.derive_from are wrong", [*errors]))
+        text = str(SeveralErrors("several names in finetuning.derive_from are wrong", [*errors]))
         raise ConfigError(text)
 
 

@@ -206,7 +206,7 @@ def _more(count: int) -> list[str]:
     return [f"  ... and {count} more"] if count > 0 else []
 
 
-def _listed(value: Any) -> Any:  # noqa: ANN401
+def _listed(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _listed(item) for key, item in value.items()}
     if isinstance(value, (tuple, list)):

@@ -9,8 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from hsf_finetune.data.augmentation import BatchAugmentation, Parameters, apply, draw
+from hsf_finetune.data.augmentation import BatchAugmentation, apply, draw
+from hsf_finetune.data.changes import Parameters
 from hsf_finetune.data.torchio_hsf import hsf_pipeline
+from hsf_finetune.labels import BACKGROUND_ROW
 from hsf_finetune.settings import AugmentationSettings
 
 SHAPE = (20, 26, 18)
@@ -139,11 +141,11 @@ def test_whole_voxel_shift_moves_contents_and_fills_from_outside() -> None:
     image, label = batch(1)
     parameters = drawn(only("affine", scale=0.0, rotation_deg=0.0), 1)
     parameters = replace(parameters, translation_vox=torch.tensor([[3.0, 0.0, -2.0]]))
-    after, rows = apply(image, label, parameters, background_row=7)
+    after, rows = apply(image, label, parameters)
     torch.testing.assert_close(after[0, 0, 3:, :, :-2], image[0, 0, :-3, :, 2:])
     assert torch.equal(rows[0, 3:, :, :-2], label[0, :-3, :, 2:])
-    assert (rows[0, :3] == 7).all()
-    assert (rows[0, :, :, -2:] == 7).all()
+    assert (rows[0, :3] == BACKGROUND_ROW).all()
+    assert (rows[0, :, :, -2:] == BACKGROUND_ROW).all()
     torch.testing.assert_close(after[0, 0, 0, :, :-2], image[0, 0, 0, :, 2:])
 
 
@@ -365,15 +367,6 @@ class TestHsfPreset:
             assert (after.shape, after.dtype) == (image.shape, torch.bfloat16)
             assert (rows.shape, rows.dtype) == (label.shape, torch.uint8)
             assert set(rows.unique().tolist()) <= set(label.unique().tolist())
-
-    def test_the_outside_becomes_the_background_row(self) -> None:
-        image, label = self.volume()
-        swap = torch.tensor([2, 1, 0, 3], dtype=torch.uint8)
-        for seed in range(20):
-            plain = hsf_pipeline()(image, label, (1.0, 1.0, 1.0), seed)
-            other = hsf_pipeline(background_row=2)(image, swap[label.long()], (1.0,) * 3, seed)
-            assert torch.equal(plain[0], other[0])
-            assert torch.equal(swap[plain[1].long()], other[1])
 
     def test_flips_can_be_forbidden(self) -> None:
         image, label = self.volume()

@@ -71,9 +71,7 @@ def test_too_deep_names_the_blocks_there_are() -> None:
     depth=st.integers(-1, 3),
     frequency=st.integers(1, 9),
 )
-def test_default_length_gives_every_block_its_epochs(
-    mode: str, depth: int, frequency: int
-) -> None:
+def test_default_length_gives_every_block_its_epochs(mode: str, depth: int, frequency: int) -> None:
     schedule = planned(mode=mode, depth=depth, unfreeze_frequency=frequency)
     assert all(stage.end_epoch - stage.first_epoch == frequency for stage in schedule.stages)
     assert schedule.max_epochs - schedule.last_thaw == frequency

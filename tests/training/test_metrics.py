@@ -1,8 +1,10 @@
 """Validation Dice."""
 
+import numpy as np
 import pytest
 import torch
 
+from hsf_finetune.labels import ClassSpace, LabelMap
 from hsf_finetune.training.metrics import case_dice, mean_per_class
 
 CLASSES = ("background", "A", "B")
@@ -45,3 +47,13 @@ def test_a_merged_set_is_scored_by_summed_probability() -> None:
 def test_mean_is_over_the_cases_that_have_a_class() -> None:
     means = mean_per_class([{"A": 1.0}, {"A": 0.5, "B": 0.2}])
     assert means == {"A": 0.75, "B": pytest.approx(0.2)}
+
+
+def test_two_values_of_one_class_are_one_class() -> None:
+    space = ClassSpace(CLASSES)
+    protocol = LabelMap.of(space, {1: ["A"], 2: ["A"], 3: ["B"]})
+    raw = np.array([[[0, 1, 2, 3]]])
+    rows = torch.from_numpy(protocol.rows(raw))
+    predicted = logits_of(torch.tensor([[[0, 1, 1, 2]]]))
+    scores = case_dice(predicted, rows, torch.from_numpy(protocol.matrix), CLASSES)
+    assert scores == {"A": 1.0, "B": 1.0}

@@ -52,7 +52,9 @@ class Watch(L.Callback):
             {
                 name
                 for name, tensors in now.items()
-                if any(not torch.equal(a, b) for a, b in zip(tensors, self._before[name]))
+                if any(
+                    not torch.equal(a, b) for a, b in zip(tensors, self._before[name], strict=True)
+                )
             }
         )
         self.with_gradient.append(
@@ -100,8 +102,7 @@ def watched_fit(data: Path, folder: Path, *overrides: str) -> tuple[Schedule, Wa
         build_loss("dice_ce"),
         weight_decay=0.1,
         augmentation=None,
-        patch_vox=module.patch_vox,
-        seed=0,
+        window_vox=module.window_vox,
         card={},
     )
     fit(trainer, training, module, resume_from=None)
@@ -123,7 +124,9 @@ def test_each_block_first_changes_in_the_epoch_of_the_table(
     )
     assert len(watch.changed) == schedule.max_epochs
     for epoch, changed in enumerate(watch.changed):
-        trainable = {b for stage in schedule.stages if stage.first_epoch <= epoch for b in stage.thaws}
+        trainable = {
+            b for stage in schedule.stages if stage.first_epoch <= epoch for b in stage.thaws
+        }
         assert changed == trainable, f"epoch {epoch}"
         assert watch.with_gradient[epoch] == trainable
     first = {

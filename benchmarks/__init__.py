@@ -1,1 +1,0 @@
-"""Scripts that measure what the README and the documentation quote."""

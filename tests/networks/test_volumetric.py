@@ -1,0 +1,77 @@
+"""Whole volumes: any size in gives the same size out, in one piece or through windows."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from hsf_finetune.networks.volumetric import volume_logits
+
+sizes = st.tuples(*[st.integers(1, 20)] * 3)
+
+
+class Recorder(nn.Module):
+    """Acts on each voxel by itself, and remembers the sizes it was given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Conv3d(2, 3, 1)
+        self.seen: list[tuple[int, ...]] = []
+
+    def forward(self, image: Tensor) -> Tensor:
+        self.seen.append(tuple(image.shape[2:]))
+        return self.head(image)
+
+
+@pytest.fixture(scope="module")
+def network() -> Recorder:
+    torch.manual_seed(0)
+    return Recorder().eval()
+
+
+@given(sizes)
+@settings(max_examples=25, deadline=None)
+@torch.no_grad()
+def test_windows_give_what_the_whole_volume_gives(
+    network: Recorder, shape: tuple[int, int, int]
+) -> None:
+    image = torch.randn(1, 2, *shape)
+    windowed = volume_logits(network, image, (4, 4, 4), (8, 8, 8))
+    assert windowed.shape == (1, 3, *shape)
+    assert torch.allclose(windowed, network.head(image), atol=1e-5)
+
+
+@given(sizes, st.tuples(*[st.sampled_from([1, 2, 4])] * 3), st.tuples(*[st.integers(3, 24)] * 3))
+@settings(max_examples=25, deadline=None)
+@torch.no_grad()
+def test_the_network_sees_sizes_that_it_can_halve(
+    network: Recorder,
+    shape: tuple[int, int, int],
+    divisor: tuple[int, int, int],
+    patch: tuple[int, int, int],
+) -> None:
+    network.seen.clear()
+    logits = volume_logits(network, torch.randn(2, 2, *shape), divisor, patch)
+    assert logits.shape == (2, 3, *shape)
+    for seen in network.seen:
+        assert all(n % d == 0 for n, d in zip(seen, divisor, strict=True))
+
+
+@torch.no_grad()
+def test_a_volume_that_fits_goes_in_one_piece(network: Recorder) -> None:
+    network.seen.clear()
+    volume_logits(network, torch.randn(1, 2, 16, 9, 12), (8, 8, 8), (16, 16, 16))
+    assert network.seen == [(16, 16, 16)]
+
+
+@torch.no_grad()
+def test_windows_are_blended_without_seams() -> None:
+    ramp = nn.Conv3d(1, 1, 3, padding=1, bias=False)
+    nn.init.constant_(ramp.weight, 1 / 27)
+    image = torch.ones(1, 1, 32, 8, 8)
+    logits = volume_logits(ramp, image, (1, 1, 1), (16, 8, 8))[0, 0, 2:-2, 4, 4]
+    # At a window's border the zero padding costs a third; its neighbour outweighs it.
+    assert float(logits.min()) > 0.95
