@@ -33,6 +33,7 @@ from hsf_finetune.networks.anatomy import Anatomy
 from hsf_finetune.run import build_network
 from hsf_finetune.schedule.strategies import plan
 from hsf_finetune.settings import AugmentationSettings, Settings
+from hsf_finetune.training.allocator import keep_freed_memory
 from hsf_finetune.training.callbacks import WarmAverage
 from hsf_finetune.training.fit import fit, make_trainer
 from hsf_finetune.training.losses import build_loss
@@ -44,6 +45,7 @@ EPOCHS = 3
 def main() -> None:
     options = arguments()
     torch.set_num_threads(options.threads)
+    keep_freed_memory()
     device = torch.device(options.device)
     with tempfile.TemporaryDirectory() as folder:
         settings = phantom_settings(Path(folder), device)
@@ -96,16 +98,25 @@ def phantom_settings(folder: Path, device: torch.device) -> Settings:
 
 # ------------------------------------------------------------------------ training
 class StepClock(L.Callback):
-    """Seconds of each epoch but the first."""
+    """Seconds of each epoch but the first, and of the steps in them."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._started = 0.0
+        self._started = self._step_started = 0.0
         self.epochs: list[float] = []
+        self.steps: list[float] = []
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Starts the clock."""
         self._started = now(self._device)
+
+    def on_train_batch_start(self, *_: object) -> None:
+        """Starts the step's clock, once the batch is augmented and on the device."""
+        self._step_started = now(self._device)
+
+    def on_train_batch_end(self, *_: object) -> None:
+        """Stops it."""
+        self.steps.append(now(self._device) - self._step_started)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Stops it, unless the epoch validated or warmed up."""
@@ -117,7 +128,7 @@ def training_rows(settings: Settings, device: torch.device, rounds: int, folder:
     """Our epoch and step against the bare forward and backward passes in them."""
     cohort = discover(settings.datasets)
     split = split_cases(cohort.cases, settings.datasets, seed=0)
-    epoch_ratios, ours_s, bare_s = [], [], []
+    epoch_ratios, step_ratios, epochs_s, steps_s, bare_s = [], [], [], [], []
     for _ in range(rounds):
         anatomy = build_network(settings, cohort)
         data = CasesDataModule(split, settings.datasets, anatomy.divisor, seed=0)
@@ -125,16 +136,25 @@ def training_rows(settings: Settings, device: torch.device, rounds: int, folder:
         batches = [to(batch, device) for batch in data.train_dataloader()]
         anatomy.network.to(device)
         bare = bare_epoch_s(anatomy, batches, device)
-        ours = epoch_s(settings, anatomy, data, device, folder)
+        epoch, step = fit_s(settings, anatomy, data, device, folder)
         bare = (bare + bare_epoch_s(anatomy, batches, device)) / 2
-        epoch_ratios.append(ours / bare)
-        ours_s.append(ours / len(batches))
         bare_s.append(bare / len(batches))
+        epochs_s.append(epoch / len(batches))
+        steps_s.append(step)
+        epoch_ratios.append(epochs_s[-1] / bare_s[-1])
+        step_ratios.append(step / bare_s[-1])
     return [
         row("bare forward + backward", 1000 * statistics.median(bare_s), "ms/step", "", None),
         row(
-            "our epoch, per step (read, augment, loss, AdamW, EMA, log)",
-            1000 * statistics.median(ours_s),
+            "our step (loss, AdamW, clipping, EMA)",
+            1000 * statistics.median(steps_s),
+            "ms/step",
+            "bare forward + backward",
+            statistics.median(step_ratios),
+        ),
+        row(
+            "our epoch (step, reading, augmentation, logging)",
+            1000 * statistics.median(epochs_s),
             "ms/step",
             "bare forward + backward",
             statistics.median(epoch_ratios),
@@ -142,14 +162,14 @@ def training_rows(settings: Settings, device: torch.device, rounds: int, folder:
     ]
 
 
-def epoch_s(
+def fit_s(
     settings: Settings,
     anatomy: Anatomy,
     data: CasesDataModule,
     device: torch.device,
     folder: Path,
-) -> float:
-    """Median seconds of our training epochs."""
+) -> tuple[float, float]:
+    """Median seconds of our training epochs, and of our steps."""
     schedule = plan(anatomy, settings.finetuning, settings.models, settings.lightning)
     clock = StepClock(device)
     around = [clock, WarmAverage(0.99)]
@@ -169,7 +189,7 @@ def epoch_s(
     )
     fit(trainer, module, data, resume_from=None)
     anatomy.network.to(device)
-    return statistics.median(clock.epochs)
+    return statistics.median(clock.epochs), statistics.median(clock.steps)
 
 
 def bare_epoch_s(anatomy: Anatomy, batches: Sequence[Batch], device: torch.device) -> float:

@@ -65,12 +65,31 @@ def launch(config: str, task: Task, arguments: Sequence[str] | None = None) -> N
     where = own_folder(options.config_dir)
     if options.help:
         print(usage(config, overrides, where))
-        return
-    if not any(getattr(options, flag) for flag in _ABOUT_HYDRA):
+    elif any(getattr(options, flag) for flag in _ABOUT_HYDRA):
+        if options.cfg:
+            composed(config, overrides, where)
+        _through_hydra(config, task, options, overrides, where)
+    elif options.multirun or any(o.startswith(("hydra.", "hydra/")) for o in overrides):
         for job in _jobs(overrides) if options.multirun else [overrides]:
             compose(config, job, where)
-    elif options.cfg:
-        composed(config, overrides, where)
+        _through_hydra(config, task, options, overrides, where)
+    else:
+        # Without Hydra around it, Lightning starts further processes with our own command.
+        task(compose(config, overrides, where))
+
+
+def _through_hydra(
+    config: str,
+    task: Task,
+    options: argparse.Namespace,
+    overrides: Sequence[str],
+    where: Path | None,
+) -> None:
+    """Lets Hydra sweep, or show what it is asked for.
+
+    Raises:
+        Exception: what the task raised, which Hydra would print with a traceback.
+    """
     failed: list[tuple[str, Exception]] = []
     parent = os.getpid()
 
@@ -78,7 +97,7 @@ def launch(config: str, task: Task, arguments: Sequence[str] | None = None) -> N
         try:
             task(read_settings(configuration))
         except Exception as error:
-            # Hydra would print a traceback; a launcher's own process has only that way.
+            # In a process of a launcher's own, raising is the only way to be heard.
             if os.getpid() != parent:
                 raise
             failed.append((" ".join(HydraConfig.get().overrides.task), error))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import subprocess
 import sys
@@ -114,9 +115,10 @@ def test_its_scores_before_and_after_are_of_the_same_cases(finetuned: Path) -> N
 
 
 def test_its_weights_came_from_the_source(finetuned: Path, source_run: Path) -> None:
-    text = (finetuned / "transfer.json").read_text()
-    assert str(source_run / "checkpoints" / "best.ckpt") in text
-    assert "blob" in text
+    receipt = json.loads((finetuned / "transfer.json").read_text())
+    digest = hashlib.sha256((source_run / "checkpoints" / "best.ckpt").read_bytes()).hexdigest()
+    assert receipt["digest"] == digest
+    assert receipt["counts"] == {"loaded": 21, "remapped": 2}
 
 
 def test_an_earlier_run_is_never_overwritten(source_run: Path, data: Path, tmp_path: Path) -> None:
@@ -202,22 +204,36 @@ def test_predict_then_evaluate_folders(finetuned: Path, data: Path, tmp_path: Pa
     assert len(scores.read_text().splitlines()) == 1 + 2 * 2
 
 
-@pytest.mark.parametrize("script", ["finetune.py", "train.py"])
-def test_the_scripts_run_from_any_folder(script: str, data: Path, tmp_path: Path) -> None:
-    done = subprocess.run(
-        [
-            sys.executable,
-            REPOSITORY / script,
-            *("--config-dir", CONF, "datasets=tiny_hdf5", f"datasets.main_path={data}"),
-            *FAST,
-            *("finetuning.pretrained=none", "lightning.max_epochs=1", "finetuning.depth=0"),
-        ],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
+def test_the_script_runs_from_any_folder(data: Path, tmp_path: Path) -> None:
+    done = shell(
+        tmp_path,
+        "finetune.py",
+        *("--config-dir", CONF, "datasets=tiny_hdf5", f"datasets.main_path={data}", *FAST),
+        *("finetuning.pretrained=none", "lightning.max_epochs=1", "finetuning.depth=0"),
     )
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
     (run,) = (tmp_path / "outputs").iterdir()
-    assert f"everything is in {run}" in done.stdout.replace("\n", "")
+    assert f"everything is in {run}\n" in done.stdout
+    assert f"hsf-finetune predict {run} SCANS" in done.stdout
+
+
+@pytest.mark.parametrize("script", ["finetune.py", "train.py"])
+def test_the_scripts_help_and_explain(script: str, tmp_path: Path) -> None:
+    helped = shell(tmp_path, script, "--help")
+    assert (helped.returncode, helped.stderr) == (0, "")
+    assert f"python {script}" in helped.stdout
+    wrong = shell(tmp_path, script, "models.lr=fast")
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert wrong.stderr.startswith("error: a setting is wrong:\n  models.lr: ")
+    assert not list(tmp_path.iterdir())
+
+
+def shell(folder: Path, script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, REPOSITORY / script, *map(str, arguments)],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )

@@ -33,7 +33,17 @@ def test_the_index_of_a_class_is_its_channel() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["DG_left", "left DG", "L-DG", "DG.r", "lh.DG", "DG (L)", "RightDG", "DG/rh", "hippocampusLeft"],
+    [
+        "DG_left",
+        "left DG",
+        "L-DG",
+        "DG.r",
+        "lh.DG",
+        "DG (L)",
+        "RightDG",
+        "DG/rh",
+        "hippocampusLeft",
+    ],
 )
 def test_sides_are_seen_in_class_names(name: str) -> None:
     assert ClassSpace((BACKGROUND, "CA1", name)).has_sides

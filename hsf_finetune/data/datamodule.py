@@ -214,12 +214,7 @@ class Collate:
         rows = max(len(m) for m in matrices)
         return Batch(
             image=torch.stack([pad_to(item.sample.image, shape, 0.0) for item in items]),
-            label=torch.stack(
-                [
-                    pad_to(item.sample.label, shape, BACKGROUND_ROW)
-                    for item in items
-                ]
-            ),
+            label=torch.stack([pad_to(item.sample.label, shape, BACKGROUND_ROW) for item in items]),
             allowed=torch.stack([pad(m, (0, 0, 0, rows - len(m))) for m in matrices]),
             spacing=torch.tensor([item.sample.spacing_mm for item in items]),
             case=[item.case.name for item in items],

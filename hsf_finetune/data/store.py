@@ -27,7 +27,7 @@ Progress = Callable[[int, int], None]
 _MEMORY_SHARE = 0.5
 """Largest share of the free memory that the cache may take."""
 
-_FORMAT = 1
+_FORMAT = 2
 """Raised whenever preprocessing changes, so that stale files are not read."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -215,11 +216,15 @@ def check_same_grid(first: Volume, other: Volume) -> None:
 def _read_nifti(ref: VolumeRef) -> Volume:
     image = _open_nifti(ref)
     try:
+        if ref.path.name.lower().endswith(".gz"):
+            # nibabel stops reading at the last voxel, before the checksum that
+            # tells damaged voxels.
+            image = type(image).from_bytes(gzip.decompress(ref.path.read_bytes()))
         array = np.asanyarray(image.dataobj)
     except Exception as error:  # nibabel, gzip and zlib raise many kinds for a damaged file
         raise _unreadable(ref, error) from error
     scaled = image.get_data_dtype().kind in "iu" and array.dtype.kind == "f"
-    step = abs(float(image.dataobj.slope)) if scaled else 0.0
+    step = abs(float(getattr(image.dataobj, "slope", 1.0))) if scaled else 0.0
     return _three_dimensional(array, np.asarray(image.affine, dtype=np.float64), ref, step)
 
 
@@ -265,9 +270,7 @@ def _check_forms(image: nib.Nifti1Image, ref: VolumeRef) -> None:
         )
 
 
-def _three_dimensional(
-    array: Array, affine: Affine, ref: VolumeRef, step: float = 0.0
-) -> Volume:
+def _three_dimensional(array: Array, affine: Affine, ref: VolumeRef, step: float = 0.0) -> Volume:
     stored = tuple(int(n) for n in array.shape)
     while array.ndim > 3 and array.shape[-1] == 1:
         array = array[..., 0]

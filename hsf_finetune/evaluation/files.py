@@ -61,7 +61,8 @@ def parse_names(text: str) -> dict[str, int]:
     names: dict[str, int] = {}
     for part in filter(None, text.split(",")):
         value, equals, name = part.partition("=")
-        if not equals or not value.strip().isdigit() or not name.strip():
+        sound = equals and value.strip().isdecimal() and name.strip()
+        if not sound or name.strip() in names:
             raise ConfigError("--labels cannot be read", found=text, expected="1=DG,2=CA1")
         names[name.strip()] = int(value)
     return names

@@ -235,7 +235,7 @@ def test_a_draw_lies_on_the_cpu_and_depends_on_the_generator_alone() -> None:
     assert all(torch.equal(getattr(here, f.name), getattr(again, f.name)) for f in fields(here))
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.gpu
 def test_cuda_agrees_with_the_cpu_but_for_noise() -> None:
     image, label = batch(channels=2)
     settings = AugmentationSettings(**{**EVERYTHING, "noise_p": 0.0})

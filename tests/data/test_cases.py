@@ -7,13 +7,13 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tests.data.writing import blobs, hdf5, nifti, pair, scan, settings, several
 
 from hsf_finetune.data.cases import Cohort, discover
 from hsf_finetune.data.ledger import write_ledger
 from hsf_finetune.data.preprocessing import load_case
 from hsf_finetune.data.splits import split_cases
 from hsf_finetune.errors import UserError
+from tests.data.writing import blobs, hdf5, nifti, pair, scan, settings, several
 
 HSF = {
     f"{prefix}{side}_t2": {
@@ -99,9 +99,15 @@ def test_several_channels_as_files_and_as_keys(tmp_path: Path) -> None:
         ({"t2": {"mri": [], "label": "*_seg.nii.gz"}}, "has no pattern for its images"),
         ({"t2": {"mri": ["*_im.nii.gz", "*_T1.nii.gz"], "label": "*_seg.nii.gz"}}, "no channel"),
         ({"t2": {**FLAT["t2"], "mri_key": []}}, "number of channels"),
-        ({"a": FLAT["t2"], "b": {**FLAT["t2"], "mri": "**/*_im.nii.gz"}}, "patterns match the same"),
+        (
+            {"a": FLAT["t2"], "b": {**FLAT["t2"], "mri": "**/*_im.nii.gz"}},
+            "patterns match the same",
+        ),
         ({"a": {"mri": "/x/*.nii", "label": "y"}}, "relative to the dataset's path"),
-        ({"a": FLAT["t2"], "b": {"mri": "*_seg.nii.gz", "label": "*_im.nii.gz"}}, "and for a label"),
+        (
+            {"a": FLAT["t2"], "b": {"mri": "*_seg.nii.gz", "label": "*_im.nii.gz"}},
+            "and for a label",
+        ),
         ({"t2": {"mri": "*.nii.gz", "label": "*_seg.nii.gz"}}, "has no label"),
     ],
 )
@@ -158,7 +164,9 @@ def test_two_datasets_may_not_use_one_image_with_one_label(tmp_path: Path) -> No
     one, other = {"path": "lab", "patterns": FLAT}, {"path": "./lab/", "patterns": FLAT}
     with pytest.raises(UserError, match="several datasets use the same image and label"):
         discover(several(tmp_path, one=one, other=other))
-    nested = {"path": ".", "patterns": {"t2": {"mri": "lab/*_im.nii.gz", "label": "lab/*_seg.nii.gz"}}}
+    nifti(tmp_path / "lab" / "a_second.nii.gz", blobs())
+    second = {"t2": {"mri": "**/*_im.nii.gz", "label": "*_second.nii.gz"}}
+    nested = {"path": ".", "patterns": second}
     with pytest.raises(UserError, match="for different subjects"):
         discover(several(tmp_path, one=one, other=nested))
 

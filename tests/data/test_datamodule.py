@@ -11,7 +11,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.data.writing import AFFINE, NAMES, PROTOCOL, SPACE, blobs, case, nifti, scan
 
 from hsf_finetune.data.cases import Case
 from hsf_finetune.data.datamodule import (
@@ -28,10 +27,12 @@ from hsf_finetune.data.preprocessing import Sample
 from hsf_finetune.data.splits import Split
 from hsf_finetune.data.store import SampleStore
 from hsf_finetune.data.volumes import VolumeRef
-from hsf_finetune.labels import LabelMap
+from hsf_finetune.labels import BACKGROUND_ROW, LabelMap
 from hsf_finetune.settings import DatasetsSettings
+from tests.data.writing import AFFINE, NAMES, PROTOCOL, SPACE, blobs, case, nifti, scan
 
 counts, draws = st.integers(1, 12), st.integers(1, 40)
+triples = st.tuples(*[st.integers(1, 14)] * 3)
 
 
 def sampled(epoch: int = 0, **given: Any) -> list[Draw]:
@@ -119,24 +120,26 @@ def test_several_processes_together_draw_what_one_draws(
 
 
 def test_batches_are_padded_with_background_and_the_mean() -> None:
-    # Raw value 0 is not the first row here.
+    # Raw value 0 is not the smallest one here.
     shifted = LabelMap.of(SPACE, {-1: ["CA1"], 1: ["DG"]})
     ref = VolumeRef(Path("x.nii.gz"))
 
     def item(shape: tuple[int, int, int], protocol: LabelMap, seed: int) -> Item:
-        sample = Sample(torch.full((1, *shape), 5.0), torch.full(shape, 2, dtype=torch.uint8), (1, 1, 1))
+        sample = Sample(
+            torch.full((1, *shape), 5.0), torch.full(shape, 2, dtype=torch.uint8), (1, 1, 1)
+        )
         return Item(sample, Case(f"c{seed}", "p", "lab", (ref,), ref, protocol), seed)
 
     batch = Collate((4, 4, 4))([item((5, 9, 8), shifted, 7), item((3, 3, 3), PROTOCOL, 8)])
     assert batch["image"].shape == (2, 1, 8, 12, 8)
     assert batch["label"].shape == (2, 8, 12, 8)
-    for n, (shape, background) in enumerate([((5, 9, 8), 1), ((3, 3, 3), 0)]):
+    for n, shape in enumerate([(5, 9, 8), (3, 3, 3)]):
         inside = torch.zeros(8, 12, 8, dtype=torch.bool)
         inside[tuple(slice(size) for size in shape)] = True
         assert (batch["image"][n, 0][inside] == 5).all()
         assert (batch["image"][n, 0][~inside] == 0).all()
         assert (batch["label"][n][inside] == 2).all()
-        assert (batch["label"][n][~inside] == background).all()
+        assert (batch["label"][n][~inside] == BACKGROUND_ROW).all()
     assert (batch["case"], batch["seed"]) == (["c7", "c8"], 7)
 
 
@@ -151,9 +154,7 @@ def test_the_allowed_classes_of_protocols_of_different_lengths() -> None:
     assert torch.equal(allowed[1], torch.from_numpy(longer.matrix))
 
 
-@given(
-    st.tuples(*[st.integers(1, 14)] * 3), st.tuples(*[st.integers(1, 14)] * 3), st.integers(0, 999)
-)
+@given(triples, triples, st.integers(0, 999))
 def test_a_patch_lies_inside_and_shows_foreground_if_it_must(
     shape: tuple[int, int, int], patch: tuple[int, int, int], seed: int
 ) -> None:
@@ -197,7 +198,9 @@ def test_voxels_merged_into_the_background_draw_no_patches(tmp_path: Path) -> No
     label[18, 4, 4] = 1
     image = VolumeRef(nifti(tmp_path / "a.nii.gz", scan(shape=label.shape)))
     protocol = LabelMap.of(SPACE, {1: ["DG"], 9: ["background"]})
-    merged = Case("a", "a", "lab", (image,), VolumeRef(nifti(tmp_path / "b.nii.gz", label)), protocol)
+    merged = Case(
+        "a", "a", "lab", (image,), VolumeRef(nifti(tmp_path / "b.nii.gz", label)), protocol
+    )
     dataset = TrainingCases(SampleStore([merged], settings()).view([merged]), (8, 8, 8), 1.0, None)
     assert all((dataset[Draw(0, seed)].sample.label == 1).any() for seed in range(10))
 
@@ -224,7 +227,6 @@ def test_workers_give_the_same_batches(tmp_path: Path, cache: str) -> None:
     shapes = [(10, 9, 8), (14, 9, 12), (6, 8, 8), (9, 9, 9)]
     given = {**more, "cache_dir": str(tmp_path / "cache")}
     alone, shared = (module(tmp_path, shapes, num_workers=n, **given) for n in (0, 2))
-    shared.settings = shared.settings.model_copy(update={"num_workers": 2})
     first = batches(alone)
     assert [len(batch["case"]) for batch in first] == [2, 2, 1]
     assert equal(first, batches(shared))

@@ -8,12 +8,12 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from tests.data.writing import AFFINE, SHAPE, hdf5, scan, settings
 
 from hsf_finetune.data.cases import discover
 from hsf_finetune.data.geometry import corner_shift_mm
 from hsf_finetune.data.volumes import VolumeRef, hdf5_key, read_shape, read_volume
 from hsf_finetune.errors import DataError
+from tests.data.writing import AFFINE, SHAPE, hdf5, scan, settings
 
 ROWS = tuple(map(tuple, AFFINE.tolist()))
 

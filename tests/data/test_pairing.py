@@ -49,12 +49,10 @@ def partners(root: Path, mri: str, label: str, excluded: tuple[str, ...] = ()) -
         ("*.nii", set()),
     ],
 )
-def test_globs_match_files_at_any_depth_they_say(
-    root: Path, glob: str, expected: set[str]
-) -> None:
+def test_globs_match_files_at_any_depth_they_say(root: Path, glob: str, expected: set[str]) -> None:
     touch(root, "a.nii.gz", "p/a.nii.gz", "p/b1.nii.gz", "p/b2.nii.gz", "p/q/a.nii.gz")
     (root / "folder.nii").mkdir()
-    assert names(root, glob) == sorted(expected, key=lambda name: (root / name))
+    assert names(root, glob) == sorted(expected, key=lambda name: root / name)
 
 
 def test_the_texts_of_the_wildcards_rebuild_the_path(root: Path) -> None:
@@ -85,7 +83,11 @@ LAYOUTS = {
         "labelsTr/*.nii.gz",
         {"imagesTr/a_0000.nii.gz": "labelsTr/a.nii.gz"},
     ),
-    "hdf5": ("vol*_im.h5", "vol*_seg.h5", {"vol1_im.h5": "vol1_seg.h5", "vol2_im.h5": "vol2_seg.h5"}),
+    "hdf5": (
+        "vol*_im.h5",
+        "vol*_seg.h5",
+        {"vol1_im.h5": "vol1_seg.h5", "vol2_im.h5": "vol2_seg.h5"},
+    ),
     "beside": (
         "**/*_T2w.nii.gz",
         "*_dseg.nii.gz",

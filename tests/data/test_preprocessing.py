@@ -12,7 +12,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nibabel.affines import apply_affine
-from tests.data.writing import AFFINE, PROTOCOL, SHAPE, blobs, nifti, scan
 
 from hsf_finetune.data.cases import Case
 from hsf_finetune.data.preprocessing import (
@@ -24,6 +23,7 @@ from hsf_finetune.data.preprocessing import (
 )
 from hsf_finetune.data.volumes import Volume, VolumeRef, read_volume
 from hsf_finetune.errors import DataError
+from tests.data.writing import AFFINE, PROTOCOL, SHAPE, blobs, nifti, scan
 
 REF = VolumeRef(Path("x.nii.gz"))
 DIRECTIONS = [
@@ -55,7 +55,12 @@ def turned(degrees: tuple[float, float, float]) -> Any:
     for axis, angle in enumerate(np.deg2rad(degrees)):
         i, j = [a for a in range(3) if a != axis]
         about = np.eye(4)
-        about[[i, i, j, j], [i, j, i, j]] = np.cos(angle), -np.sin(angle), np.sin(angle), np.cos(angle)
+        about[[i, i, j, j], [i, j, i, j]] = (
+            np.cos(angle),
+            -np.sin(angle),
+            np.sin(angle),
+            np.cos(angle),
+        )
         matrix = about @ matrix
     return matrix
 
@@ -92,7 +97,9 @@ def test_labels_come_back_exactly_from_oblique_grids(
     marked = np.argwhere(inside.numpy() == 1)
     places = apply_affine(grid.canonical_affine, marked)
     expected = apply_affine(affine, np.argwhere(rows == 1))
-    assert np.allclose(sorted(map(tuple, places.round(4))), sorted(map(tuple, expected.round(4))), atol=1e-3)
+    assert np.allclose(
+        sorted(map(tuple, places.round(4))), sorted(map(tuple, expected.round(4))), atol=1e-3
+    )
     assert np.allclose(sorted(grid.spacing_mm), sorted(sizes))
 
 
@@ -160,7 +167,9 @@ def test_every_channel_is_normalised_on_the_first_ones_grid(tmp_path: Path) -> N
     assert image.shape == (2, *SHAPE)
     assert grid.shape == first.array.shape
     for channel, seed in zip(image, (0, 1), strict=True):
-        assert torch.allclose(channel, z_normalise(torch.from_numpy(scan(seed)[::-1].copy())), atol=1e-5)
+        assert torch.allclose(
+            channel, z_normalise(torch.from_numpy(scan(seed)[::-1].copy())), atol=1e-5
+        )
 
 
 def test_channels_and_label_on_other_grids_are_refused(tmp_path: Path) -> None:

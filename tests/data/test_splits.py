@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.data.writing import NAMES, PROTOCOL
 
 from hsf_finetune.data.cases import Case
 from hsf_finetune.data.splits import SIDES, Split, split_cases
 from hsf_finetune.data.volumes import VolumeRef
 from hsf_finetune.errors import ConfigError, DataError
 from hsf_finetune.settings import DatasetsSettings
+from tests.data.writing import NAMES, PROTOCOL
 
 counts = st.integers(2, 30)
 ratios = st.floats(0, 1, exclude_min=True)
@@ -31,7 +31,9 @@ def cases(subjects: int, each: int = 2) -> list[Case]:
     """Cases named as a run names those of the decathlon's hippocampus."""
     ref = VolumeRef(Path("x.nii.gz"))
     return [
-        Case(f"msd__hippocampus_{s:03}_{n}", f"msd/hippocampus_{s:03}", "msd", (ref,), ref, PROTOCOL)
+        Case(
+            f"msd__hippocampus_{s:03}_{n}", f"msd/hippocampus_{s:03}", "msd", (ref,), ref, PROTOCOL
+        )
         for s in range(subjects)
         for n in range(each)
     ]

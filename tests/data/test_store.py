@@ -13,16 +13,16 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from tests.data.writing import AFFINE, NAMES, SPACE, blobs, case, hdf5, nifti, scan
 
 from hsf_finetune.data import store as store_module
 from hsf_finetune.data.cases import Case
 from hsf_finetune.data.preprocessing import Sample
 from hsf_finetune.data.store import SampleStore
 from hsf_finetune.data.volumes import VolumeRef
-from hsf_finetune.errors import UserErrors
+from hsf_finetune.errors import SeveralErrors
 from hsf_finetune.labels import LabelMap
 from hsf_finetune.settings import DatasetsSettings
+from tests.data.writing import AFFINE, NAMES, SPACE, blobs, case, hdf5, nifti, scan
 
 MODES = ("memory", "disk", "off")
 
@@ -159,7 +159,7 @@ def test_a_damaged_cache_file_is_made_again(
                     "truncated": whole[: len(whole) // 2],
                     "empty": b"",
                     "random": np.random.default_rng(0).bytes(500),
-                    "pickle": pickle.dumps(SimpleNamespace(image=1)),
+                    "pickle": pickle.dumps(SimpleNamespace(image=1), protocol=2),
                 }[damage]
             )
     reads.clear()
@@ -182,7 +182,7 @@ def test_every_bad_case_is_reported_at_once(
     (raw / "c3_seg.nii.gz").unlink()
     seen: list[tuple[int, int]] = []
     store = SampleStore(cases, settings(tmp_path, mode))
-    with pytest.raises(UserErrors, match="4 of 4 cases cannot be used") as caught:
+    with pytest.raises(SeveralErrors, match="4 of 4 cases cannot be used") as caught:
         store.prepare(lambda done, total: seen.append((done, total)))
     for name, reason in enumerate(["damaged", "does not list", "NaN", "no such file"]):
         assert f"c{name}" in str(caught.value.errors[name])

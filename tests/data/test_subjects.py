@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from hsf_finetune.data.cases import discover
 from hsf_finetune.data.subjects import subject_ids
 from hsf_finetune.errors import ConfigError, DataError
+from tests.data.writing import settings
 
 ROOT = Path("/data/lab")
 MSD = Path(
@@ -106,6 +108,7 @@ def test_an_expression_that_names_nobody_is_an_error(pattern: str) -> None:
     reason="the MSD hippocampus volumes are not here; set HSF_FINETUNE_MSD to Task04_Hippocampus",
 )
 def test_every_volume_of_the_decathlon_is_a_subject() -> None:
-    paths = sorted((MSD / "imagesTr").glob("hippocampus_*.nii.gz"))
-    found = subject_ids(paths, MSD, None)
-    assert len(set(found)) == len(paths) >= 200
+    pattern = {"mri": "imagesTr/hippocampus_*.nii.gz", "label": "labelsTr/hippocampus_*.nii.gz"}
+    cohort = discover(settings(MSD, {"volumes": pattern}))
+    assert len({case.subject for case in cohort.cases}) == len(cohort.cases) >= 200
+    assert all(case.subject == case.label.path.name[:15] for case in cohort.cases)

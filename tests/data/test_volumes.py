@@ -10,7 +10,6 @@ import h5py
 import nibabel as nib
 import numpy as np
 import pytest
-from tests.data.writing import AFFINE, SHAPE, blobs, hdf5, nifti, scan
 
 from hsf_finetune.data.volumes import (
     VolumeRef,
@@ -22,6 +21,7 @@ from hsf_finetune.data.volumes import (
     whole_numbers,
 )
 from hsf_finetune.errors import DataError
+from tests.data.writing import AFFINE, SHAPE, blobs, hdf5, nifti, scan
 
 
 def volume(path: Path, **ref: Any) -> Any:
@@ -56,6 +56,24 @@ def test_a_nifti_comes_as_it_lies_in_its_file(tmp_path: Path, name: str) -> None
     shape, affine = read_shape(read.ref)
     assert shape == SHAPE
     assert np.array_equal(affine, read.affine)
+
+
+@pytest.mark.parametrize("at", [-6, -1, -30, 1000])
+def test_a_single_wrong_byte_of_a_gz_is_noticed(tmp_path: Path, at: int) -> None:
+    path = nifti(tmp_path / "a.nii.gz")
+    content = bytearray(path.read_bytes())
+    content[at] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="damaged or incomplete"):
+        volume(path)
+
+
+@pytest.mark.parametrize("missing", [1, 4, 8, 9])
+def test_a_gz_without_its_last_bytes_is_noticed(tmp_path: Path, missing: int) -> None:
+    path = nifti(tmp_path / "a.nii.gz", blobs())
+    path.write_bytes(path.read_bytes()[:-missing])
+    with pytest.raises(DataError, match="damaged or incomplete"):
+        volume(path)
 
 
 @pytest.mark.parametrize("damage", ["truncated", "random", "empty", "gzip of nothing", "text"])

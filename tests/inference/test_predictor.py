@@ -1,0 +1,159 @@
+"""Segmentations lie on the scan's own grid, however it is stored, and carry the user's values."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
+
+from hsf_finetune.data.volumes import VolumeRef
+from hsf_finetune.errors import ConfigError, DataError, WeightsError
+from hsf_finetune.inference.predictor import ModelCard, Predictor, pick_device
+from hsf_finetune.networks.build import build
+from hsf_finetune.settings import UNetSettings
+from tests.conftest import SHAPE, save_nifti, tiny_case
+
+TINY = UNetSettings(channels=[4, 8], strides=[2], features=4, num_res_units=1)
+CPU = torch.device("cpu")
+
+
+def card(**changes: Any) -> ModelCard:
+    values = {"background": 0, "anterior": 10, "posterior": 20}
+    plain = ModelCard(tuple(values), values, TINY, 1, None, (64, 64, 64))
+    return replace(plain, **changes)
+
+
+def predictor(**changes: Any) -> Predictor:
+    """A network with random weights: it says something else at every voxel."""
+    made = card(**changes)
+    torch.manual_seed(0)
+    return Predictor(build(TINY, made.in_channels, len(made.classes)), made, CPU)
+
+
+@pytest.fixture
+def scan(tmp_path: Path) -> Path:
+    return save_nifti(tmp_path / "scan.nii.gz", tiny_case(1)[0])
+
+
+@pytest.mark.parametrize("target_spacing_mm", [None, (1.0, 0.9, 1.5)])
+@pytest.mark.parametrize("codes", ["RAS", "LPS", "PIR", "SLA", "IAL", "ASR"])
+def test_the_way_a_scan_is_stored_does_not_change_what_is_found(
+    scan: Path, codes: str, target_spacing_mm: tuple[float, ...] | None
+) -> None:
+    image = nib.load(scan)
+    turn = ornt_transform(io_orientation(image.affine), axcodes2ornt(codes))
+    turned = image.as_reoriented(turn)
+    nib.save(turned, scan.with_name("turned.nii.gz"))
+    model = predictor(target_spacing_mm=target_spacing_mm)
+    labels, _ = model.predict([VolumeRef(scan)])
+    found, volume = model.predict([VolumeRef(scan.with_name("turned.nii.gz"))])
+    assert found.shape == turned.shape
+    np.testing.assert_allclose(volume.affine, turned.affine, atol=1e-5)
+    expected = nib.Nifti1Image(labels, image.affine).as_reoriented(turn).get_fdata()
+    assert len(np.unique(expected)) > 1
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("shape", [(8, 8, 8), (7, 9, 5), (33, 6, 20)])
+@pytest.mark.parametrize("window_vox", [(64, 64, 64), (8, 8, 8)])
+def test_any_size_comes_back_in_its_own(
+    tmp_path: Path, shape: tuple[int, int, int], window_vox: tuple[int, int, int]
+) -> None:
+    noise = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    path = save_nifti(tmp_path / "scan.nii", noise)
+    labels, _ = predictor(window_vox=window_vox).predict([VolumeRef(path)])
+    assert labels.shape == shape
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype"),
+    [
+        ((0, 1, 2), np.uint8),
+        ((0, 255, 7), np.uint8),
+        ((0, 10, 256), np.uint16),
+        ((0, 17, 12345), np.uint16),
+    ],
+)
+def test_segmentations_hold_the_users_own_values(
+    scan: Path, values: tuple[int, ...], dtype: Any
+) -> None:
+    classes = card().classes
+    labels, _ = predictor(label_values=dict(zip(classes, values, strict=True))).predict(
+        [VolumeRef(scan)]
+    )
+    index, _ = predictor().predict_classes([VolumeRef(scan)])
+    assert labels.dtype == dtype
+    np.testing.assert_array_equal(labels, np.array(values)[index])
+
+
+def test_channels_are_counted_ordered_and_on_one_grid(scan: Path, tmp_path: Path) -> None:
+    other = save_nifti(tmp_path / "other.nii.gz", tiny_case(2)[0])
+    model = predictor(in_channels=2)
+    one, two = VolumeRef(scan), VolumeRef(other)
+    assert (model.predict([one, two])[0] != model.predict([two, one])[0]).any()
+    for wrong in ([one], [one, two, one], []):
+        with pytest.raises(DataError, match=f"found: +{len(wrong)}\n +expected: 2"):
+            model.predict(wrong)
+    moved = nib.load(other).affine.copy()
+    moved[0, 3] += 5
+    shifted = save_nifti(tmp_path / "moved.nii.gz", tiny_case(2)[0], moved)
+    with pytest.raises(DataError, match="different grids"):
+        model.predict([one, VolumeRef(shifted)])
+
+
+def test_a_scan_that_cannot_be_segmented_is_named(tmp_path: Path) -> None:
+    path = save_nifti(tmp_path / "flat.nii.gz", np.full(SHAPE, 7, np.float32))
+    with pytest.raises(DataError, match=r"constant[\s\S]*flat\.nii\.gz"):
+        predictor().predict([VolumeRef(path)])
+
+
+def test_a_card_comes_back_from_its_plain_form() -> None:
+    for made in (card(), card(target_spacing_mm=(1.0, 1.0, 2.0), in_channels=3)):
+        assert ModelCard.of(made.plain()) == made
+
+
+def test_a_run_folder_and_its_checkpoints_load(source_run: Path, data: Path) -> None:
+    scan = [VolumeRef(data / "tiny" / "sub-01" / "sub-01_T2w.nii.gz")]
+    best = Predictor.load(source_run, device="cpu")
+    assert best.card.classes == ("background", "blob")
+    assert best.card.label_values["blob"] == 10
+    labels, _ = best.predict(scan)
+    assert set(np.unique(labels)) == {0, 10}
+    again = Predictor.load(source_run / "checkpoints" / "best.ckpt", device="cpu")
+    np.testing.assert_array_equal(again.predict(scan)[0], labels)
+
+
+def test_wrong_checkpoints(source_run: Path, tmp_path: Path) -> None:
+    good = torch.load(source_run / "checkpoints" / "best.ckpt", weights_only=True)
+    other = {**good, "hsf_finetune": {**good["hsf_finetune"], "classes": ["background", "a", "b"]}}
+    lacking = {**good, "hsf_finetune": {"format": 1, "classes": ["background", "blob"]}}
+    (tmp_path / "garbage.ckpt").write_bytes(b"\x80garbage" * 50)
+    torch.save(good["state_dict"], tmp_path / "bare.pt")
+    torch.save(other, tmp_path / "other.ckpt")
+    torch.save(lacking, tmp_path / "lacking.ckpt")
+    shutil.copytree(source_run, tmp_path / "run", ignore=shutil.ignore_patterns("*.ckpt"))
+    for name, said in (
+        ("garbage.ckpt", "not a readable checkpoint"),
+        ("bare.pt", "does not say what its classes are"),
+        ("other.ckpt", "contradict each other"),
+        ("lacking.ckpt", "contradict each other"),
+        ("run", "no 'best' checkpoint"),
+        ("nowhere", "nowhere"),
+    ):
+        with pytest.raises(WeightsError, match=said) as caught:
+            Predictor.load(tmp_path / name)
+        assert str(tmp_path / name) in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:99"])
+def test_a_device_that_is_not_there(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"no device '{name}' here"):
+        pick_device(name)
+    assert pick_device("auto").type in ("cpu", "cuda", "mps")
