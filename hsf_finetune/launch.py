@@ -122,13 +122,14 @@ def usage(config: str, overrides: Sequence[str], where: Path | None) -> str:
         where: the user's own folder, if any.
     """
     tree, _ = composed(config, overrides, where)
+    command = f"python {config}.py" if sys.argv[0].endswith(".py") else f"hsf-finetune {config}"
     text = (conf_folder() / f"{config}.yaml").read_text()
     lead = [line.lstrip("# ") for line in text.split("\ndefaults:")[0].splitlines()]
     return "\n".join(
         [
             *lead,
             "",
-            f"python {config}.py [group=option] [group.key=value] [--config-dir DIR] [-m]",
+            f"{command} [group=option] [group.key=value] [--config-dir DIR] [-m]",
             "",
             "  --config-dir DIR  your own options: DIR/datasets/mine.yaml is datasets=mine",
             "  -m, --multirun    one run per combination: -m seed=0,1,2",

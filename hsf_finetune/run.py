@@ -23,7 +23,7 @@ from hsf_finetune.files import write_json
 from hsf_finetune.inference.predictor import ModelCard, Predictor, pick_device
 from hsf_finetune.networks.anatomy import Anatomy
 from hsf_finetune.networks.build import build, class_axes
-from hsf_finetune.run_folder import RunFolder, find_run, new_run
+from hsf_finetune.run_folder import RunFolder, find_run, follower, new_run
 from hsf_finetune.schedule.schedule import Schedule
 from hsf_finetune.schedule.strategies import plan
 from hsf_finetune.settings import Settings
@@ -75,13 +75,17 @@ def execute(settings: Settings) -> Result:
     resume_from = earlier.last if earlier else None
     receipt = None if resume_from else load_weights(settings, anatomy, cohort)
     run = earlier or new_run(settings)
-    screen.announce(settings, run, cohort, split, kept_in, resume_from)
-    _write_down(run, cohort, split, schedule, receipt)
-    screen.show_plan(anatomy, schedule, receipt)
     card = _card(settings, cohort, data)
-    before = _score_before(settings, run, anatomy, card, split, receipt)
+    before: tuple[ScoreRow, ...] = ()
+    if not follower():
+        screen.announce(run, cohort, split, kept_in, resume_from)
+        _write_down(run, cohort, split, schedule, receipt)
+        screen.show_plan(anatomy, schedule, receipt)
+        before = _score_before(settings, run, anatomy, card, split, receipt)
     augmentation = _batch_augmentation(settings, cohort)
     _train(settings, run, anatomy, schedule, data, card, augmentation, before, resume_from)
+    if follower():
+        return Result(run.path, (), ())
     after = _score_after(settings, run, split)
     _write_result(run, before, after)
     screen.conclude(run, before, after, split)
@@ -170,6 +174,7 @@ def load_weights(settings: Settings, anatomy: Anatomy, cohort: Cohort) -> Receip
         derive_from,
         tuning.min_loaded,
         class_axes(settings.models, cohort.channels, len(cohort.classes)),
+        tuning.source_classes,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import re
 import shutil
@@ -36,6 +37,9 @@ _FREE_TO_CHANGE = (
     "datasets.cache_dir",
 )
 """Settings that a resumed run may change, since they do not change its result."""
+
+_SHARED = "HSF_FINETUNE_RUN_FOLDER"
+"""Environment variable by which processes of one run share its folder."""
 
 _PACKAGES = ("hsf-finetune", "torch", "monai", "lightning", "torchio", "hydra-core", "nibabel")
 
@@ -95,7 +99,10 @@ def new_run(settings: Settings) -> RunFolder:
         ConfigError: the folder that `run_dir` names is in use.
         OutputError: it cannot be made.
     """
+    if follower():
+        return RunFolder(Path(os.environ[_SHARED]))
     folder = RunFolder(_new_folder(settings))
+    os.environ[_SHARED] = str(folder.path)
     try:
         _write_yaml(folder.file("config.yaml"), settings.plain())
         write_json(folder.file("environment.json"), environment())
@@ -103,6 +110,14 @@ def new_run(settings: Settings) -> RunFolder:
         shutil.rmtree(folder.path, ignore_errors=True)
         raise
     return folder
+
+
+def follower() -> bool:
+    """Whether another process leads this run: it alone makes folders, writes and talks.
+
+    The leader starts the others, which inherit the folder through the environment.
+    """
+    return int(os.environ.get("LOCAL_RANK", 0)) > 0 and _SHARED in os.environ
 
 
 def environment() -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,10 +21,9 @@ from hsf_finetune.evaluation.tables import (
     summary_table,
 )
 from hsf_finetune.networks.anatomy import Anatomy
-from hsf_finetune.run_folder import RunFolder
+from hsf_finetune.run_folder import RunFolder, follower
 from hsf_finetune.schedule.schedule import Schedule
 from hsf_finetune.schedule.table import schedule_table
-from hsf_finetune.settings import Settings
 from hsf_finetune.weights.receipt import Receipt
 
 # Without a terminal (a log file, a cluster) rich would wrap at 80 columns.
@@ -37,7 +37,10 @@ def say(line: str) -> None:
 
 @contextmanager
 def progress(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar with the time left on a terminal; without one, a line once it is done."""
+    """A bar with the time left on a terminal; without one, a line now and then."""
+    if not console.is_terminal:
+        yield _Sparse(what)
+        return
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -49,8 +52,20 @@ def progress(what: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
+class _Sparse:
+    """Progress for a log file: one line every half minute."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._said = time.monotonic()
+
+    def __call__(self, done: int, total: int) -> None:
+        if time.monotonic() - self._said > 30 and not follower():
+            self._said = time.monotonic()
+            say(f"{self._what}: {done}/{total}")
+
+
 def announce(
-    settings: Settings,
     run: RunFolder,
     cohort: Cohort,
     split: Split,

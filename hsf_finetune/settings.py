@@ -21,7 +21,13 @@ Whole = Annotated[int, Field(ge=1)]
 class Group(BaseModel):
     """A group of settings: immutable, and unknown keys are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        protected_namespaces=(),
+        # YAML reads `ca_type: 123` or `name: 2024` as numbers.
+        coerce_numbers_to_str=True,
+    )
 
 
 # --------------------------------------------------------------------- datasets
@@ -193,8 +199,36 @@ class SegResNetSettings(ModelSettings):
         return self
 
 
+class ARUNetHparams(Group):
+    """The shape of HSF's network, under HSF's names."""
+
+    modeltype: Literal["ResidualUNet3D"] = "ResidualUNet3D"
+    """HSF's name for blocks of three convolutions; there is no other."""
+    in_channels: Whole | None = None
+    """Input channels; None follows from the data, which it must not contradict."""
+    out_channels: Whole | None = None
+    """Outputs of the pretrained network in HSF's YAML files. It builds nothing here: the
+    classes follow from the labels, or from `finetuning.out_channels`."""
+    f_maps: Annotated[int, Field(ge=2)] = 64
+    """Channels at full resolution; each level doubles them."""
+    num_levels: Annotated[int, Field(ge=2)] = 4
+    """Levels, bottleneck included."""
+    layer_order: Literal["cgs"] = "cgs"
+    """Convolution, GELU, switchable normalisation; there is no other."""
+    use_attention: bool = True
+    """Whether skip connections pass attention gates."""
+
+
+class ARUNetSettings(ModelSettings):
+    """HSF's network, compatible with its checkpoints."""
+
+    name: Literal["arunet"] = "arunet"
+    hparams: ARUNetHparams = ARUNetHparams()
+    """Widths and levels."""
+
+
 NetworkSettings = Annotated[
-    Union[UNetSettings, DynUNetSettings, SegResNetSettings],  # noqa: UP007
+    Union[UNetSettings, DynUNetSettings, SegResNetSettings, ARUNetSettings],  # noqa: UP007
     Field(discriminator="name"),
 ]
 
@@ -217,6 +251,8 @@ class FinetuningSettings(Group):
     """Checkpoint, run folder, `demo`, or `none` to start from random weights."""
     checkpoint: Literal["best", "last"] = "best"
     """Which checkpoint of a run folder."""
+    source_classes: list[str] | None = None
+    """Class of each output channel of a checkpoint that does not say, background first."""
     use_ema: bool = True
     """Averaged weights where the checkpoint has them, or the raw ones."""
     derive_from: dict[str, str | list[str]] | None = None

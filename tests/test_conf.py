@@ -17,6 +17,7 @@ GROUPS: dict[str, type[BaseModel]] = {
     "models/unet.yaml": settings.UNetSettings,
     "models/dynunet.yaml": settings.DynUNetSettings,
     "models/segresnet.yaml": settings.SegResNetSettings,
+    "models/arunet.yaml": settings.ARUNetSettings,
     "finetuning/default.yaml": settings.FinetuningSettings,
     "augmentation/mri.yaml": settings.AugmentationSettings,
     "lightning/default.yaml": settings.LightningSettings,
@@ -34,11 +35,14 @@ def test_a_group_lists_every_setting(file: str) -> None:
 def test_defaults_of_yaml_and_class_agree(file: str) -> None:
     listed = yaml.safe_load((conf_folder() / file).read_text())
     fields = GROUPS[file].model_fields
+    defaults = {
+        key: field.default.model_dump() if isinstance(field.default, BaseModel) else field.default
+        for key, field in fields.items()
+    }
     differing = {
-        key: (value, fields[key].default)
+        key: (value, defaults[key])
         for key, value in listed.items()
-        if (float(value) if isinstance(fields[key].default, float) else value)
-        != fields[key].default
+        if (float(value) if isinstance(defaults[key], float) else value) != defaults[key]
     }
     assert differing == {}
 

@@ -28,10 +28,9 @@ def test_the_task_gets_the_settings_and_the_process_its_arguments_back() -> None
     assert sys.argv == before
 
 
-@pytest.mark.parametrize("flag", ["-m", "--multirun"])
-def test_a_sweep_runs_every_combination(flag: str) -> None:
+def test_a_sweep_runs_every_combination_wherever_its_flag_stands() -> None:
     seen: list[Settings] = []
-    launch("finetune", seen.append, [*TINY, flag, "seed=0,1", "models=unet,dynunet"])
+    launch("finetune", seen.append, [*TINY, "-m", "seed=0,1", "models=unet,dynunet"])
     assert [(s.seed, s.models.name) for s in seen] == [
         (0, "unet"),
         (0, "dynunet"),
@@ -57,8 +56,8 @@ def test_a_run_that_fails_does_not_stop_the_sweep() -> None:
             raise DataError("no such file", file="here")
 
     with pytest.raises(SeveralErrors, match=r"1 run\(s\) failed \(seed=1\):\nno such file"):
-        launch("finetune", task, ["-m", "seed=0,1,2"])
-    assert seen == [0, 1, 2]
+        launch("finetune", task, ["seed=1,2", "--multirun"])
+    assert seen == [1, 2]
 
 
 def test_what_the_task_raises_comes_back_as_it_is(capfd: pytest.CaptureFixture[str]) -> None:
@@ -73,11 +72,14 @@ def test_what_the_task_raises_comes_back_as_it_is(capfd: pytest.CaptureFixture[s
 
 
 @pytest.mark.parametrize("config", ["finetune", "train"])
-def test_help_says_what_there_is(config: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_says_what_there_is(
+    config: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/hsf-finetune"])
     launch_or_explain(config, ["--help", *TINY, "models=dynunet"])
     text = capsys.readouterr().out
     assert text.startswith({"finetune": "Fine-tune", "train": "Train"}[config])
-    assert f"python {config}.py" in text
+    assert f"hsf-finetune {config} [group=option]" in text
     assert "dynunet, segresnet, unet" in text
     assert "tiny, tiny_hdf5" in text, "options of one's own folder"
     assert "residual: false" in text, "the chosen network's settings"

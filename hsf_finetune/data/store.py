@@ -18,7 +18,7 @@ from hsf_finetune.data.cases import Case
 from hsf_finetune.data.geometry import voxel_size_mm
 from hsf_finetune.data.preprocessing import Sample, load_case
 from hsf_finetune.data.volumes import read_shape
-from hsf_finetune.errors import DataError, SeveralErrors, UserError
+from hsf_finetune.errors import DataError, OutputError, SeveralErrors, UserError
 from hsf_finetune.files import atomic_write
 from hsf_finetune.settings import DatasetsSettings, cache_folder
 
@@ -62,12 +62,16 @@ class SampleStore:
 
         Raises:
             SeveralErrors: every case that cannot be used, with its reason.
+            OutputError: the disk cache cannot be written.
         """
         problems: list[UserError] = []
 
         def load(index: int) -> UserError | None:
             try:
                 self._keep(index)
+            except OutputError:
+                # A full disk is no fault of the case, and the others would meet it too.
+                raise
             except UserError as error:
                 return error
             return None

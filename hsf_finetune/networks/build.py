@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from hsf_finetune.networks.anatomy import Anatomy
+from hsf_finetune.networks.arunet import arunet
 from hsf_finetune.networks.dynunet import dynunet
 from hsf_finetune.networks.segresnet import segresnet
 from hsf_finetune.networks.unet import unet
@@ -21,6 +22,7 @@ BUILDERS: Mapping[str, Callable[[Any, int, int], Anatomy]] = {
     "unet": unet,
     "dynunet": dynunet,
     "segresnet": segresnet,
+    "arunet": arunet,
 }
 """`models.name` -> function of (settings, in_channels, out_channels)."""
 

@@ -43,8 +43,8 @@ def schedule_table(schedule: Schedule, parameters: Mapping[str, int]) -> Table:
 def _caption(schedule: Schedule) -> str:
     curve = schedule.curve
     lines = [
-        f"From its thaw on, a block's rate warms up over {curve.warmup:.0%} of its epochs and "
-        f"then falls along a cosine to {curve.final:g} of the peak."
+        f"A block's rate warms up over {curve.warmup:.0%} of its epochs, then falls along a "
+        f"cosine to {curve.final:g} of its peak."
     ]
     if schedule.never_thawed:
         lines.append(f"Frozen to the end: {', '.join(schedule.never_thawed)}.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Mapping
 from datetime import timedelta
@@ -12,6 +11,13 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, WeightAveraging
 from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from torch import Tensor
 
 from hsf_finetune.schedule.schedule import Schedule
@@ -58,10 +64,10 @@ class StopWhenFlat(EarlyStopping):
 
 
 class Heartbeat(Callback):
-    """One line per epoch: loss, Dice beside the pretrained model's, rate, time left.
+    """One line per epoch: loss, Dice beside the pretrained model's, time left.
 
-    Where there is no terminal it is the only sign of life within an epoch too, once
-    a minute.
+    Within an epoch a terminal shows a bar with the time left in the whole run; where
+    there is no terminal, a long epoch says once a minute how far it is.
 
     Args:
         console: where to print.
@@ -73,14 +79,33 @@ class Heartbeat(Callback):
         self._console = console
         self._schedule = schedule
         self._baseline = baseline
-        self._started = time.monotonic()
+        self._started = self._said = time.monotonic()
         self._first_epoch = 0
-        self._said = time.monotonic()
+        self._bar: Progress | None = None
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Starts the clock."""
+        """Starts the clock, and the bar on a terminal."""
         self._started = self._said = time.monotonic()
         self._first_epoch = trainer.current_epoch
+        if not (self._console.is_terminal and trainer.is_global_zero):
+            return
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("steps,"),
+            TimeRemainingColumn(),
+            TextColumn("left"),
+            console=self._console,
+            transient=True,
+        )
+        epochs = trainer.max_epochs or 0
+        self._bar.add_task(
+            "training",
+            total=epochs * int(trainer.num_training_batches),
+            completed=trainer.current_epoch * int(trainer.num_training_batches),
+        )
+        self._bar.start()
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Announces blocks that start to train."""
@@ -89,12 +114,19 @@ class Heartbeat(Callback):
             self._say(f"epoch {trainer.current_epoch}: {', '.join(thawing)} starts to train")
 
     def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, *_: object
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: object,
+        batch: object,
+        batch_idx: int,
     ) -> None:
-        """Says where a long epoch stands."""
-        if not sys.stdout.isatty() and time.monotonic() - self._said > 60:
-            done = trainer.fit_loop.epoch_loop.batch_progress.current.completed + 1
-            self._say(f"epoch {trainer.current_epoch}: {done}/{trainer.num_training_batches} steps")
+        """Moves the bar, or says where a long epoch stands."""
+        if self._bar is not None:
+            self._bar.advance(self._bar.task_ids[0])
+        elif time.monotonic() - self._said > 60 and trainer.is_global_zero:
+            steps = f"{batch_idx + 1}/{int(trainer.num_training_batches)} steps"
+            self._say(f"epoch {trainer.current_epoch}: {steps}")
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """The epoch in a line."""
@@ -108,12 +140,29 @@ class Heartbeat(Callback):
         if MONITOR in figures:
             beside = f" (pretrained {self._baseline:.4f})" if self._baseline is not None else ""
             parts.append(f"validation Dice {float(figures[MONITOR]):.4f}{beside}")
-        parts.append(f"{self._time_left(epoch, last)} left")
+        parts.append(f"{self._time_left(trainer)} left")
         self._say("  ".join(parts))
 
-    def _time_left(self, epoch: int, last: int) -> str:
-        per_epoch = (time.monotonic() - self._started) / (epoch + 1 - self._first_epoch)
-        return str(timedelta(seconds=round(per_epoch * (last - epoch - 1))))
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Takes the bar away."""
+        self._stop()
+
+    def on_exception(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
+    ) -> None:
+        """Takes the bar away before the message."""
+        self._stop()
+
+    def _stop(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def _time_left(self, trainer: L.Trainer) -> str:
+        done = trainer.current_epoch + 1 - self._first_epoch
+        per_epoch = (time.monotonic() - self._started) / done
+        remaining = (trainer.max_epochs or 0) - trainer.current_epoch - 1
+        return str(timedelta(seconds=round(per_epoch * remaining)))
 
     def _say(self, line: str) -> None:
         self._said = time.monotonic()
@@ -146,4 +195,4 @@ class ScheduleLogger(Callback):
             figures[f"schedule/lr/{group['name']}"] = float(group["lr"])
         if self._baseline is not None:
             figures[f"{MONITOR}_pretrained"] = self._baseline
-        pl_module.log_dict(figures, on_epoch=True, on_step=False)
+        pl_module.log_dict(figures, on_epoch=True, on_step=False, sync_dist=True)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import logging
-import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from hsf_finetune.data.datamodule import CasesDataModule
 from hsf_finetune.errors import ConfigError
+from hsf_finetune.files import atomic_write
 from hsf_finetune.settings import LightningSettings, LoggerSettings
 from hsf_finetune.training.allocator import keep_freed_memory
 from hsf_finetune.training.module import MONITOR, SegmentationModule
@@ -53,10 +55,11 @@ def make_trainer(
             deterministic=settings.deterministic,
             num_sanity_val_steps=settings.num_sanity_val_steps,
             logger=_loggers(logger, run_dir),
-            callbacks=[*callbacks, *_progress()],
-            enable_progress_bar=sys.stdout.isatty(),
+            callbacks=[*callbacks],
+            enable_progress_bar=False,
             enable_model_summary=False,
             use_distributed_sampler=False,
+            plugins=[AtomicCheckpointIO()],
             default_root_dir=run_dir,
         )
     except (ValueError, RuntimeError, ModuleNotFoundError) as error:
@@ -65,6 +68,21 @@ def make_trainer(
             found=str(error).splitlines()[0],
             fix="lightning=default chooses device, precision and strategy by itself",
         ) from error
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint beside its place and moves it there when it is complete."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
+    ) -> None:
+        """Writes the checkpoint.
+
+        Raises:
+            OutputError: the disk is full, or the folder cannot be written to.
+        """
+        with atomic_write(path) as temporary, temporary.open("wb") as file:
+            torch.save(checkpoint, file)
 
 
 def checkpoint_callbacks(folder: Path) -> list[Callback]:
@@ -171,7 +189,3 @@ def _loggers(settings: LoggerSettings, run_dir: Path) -> list[Logger]:
                 "logger=wandb needs the package wandb", fix="pip install 'hsf-finetune[wandb]'"
             ) from error
     return []
-
-
-def _progress() -> list[Callback]:
-    return [RichProgressBar(leave=False)] if sys.stdout.isatty() else []

@@ -133,7 +133,14 @@ class SegmentationModule(L.LightningModule):
                 fix="lower models.lr, or look at these cases; the checkpoints of earlier epochs "
                 "are intact",
             )
-        self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(batch["case"]))
+        self.log(
+            "train/loss",
+            loss,
+            on_step=False,
+            on_epoch=True,
+            sync_dist=True,
+            batch_size=len(batch["case"]),
+        )
         return loss
 
     def on_validation_epoch_start(self) -> None:
@@ -158,7 +165,7 @@ class SegmentationModule(L.LightningModule):
         figures = {f"{MONITOR}/{name}": value for name, value in per_class.items()}
         figures[MONITOR] = sum(per_class.values()) / max(len(per_class), 1)
         figures["val/loss"] = sum(loss for _, loss in scores) / len(scores)
-        self.log_dict(figures)
+        self.log_dict(figures, sync_dist=True)
 
     def _gathered(self) -> list[tuple[dict[str, float], float]]:
         if self.trainer.world_size == 1:

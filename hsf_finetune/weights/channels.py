@@ -54,6 +54,42 @@ def channel_rules(
     return tuple(_rule(name, origins[name], fed, source, derived) for name in target)
 
 
+def source_names(
+    recorded: Sequence[str] | None, given: Sequence[str] | None, channels: int | None
+) -> Sequence[str] | None:
+    """The classes of a checkpoint: those it records, or those the user gives it.
+
+    Args:
+        recorded: what the checkpoint says; None where it says nothing.
+        given: `finetuning.source_classes`.
+        channels: output channels of the checkpoint; None where they cannot be told.
+
+    Raises:
+        ConfigError: the given names contradict the recorded ones or the number of
+            channels, are not distinct, or do not begin with the background.
+    """
+    if given is None or (recorded is not None and list(recorded) == list(given)):
+        return recorded
+    name, found = "finetuning.source_classes", "[" + ", ".join(given) + "]"
+    if recorded is not None:
+        raise ConfigError(
+            f"{name} contradicts the checkpoint, which names its classes itself",
+            found=found,
+            expected="[" + ", ".join(recorded) + "]",
+            fix=f"leave {name} out; finetuning.derive_from says which class comes out of which",
+        )
+    if list(given[:1]) != [BACKGROUND] or len(set(given)) < len(given):
+        raise ConfigError(
+            f"{name} should be distinct names, of which '{BACKGROUND}' is the first", found=found
+        )
+    if channels not in (None, len(given)):
+        raise ConfigError(
+            f"{name} should have a name for each of the checkpoint's {channels} channels",
+            found=f"{len(given)} names: {found}",
+        )
+    return given
+
+
 def fresh_rules(target: Sequence[str], note: str) -> tuple[ChannelRule, ...]:
     """Every channel as it was initialised, and why."""
     return tuple(ChannelRule(name, "fresh", (), (), note=note) for name in target)
@@ -95,7 +131,8 @@ def _unnamed(
         raise ConfigError(
             "finetuning.derive_from needs the checkpoint's class names, and it has none",
             found=dict(derive_from),
-            fix="leave finetuning.derive_from out",
+            fix=f"name its {source_channels or ''} output channels in their order: "
+            f"'finetuning.source_classes=[{BACKGROUND}, ...]'",
         )
     if source_channels == len(target):
         return tuple(
@@ -103,7 +140,7 @@ def _unnamed(
             for i, name in enumerate(target)
         )
     return fresh_rules(
-        target, f"the checkpoint has {source_channels or 'no'} channels and names none of them"
+        target, f"its {source_channels} channels have no names (finetuning.source_classes)"
     )
 
 

@@ -87,7 +87,7 @@ class Receipt:
     """The outcome of a transfer.
 
     Args:
-        source: the checkpoint's file name.
+        source: the checkpoint's path.
         digest: SHA-256 of that file.
         entries: one per tensor of the network.
         unused: tensors of the checkpoint that nothing took.
@@ -193,7 +193,7 @@ class Receipt:
 
 def derive_override(target: str, source: str) -> str:
     """The override, quoted for a shell, that takes one class out of another."""
-    return f"'+finetuning.derive_from={{{target}: {source}}}'"
+    return f"'finetuning.derive_from={{{target}: {source}}}'"
 
 
 def mismatch_lines(entries: tuple[TensorEntry, ...], shown: int) -> list[str]:

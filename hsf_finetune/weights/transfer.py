@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
-from hsf_finetune.errors import WeightsError
 from hsf_finetune.networks.anatomy import Anatomy
-from hsf_finetune.weights.channels import Derivations, channel_rules, fresh_rules
-from hsf_finetune.weights.names import Match, match_tensors
-from hsf_finetune.weights.receipt import (
-    ChannelRule,
-    Receipt,
-    Status,
-    TensorEntry,
-    mismatch_lines,
+from hsf_finetune.weights.channels import (
+    Derivations,
+    channel_rules,
+    fresh_rules,
+    source_names,
 )
+from hsf_finetune.weights.misfit import too_little
+from hsf_finetune.weights.names import Match, match_tensors
+from hsf_finetune.weights.receipt import ChannelRule, Receipt, Status, TensorEntry
 from hsf_finetune.weights.sources import Checkpoint
-
-_SHOWN = 12
-# How a checkpoint was optimised says nothing about which network it fits.
-_NOT_ARCHITECTURE = {"name", "lr", "weight_decay", "loss", "use_forgiving_loss", "in_channels"}
 
 
 def transfer(
@@ -34,6 +28,7 @@ def transfer(
     derive_from: Derivations | None = None,
     min_loaded: float = 0.9,
     class_axes: Mapping[str, tuple[int, ...]] | None = None,
+    source_classes: Sequence[str] | None = None,
 ) -> Receipt:
     """Loads a checkpoint into a network in place; all of it or, on an error, nothing.
 
@@ -51,21 +46,25 @@ def transfer(
             that must load.
         class_axes: state dict name -> axes that count classes, from
             `networks.build.class_axes`.
+        source_classes: class of each output channel of a checkpoint that does not say.
 
     Returns:
         What became of each tensor and class.
 
     Raises:
         WeightsError: too little of the trunk fits.
-        ConfigError: `derive_from` names classes that are not there.
+        ConfigError: `derive_from` names classes that are not there, or `source_classes`
+            contradicts the checkpoint.
     """
     match = match_tensors(anatomy.network, checkpoint.tensors)
     axes = {name: own for name, own in (class_axes or {}).items() if name in match.here}
     trunk = {name: _trunk_status(name, match) for name in match.here if name not in axes}
-    rules, head = _head(match, axes, checkpoint.classes, classes, derive_from or {})
+    channels = _head_channels(match, axes)
+    source = source_names(checkpoint.classes, source_classes, channels)
+    rules, head = _head(match, axes, source, channels, classes, derive_from or {})
     owners = anatomy.tensor_block()
     receipt = Receipt(
-        source=checkpoint.path.name,
+        source=str(checkpoint.path.resolve()),
         digest=checkpoint.digest,
         entries=tuple(
             _entry(name, owners[name], match, *(trunk | head)[name], trunk=name in trunk)
@@ -73,11 +72,11 @@ def transfer(
         ),
         unused=match.unused,
         channels=rules,
-        dropped=_dropped(checkpoint.classes, rules),
+        dropped=_dropped(source, rules),
         renamed=match.renamed,
     )
     if receipt.share_loaded < min_loaded:
-        raise _too_little(receipt, checkpoint, min_loaded)
+        raise too_little(receipt, checkpoint, min_loaded)
     shifted = _logit_biases(anatomy)
     new = {n: match.there[n] for n, (status, _) in trunk.items() if status == "loaded"}
     new |= {
@@ -100,20 +99,25 @@ def _trunk_status(name: str, match: Match) -> tuple[Status, str]:
     return "loaded", ""
 
 
-def _head(
-    match: Match,
-    axes: Mapping[str, tuple[int, ...]],
-    source: Sequence[str] | None,
-    target: Sequence[str],
-    derive_from: Derivations,
-) -> tuple[tuple[ChannelRule, ...], dict[str, tuple[Status, str]]]:
+def _head_channels(match: Match, axes: Mapping[str, tuple[int, ...]]) -> int | None:
+    """Output channels of the checkpoint; None where its tensors do not agree on them."""
     counts = {
         match.there[name].shape[axis]
         for name, own in axes.items()
         for axis in own
         if name in match.there and match.there[name].dim() > axis
     }
-    channels = counts.pop() if len(counts) == 1 else None
+    return counts.pop() if len(counts) == 1 else None
+
+
+def _head(
+    match: Match,
+    axes: Mapping[str, tuple[int, ...]],
+    source: Sequence[str] | None,
+    channels: int | None,
+    target: Sequence[str],
+    derive_from: Derivations,
+) -> tuple[tuple[ChannelRule, ...], dict[str, tuple[Status, str]]]:
     rules = channel_rules(target, source, channels, derive_from)
     known = len(source) if source is not None else channels
     misfits = {
@@ -203,39 +207,3 @@ def _entry(
 def _dropped(source: Sequence[str] | None, rules: Sequence[ChannelRule]) -> tuple[str, ...]:
     used = {name for rule in rules for name in rule.sources}
     return tuple(name for name in source or () if name not in used)
-
-
-def _too_little(receipt: Receipt, checkpoint: Checkpoint, min_loaded: float) -> WeightsError:
-    missing = receipt.mismatches
-    shares = (
-        f"{receipt.share_tensors:.0%} of the trunk's tensors and "
-        f"{receipt.share_parameters:.0%} of its parameters fit; {len(missing)} do not:"
-    )
-    fixes = _architecture(checkpoint)
-    if receipt.share_loaded >= 0.5:
-        enough = math.floor(receipt.share_loaded * 100) / 100
-        fixes.append(f"or load what fits: finetuning.min_loaded={enough}")
-    return WeightsError(
-        "the checkpoint does not fit this network",
-        file=checkpoint.path,
-        found="\n".join([shares, *mismatch_lines(missing, _SHOWN)]),
-        expected=f"at least {min_loaded:.0%} of both (finetuning.min_loaded)",
-        fix="\n".join(fixes),
-    )
-
-
-def _architecture(checkpoint: Checkpoint) -> list[str]:
-    """The overrides that rebuild the checkpoint's network, as far as it records them."""
-    meta = checkpoint.meta or {}
-    models = meta.get("models")
-    if not isinstance(models, dict) or "name" not in models:
-        return ["use the network it was made with: models=..., its channels, models.in_channels"]
-    settings = [
-        f"models.{key}={value}".replace(" ", "")
-        for key, value in models.items()
-        if key not in _NOT_ARCHITECTURE
-    ]
-    lines = [" ".join([f"models={models['name']}", *settings])]
-    if "in_channels" in meta:
-        lines.append(f"the checkpoint's input channels: {meta['in_channels']}")
-    return lines

@@ -9,6 +9,8 @@ from torch import nn
 from hsf_finetune.networks.anatomy import Anatomy
 from hsf_finetune.networks.build import BUILDERS, build, class_axes
 from hsf_finetune.settings import (
+    ARUNetHparams,
+    ARUNetSettings,
     DynUNetSettings,
     NetworkSettings,
     SegResNetSettings,
@@ -28,9 +30,17 @@ SETTINGS: list[NetworkSettings] = [
     SegResNetSettings(
         init_filters=4, blocks_down=[2, 1, 1], blocks_up=[1, 1], norm="batch", dropout=0.2
     ),
+    ARUNetSettings(hparams=ARUNetHparams(f_maps=4)),
+    ARUNetSettings(hparams=ARUNetHparams(f_maps=3, num_levels=2, use_attention=False)),
 ]
+
+
+def _norm(settings: NetworkSettings) -> str:
+    return getattr(settings, "norm", "switch")
+
+
 every_network = pytest.mark.parametrize(
-    "settings", SETTINGS, ids=lambda s: f"{s.name}-{s.norm}-{SETTINGS.index(s)}"
+    "settings", SETTINGS, ids=lambda s: f"{s.name}-{_norm(s)}-{SETTINGS.index(s)}"
 )
 
 
@@ -58,7 +68,7 @@ def test_blocks_partition_the_state_by_identity(settings: NetworkSettings) -> No
         owned = [id(t) for block in anatomy.blocks for t in getattr(block, kind)()]
         assert len(owned) == len(set(owned))
         assert set(owned) == {id(t) for t in getattr(anatomy.network, kind)()}
-    if settings.norm == "batch":
+    if _norm(settings) == "batch":
         assert all(block.buffers() for block in anatomy.encoders)
     assert set(anatomy.tensor_block()) == set(anatomy.network.state_dict())
 
@@ -139,8 +149,9 @@ def test_other_sizes_than_multiples_do_not_fit(settings: NetworkSettings) -> Non
 
 
 def test_defaults_halve_three_times() -> None:
-    for settings in (UNetSettings(), DynUNetSettings(), SegResNetSettings()):
-        assert build(settings, 1, 2).divisor == (8, 8, 8)
+    with torch.device("meta"):
+        for settings in (UNetSettings(), DynUNetSettings(), SegResNetSettings(), ARUNetSettings()):
+            assert build(settings, 1, 2).divisor == (8, 8, 8)
 
 
 @every_network

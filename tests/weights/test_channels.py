@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from hsf_finetune.errors import ConfigError
-from hsf_finetune.weights.channels import channel_rules
+from hsf_finetune.weights.channels import channel_rules, source_names
 
 SOURCE = ("background", "A", "B", "C")
 
@@ -54,7 +54,7 @@ def test_rules_are_named() -> None:
 def test_other_spelling_is_pointed_out() -> None:
     (_, rule) = channel_rules(("background", "ca_1"), ("background", "CA1"), 2, {})
     assert rule.rule == "from background"
-    assert "'+finetuning.derive_from={ca_1: CA1}'" in rule.line()
+    assert "'finetuning.derive_from={ca_1: CA1}'" in rule.line()
 
 
 def test_checkpoint_without_names() -> None:
@@ -85,3 +85,21 @@ def test_checkpoint_without_background_leaves_new_classes_fresh() -> None:
 def test_unknown_names(derive_from: dict[str, str | list[str]], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         channel_rules(("background", "anterior"), (*SOURCE, "hippocampus"), 5, derive_from)
+
+
+def test_given_names_stand_in_for_missing_ones_only() -> None:
+    assert source_names(None, None, 3) is None
+    assert source_names(SOURCE, None, 4) == SOURCE
+    assert source_names(SOURCE, list(SOURCE), 4) == SOURCE
+    assert source_names(None, SOURCE, 4) == SOURCE
+    assert source_names(None, SOURCE, None) == SOURCE
+    with pytest.raises(ConfigError, match="contradicts the checkpoint"):
+        source_names(SOURCE, ("background", "A", "B", "D"), 4)
+    with pytest.raises(ConfigError, match=r"(?s)each of the checkpoint's 5 channels.*4 names"):
+        source_names(None, SOURCE, 5)
+
+
+@pytest.mark.parametrize("given", [[], ["A", "background"], ["background", "A", "A"]])
+def test_given_names_are_distinct_and_begin_with_the_background(given: list[str]) -> None:
+    with pytest.raises(ConfigError, match="'background' is the first"):
+        source_names(None, given, len(given))

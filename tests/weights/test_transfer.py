@@ -12,6 +12,8 @@ from hsf_finetune.errors import ConfigError, WeightsError
 from hsf_finetune.networks.anatomy import Anatomy
 from hsf_finetune.networks.build import BUILDERS, build, class_axes
 from hsf_finetune.settings import (
+    ARUNetHparams,
+    ARUNetSettings,
     DynUNetSettings,
     NetworkSettings,
     SegResNetSettings,
@@ -25,6 +27,7 @@ SETTINGS: list[NetworkSettings] = [
     UNetSettings(channels=[4, 8, 8], strides=[2, 2], features=4, norm="batch"),
     DynUNetSettings(channels=[4, 8, 8]),
     SegResNetSettings(init_filters=4, blocks_down=[1, 1, 1], blocks_up=[1, 1]),
+    ARUNetSettings(hparams=ARUNetHparams(f_maps=4, num_levels=3)),
 ]
 SOURCE = ("background", "A", "B", "C")
 IMAGE = torch.randn(1, 1, 8, 8, 16, generator=torch.Generator().manual_seed(0))

@@ -1,0 +1,82 @@
+"""Why a checkpoint does not fit a network, and which network it does fit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from hsf_finetune.errors import WeightsError
+from hsf_finetune.networks.arunet import arunet_overrides
+from hsf_finetune.weights.receipt import Receipt, mismatch_lines
+from hsf_finetune.weights.sources import Checkpoint
+
+_SHOWN = 12
+_NOT_ARCHITECTURE = {
+    # How a checkpoint was optimised says nothing about which network it fits,
+    "name",
+    "lr",
+    "weight_decay",
+    "loss",
+    "use_forgiving_loss",
+    # and channels follow from the data.
+    "in_channels",
+    "hparams.in_channels",
+    "hparams.out_channels",
+}
+
+
+def too_little(receipt: Receipt, checkpoint: Checkpoint, min_loaded: float) -> WeightsError:
+    """The error to raise for a checkpoint that does not fit the network.
+
+    Args:
+        receipt: what would have been loaded.
+        checkpoint: the weights.
+        min_loaded: smallest share of the trunk that should have been.
+    """
+    missing = receipt.mismatches
+    shares = (
+        f"{receipt.share_tensors:.0%} of the trunk's tensors and "
+        f"{receipt.share_parameters:.0%} of its parameters fit; {len(missing)} do not:"
+    )
+    fixes = _architecture(checkpoint)
+    if receipt.share_loaded >= 0.5:
+        enough = math.floor(receipt.share_loaded * 100) / 100
+        fixes.append(f"or load what fits: finetuning.min_loaded={enough}")
+    return WeightsError(
+        "the checkpoint does not fit this network",
+        file=checkpoint.path,
+        found="\n".join([shares, *mismatch_lines(missing, _SHOWN)]),
+        expected=f"at least {min_loaded:.0%} of both (finetuning.min_loaded)",
+        fix="\n".join(fixes),
+    )
+
+
+def _architecture(checkpoint: Checkpoint) -> list[str]:
+    """The overrides that rebuild the checkpoint's network, as far as it records them."""
+    meta = checkpoint.meta or {}
+    models = meta.get("models")
+    if not isinstance(models, dict) or "name" not in models:
+        return [
+            arunet_overrides(checkpoint.tensors)
+            or "use the network it was made with: models=..., its channels, models.in_channels"
+        ]
+    # Groups inside a group (`models.hparams`) are overridden key by key.
+    flat = dict(_flat(models))
+    settings = [
+        f"models.{key}={'null' if value is None else value}".replace(" ", "")
+        for key, value in flat.items()
+        if key not in _NOT_ARCHITECTURE
+    ]
+    lines = [" ".join([f"models={models['name']}", *settings])]
+    if "in_channels" in meta:
+        lines.append(f"the checkpoint's input channels: {meta['in_channels']}")
+    return lines
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
