@@ -155,6 +155,8 @@ def _fields(location: Sequence[str | int], tree: Mapping[Any, Any]) -> list[str]
             group = settings.PatternSettings
         case ["datasets", "datasets", _]:
             group = settings.DatasetSettings
+        case ["models", "hparams"]:
+            group = settings.ARUNetHparams
         case ["models"]:
             networks = get_args(get_args(settings.NetworkSettings)[0])
             name = tree["models"].get("name")

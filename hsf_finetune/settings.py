@@ -16,18 +16,14 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 Probability = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Whole = Annotated[int, Field(ge=1)]
+Text = Annotated[str, Field(coerce_numbers_to_str=True)]
+"""A text that YAML may have read as a number, such as `ca_type: 123`."""
 
 
 class Group(BaseModel):
     """A group of settings: immutable, and unknown keys are errors."""
 
-    model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        protected_namespaces=(),
-        # YAML reads `ca_type: 123` or `name: 2024` as numbers.
-        coerce_numbers_to_str=True,
-    )
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
 
 # --------------------------------------------------------------------- datasets
@@ -51,13 +47,13 @@ class DatasetSettings(Group):
 
     path: str
     """Folder below `main_path`."""
-    ca_type: str | None = None
+    ca_type: Text | None = None
     """HSF's name for the protocol (`1/2/3`, `1/23`, `123`), kept as a remark."""
     patterns: dict[str, PatternSettings] = Field(min_length=1)
     """Name of the series -> its patterns."""
     labels: dict[int, int] | None = None
     """Value in the label file -> label number; None keeps every value."""
-    labels_names: dict[int, str] = Field(min_length=1)
+    labels_names: dict[int, Text] = Field(min_length=1)
     """Label number -> class name."""
     subject: str | None = None
     """Regular expression on the path below `path`; its first group is the subject."""
@@ -349,7 +345,7 @@ class Settings(Group):
     """Everything a run needs to know."""
 
     task: Literal["finetune", "train"] = "finetune"
-    name: str | None = None
+    name: Text | None = None
     """Part of the run folder's name; None is the names of the cohorts."""
     seed: Annotated[int, Field(ge=0)] = 0
     resume: str | None = None

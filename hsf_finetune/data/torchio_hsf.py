@@ -89,7 +89,7 @@ def _torchio() -> Any:
 
 
 def _uses_cuda() -> bool:
-    return bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
+    return bool(torch.cuda.is_initialized())
 
 
 def hsf_pipeline(flip: bool = True) -> HsfPipeline:

@@ -8,7 +8,7 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor
+from torch import Tensor, nn
 
 from hsf_finetune.data.datamodule import Batch
 from hsf_finetune.errors import TrainingError
@@ -19,6 +19,9 @@ from hsf_finetune.training.losses import Loss
 from hsf_finetune.training.metrics import case_dice, mean_per_class
 
 Augmentation = Callable[[Tensor, Tensor, torch.Generator, Tensor], tuple[Tensor, Tensor]]
+
+_WEIGHTED = (nn.Linear, nn.modules.conv._ConvNd)
+"""Layers whose weight matrix decays; biases, norms and activations do not."""
 
 MONITOR = "val/dice"
 """Mean validation Dice over foreground classes; what picks the best epoch."""
@@ -86,10 +89,14 @@ class SegmentationModule(L.LightningModule):
         }
 
     def _groups(self, block: Block) -> list[dict[str, Any]]:
-        """Two parameter groups of a block: with and without weight decay."""
-        matrices = [p for p in block.parameters() if p.ndim > 1]
-        vectors = [p for p in block.parameters() if p.ndim <= 1]
-        groups = [(matrices, self.weight_decay), (vectors, 0.0)]
+        """Two parameter groups of a block: weights that decay, and the rest."""
+        layers = [layer for module in block.modules for layer in module.modules()]
+        decaying = {id(layer.weight) for layer in layers if isinstance(layer, _WEIGHTED)}
+        parameters = block.parameters()
+        groups = [
+            ([p for p in parameters if id(p) in decaying], self.weight_decay),
+            ([p for p in parameters if id(p) not in decaying], 0.0),
+        ]
         return [
             {"params": params, "weight_decay": decay, "name": block.name}
             for params, decay in groups
