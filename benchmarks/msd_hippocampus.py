@@ -36,6 +36,10 @@ from hsf_finetune.settings import Settings
 COMMON = (
     "datasets=msd_hippocampus",
     "datasets.batch_size=2",
+    # The crops are all of one side; patches are the cheapest augmentation of them.
+    "datasets.patch_vox=[32,48,32]",
+    "augmentation.flip=false",
+    "models.lr=2e-3",
     "logger=csv",
     "lightning.accelerator=cpu",
 )
@@ -69,8 +73,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--n", type=numbers, default=[1, 5, 16], help="such as 1,5,16")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=240, help="of fine-tuning")
-    parser.add_argument("--source-steps", type=int, default=1600)
+    parser.add_argument("--steps", type=int, default=320, help="of fine-tuning")
+    parser.add_argument("--source-steps", type=int, default=2000)
     parser.add_argument("--source", type=Path, help="run folder of a source model made before")
     parser.add_argument("--score-on", default="test", help="side of the split that is scored")
     parser.add_argument("--work", type=Path, help="keep the runs in this folder")
@@ -95,8 +99,6 @@ def train_source(options: argparse.Namespace, split: dict[str, Any], work: Path)
             *SOURCE_LABELS,
             *data_overrides(options, split, work, "source", split["pretrain"]),
             *length(options.source_steps, len(split["pretrain"]), every=10),
-            "augmentation.flip=false",
-            "models.lr=2e-3",
         ],
     )
     folder = execute(settings).folder
@@ -125,8 +127,6 @@ def measure(
             f"finetuning.pretrained={source if fine_tuned else 'none'}",
             *([SPLIT_HEAD] if fine_tuned else []),
             f"seed={options.seed}",
-            "augmentation.flip=false",
-            "models.lr=2e-3",
             *options.set,
         ],
     )
