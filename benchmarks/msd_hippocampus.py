@@ -39,7 +39,7 @@ COMMON = (
     # The crops are all of one side; patches are the cheapest augmentation of them.
     "datasets.patch_vox=[32,48,32]",
     "augmentation.flip=false",
-    "models.lr=2e-3",
+    "models.lr=3e-3",
     "logger=csv",
     "lightning.accelerator=cpu",
 )
