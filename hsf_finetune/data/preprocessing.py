@@ -19,13 +19,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from hsf_finetune.data.cases import Case
+from hsf_finetune.data.checks import check_image, check_same_grid, whole_numbers
 from hsf_finetune.data.volumes import (
     Volume,
     VolumeRef,
-    check_image,
-    check_same_grid,
     read_volume,
-    whole_numbers,
 )
 from hsf_finetune.errors import DataError
 from hsf_finetune.labels import LabelMap

@@ -8,13 +8,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from hsf_finetune.data.checks import check_same_grid, whole_numbers
 from hsf_finetune.data.volumes import (
     VolumeRef,
-    check_same_grid,
     is_volume,
     read_volume,
     stem,
-    whole_numbers,
 )
 from hsf_finetune.errors import ConfigError, DataError
 from hsf_finetune.evaluation.scores import score_case

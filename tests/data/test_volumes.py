@@ -11,14 +11,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from hsf_finetune.data.checks import check_image, check_same_grid, whole_numbers
 from hsf_finetune.data.volumes import (
     VolumeRef,
-    check_image,
-    check_same_grid,
     read_shape,
     read_volume,
     stem,
-    whole_numbers,
 )
 from hsf_finetune.errors import DataError
 from tests.data.writing import AFFINE, SHAPE, blobs, hdf5, nifti, scan
