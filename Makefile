@@ -19,7 +19,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 demo: install
 	$(BIN)/python finetune.py
 	$(BIN)/hsf-finetune predict "$$(ls -td outputs/*_finetune_phantom*/ | head -n 1)" \
-		data/target_T2w/sub-T01 -o outputs/segmentations --overwrite
+		data/target_T2w/sub-T01/*_T2w.nii.gz -o outputs/segmentations --overwrite
 
 test: install
 	$(BIN)/python -m pytest

@@ -23,7 +23,7 @@ SOURCE_LABELS = {1: "DG", 2: "CA1", 3: "CA2", 4: "CA3", 5: "SUB"}
 DERIVED_CLASSES = {"PRESUB": "SUB", "PARASUB": "SUB"}
 """Classes of the target protocol that the source draws as part of another."""
 
-SOURCE_EPOCHS = 20
+SOURCE_EPOCHS = 24
 
 _OPTIMISATION = {"lr", "weight_decay", "loss", "use_forgiving_loss"}
 """Settings of `models` that say how, not what, is trained."""
@@ -57,6 +57,7 @@ def source_settings(settings: Settings) -> Settings:
             "generate": "phantom",
             "datasets": {"phantom_source": cohort},
             "batch_size": 2,
+            "patch_vox": [32, 48, 32],
             "train_ratio": 0.85,
             "train_val_test_idx": None,
             "split_file": None,

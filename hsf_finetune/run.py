@@ -292,7 +292,7 @@ def _train(
         Heartbeat(screen.console, schedule, baseline),
         ScheduleLogger(schedule, parameters, baseline),
         MetricsCsv(run.file("metrics.csv")),
-        Preview(run.file("preview.png"), card.classes),
+        Preview(run.file("preview.png"), card.classes, schedule.max_epochs),
         *checkpoint_callbacks(run.checkpoints),
     ]
     if tuning.ema_decay is not None:

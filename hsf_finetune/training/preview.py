@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.image import imsave
 from matplotlib.patches import Patch
 from torch import Tensor
 
@@ -25,18 +26,21 @@ _PLANES = ("sagittal", "coronal", "axial")
 
 
 class Preview(Callback):
-    """Draws the first validation case after every validation.
+    """Draws the first validation case, some ten times in a run and after its last epoch.
 
     The picture goes to TensorBoard, and the latest one to `preview.png`.
 
     Args:
         path: where to write the latest picture.
         classes: names of the output channels.
+        max_epochs: of the run.
     """
 
-    def __init__(self, path: Path, classes: Sequence[str]) -> None:
+    def __init__(self, path: Path, classes: Sequence[str], max_epochs: int) -> None:
         self._path = path
         self._classes = tuple(classes)
+        self._every = max(max_epochs // 10, 1)
+        self._last_epoch = max_epochs - 1
 
     def on_validation_batch_end(
         self,
@@ -47,8 +51,9 @@ class Preview(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Draws the first case."""
-        if batch_idx or trainer.sanity_checking or not trainer.is_global_zero:
+        """Draws the first case, if it is time to."""
+        due = trainer.current_epoch % self._every == 0 or trainer.current_epoch == self._last_epoch
+        if batch_idx or trainer.sanity_checking or not trainer.is_global_zero or not due:
             return
         classes_of_row = batch["allowed"][0].float().argmax(dim=1)
         figure = draw_case(
@@ -58,12 +63,13 @@ class Preview(Callback):
             self._classes,
             f"{batch['case'][0]}, epoch {trainer.current_epoch}",
         )
+        picture = _rendered(figure)
         with atomic_write(self._path) as temporary:
-            figure.savefig(temporary, dpi=80)
+            imsave(temporary, picture)
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_figure(
-                    "validation case", figure, global_step=trainer.global_step
+                logger.experiment.add_image(
+                    "validation case", picture, trainer.global_step, dataformats="HWC"
                 )
 
 
@@ -81,8 +87,7 @@ def draw_case(
     """
     centre = _centre(truth if bool((truth > 0).any()) else prediction)
     colours = [mpl.colormaps["tab10"](k % 10)[:3] for k in range(len(classes) - 1)]
-    figure = Figure(figsize=(9, 9.6), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = Figure(figsize=(9, 9.6), dpi=80, layout="constrained")
     axes = figure.subplots(3, 3)
     columns = (("image", None), ("truth", truth), ("prediction", prediction))
     for row, plane in enumerate(_PLANES):
@@ -99,6 +104,13 @@ def draw_case(
     patches = [Patch(color=c, label=n) for c, n in zip(colours, classes[1:], strict=True)]
     figure.legend(handles=patches, loc="outside lower center", ncols=min(len(patches), 8))
     return figure
+
+
+def _rendered(figure: Figure) -> npt.NDArray[np.uint8]:
+    """The figure's pixels, (height, width, 3)."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3])
 
 
 def _centre(labels: Tensor) -> list[int]:
