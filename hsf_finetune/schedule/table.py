@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from rich.table import Table
 
@@ -32,12 +32,20 @@ def schedule_table(schedule: Schedule, parameters: Mapping[str, int]) -> Table:
         count = sum(parameters[b] for b in stage.trains)
         table.add_row(
             f"{stage.first_epoch}-{stage.end_epoch - 1}",
-            ", ".join(f"{b} ({schedule.peak_rate[b]:g})" for b in stage.thaws),
-            ", ".join(stage.trains),
+            "\n".join(_with_rates(schedule, stage.thaws)),
+            "everything" if len(stage.trains) == len(schedule.blocks) else ", ".join(stage.trains),
             f"{count:,}",
             f"{count / total:.1%}",
         )
     return table
+
+
+def _with_rates(schedule: Schedule, blocks: Sequence[str]) -> list[str]:
+    """Blocks that share a peak rate together, such as `decoder1, decoder2 (0.001)`."""
+    at_rate: dict[float, list[str]] = {}
+    for block in blocks:
+        at_rate.setdefault(schedule.peak_rate[block], []).append(block)
+    return [f"{', '.join(names)} ({rate:g})" for rate, names in at_rate.items()]
 
 
 def _caption(schedule: Schedule) -> str:
