@@ -45,7 +45,10 @@ COMMON = (
 )
 SOURCE_LABELS = (
     "datasets.datasets.msd_hippocampus.labels={1: 1, 2: 1}",
-    "datasets.datasets.msd_hippocampus.labels_names={1: hippocampus}",
+    # An override adds to a mapping: to replace the names, they go first.
+    "~datasets.datasets.msd_hippocampus.labels_names",
+    "+datasets.datasets.msd_hippocampus.labels_names={1: hippocampus}",
+    "finetuning.out_channels=2",
 )
 SPLIT_HEAD = "finetuning.derive_from={anterior: hippocampus, posterior: hippocampus}"
 
