@@ -83,6 +83,10 @@ def announce(
         f"files excluded {fates.count('excluded')}, unused {fates.count('unused')} (ledger.csv)"
     )
     say(f"classes: {', '.join(cohort.classes.names)}")
+    drawn = {name for case in cohort.cases for _, names in case.protocol.sets for name in names}
+    never = [name for name in cohort.classes.names if name not in drawn]
+    if never:
+        say(f"  no label value stands for {', '.join(never)}: it will be learnt as never there")
     say(f"split: {split.how} (splits.json)")
     if not split.held_out:
         say("  validation cases train too: their scores are no measure of new scans")

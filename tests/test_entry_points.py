@@ -237,3 +237,15 @@ def shell(folder: Path, script: str, *arguments: object) -> subprocess.Completed
         text=True,
         check=False,
     )
+
+
+def test_a_class_that_no_value_stands_for_is_said(
+    data: Path, outputs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = exit_code(
+        *("train", "--config-dir", CONF, "datasets=tiny_source", *FAST),
+        *(f"datasets.main_path={data}", f"datasets.output_path={outputs}"),
+        *("+datasets.datasets.tiny.labels_names.9=ghost", "lightning.max_epochs=1"),
+    )
+    assert code == 0
+    assert "no label value stands for ghost" in capsys.readouterr().out
