@@ -62,7 +62,7 @@ def locate(pretrained: str | Path, checkpoint: Literal["best", "last"] = "best")
         return path
     if not path.is_dir():
         raise WeightsError(
-            "there are no weights at finetuning.pretrained",
+            "there is no checkpoint and no run",
             file=path,
             found=_listing(path.parent) if path.parent.is_dir() else "no such folder",
             expected="a checkpoint (.ckpt, .pt, .pth) or the folder of a run",
