@@ -118,3 +118,14 @@ def assert_same(a: object, b: object) -> None:
             assert_same(x, y)
     else:
         assert a == b
+
+
+def test_killed_after_the_last_epoch_only_the_scores_are_made(data: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    first = execute(settings_of(data, run_dir))
+    (run_dir / "result.json").unlink()
+    before = last(run_dir)
+    second = execute(settings_of(data, run_dir, f"resume={run_dir}"))
+    assert second.after == first.after
+    assert_same(last(run_dir)["state_dict"], before["state_dict"])
+    assert (run_dir / "result.json").exists()
