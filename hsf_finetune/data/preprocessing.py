@@ -11,7 +11,6 @@ import numpy.typing as npt
 import torch
 from nibabel.orientations import (
     apply_orientation,
-    inv_ornt_aff,
     io_orientation,
     ornt_transform,
 )
@@ -109,11 +108,6 @@ class Grid:
         canonical = scores.argmax(dim=0).to(torch.uint8).cpu().numpy()
         back = ornt_transform(_RAS, self.orientation)
         return np.ascontiguousarray(apply_orientation(canonical, back))
-
-    @property
-    def canonical_affine(self) -> npt.NDArray[np.float64]:
-        """4x4 of the reoriented (not resampled) volume."""
-        return np.asarray(self.affine @ inv_ornt_aff(self.orientation, self.file_shape))
 
     def _oriented(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
         return np.asarray(apply_orientation(array, self.orientation))

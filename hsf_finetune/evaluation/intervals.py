@@ -88,33 +88,6 @@ def bootstrap_interval(
     return Interval(mean, min(float(low), mean), max(float(high), mean), n, subjects)
 
 
-def paired_difference(
-    a: npt.ArrayLike,
-    b: npt.ArrayLike,
-    groups: Sequence[Hashable] | None = None,
-    confidence: float = 0.95,
-    samples: int = 10_000,
-    seed: int = 0,
-) -> Interval:
-    """Mean of b - a over the cases that have both, with its bootstrap interval.
-
-    Args:
-        a: values before, shape (cases,); NaN where a case has none.
-        b: values after, of the same cases in the same order.
-        groups: the subject of each case.
-        confidence: see `bootstrap_interval`.
-        samples: see `bootstrap_interval`.
-        seed: see `bootstrap_interval`.
-
-    Raises:
-        ValueError: a and b differ in shape, or as in `bootstrap_interval`.
-    """
-    before, after = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
-    if before.shape != after.shape:
-        raise ValueError(f"pairs need equal shapes, not {before.shape} and {after.shape}")
-    return bootstrap_interval(after - before, groups, confidence, samples, seed)
-
-
 def _totals(cases: Floats, groups: Sequence[Hashable] | None) -> tuple[Floats, Floats]:
     """Sum and number of values per group, in an order that only the values decide."""
     kept = np.flatnonzero(~np.isnan(cases))

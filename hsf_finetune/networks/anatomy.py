@@ -102,11 +102,6 @@ class Anatomy:
                 return block
         raise KeyError(name)
 
-    def parameter_block(self) -> dict[str, str]:
-        """Parameter name -> block name; a parameter with several names appears once."""
-        owner = self._owners()
-        return {name: owner[id(p)] for name, p in self.network.named_parameters()}
-
     def tensor_block(self) -> dict[str, str]:
         """Block name of every name in the state dict: parameters, buffers and aliases."""
         owner = self._owners()

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hsf_finetune.evaluation.intervals import bootstrap_interval, paired_difference
+from hsf_finetune.evaluation.intervals import bootstrap_interval
 
 VALUES = st.floats(-1e6, 1e6) | st.just(math.nan)
 CASES = st.lists(st.tuples(VALUES, st.sampled_from("abcdef")), min_size=1, max_size=20)
@@ -94,22 +94,6 @@ def test_few_cases_still_get_an_honest_interval(n: int) -> None:
     assert hits / 300 > 0.905
 
 
-def test_the_difference_is_over_pairs() -> None:
-    before = [0.5, 0.6, math.nan, 0.9]
-    after = [0.7, 0.8, 0.1, math.nan]
-    interval = paired_difference(before, after)
-    assert interval.n == 2
-    assert (interval.mean, interval.low, interval.high) == pytest.approx((0.2, 0.2, 0.2))
-
-
-def test_pairing_takes_the_spread_between_cases_away() -> None:
-    rng = np.random.default_rng(4)
-    before = rng.random(20)
-    after = before + 0.01 + 0.001 * rng.random(20)
-    assert paired_difference(before, after).low > 0.01
-    assert paired_difference(after, before).high < -0.01
-
-
 def test_misuse_is_refused() -> None:
     with pytest.raises(ValueError, match="1 groups for 2 values"):
         bootstrap_interval([1, 2], ["a"])
@@ -117,5 +101,3 @@ def test_misuse_is_refused() -> None:
         bootstrap_interval([[1, 2]])
     with pytest.raises(ValueError, match="confidence"):
         bootstrap_interval([1, 2], confidence=95)
-    with pytest.raises(ValueError, match="equal shapes"):
-        paired_difference([1], [1, 2])

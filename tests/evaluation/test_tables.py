@@ -5,6 +5,7 @@ import io
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 from rich.console import Console
 from rich.table import Table
@@ -159,6 +160,14 @@ def test_differences_are_paired_by_case_and_class() -> None:
     assert change["DG"].n == 0
     assert change[MEAN].mean == pytest.approx(((0.1 + 0.2) / 2 + 0.3) / 2)
     assert change[MEAN].n == 2
+
+
+def test_pairing_takes_the_spread_between_cases_away() -> None:
+    spread = np.random.default_rng(4).random(20)
+    before = [row(str(k), "CA1", float(dice)) for k, dice in enumerate(0.5 * spread)]
+    after = [row(str(k), "CA1", float(dice)) for k, dice in enumerate(0.5 * spread + 0.01)]
+    assert paired_differences(before, after)["CA1"].low > 0.009
+    assert paired_differences(after, before)["CA1"].high < -0.009
 
 
 def test_no_difference_to_itself() -> None:
