@@ -30,9 +30,9 @@ from hsf_finetune.data.splits import split_cases
 from hsf_finetune.data.torchio_hsf import hsf_pipeline
 from hsf_finetune.inference.predictor import ModelCard, Predictor
 from hsf_finetune.networks.anatomy import Anatomy
-from hsf_finetune.run import build_network
 from hsf_finetune.schedule.strategies import plan
 from hsf_finetune.settings import AugmentationSettings, Settings
+from hsf_finetune.starting_point import build_network
 from hsf_finetune.training.allocator import keep_freed_memory
 from hsf_finetune.training.callbacks import WarmAverage
 from hsf_finetune.training.fit import fit, make_trainer

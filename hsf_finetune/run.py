@@ -13,20 +13,19 @@ from hsf_finetune.data.augmentation import BatchAugmentation
 from hsf_finetune.data.cases import Cohort, discover
 from hsf_finetune.data.datamodule import Augment, CasesDataModule
 from hsf_finetune.data.ledger import write_ledger
-from hsf_finetune.data.phantom import is_phantom, write_cohort
+from hsf_finetune.data.phantom import write_cohort
 from hsf_finetune.data.splits import Split, split_cases
 from hsf_finetune.data.torchio_hsf import hsf_pipeline
-from hsf_finetune.errors import ConfigError
 from hsf_finetune.evaluation.compare import score_cases
 from hsf_finetune.evaluation.tables import ScoreRow, read_scores, summarise, write_scores
 from hsf_finetune.files import write_json
 from hsf_finetune.inference.predictor import ModelCard, Predictor, pick_device
 from hsf_finetune.networks.anatomy import Anatomy
-from hsf_finetune.networks.build import build, class_axes
 from hsf_finetune.run_folder import RunFolder, find_run, follower, new_run
 from hsf_finetune.schedule.schedule import Schedule
 from hsf_finetune.schedule.strategies import plan
 from hsf_finetune.settings import Settings
+from hsf_finetune.starting_point import build_network, load_weights
 from hsf_finetune.training.callbacks import Heartbeat, ScheduleLogger, StopWhenFlat, WarmAverage
 from hsf_finetune.training.fit import checkpoint_callbacks, fit, make_trainer
 from hsf_finetune.training.history import MetricsCsv
@@ -34,8 +33,6 @@ from hsf_finetune.training.losses import build_loss
 from hsf_finetune.training.module import SegmentationModule
 from hsf_finetune.training.preview import Preview
 from hsf_finetune.weights.receipt import Receipt
-from hsf_finetune.weights.sources import locate, read_checkpoint
-from hsf_finetune.weights.transfer import transfer
 
 
 @dataclass(frozen=True)
@@ -73,7 +70,11 @@ def execute(settings: Settings) -> Result:
     with screen.progress("reading cases") as tick:
         kept_in = data.read(tick)
     resume_from = earlier.last if earlier else None
-    receipt = None if resume_from else load_weights(settings, anatomy, cohort)
+    receipt = (
+        None
+        if resume_from
+        else load_weights(settings, anatomy, cohort, lambda: _demo_source(settings))
+    )
     run = earlier or new_run(settings)
     card = _card(settings, cohort, data)
     before: tuple[ScoreRow, ...] = ()
@@ -112,70 +113,6 @@ def make_data(settings: Settings) -> None:
         folder = Path(settings.datasets.main_path).expanduser()
         with screen.progress(f"phantom cohort in {folder}") as tick:
             write_cohort(folder, progress=tick)
-
-
-def build_network(settings: Settings, cohort: Cohort) -> Anatomy:
-    """A freshly initialised network for the cohort's channels and classes.
-
-    Raises:
-        ConfigError: `out_channels` or `in_channels` contradicts the cohort.
-    """
-    classes, wanted = cohort.classes, settings.finetuning.out_channels
-    if wanted is not None and wanted != len(classes):
-        raise ConfigError(
-            f"finetuning.out_channels={wanted} contradicts the labels, which give {len(classes)} "
-            "classes (the background counts)",
-            found=", ".join(classes.names),
-            fix=f"finetuning.out_channels={len(classes)}, or leave it out; or correct labels and "
-            "labels_names in the dataset's YAML",
-        )
-    if settings.models.in_channels not in (None, cohort.channels):
-        raise ConfigError(
-            f"models.in_channels={settings.models.in_channels} contradicts the data",
-            found=f"{cohort.channels} channel(s): one per entry of mri:",
-            fix=f"models.in_channels={cohort.channels}, or leave it out",
-        )
-    torch.manual_seed(settings.seed)
-    return build(settings.models, cohort.channels, len(classes))
-
-
-def load_weights(settings: Settings, anatomy: Anatomy, cohort: Cohort) -> Receipt | None:
-    """Loads the pretrained weights into the network; None where there are to be none.
-
-    Raises:
-        ConfigError: no weights are given.
-        WeightsError: they cannot be read or do not fit.
-    """
-    tuning = settings.finetuning
-    derive_from = dict(tuning.derive_from or {})
-    name = tuning.pretrained
-    if name == "none":
-        return None
-    if name is None and not is_phantom(Path(settings.datasets.main_path).expanduser()):
-        raise ConfigError(
-            "no pretrained weights are given",
-            fix="finetuning.pretrained=PATH with a checkpoint or a run folder (python train.py "
-            "makes one);\nfinetuning.pretrained=demo for the phantom model, which knows phantoms "
-            "only;\nfinetuning.pretrained=none to start from random weights",
-        )
-    if name in (None, "demo"):
-        path = locate(_demo_source(settings))
-        classes = cohort.classes.names
-        derive_from = derive_from or {
-            new: old for new, old in demo.DERIVED_CLASSES.items() if new in classes
-        }
-    else:
-        assert name is not None
-        path = locate(name, tuning.checkpoint)
-    return transfer(
-        anatomy,
-        read_checkpoint(path, tuning.use_ema),
-        cohort.classes.names,
-        derive_from,
-        tuning.min_loaded,
-        class_axes(settings.models, cohort.channels, len(cohort.classes)),
-        tuning.source_classes,
-    )
 
 
 # -------------------------------------------------------------------- internals

@@ -14,9 +14,9 @@ from hsf_finetune.data.cases import discover
 from hsf_finetune.data.datamodule import CasesDataModule
 from hsf_finetune.data.splits import split_cases
 from hsf_finetune.networks.anatomy import Anatomy
-from hsf_finetune.run import build_network
 from hsf_finetune.schedule.schedule import Schedule
 from hsf_finetune.schedule.strategies import plan
+from hsf_finetune.starting_point import build_network
 from hsf_finetune.training.callbacks import WarmAverage
 from hsf_finetune.training.fit import fit, make_trainer
 from hsf_finetune.training.losses import build_loss
