@@ -12,6 +12,17 @@ from rich.table import Table
 Row = Mapping[str, object]
 
 
+def row(name: str, value: float, unit: str, reference: str, ratio: float | None) -> Row:
+    """A line of the table; `ratio` is value over reference."""
+    return {
+        "name": name,
+        "value": value,
+        "unit": unit,
+        "reference": reference,
+        "ratio": "" if ratio is None else round(ratio, 3),
+    }
+
+
 def show(title: str, rows: Sequence[Row]) -> None:
     """Prints rows as a table."""
     table = Table(title=title, title_justify="left")

@@ -9,17 +9,15 @@ slows both sides down.
 from __future__ import annotations
 
 import argparse
-import resource
 import statistics
 import tempfile
-import time
-from collections.abc import Sequence
 from pathlib import Path
 
-import lightning as L
 import torch
-from rows import Row, show, write
-from torch.nn import functional
+from clock import now, peak_memory_mib
+from loss_step import loss_figures
+from rows import Row, row, show, write
+from speed_training import stage_rows, training_rows
 
 from hsf_finetune.configuration import compose
 from hsf_finetune.data.augmentation import BatchAugmentation
@@ -29,15 +27,10 @@ from hsf_finetune.data.phantom import write_cohort
 from hsf_finetune.data.splits import split_cases
 from hsf_finetune.data.torchio_hsf import hsf_pipeline
 from hsf_finetune.inference.predictor import ModelCard, Predictor
-from hsf_finetune.networks.anatomy import Anatomy
-from hsf_finetune.schedule.strategies import plan
 from hsf_finetune.settings import AugmentationSettings, Settings
 from hsf_finetune.starting_point import build_network
 from hsf_finetune.training.allocator import keep_freed_memory
-from hsf_finetune.training.callbacks import WarmAverage
-from hsf_finetune.training.fit import fit, make_trainer
-from hsf_finetune.training.losses import build_loss
-from hsf_finetune.training.module import Augmentation, SegmentationModule
+from hsf_finetune.training.module import Augmentation
 
 EPOCHS = 3
 
@@ -51,8 +44,10 @@ def main() -> None:
         settings = phantom_settings(Path(folder), device)
         rows = [
             *training_rows(settings, device, options.rounds, Path(folder)),
+            *stage_rows(settings, device, options.rounds, Path(folder)),
             *pipeline_rows(settings, device, options.rounds),
             *predict_rows(settings, device, options.rounds),
+            *loss_rows(device, options.rounds, options.threads),
             row("peak memory", peak_memory_mib(device), "MiB", "", None),
         ]
     show(f"Speed on {device}, {options.threads} CPU thread(s)", rows)
@@ -68,17 +63,6 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def row(name: str, value: float, unit: str, reference: str, ratio: float | None) -> Row:
-    """A line of the table; `ratio` is value over reference."""
-    return {
-        "name": name,
-        "value": value,
-        "unit": unit,
-        "reference": reference,
-        "ratio": "" if ratio is None else round(ratio, 3),
-    }
-
-
 def phantom_settings(folder: Path, device: torch.device) -> Settings:
     """Settings for the phantom cohort, everything trainable, batch 2."""
     write_cohort(folder / "data", source_subjects=1, target_subjects=8)
@@ -89,120 +73,11 @@ def phantom_settings(folder: Path, device: torch.device) -> Settings:
             f"datasets.main_path={folder / 'data'}",
             f"lightning.accelerator={'gpu' if device.type == 'cuda' else 'cpu'}",
             "lightning.devices=1",
-            f"lightning.max_epochs={EPOCHS + 1}",
+            f"lightning.max_epochs={EPOCHS}",
             f"lightning.check_val_every_n_epoch={EPOCHS + 1}",
             "logger=csv",
         ],
     )
-
-
-# ------------------------------------------------------------------------ training
-class StepClock(L.Callback):
-    """Seconds of each epoch but the first, and of the steps in them."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._started = self._step_started = 0.0
-        self.epochs: list[float] = []
-        self.steps: list[float] = []
-
-    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Starts the clock."""
-        self._started = now(self._device)
-
-    def on_train_batch_start(self, *_: object) -> None:
-        """Starts the step's clock, once the batch is augmented and on the device."""
-        self._step_started = now(self._device)
-
-    def on_train_batch_end(self, *_: object) -> None:
-        """Stops it."""
-        self.steps.append(now(self._device) - self._step_started)
-
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Stops it, unless the epoch validated or warmed up."""
-        if trainer.current_epoch:
-            self.epochs.append(now(self._device) - self._started)
-
-
-def training_rows(settings: Settings, device: torch.device, rounds: int, folder: Path) -> list[Row]:
-    """Our epoch and step against the bare forward and backward passes in them."""
-    cohort = discover(settings.datasets)
-    split = split_cases(cohort.cases, settings.datasets, seed=0)
-    epoch_ratios, step_ratios, epochs_s, steps_s, bare_s = [], [], [], [], []
-    for _ in range(rounds):
-        anatomy = build_network(settings, cohort)
-        data = CasesDataModule(split, settings.datasets, anatomy.divisor, seed=0)
-        data.read()
-        batches = [to(batch, device) for batch in data.train_dataloader()]
-        anatomy.network.to(device)
-        bare = bare_epoch_s(anatomy, batches, device)
-        epoch, step = fit_s(settings, anatomy, data, device, folder)
-        bare = (bare + bare_epoch_s(anatomy, batches, device)) / 2
-        bare_s.append(bare / len(batches))
-        epochs_s.append(epoch / len(batches))
-        steps_s.append(step)
-        epoch_ratios.append(epochs_s[-1] / bare_s[-1])
-        step_ratios.append(step / bare_s[-1])
-    return [
-        row("bare forward + backward", 1000 * statistics.median(bare_s), "ms/step", "", None),
-        row(
-            "our step (loss, AdamW, clipping, EMA)",
-            1000 * statistics.median(steps_s),
-            "ms/step",
-            "bare forward + backward",
-            statistics.median(step_ratios),
-        ),
-        row(
-            "our epoch (step, reading, augmentation, logging)",
-            1000 * statistics.median(epochs_s),
-            "ms/step",
-            "bare forward + backward",
-            statistics.median(epoch_ratios),
-        ),
-    ]
-
-
-def fit_s(
-    settings: Settings,
-    anatomy: Anatomy,
-    data: CasesDataModule,
-    device: torch.device,
-    folder: Path,
-) -> tuple[float, float]:
-    """Median seconds of our training epochs, and of our steps."""
-    schedule = plan(anatomy, settings.finetuning, settings.models, settings.lightning)
-    clock = StepClock(device)
-    around = [clock, WarmAverage(0.99)]
-    trainer = make_trainer(
-        settings.lightning, settings.logger, folder, schedule.max_epochs - 1, around
-    )
-    module = SegmentationModule(
-        anatomy,
-        schedule,
-        data.steps_per_epoch(1, 1),
-        ("background", *(f"class {k}" for k in range(1, 8))),
-        build_loss("dice_ce"),
-        1e-4,
-        BatchAugmentation(settings.augmentation, flip_axes=(0,)),
-        data.window_vox,
-        card={},
-    )
-    fit(trainer, module, data, resume_from=None)
-    anatomy.network.to(device)
-    return statistics.median(clock.epochs), statistics.median(clock.steps)
-
-
-def bare_epoch_s(anatomy: Anatomy, batches: Sequence[Batch], device: torch.device) -> float:
-    """Seconds of forward, cross-entropy and backward over the batches of an epoch."""
-    network = anatomy.network.train()
-    for parameter in network.parameters():
-        parameter.requires_grad_(True)
-    started = now(device)
-    for batch in batches:
-        network.zero_grad(set_to_none=True)
-        logits = network(batch["image"])
-        functional.cross_entropy(logits.float(), batch["label"].long()).backward()
-    return now(device) - started
 
 
 # ------------------------------------------------------------------------ pipeline
@@ -239,7 +114,7 @@ def rate(
         moved = to(batch, device)
         if on_device is not None:
             generator = torch.Generator().manual_seed(batch["seed"])
-            on_device(moved["image"], moved["label"], generator, batch["spacing"])
+            on_device(moved["image"], moved["label"], moved["allowed"], generator, batch["spacing"])
         volumes += len(batch["case"])
     return volumes / (now(device) - started)
 
@@ -251,7 +126,7 @@ def predict_rows(settings: Settings, device: torch.device, rounds: int) -> list[
     anatomy = build_network(settings, cohort)
     card = ModelCard(
         cohort.classes.names,
-        cohort.cases[0].protocol.value_of(),
+        cohort.label_values,
         settings.models,
         cohort.channels,
         None,
@@ -267,6 +142,31 @@ def predict_rows(settings: Settings, device: torch.device, rounds: int) -> list[
     return [row("predict", statistics.median(rates[1:]), "volumes/s", "", None)]
 
 
+# ------------------------------------------------------------------------------ loss
+def loss_rows(device: torch.device, rounds: int, threads: int) -> list[Row]:
+    """Forward and backward pass of the loss alone, and the memory it takes on top."""
+    figures = loss_figures(device, 4 * rounds, threads)
+    plain_ms, plain_memory = figures["MONAI"]
+    rows = []
+    for name, (ms, memory) in figures.items():
+        ratio = statistics.median(a / b for a, b in zip(ms, plain_ms, strict=True))
+        reference = "" if name == "MONAI" else "MONAI's DiceCELoss step"
+        title = f"loss step, {'MONAI DiceCELoss' if name == 'MONAI' else name}"
+        rows.append(
+            row(title, statistics.median(ms), "ms", reference, ratio if reference else None)
+        )
+        rows.append(
+            row(
+                f"{title}: memory",
+                memory,
+                "tensors of (B, C, X, Y, Z)",
+                reference,
+                memory / plain_memory if reference else None,
+            )
+        )
+    return rows
+
+
 def to(batch: Batch, device: torch.device) -> Batch:
     """The batch on a device."""
     return Batch(
@@ -277,21 +177,6 @@ def to(batch: Batch, device: torch.device) -> Batch:
         case=batch["case"],
         seed=batch["seed"],
     )
-
-
-def now(device: torch.device) -> float:
-    """Seconds, once the device has finished."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-        return time.perf_counter()
-    return time.process_time()
-
-
-def peak_memory_mib(device: torch.device) -> float:
-    """Most memory in use so far, on the GPU if there is one."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 if __name__ == "__main__":

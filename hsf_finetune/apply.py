@@ -14,7 +14,13 @@ from hsf_finetune.data.splits import split_cases
 from hsf_finetune.errors import ConfigError, OutputError
 from hsf_finetune.evaluation.compare import score_cases
 from hsf_finetune.evaluation.files import parse_names, score_files
-from hsf_finetune.evaluation.tables import ScoreRow, summarise, summary_table, write_scores
+from hsf_finetune.evaluation.tables import (
+    ScoreRow,
+    protocol_table,
+    summarise,
+    summary_table,
+    write_scores,
+)
 from hsf_finetune.inference.batch import plan_jobs, run_jobs
 from hsf_finetune.inference.predictor import Predictor
 from hsf_finetune.settings import Settings
@@ -74,7 +80,7 @@ def evaluate_run(
         )
     settings = Settings.model_validate(yaml.safe_load(config.read_text()))
     datasets = settings.datasets.model_copy(update={"split_file": str(run / "splits.json")})
-    split = split_cases(discover(datasets).cases, datasets, settings.seed)
+    split = split_cases(discover(datasets, settings.models).cases, datasets, settings.seed)
     cases = split.side(side)
     if not cases:
         raise ConfigError(f"the run's split has no {side} cases", file=run / "splits.json")
@@ -99,6 +105,9 @@ def evaluate_files(
 
 def _report(rows: Sequence[ScoreRow], output: Path | None, title: str) -> None:
     screen.console.print(summary_table(summarise(rows), title=title))
+    by_protocol = protocol_table(rows)
+    if by_protocol is not None:
+        screen.console.print(by_protocol)
     if output is not None:
         write_scores(output, rows)
         screen.say(f"every case: {output}")

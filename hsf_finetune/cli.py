@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from hsf_finetune import __version__
-from hsf_finetune.errors import OutputError, TrainingError, UserError
+from hsf_finetune.errors import ConfigError, OutputError, TrainingError, UserError
 from hsf_finetune.settings import Settings
 
 Command = Callable[[argparse.Namespace], int]
@@ -118,6 +118,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_plan(commands)
     _add_predict(commands)
     _add_evaluate(commands)
+    _add_compare(commands)
     _add_phantom(commands)
     return parser
 
@@ -131,6 +132,7 @@ def _add_plan(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     )
     plan.add_argument("overrides", nargs="*", metavar="group.key=value")
     plan.add_argument("--config-dir", type=Path, help="folder with your own YAML groups")
+    plan.add_argument("-o", "--output", type=Path, help="picture to write: .png, .pdf or .svg")
     plan.set_defaults(command=_plan, takes_overrides=True)
 
 
@@ -138,7 +140,7 @@ def _plan(options: argparse.Namespace) -> int:
     from hsf_finetune.configuration import compose
     from hsf_finetune.run import preview_plan
 
-    preview_plan(compose("finetune", options.overrides, options.config_dir))
+    preview_plan(compose("finetune", options.overrides, options.config_dir), options.output)
     return 0
 
 
@@ -204,6 +206,65 @@ def _evaluate(options: argparse.Namespace) -> int:
         evaluate_files(
             options.prediction, options.label, options.labels, options.tolerance_mm, options.output
         )
+    return 0
+
+
+def _add_compare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    compare = commands.add_parser(
+        "compare",
+        help="fine-tune with every preset and compare the results, or compare runs that are there",
+        description="hsf-finetune compare OVERRIDES takes the overrides of finetune.py, such as "
+        "datasets=custom, and makes one run per preset: same split, seed and epochs "
+        "(lightning.max_epochs; unless set, the length of the default preset's schedule). The same "
+        "command again goes on where it was interrupted. hsf-finetune compare --runs RUN RUN ... "
+        "compares runs that have ended.",
+    )
+    compare.add_argument("overrides", nargs="*", metavar="group.key=value")
+    compare.add_argument(
+        "--presets",
+        metavar="A,B,...",
+        help="options of finetuning= (default: all that are shipped)",
+    )
+    compare.add_argument("--runs", type=Path, nargs="+", metavar="RUN", help="folders of runs")
+    compare.add_argument("--config-dir", type=Path, help="folder with your own YAML groups")
+    compare.add_argument(
+        "--reference", metavar="NAME", help="which one to take differences to (default: default)"
+    )
+    compare.add_argument(
+        "--on",
+        choices=["validation", "test"],
+        help="side of the split to compare on (default: test where there is one)",
+    )
+    compare.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        help="folder to write into (default: one below datasets.output_path, or beside the runs)",
+    )
+    compare.set_defaults(command=_compare, takes_overrides=True)
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from hsf_finetune.comparison import compare_presets, compare_runs
+    from hsf_finetune.presets import PRESETS
+
+    if options.runs is None:
+        compare_presets(
+            options.overrides,
+            presets=options.presets.split(",") if options.presets else PRESETS,
+            config_dir=options.config_dir,
+            output=options.output,
+            reference=options.reference,
+            side=options.on,
+        )
+        return 0
+    if options.overrides or options.presets or options.config_dir:
+        raise ConfigError(
+            "--runs compares runs as they are",
+            found=" ".join([*options.overrides, options.presets or ""]).strip() or "--config-dir",
+            fix="leave out either --runs, or overrides, --presets and --config-dir",
+        )
+    compare_runs(options.runs, output=options.output, reference=options.reference, side=options.on)
     return 0
 
 

@@ -21,9 +21,14 @@ from yaml import YAMLError
 
 from hsf_finetune.errors import ConfigError
 from hsf_finetune.mistakes import unknown_option, unknown_setting, validation_error
-from hsf_finetune.settings import Settings
+from hsf_finetune.settings import OTHER_NAMES, Settings
+from hsf_finetune.weights.address import is_remote
+from hsf_finetune.weights.named import meant_name, read_named
 
 _NUMBER_KEY = re.compile(r"^(?:\+\+)?([\w./-]*\.(?:labels|labels_names)\.\d+=)")
+_OTHER_NAME = re.compile(rf"^(?:\+\+)?(finetuning\.(?:{'|'.join(OTHER_NAMES)})=)")
+NAMED_WEIGHTS = "weights"
+"""The folder of named weights, which is no group: `finetuning.pretrained=NAME` chooses."""
 _UNREADABLE = (HydraException, OmegaConfBaseException, YAMLError, ValueError)
 
 
@@ -58,17 +63,20 @@ def compose(
         group = path.partition(".")[0]
         return _yaml_file(f"{group}/{choices[group]}" if group in choices else config, where)
 
-    return read_settings(tree, origin)
+    return read_settings(tree, origin, where)
 
 
 def read_settings(
-    tree: DictConfig, origin: Callable[[str], Path | None] = lambda path: None
+    tree: DictConfig,
+    origin: Callable[[str], Path | None] = lambda path: None,
+    where: Path | None = None,
 ) -> Settings:
     """Validates a composed configuration, and makes its paths absolute.
 
     Args:
         tree: what Hydra made of YAML files and command line.
         origin: path of a setting -> the file it stems from; None is the command line.
+        where: the user's own folder, whose named weights come before the shipped ones.
 
     Raises:
         ConfigError: every wrong key and value at once, each with its path.
@@ -78,9 +86,10 @@ def read_settings(
     except OmegaConfBaseException as error:
         raise ConfigError("the configuration cannot be resolved", found=str(error)) from error
     try:
-        return _with_absolute_paths(Settings.model_validate(plain))
+        settings = Settings.model_validate(plain)
     except ValidationError as error:
         raise validation_error(error, plain, origin) from error
+    return _with_absolute_paths(_with_named_weights(settings, where))
 
 
 def own_folder(config_dir: str | Path | None) -> Path | None:
@@ -157,7 +166,13 @@ Plugins.instance().register(_OwnFolder)
 def groups(where: Path | None) -> list[str]:
     """The groups of settings that have options to choose from."""
     folders = [folder for base in (conf_folder(), where) if base for folder in base.iterdir()]
-    return sorted({f.name for f in folders if f.is_dir() and any(f.glob("*.yaml"))})
+    return sorted(
+        {
+            f.name
+            for f in folders
+            if f.is_dir() and f.name != NAMED_WEIGHTS and any(f.glob("*.yaml"))
+        }
+    )
 
 
 def options_of(group: str, where: Path | None) -> list[str]:
@@ -167,11 +182,12 @@ def options_of(group: str, where: Path | None) -> list[str]:
 
 
 def settable(override: str) -> str:
-    """An override of `labels.1` with `++`: to Hydra, 1 is no key of that YAML.
+    """An override of a key that stands in no YAML, with the `++` that Hydra asks for.
 
-    Its command line knows keys of text only; validation unites the two.
+    To Hydra, 1 in `labels.1` is no key of that YAML: its command line knows keys of text
+    only. Nor is another name of a setting. Validation unites each with what is there.
     """
-    return _NUMBER_KEY.sub(r"++\1", override)
+    return _OTHER_NAME.sub(r"++\1", _NUMBER_KEY.sub(r"++\1", override))
 
 
 # -------------------------------------------------------------------- internals
@@ -223,6 +239,31 @@ def _with_number_keys(tree: Any) -> Any:
     return tree
 
 
+def _with_named_weights(settings: Settings, where: Path | None) -> Settings:
+    """The same settings with the description of the weights that `pretrained` names."""
+    given = settings.finetuning.pretrained
+    names = options_of(NAMED_WEIGHTS, where)
+    file = _yaml_file(f"{NAMED_WEIGHTS}/{given}", where) if given in names else None
+    is_word = given is not None and re.fullmatch(r"[\w-]+", given) is not None
+    if file is None and given not in (None, "none", "demo") and is_word:
+        meant = meant_name(str(given), names)
+        if meant and not Path(str(given)).exists():
+            raise ConfigError(
+                f"there are no weights called '{given}', and nothing is at that path",
+                expected=f"a path, a URL, hf://OWNER/REPO/FILE, or a name: {', '.join(names)}",
+                fix=f"did you mean finetuning.pretrained={meant}?",
+            )
+    named = read_named(file) if file else None
+    if settings.finetuning.named not in (None, named):
+        raise ConfigError(
+            "finetuning.named is filled in, and cannot be given",
+            fix="put it into DIR/weights/NAME.yaml: --config-dir DIR finetuning.pretrained=NAME",
+        )
+    return settings.model_copy(
+        update={"finetuning": settings.finetuning.model_copy(update={"named": named})}
+    )
+
+
 def _with_absolute_paths(settings: Settings) -> Settings:
     """The same settings, which then mean the same from any working directory."""
 
@@ -230,6 +271,7 @@ def _with_absolute_paths(settings: Settings) -> Settings:
         return path if path is None or path in words else str(Path(path).expanduser().absolute())
 
     data, tuning = settings.datasets, settings.finetuning
+    elsewhere = tuning.named is not None or is_remote(tuning.pretrained or "")
     names = ("main_path", "output_path", "split_file", "cache_dir")
     return settings.model_copy(
         update={
@@ -237,7 +279,30 @@ def _with_absolute_paths(settings: Settings) -> Settings:
             "resume": absolute(settings.resume, "auto"),
             "datasets": data.model_copy(update={n: absolute(getattr(data, n)) for n in names}),
             "finetuning": tuning.model_copy(
-                update={"pretrained": absolute(tuning.pretrained, "none", "demo")}
+                update={
+                    "pretrained": tuning.pretrained
+                    if elsewhere
+                    else absolute(tuning.pretrained, "none", "demo")
+                }
             ),
         }
     )
+
+
+def _with_used_augmentations(settings: Settings) -> Settings:
+    """The same settings with only those augmentation presets that a stage asks for.
+
+    Raises:
+        ConfigError: a stage asks for one that is not there.
+    """
+    known = settings.augmentations
+    wanted = [s.augmentation for s in settings.finetuning.stages if s.augmentation is not None]
+    for name in wanted:
+        if name not in known:
+            raise ConfigError(
+                f"finetuning.stages asks for an augmentation that is not there: '{name}'",
+                expected=", ".join(known),
+                fix=f"for a file augmentation/{name}.yaml of your own, add "
+                f"+augmentation@augmentations.{name}={name}",
+            )
+    return settings.model_copy(update={"augmentations": {n: known[n] for n in set(wanted)}})

@@ -25,8 +25,16 @@ DERIVED_CLASSES = {"PRESUB": "SUB", "PARASUB": "SUB"}
 
 SOURCE_EPOCHS = 24
 
-_OPTIMISATION = {"lr", "weight_decay", "loss", "use_forgiving_loss"}
-"""Settings of `models` that say how, not what, is trained."""
+_OPTIMISATION = {
+    "lr",
+    "weight_decay",
+    "loss",
+    "batch_dice",
+    "class_weights",
+    "use_forgiving_loss",
+    "labels_names",
+}
+"""Settings of `models` that say how, or to tell which classes, and not what is trained."""
 
 
 def demo_run(settings: Settings) -> Path:

@@ -22,6 +22,21 @@ BACKGROUND_ROW = 0
 
 _SIDE = re.compile(r"left|right|(?<![^\W_])(l|r|lh|rh)(?![^\W_])", re.IGNORECASE)
 """The words anywhere, since a flip too few is harmless; the letters only by themselves."""
+_OTHER = {"left": "right", "right": "left", "l": "r", "r": "l", "lh": "rh", "rh": "lh"}
+
+
+def other_side(name: str) -> str | None:
+    """A class name with left and right exchanged; None where it says neither."""
+
+    def exchanged(found: re.Match[str]) -> str:
+        word = found.group()
+        other = _OTHER[word.lower()]
+        if word.isupper():
+            return other.upper()
+        return other.capitalize() if word[0].isupper() else other
+
+    renamed, count = _SIDE.subn(exchanged, name)
+    return renamed if count else None
 
 
 @dataclass(frozen=True)
@@ -67,11 +82,6 @@ class ClassSpace:
                 f"no class is called '{name}'", expected=", ".join(self.names)
             ) from None
 
-    @property
-    def has_sides(self) -> bool:
-        """Whether a class name says left or right, so that a flip changes its meaning."""
-        return any(_SIDE.search(name) for name in self.foreground)
-
 
 @dataclass(frozen=True)
 class LabelMap:
@@ -86,13 +96,20 @@ class LabelMap:
     Args:
         space: the model's classes.
         sets: raw label value -> names of the classes a voxel of that value may be.
+        titles: what the dataset itself calls some of the sets.
     """
 
     space: ClassSpace
     sets: tuple[tuple[int, frozenset[str]], ...]
+    titles: tuple[tuple[frozenset[str], str], ...] = ()
 
     @classmethod
-    def of(cls, space: ClassSpace, sets: Mapping[int, Iterable[str]]) -> LabelMap:
+    def of(
+        cls,
+        space: ClassSpace,
+        sets: Mapping[int, Iterable[str]],
+        titles: Mapping[frozenset[str], str] | None = None,
+    ) -> LabelMap:
         """The label map of `{raw value: class names}`; 0 is background unless given."""
         full = {0: frozenset({BACKGROUND})} | {int(v): frozenset(s) for v, s in sets.items()}
         for value, names in full.items():
@@ -108,7 +125,7 @@ class LabelMap:
             )
         if len(full) > 255:
             raise ConfigError("more than 255 label values", found=len(full))
-        return cls(space, tuple(sorted(full.items())))
+        return cls(space, tuple(sorted(full.items())), tuple((titles or {}).items()))
 
     @cached_property
     def values(self) -> npt.NDArray[np.int64]:
@@ -133,6 +150,17 @@ class LabelMap:
         """Whether a label row rules the background out, shape (rows,)."""
         return np.asarray(~self.matrix[:, 0])
 
+    @property
+    def stated_rows(self) -> npt.NDArray[np.bool_]:
+        """Whether a label row says anything, that is rules any class out, shape (rows,)."""
+        return np.asarray(~self.matrix.all(axis=1))
+
+    @cached_property
+    def row_names(self) -> tuple[str, ...]:
+        """What to call each label row: the dataset's name for it, or its classes."""
+        own = dict(self.titles)
+        return tuple(own.get(names) or set_name(self.space, names) for names in self.row_sets)
+
     def unknown(self, raw: npt.NDArray[np.int64]) -> dict[int, int]:
         """Raw values that the map does not list, with their voxel counts."""
         found, counts = np.unique(raw, return_counts=True)
@@ -148,18 +176,25 @@ class LabelMap:
         """The raw value to write for each class: the smallest that means it alone.
 
         Negative values come last, since predictions are unsigned where they can be.
-        A class that no value names alone gets a fresh value above all others, so
-        that a prediction never reuses a value which means something else.
+        The background is 0 where no value means it alone, and another class gets a
+        fresh value above all others, so that no other class is ever read into it.
         """
         chosen: dict[str, int] = {}
         for value, names in sorted(self.sets, key=lambda row: (row[0] < 0, row[0])):
             if len(names) == 1:
                 chosen.setdefault(next(iter(names)), value)
+        chosen.setdefault(BACKGROUND, 0)
         fresh = int(self.values.max()) + 1
         for name in self.space.names:
             if name not in chosen:
                 chosen[name], fresh = fresh, fresh + 1
         return {name: chosen[name] for name in self.space.names}
+
+
+def set_name(space: ClassSpace, names: Iterable[str]) -> str:
+    """The classes of a set in the model's order, joined by `+`."""
+    found = frozenset(names)
+    return "+".join(name for name in space.names if name in found)
 
 
 def ordered_union(groups: Iterable[Sequence[str]]) -> tuple[str, ...]:

@@ -95,7 +95,7 @@ def _through_hydra(
 
     def run(configuration: DictConfig) -> None:
         try:
-            task(read_settings(configuration))
+            task(read_settings(configuration, where=where))
         except Exception as error:
             # In a process of a launcher's own, raising is the only way to be heard.
             if os.getpid() != parent:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 
 from hsf_finetune import demo, screen
-from hsf_finetune.data.augmentation import BatchAugmentation
 from hsf_finetune.data.cases import Cohort, discover
+from hsf_finetune.data.census import Census, check_census, write_census
 from hsf_finetune.data.datamodule import Augment, CasesDataModule
+from hsf_finetune.data.flips import plan_flips
 from hsf_finetune.data.ledger import write_ledger
 from hsf_finetune.data.phantom import write_cohort
 from hsf_finetune.data.splits import Split, split_cases
@@ -20,19 +21,26 @@ from hsf_finetune.evaluation.compare import score_cases
 from hsf_finetune.evaluation.tables import ScoreRow, read_scores, summarise, write_scores
 from hsf_finetune.files import write_json
 from hsf_finetune.inference.predictor import ModelCard, Predictor, pick_device
+from hsf_finetune.loop import train
 from hsf_finetune.networks.anatomy import Anatomy
-from hsf_finetune.run_folder import RunFolder, find_run, follower, new_run
+from hsf_finetune.processes import follower, forget
+from hsf_finetune.run_folder import RunFolder, find_run, open_run
+from hsf_finetune.schedule.picture import save_picture
 from hsf_finetune.schedule.schedule import Schedule
 from hsf_finetune.schedule.strategies import plan
-from hsf_finetune.settings import Settings
-from hsf_finetune.starting_point import build_network, load_weights
-from hsf_finetune.training.callbacks import Heartbeat, ScheduleLogger, StopWhenFlat, WarmAverage
-from hsf_finetune.training.fit import checkpoint_callbacks, fit, make_trainer
-from hsf_finetune.training.history import MetricsCsv
-from hsf_finetune.training.losses import build_loss
-from hsf_finetune.training.module import SegmentationModule
-from hsf_finetune.training.preview import Preview
-from hsf_finetune.weights.receipt import Receipt
+from hsf_finetune.settings import PretrainedSettings, Settings
+from hsf_finetune.starting_point import (
+    Source,
+    Start,
+    build_network,
+    find_source,
+    smoke_test,
+    start_from,
+    with_network,
+)
+from hsf_finetune.training.cost import read_cost
+from hsf_finetune.weights.checkpoint import Checkpoint
+from hsf_finetune.weights.reading import read_checkpoint
 
 
 @dataclass(frozen=True)
@@ -60,50 +68,65 @@ def execute(settings: Settings) -> Result:
     """
     if settings.lightning.threads:
         torch.set_num_threads(settings.lightning.threads)
-    earlier = find_run(settings)
+    asked, earlier = settings, find_run(settings)
     make_data(settings)
-    cohort = discover(settings.datasets)
+    cohort = discover(settings.datasets, settings.models)
     split = split_cases(cohort.cases, settings.datasets, settings.seed)
+    last = earlier.last if earlier else None
+    source = None if last else pretrained_source(settings, cohort)
+    settings = with_network(settings, _recorded(settings, source, last))
     anatomy = build_network(settings, cohort)
     schedule = plan(anatomy, settings.finetuning, settings.models, settings.lightning)
+    start = start_from(settings, anatomy, cohort, source) if source else None
     data = _data_module(settings, cohort, split, anatomy)
     with screen.progress("reading cases") as tick:
         kept_in = data.read(tick)
-    resume_from = earlier.last if earlier else None
-    receipt = (
-        None
-        if resume_from
-        else load_weights(settings, anatomy, cohort, lambda: _demo_source(settings))
-    )
-    run = earlier or new_run(settings)
+    census = data.censuses()
+    check_census(census["train"], settings.datasets.allow_unsupervised)
+    run = open_run(asked, earlier)
     card = _card(settings, cohort, data)
     before: tuple[ScoreRow, ...] = ()
     if not follower():
-        screen.announce(run, cohort, split, kept_in, resume_from)
-        _write_down(run, cohort, split, schedule, receipt)
-        screen.show_plan(anatomy, schedule, receipt)
-        before = _score_before(settings, run, anatomy, card, split, receipt)
-    augmentation = _batch_augmentation(settings, cohort)
-    _train(settings, run, anatomy, schedule, data, card, augmentation, before, resume_from)
+        screen.announce(run, cohort, split, kept_in, settings.reset)
+        screen.show_labels(census["train"], plan_flips(settings.augmentation, cohort.classes))
+        _write_down(run, cohort, split, schedule, census)
+        screen.show_plan(anatomy, schedule, start.receipt if start else None)
+        if start:
+            _show_transfer(settings, run, cohort, split, anatomy, start, card)
+        before = _score_before(settings, run, anatomy, card, split, start)
+    baseline = summarise(before)[-1].dice.mean if before else None
+    train(settings, run, cohort, anatomy, schedule, data, card, baseline)
     if follower():
         return Result(run.path, (), ())
     after = _score_after(settings, run, split)
     _write_result(run, before, after)
+    forget(Path(settings.datasets.output_path).expanduser())
     screen.conclude(run, before, after, split)
     return Result(run.path, before, after)
 
 
-def preview_plan(settings: Settings) -> Schedule:
+def preview_plan(settings: Settings, picture: Path | None = None) -> Schedule:
     """Shows the schedule that a run would have, without reading a voxel.
 
+    Args:
+        settings: of the run.
+        picture: PNG, PDF or SVG to write; None writes nothing.
+
     Raises:
-        UserError: the cases, the network or the schedule do not fit together.
+        UserError: the cases, the network or the schedule do not fit together, or the
+            picture cannot be written.
     """
     make_data(settings)
-    cohort = discover(settings.datasets)
+    cohort = discover(settings.datasets, settings.models)
+    if isinstance(settings.models, PretrainedSettings):
+        source = pretrained_source(settings, cohort)
+        settings = with_network(settings, source.checkpoint if source else None)
     anatomy = build_network(settings, cohort)
     schedule = plan(anatomy, settings.finetuning, settings.models, settings.lightning)
     screen.show_plan(anatomy, schedule, None)
+    if picture is not None:
+        save_picture(schedule, picture)
+        screen.say(f"the picture is in {picture}")
     return schedule
 
 
@@ -116,7 +139,7 @@ def make_data(settings: Settings) -> None:
 
 
 # -------------------------------------------------------------------- internals
-def _demo_source(settings: Settings) -> Path:
+def demo_source(settings: Settings) -> Path:
     """The run folder of the phantom source model, which is trained if it is not there."""
     folder = demo.demo_run(settings)
     if not (folder / "result.json").exists():
@@ -133,44 +156,69 @@ def _data_module(
 ) -> CasesDataModule:
     augment: Augment | None = None
     if settings.augmentation.pipeline == "torchio_hsf":
-        augment = hsf_pipeline(flip=_may_flip(settings, cohort))
+        flips = plan_flips(settings.augmentation, cohort.classes)
+        augment = hsf_pipeline(flips.allowed, flips.partners)
     return CasesDataModule(split, settings.datasets, anatomy.divisor, settings.seed, augment)
 
 
-def _batch_augmentation(settings: Settings, cohort: Cohort) -> BatchAugmentation | None:
-    if settings.augmentation.pipeline != "batched":
-        return None
-    return BatchAugmentation(
-        settings.augmentation, flip_axes=(0,) if _may_flip(settings, cohort) else ()
-    )
-
-
-def _may_flip(settings: Settings, cohort: Cohort) -> bool:
-    """Whether left and right may be exchanged without a class changing its meaning."""
-    flip = settings.augmentation.flip
-    return not cohort.classes.has_sides if flip == "auto" else flip
-
-
 def _card(settings: Settings, cohort: Cohort, data: CasesDataModule) -> ModelCard:
-    spacing = settings.datasets.target_spacing_mm
+    spacing, names = settings.datasets.target_spacing_mm, settings.datasets.channel_names
     return ModelCard(
         classes=cohort.classes.names,
-        label_values=cohort.cases[0].protocol.value_of(),
+        label_values=cohort.label_values,
         models=settings.models,
         in_channels=cohort.channels,
         target_spacing_mm=tuple(spacing) if spacing else None,
         window_vox=data.window_vox,
+        channel_names=tuple(names) if names else None,
     )
 
 
+def pretrained_source(settings: Settings, cohort: Cohort) -> Source | None:
+    """The weights that the settings ask for, fetched with a progress bar."""
+    say = (lambda line: None) if follower() else screen.say
+    with screen.download("fetching weights") as tick:
+        return find_source(settings, cohort, lambda: demo_source(settings), tick, say)
+
+
+def _recorded(settings: Settings, source: Source | None, last: Path | None) -> Checkpoint | None:
+    """The checkpoint that may tell the network: a resumed run's own, or the source."""
+    if last is not None and isinstance(settings.models, PretrainedSettings):
+        return read_checkpoint(last)
+    return source.checkpoint if source else None
+
+
 def _write_down(
-    run: RunFolder, cohort: Cohort, split: Split, schedule: Schedule, receipt: Receipt | None
+    run: RunFolder,
+    cohort: Cohort,
+    split: Split,
+    schedule: Schedule,
+    census: Mapping[str, Census],
 ) -> None:
     write_json(run.file("splits.json"), split.plain())
     write_ledger(run.file("ledger.csv"), cohort, split)
+    write_census(run.file("census.csv"), census)
     write_json(run.file("schedule.json"), schedule.plain())
-    if receipt:
-        write_json(run.file("transfer.json"), receipt.plain())
+    save_picture(schedule, run.file("schedule.png"))
+
+
+def _show_transfer(
+    settings: Settings,
+    run: RunFolder,
+    cohort: Cohort,
+    split: Split,
+    anatomy: Anatomy,
+    start: Start,
+    card: ModelCard,
+) -> None:
+    """Proves on one case that the new head says what the old one did, and keeps the receipt."""
+    found = smoke_test(
+        settings, cohort, anatomy, start, card, split.validation[0], _device(settings)
+    )
+    for line in found.lines() if found else ():
+        screen.say(line)
+    smoke = asdict(found) if found else None
+    write_json(run.file("transfer.json"), {**start.receipt.plain(), "smoke": smoke})
 
 
 def _score_before(
@@ -179,13 +227,16 @@ def _score_before(
     anatomy: Anatomy,
     card: ModelCard,
     split: Split,
-    receipt: Receipt | None,
+    start: Start | None,
 ) -> tuple[ScoreRow, ...]:
     """Scores of the model we start from, which a resumed run reads back."""
     path = run.file("pretrained_scores.csv")
-    if receipt is None:
+    if start is None:
         return tuple(read_scores(path)) if path.exists() else ()
     predictor = Predictor(anatomy, card, _device(settings))
+    if split.test:
+        file = run.file("pretrained_test_scores.csv")
+        _scored(predictor, split, "scoring the pretrained model on test cases", file, "test")
     return _scored(predictor, split, "scoring the pretrained model", path)
 
 
@@ -211,46 +262,6 @@ def _device(settings: Settings) -> torch.device:
     return pick_device("cpu" if settings.lightning.accelerator == "cpu" else "auto")
 
 
-def _train(
-    settings: Settings,
-    run: RunFolder,
-    anatomy: Anatomy,
-    schedule: Schedule,
-    data: CasesDataModule,
-    card: ModelCard,
-    augmentation: BatchAugmentation | None,
-    before: Sequence[ScoreRow],
-    resume_from: Path | None,
-) -> None:
-    tuning, engine = settings.finetuning, settings.lightning
-    baseline = summarise(before)[-1].dice.mean if before else None
-    parameters = {block.name: block.size for block in anatomy.blocks}
-    around = [
-        Heartbeat(screen.console, schedule, baseline),
-        ScheduleLogger(schedule, parameters, baseline),
-        MetricsCsv(run.file("metrics.csv")),
-        Preview(run.file("preview.png"), card.classes, schedule.max_epochs),
-        *checkpoint_callbacks(run.checkpoints),
-    ]
-    if tuning.ema_decay is not None:
-        around.append(WarmAverage(tuning.ema_decay))
-    if tuning.early_stopping_epochs is not None:
-        around.append(StopWhenFlat(tuning.early_stopping_epochs, schedule.last_thaw))
-    trainer = make_trainer(engine, settings.logger, run.path, schedule.max_epochs, around)
-    module = SegmentationModule(
-        anatomy,
-        schedule,
-        data.steps_per_epoch(trainer.world_size, engine.accumulate_grad_batches),
-        card.classes,
-        build_loss(settings.models.loss),
-        settings.models.weight_decay,
-        augmentation,
-        data.window_vox,
-        card.plain(),
-    )
-    fit(trainer, module, data, resume_from)
-
-
 def _write_result(run: RunFolder, before: Sequence[ScoreRow], after: Sequence[ScoreRow]) -> None:
     """Writes result.json, whose presence says that the run has ended."""
     write_json(
@@ -258,5 +269,6 @@ def _write_result(run: RunFolder, before: Sequence[ScoreRow], after: Sequence[Sc
         {
             "pretrained": [asdict(s) for s in summarise(before)],
             "best_epoch": [asdict(s) for s in summarise(after)],
+            "training": asdict(read_cost(run.path)),
         },
     )

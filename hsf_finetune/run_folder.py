@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import csv
 import json
-import os
 import platform
 import re
 import shutil
@@ -19,10 +19,12 @@ import yaml
 
 from hsf_finetune.errors import ConfigError, OutputError
 from hsf_finetune.files import atomic_write, write_json
+from hsf_finetune.processes import follow, follower, forget, lead
 from hsf_finetune.settings import Settings
 
 _FREE_TO_CHANGE = (
     "resume",
+    "reset",
     "run_dir",
     "name",
     "lightning.accelerator",
@@ -38,8 +40,8 @@ _FREE_TO_CHANGE = (
 )
 """Settings that a resumed run may change, since they do not change its result."""
 
-_SHARED = "HSF_FINETUNE_RUN_FOLDER"
-"""Environment variable by which processes of one run share its folder."""
+_LENGTH = "lightning.max_epochs"
+"""The one setting by which a run may become longer than it was."""
 
 _PACKAGES = ("hsf-finetune", "torch", "monai", "lightning", "torchio", "hydra-core", "nibabel")
 
@@ -51,10 +53,12 @@ class RunFolder:
     Args:
         path: the folder.
         resumed: whether an earlier start of the same run is to be continued.
+        longer: epochs that it had and has now, where it is to go on for longer.
     """
 
     path: Path
     resumed: bool = False
+    longer: tuple[int, int] | None = None
 
     @property
     def checkpoints(self) -> Path:
@@ -80,11 +84,18 @@ class RunFolder:
 def find_run(settings: Settings) -> RunFolder | None:
     """The run that `resume` asks for; None where a new one is to be made.
 
+    A process that does not lead finds the leader's run in `open_run`.
+
     Raises:
         ConfigError: what is to be resumed does not exist, has ended, or had other
-            settings.
+            settings; or something is to be reset of a run that is not resumed.
     """
-    if settings.resume is None:
+    if settings.resume is None and settings.reset:
+        raise ConfigError(
+            f"reset=[{','.join(settings.reset)}] is about a run that is resumed",
+            fix="resume=RUN, or leave reset out",
+        )
+    if settings.resume is None or follower():
         return None
     if settings.resume != "auto":
         return _to_resume(Path(settings.resume).expanduser(), settings)
@@ -92,32 +103,43 @@ def find_run(settings: Settings) -> RunFolder | None:
     return RunFolder(unfinished, resumed=True) if unfinished else None
 
 
-def new_run(settings: Settings) -> RunFolder:
-    """A new folder, holding the settings and the environment.
+def open_run(settings: Settings, earlier: RunFolder | None) -> RunFolder:
+    """The run's folder, ready to be written to.
+
+    A new one holds the settings and the environment. In one that goes on for longer, or
+    from epoch 0 again, what it came to so far is kept under other names.
+
+    Args:
+        settings: of the run.
+        earlier: the run to resume, from `find_run`.
 
     Raises:
         ConfigError: the folder that `run_dir` names is in use.
         OutputError: it cannot be made.
     """
+    output_path = Path(settings.datasets.output_path).expanduser()
     if follower():
-        return RunFolder(Path(os.environ[_SHARED]))
-    folder = RunFolder(_new_folder(settings))
-    os.environ[_SHARED] = str(folder.path)
+        note = follow(output_path)
+        longer = note["longer"]
+        return RunFolder(
+            Path(note["path"]), note["resumed"], (longer[0], longer[1]) if longer else None
+        )
+    forget(output_path)
+    folder = earlier or RunFolder(_new_folder(settings))
     try:
-        _write_yaml(folder.file("config.yaml"), settings.plain())
+        if earlier is None or earlier.longer or settings.reset:
+            _set_aside(folder, settings)
+            _write_yaml(folder.file("config.yaml"), settings.plain())
         write_json(folder.file("environment.json"), environment())
+        lead(
+            {"path": str(folder.path), "resumed": folder.resumed, "longer": folder.longer},
+            output_path,
+        )
     except OutputError:
-        shutil.rmtree(folder.path, ignore_errors=True)
+        if earlier is None:
+            shutil.rmtree(folder.path, ignore_errors=True)
         raise
     return folder
-
-
-def follower() -> bool:
-    """Whether another process leads this run: it alone makes folders, writes and talks.
-
-    The leader starts the others, which inherit the folder through the environment.
-    """
-    return int(os.environ.get("LOCAL_RANK", 0)) > 0 and _SHARED in os.environ
 
 
 def environment() -> dict[str, Any]:
@@ -205,21 +227,69 @@ def _to_resume(path: Path, settings: Settings) -> RunFolder:
             file=path,
             fix=f"resume={folder}, or start anew from these weights: finetuning.pretrained={path}",
         )
-    if (folder / "result.json").exists():
-        raise ConfigError(
-            "the run has ended; there is nothing to resume",
-            file=folder,
-            fix=f"start a new run from its weights: finetuning.pretrained={folder}",
-        )
     different = _differences(_read_yaml(config), settings.plain())
-    if different:
+    meaning = [entry for entry in different if entry[0] != _LENGTH]
+    if meaning:
         raise ConfigError(
             "the run was started with other settings",
             file=config,
-            found="\n".join(f"{key}: {old} there, {new} now" for key, old, new in different),
+            found="\n".join(f"{key}: {old} there, {new} now" for key, old, new in meaning),
             fix="resume with the settings of that run, or start a new one",
         )
-    return RunFolder(folder.resolve(), resumed=True)
+    longer = _longer(folder, settings) if different else None
+    if (folder / "result.json").exists() and not longer and "epoch" not in settings.reset:
+        raise ConfigError(
+            "the run has ended; there is nothing to resume",
+            file=folder,
+            fix=f"let it go on for longer: {_LENGTH}={2 * max(epochs_done(folder), 1)}; or start "
+            f"a new run from its weights: finetuning.pretrained={folder}",
+        )
+    return RunFolder(folder.resolve(), resumed=True, longer=longer)
+
+
+def _longer(folder: Path, settings: Settings) -> tuple[int, int]:
+    """Epochs of a run as it was planned, and now.
+
+    Raises:
+        ConfigError: it has gone on for longer than it is to go now.
+    """
+    before = _read_json(folder / "schedule.json").get("max_epochs")
+    now, done = settings.lightning.max_epochs, epochs_done(folder)
+    if now is None or (now <= done and "epoch" not in settings.reset):
+        raise ConfigError(
+            f"{_LENGTH}={'null' if now is None else now} is no more than the {done} epochs that "
+            "the run has behind it",
+            file=folder,
+            expected=f"more than {done}, or as it was: {before}",
+        )
+    return int(before or 0), now
+
+
+def epochs_done(folder: Path) -> int:
+    """Epochs that a run has behind it, from its metrics.csv."""
+    try:
+        with (folder / "metrics.csv").open(newline="") as file:
+            return max((int(row["epoch"]) + 1 for row in csv.DictReader(file)), default=0)
+    except (OSError, KeyError, ValueError):
+        return 0
+
+
+def _set_aside(folder: RunFolder, settings: Settings) -> None:
+    """Renames what a run came to, before it goes on to something else."""
+    names = ["config.yaml", "schedule.json", "schedule.png", "result.json"]
+    names += ["validation_scores.csv", "test_scores.csv"]
+    if "epoch" in settings.reset:
+        names.append("metrics.csv")
+    done = epochs_done(folder.path)
+    for path in [folder.file(name) for name in names]:
+        if path.exists():
+            path.rename(_free(path.with_stem(f"{path.stem}_until_epoch_{done}")))
+
+
+def _free(path: Path) -> Path:
+    """The path, or the first of `..._2`, `..._3` that does not exist."""
+    tries = [path, *(path.with_stem(f"{path.stem}_{n}") for n in range(2, 1000))]
+    return next(p for p in tries if not p.exists())
 
 
 def _differences(
@@ -257,6 +327,14 @@ def _stringly(content: Mapping[str, Any]) -> dict[str, Any]:
     """With every key a string, so that what is written and read back compares equal."""
     plain: dict[str, Any] = json.loads(json.dumps(content))
     return plain
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

@@ -6,24 +6,41 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 from hsf_finetune.data.cases import Cohort
+from hsf_finetune.data.census import Census, census_table, census_warnings
+from hsf_finetune.data.flips import Flips
 from hsf_finetune.data.splits import Split
 from hsf_finetune.evaluation.tables import (
     ScoreRow,
     comparison_table,
     paired_differences,
+    protocol_table,
     summarise,
     summary_table,
 )
 from hsf_finetune.networks.anatomy import Anatomy
-from hsf_finetune.run_folder import RunFolder, follower
+from hsf_finetune.processes import follower
+from hsf_finetune.run_folder import RunFolder
 from hsf_finetune.schedule.schedule import Schedule
 from hsf_finetune.schedule.table import schedule_table
+from hsf_finetune.schedule.text_picture import (
+    ASCII_GLYPHS,
+    BLOCK_GLYPHS,
+    MIN_WIDTH,
+    text_picture,
+)
+from hsf_finetune.training.groups import block_sizes
 from hsf_finetune.weights.receipt import Receipt
 
 # Without a terminal (a log file, a cluster) rich would wrap at 80 columns.
@@ -52,6 +69,18 @@ def progress(what: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
+@contextmanager
+def download(what: str) -> Iterator[Callable[[int, int], None]]:
+    """As `progress`, in bytes; nothing is shown before the first of them."""
+    if not console.is_terminal:
+        yield _Sparse(what)
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as bar:
+        task = bar.add_task(what, total=None, visible=False)
+        yield lambda done, total: bar.update(task, completed=done, total=total, visible=True)
+
+
 class _Sparse:
     """Progress for a log file: one line every half minute."""
 
@@ -70,12 +99,17 @@ def announce(
     cohort: Cohort,
     split: Split,
     kept_in: str,
-    resume_from: Path | None,
+    reset: Sequence[str],
 ) -> None:
     """Which run this is, on what data, split how."""
     say(f"{'resuming' if run.resumed else 'new'} run: {run.path}")
     if run.resumed:
-        say(f"  from {resume_from}" if resume_from else "  from the start: no epoch had ended yet")
+        say(f"  from {run.last}" if run.last else "  from the start: no epoch had ended yet")
+        if run.longer:
+            before, now = run.longer
+            say(f"  for {now} epochs, not {before}: the epochs to come follow the schedule below")
+        if reset:
+            say(f"  starting anew: {', '.join(reset)}")
     fates = [entry.fate for entry in cohort.ledger]
     say(
         f"cases: {len(cohort.cases)} of {len({c.subject for c in cohort.cases})} subjects, "
@@ -83,20 +117,26 @@ def announce(
         f"files excluded {fates.count('excluded')}, unused {fates.count('unused')} (ledger.csv)"
     )
     say(f"classes: {', '.join(cohort.classes.names)}")
-    drawn = {name for case in cohort.cases for _, names in case.protocol.sets for name in names}
-    never = [name for name in cohort.classes.names if name not in drawn]
-    if never:
-        say(f"  no label value stands for {', '.join(never)}: it will be learnt as never there")
     say(f"split: {split.how} (splits.json)")
     if not split.held_out:
         say("  validation cases train too: their scores are no measure of new scans")
 
 
+def show_labels(census: Census, flips: Flips) -> None:
+    """What supervises each class, what is doubtful about it, and what flips exchange."""
+    console.print(census_table(census))
+    for line in (*census_warnings(census), *filter(None, [flips.remark])):
+        say(f"  {line}")
+
+
 def show_plan(anatomy: Anatomy, schedule: Schedule, receipt: Receipt | None) -> None:
-    """The transfer receipt and the schedule."""
+    """The transfer receipt and the schedule, as a table and, where it fits, as a picture."""
     if receipt is not None:
         console.print(receipt.table())
-    console.print(schedule_table(schedule, {block.name: block.size for block in anatomy.blocks}))
+    console.print(schedule_table(schedule, block_sizes(anatomy)))
+    if console.width >= MIN_WIDTH:
+        glyphs = ASCII_GLYPHS if console.options.ascii_only else BLOCK_GLYPHS
+        console.print("", text_picture(schedule, console.width, glyphs), sep="\n")
 
 
 def conclude(
@@ -111,6 +151,9 @@ def conclude(
         differences = paired_differences(before, after)
         console.print(comparison_table(summarise(before), summarise(after), differences))
     console.print(summary_table(summarise(after), title=f"Best epoch on {where}"))
+    by_protocol = protocol_table(after)
+    if by_protocol is not None:
+        console.print(by_protocol)
     say(f"\neverything is in {run.path}")
     say(f"segment new scans: hsf-finetune predict {run.path} SCANS -o SEGMENTATIONS")
     say(f"look at the curves: tensorboard --logdir {run.path}")

@@ -113,3 +113,22 @@ def test_plan_takes_overrides_on_both_sides_of_its_flags(
         main(["plan", "models.lr=1", "--config-dir", ".", "models.lrr=1"])
     assert caught.value.code == 2
     assert "did you mean 'models.lr'?" in capsys.readouterr().err
+
+
+def test_compare_says_what_it_takes(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["compare", "--help"])
+    assert caught.value.code == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for word in ("--presets", "--runs RUN", "--reference", "--on {validation,test}", "max_epochs"):
+        assert word in text
+
+
+@pytest.mark.parametrize("more", [["seed=1"], ["--presets", "full"], ["--config-dir", "."]])
+def test_compare_takes_either_runs_or_what_makes_them(
+    more: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["compare", *more, "--runs", "a", "b"])
+    assert caught.value.code == 2
+    assert "leave out either --runs" in capsys.readouterr().err

@@ -22,6 +22,7 @@ FILES = {
     "environment.json",
     "splits.json",
     "ledger.csv",
+    "census.csv",
     "transfer.json",
     "schedule.json",
     "metrics.csv",
@@ -239,13 +240,16 @@ def shell(folder: Path, script: str, *arguments: object) -> subprocess.Completed
     )
 
 
-def test_a_class_that_no_value_stands_for_is_said(
+def test_a_class_that_no_label_shows_must_be_allowed(
     data: Path, outputs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code = exit_code(
+    command = (
         *("train", "--config-dir", CONF, "datasets=tiny_source", *FAST),
         *(f"datasets.main_path={data}", f"datasets.output_path={outputs}"),
         *("+datasets.datasets.tiny.labels_names.9=ghost", "lightning.max_epochs=1"),
     )
-    assert code == 0
-    assert "no label value stands for ghost" in capsys.readouterr().out
+    assert exit_code(*command) == 2
+    assert "no label of a training case shows ghost" in capsys.readouterr().err
+    assert not outputs.exists()
+    assert exit_code(*command, "datasets.allow_unsupervised=[ghost]") == 0
+    assert "Label census" in capsys.readouterr().out

@@ -8,7 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hsf_finetune.errors import ConfigError
-from hsf_finetune.labels import BACKGROUND, BACKGROUND_ROW, ClassSpace, LabelMap, ordered_union
+from hsf_finetune.labels import (
+    BACKGROUND,
+    BACKGROUND_ROW,
+    ClassSpace,
+    LabelMap,
+    ordered_union,
+    other_side,
+)
 
 SPACE = ClassSpace((BACKGROUND, "DG", "CA1", "CA2", "CA3"))
 
@@ -46,12 +53,14 @@ def test_the_index_of_a_class_is_its_channel() -> None:
     ],
 )
 def test_sides_are_seen_in_class_names(name: str) -> None:
-    assert ClassSpace((BACKGROUND, "CA1", name)).has_sides
+    other = other_side(name)
+    assert other not in (None, name)
+    assert other_side(str(other)) == name
 
 
 @pytest.mark.parametrize("name", ["CA2/3", "SRLM", "alveus", "fimbria_1", "PRESUB", "cyst", "R1"])
 def test_other_names_say_no_side(name: str) -> None:
-    assert not ClassSpace((BACKGROUND, name)).has_sides
+    assert other_side(name) is None
 
 
 @given(sets)
@@ -98,9 +107,17 @@ def test_the_background_is_written_as_0_whatever_else_is_background() -> None:
     assert written.value_of()["CA1"] == 10
 
 
-def test_foreground_rows_rule_the_background_out() -> None:
+def test_rows_say_foreground_something_or_nothing() -> None:
     labels = LabelMap.of(SPACE, {1: ["DG"], 2: ["CA2", "CA3"], 8: [BACKGROUND], 9: SPACE.names})
     assert labels.foreground_rows.tolist() == [False, True, True, False]
+    assert labels.stated_rows.tolist() == [True, True, True, False]
+
+
+def test_rows_are_called_as_the_dataset_calls_them() -> None:
+    merged = frozenset({"CA2", "CA3"})
+    given = {1: ["DG"], 2: merged, 3: ["CA3", "DG"]}
+    labels = LabelMap.of(SPACE, given, {merged: "CA2/3"})
+    assert labels.row_names == (BACKGROUND, "DG", "CA2/3", "DG+CA3")
 
 
 @pytest.mark.parametrize(
@@ -114,7 +131,8 @@ def test_impossible_maps_are_refused(wrong: dict[int, list[str]]) -> None:
 def test_value_0_may_be_unsure_as_long_as_it_may_be_background() -> None:
     labels = LabelMap.of(SPACE, {0: SPACE.names, 1: ["DG"]})
     assert labels.matrix[BACKGROUND_ROW].all()
-    assert labels.value_of()[BACKGROUND] == 2
+    assert labels.value_of()[BACKGROUND] == 0
+    assert LabelMap.of(SPACE, {0: SPACE.names, 7: [BACKGROUND]}).value_of()[BACKGROUND] == 7
 
 
 def test_maps_compare_and_hash_by_content() -> None:

@@ -10,7 +10,7 @@ import yaml
 
 from hsf_finetune.configuration import compose
 from hsf_finetune.errors import ConfigError, OutputError
-from hsf_finetune.run_folder import RunFolder, find_run, new_run
+from hsf_finetune.run_folder import RunFolder, find_run, open_run
 from hsf_finetune.settings import Settings
 from tests.conftest import CONF
 
@@ -27,7 +27,7 @@ def ended(run: RunFolder) -> RunFolder:
 
 
 def test_runs_of_the_same_second_get_different_folders(outputs: Path) -> None:
-    runs = [new_run(settings(outputs)) for _ in range(5)]
+    runs = [open_run(settings(outputs), None) for _ in range(5)]
     assert len({run.path for run in runs}) == 5
     assert all(run.path.parent == outputs for run in runs)
     assert all("_finetune_tiny" in run.path.name for run in runs)
@@ -35,51 +35,51 @@ def test_runs_of_the_same_second_get_different_folders(outputs: Path) -> None:
 
 def test_the_settings_come_back_from_the_folder(outputs: Path) -> None:
     asked = settings(outputs, "models.lr=3e-5", "finetuning.derive_from={anterior: blob}")
-    run = new_run(asked)
+    run = open_run(asked, None)
     assert Settings.model_validate(yaml.safe_load(run.file("config.yaml").read_text())) == asked
     environment = json.loads(run.file("environment.json").read_text())
     assert environment["packages"]["torch"]
 
 
 def test_a_name_is_made_fit_for_a_folder(outputs: Path) -> None:
-    assert new_run(settings(outputs, "name='a/b: c'")).path.name.endswith("_finetune_a_b_c")
+    assert open_run(settings(outputs, "name='a/b: c'"), None).path.name.endswith("_finetune_a_b_c")
 
 
 def test_a_given_folder_is_never_used_twice(outputs: Path) -> None:
     asked = settings(outputs, f"run_dir={outputs / 'mine'}")
-    run = new_run(asked)
+    run = open_run(asked, None)
     assert run.path == outputs / "mine"
     before = run.file("environment.json").read_bytes()
     with pytest.raises(ConfigError, match=r"in use[\s\S]*resume="):
-        new_run(asked)
+        open_run(asked, None)
     assert run.file("environment.json").read_bytes() == before
     (outputs / "file").touch()
     with pytest.raises(ConfigError, match="in use"):
-        new_run(settings(outputs, f"run_dir={outputs / 'file'}"))
+        open_run(settings(outputs, f"run_dir={outputs / 'file'}"), None)
 
 
 def test_an_empty_given_folder_is_taken(outputs: Path) -> None:
     (outputs / "mine").mkdir(parents=True)
-    assert new_run(settings(outputs, f"run_dir={outputs / 'mine'}")).path == outputs / "mine"
+    assert open_run(settings(outputs, f"run_dir={outputs / 'mine'}"), None).path == outputs / "mine"
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="cannot be made"):
-        new_run(settings(tmp_path / "file" / "outputs"))
+        open_run(settings(tmp_path / "file" / "outputs"), None)
 
 
 def test_without_resume_no_run_is_looked_for(outputs: Path) -> None:
-    new_run(settings(outputs))
+    open_run(settings(outputs), None)
     assert find_run(settings(outputs)) is None
 
 
 def test_auto_finds_the_latest_unfinished_run_of_the_same_settings(outputs: Path) -> None:
     auto = settings(outputs, "resume=auto")
     assert find_run(auto) is None, "nothing to resume: a new run"
-    first = new_run(settings(outputs))
-    ended(new_run(settings(outputs)))
-    new_run(settings(outputs, "seed=1"))
+    first = open_run(settings(outputs), None)
+    ended(open_run(settings(outputs), None))
+    open_run(settings(outputs, "seed=1"), None)
     (outputs / "stray").mkdir()
     (outputs / "stray" / "config.yaml").write_text("a: [1")
     (outputs / "file").touch()
@@ -95,13 +95,13 @@ def test_auto_finds_the_latest_unfinished_run_of_the_same_settings(outputs: Path
 
 def test_auto_finds_a_given_folder(outputs: Path) -> None:
     given = f"run_dir={outputs / 'elsewhere' / 'mine'}"
-    run = new_run(settings(outputs, given))
+    run = open_run(settings(outputs, given), None)
     assert find_run(settings(outputs, given, "resume=auto")) == RunFolder(run.path, resumed=True)
 
 
 @pytest.mark.parametrize("what", ["", "checkpoints/last.ckpt"])
 def test_a_run_is_resumed_by_its_folder_or_checkpoint(outputs: Path, what: str) -> None:
-    run = new_run(settings(outputs))
+    run = open_run(settings(outputs), None)
     run.checkpoints.mkdir()
     (run.checkpoints / "last.ckpt").touch()
     found = find_run(settings(outputs, f"resume={run.path / what}"))
@@ -109,13 +109,13 @@ def test_a_run_is_resumed_by_its_folder_or_checkpoint(outputs: Path, what: str) 
 
 
 def test_what_does_not_change_the_result_may_change(outputs: Path) -> None:
-    run = new_run(settings(outputs))
+    run = open_run(settings(outputs), None)
     changed = ("datasets.num_workers=2", "lightning.threads=3", "logger=csv", "name=x")
     assert find_run(settings(outputs, f"resume={run.path}", *changed)) is not None
 
 
 def test_other_settings_are_refused_and_listed(outputs: Path) -> None:
-    run = new_run(settings(outputs))
+    run = open_run(settings(outputs), None)
     with pytest.raises(ConfigError) as caught:
         find_run(settings(outputs, f"resume={run.path}", "models.lr=1", "seed=4"))
     assert "models.lr: 0.001 there, 1.0 now" in str(caught.value)
@@ -123,7 +123,7 @@ def test_other_settings_are_refused_and_listed(outputs: Path) -> None:
 
 
 def test_what_cannot_be_resumed(outputs: Path) -> None:
-    run = new_run(settings(outputs))
+    run = open_run(settings(outputs), None)
     run.checkpoints.mkdir()
     (run.checkpoints / "best.ckpt").touch()
     for what, said in (

@@ -115,18 +115,37 @@ class BatchAugmentation:
     Args:
         settings: probabilities and magnitudes.
         flip_axes: axes (0, 1, 2) that may be reversed.
+        partners: for each class, the one that it becomes in a flip along axis 0; None
+            where flips change no class.
     """
 
     settings: AugmentationSettings
     flip_axes: tuple[int, ...] = ()
+    partners: tuple[int, ...] | None = None
 
     def __call__(
         self,
         image: Tensor,
         label: Tensor,
+        allowed: Tensor,
         generator: torch.Generator,
         spacing: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """Augments a batch; shapes as in `apply`, generator as in `draw`."""
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Augments a batch; shapes as in `apply`, generator as in `draw`.
+
+        Label rows keep their numbers in a flip: what changes is their sets of classes,
+        `allowed` of shape (B, rows, classes), so that every protocol can be flipped.
+        """
         parameters = draw(self.settings, image.shape[0], image.shape[1], self.flip_axes, generator)
-        return apply(image, label, parameters, spacing=spacing)
+        image, label = apply(image, label, parameters, spacing=spacing)
+        if self.partners is not None:
+            flipped = parameters.flip[:, 0].to(allowed.device)
+            allowed = torch.where(
+                flipped[:, None, None], exchanged(allowed, self.partners), allowed
+            )
+        return image, label, allowed
+
+
+def exchanged(allowed: Tensor, partners: Sequence[int]) -> Tensor:
+    """Sets of classes, (..., classes), with every class replaced by its partner."""
+    return allowed[..., list(partners)]

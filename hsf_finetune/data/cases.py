@@ -13,9 +13,10 @@ from hsf_finetune.data.discovery import Pair, annotated_images, excluded_files
 from hsf_finetune.data.pairing import is_hidden
 from hsf_finetune.data.subjects import subject_ids
 from hsf_finetune.data.volumes import VolumeRef, is_volume, stem
-from hsf_finetune.errors import ConfigError, DataError, SeveralErrors, UserError
-from hsf_finetune.labels import BACKGROUND, ClassSpace, LabelMap, ordered_union
-from hsf_finetune.settings import DatasetSettings, DatasetsSettings
+from hsf_finetune.errors import DataError, SeveralErrors, UserError
+from hsf_finetune.label_sets import class_space, label_map, refuse_sets
+from hsf_finetune.labels import BACKGROUND, ClassSpace, LabelMap
+from hsf_finetune.settings import DatasetSettings, DatasetsSettings, ModelSettings
 
 
 @dataclass(frozen=True)
@@ -62,35 +63,61 @@ class Cohort:
     channels: int
     ledger: tuple[LedgerEntry, ...] = field(repr=False)
 
+    @property
+    def label_values(self) -> dict[str, int]:
+        """The value that segmentations have for each class.
 
-def discover(settings: DatasetsSettings) -> Cohort:
+        These are the values of the protocol that draws the most classes by themselves.
+        """
+
+        def exact(protocol: LabelMap) -> int:
+            single = {names for names in protocol.row_sets if len(names) == 1}
+            return len(single - {frozenset({BACKGROUND})})
+
+        return max((case.protocol for case in self.cases), key=exact).value_of()
+
+
+def discover(settings: DatasetsSettings, models: ModelSettings | None = None) -> Cohort:
     """Finds and pairs the files of every dataset.
+
+    Args:
+        settings: the `datasets` group.
+        models: the `models` group, for its classes and for whether labels may be sets of
+            them; None is its defaults.
 
     Raises:
         UserError: no files, a missing or ambiguous partner, or labels that do
             not fit together; all problems at once.
     """
-    classes = class_space(settings)
+    models = models or ModelSettings()
+    classes = class_space(settings, models)
     base = Path(settings.main_path).expanduser().resolve()
     cases: list[Case] = []
     series: list[str] = []
     fates: list[LedgerEntry] = []
     problems: list[UserError] = []
+    protocols: dict[str, LabelMap] = {}
     for name, dataset in settings.datasets.items():
         root = (base / dataset.path).resolve()
         if not root.is_dir():
             problems.append(_no_folder(name, root, settings, dataset))
             continue
         try:
+            protocols[name] = label_map(name, dataset, classes)
             excluded = excluded_files(dataset, root)
             pairs, trouble = annotated_images(name, dataset, root, excluded)
             problems += trouble
-            cases += _cases(name, dataset, root, base, pairs, label_map(dataset, classes))
+            cases += _cases(name, dataset, root, base, pairs, protocols[name])
         except UserError as error:
             problems.append(error)
             continue
         series += [pair.series for pair in pairs]
         fates += _other_files(name, root, excluded)
+    if not models.use_forgiving_loss:
+        try:
+            refuse_sets(protocols)
+        except UserError as error:
+            problems.append(error)
     problems += shared_by_datasets([(c.dataset, c.subject, c.images[0], c.label) for c in cases])
     channels = {len(case.images) for case in cases}
     if len(channels) > 1:
@@ -103,34 +130,6 @@ def discover(settings: DatasetsSettings) -> Cohort:
     cases = [replace(case, name=name) for case, name in zip(cases, names, strict=True)]
     cases.sort(key=lambda case: case.name)
     return Cohort(tuple(cases), classes, channels.pop(), _ledger(cases, fates))
-
-
-def class_space(settings: DatasetsSettings) -> ClassSpace:
-    """The classes of all datasets together, in the order of their label numbers."""
-    groups = []
-    for dataset in settings.datasets.values():
-        names = {k: v for k, v in dataset.labels_names.items() if k != 0 and v != BACKGROUND}
-        groups.append([names[k] for k in sorted(names)])
-    return ClassSpace((BACKGROUND, *ordered_union(groups)))
-
-
-def label_map(dataset: DatasetSettings, classes: ClassSpace) -> LabelMap:
-    """What a dataset's label values mean, from its `labels` and `labels_names`.
-
-    Raises:
-        ConfigError: a label number has no name.
-    """
-    numbers = dataset.labels or {number: number for number in dataset.labels_names}
-    names = {**dataset.labels_names, 0: BACKGROUND}
-    unnamed = sorted({number for number in numbers.values() if number not in names})
-    if unnamed:
-        raise ConfigError(
-            "label numbers without a name",
-            found=unnamed,
-            expected=f"one of {sorted(names)}",
-            fix="add them to labels_names, or map them to 0 (background) under labels",
-        )
-    return LabelMap.of(classes, {value: {names[n]} for value, n in numbers.items()})
 
 
 # -------------------------------------------------------------------- internals

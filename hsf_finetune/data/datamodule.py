@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from hsf_finetune.data.cases import Case
+from hsf_finetune.data.census import Census, take_census
+from hsf_finetune.data.patches import Triple, patch_corner
 from hsf_finetune.data.preprocessing import Sample
 from hsf_finetune.data.splits import Split
 from hsf_finetune.data.store import Progress, SampleStore, SampleView
@@ -22,8 +23,9 @@ from hsf_finetune.labels import BACKGROUND_ROW
 from hsf_finetune.padding import pad_to, padded_shape
 from hsf_finetune.settings import DatasetsSettings
 
-Triple = tuple[int, int, int]
-Augment = Callable[[Tensor, Tensor, tuple[float, float, float], int], tuple[Tensor, Tensor]]
+Augment = Callable[
+    [Tensor, Tensor, Tensor, tuple[float, float, float], int], tuple[Tensor, Tensor, Tensor]
+]
 
 
 class Batch(TypedDict):
@@ -53,10 +55,18 @@ class Draw:
 
 @dataclass(frozen=True)
 class Item:
-    """One sample on its way into a batch."""
+    """One sample on its way into a batch.
+
+    Args:
+        sample: image and label rows.
+        allowed: the label rows' sets of classes, (rows, classes) bool.
+        case: name of the case.
+        seed: for everything random about the sample.
+    """
 
     sample: Sample
-    case: Case
+    allowed: Tensor
+    case: str
     seed: int = 0
 
 
@@ -123,7 +133,7 @@ class TrainingCases(Dataset[Item]):
         store: preprocessed cases.
         patch_vox: largest size of what is returned.
         foreground_share: share of patches centred on a labelled voxel.
-        augment: per-volume augmentation `(image, label, spacing_mm, seed)`, if any.
+        augment: per-volume augmentation `(image, label, allowed, spacing_mm, seed)`, if any.
     """
 
     def __init__(
@@ -142,15 +152,21 @@ class TrainingCases(Dataset[Item]):
         """A sample of a case, cut to a patch if it is larger, and its case."""
         case = self._store.case(draw.index)
         sample = self._store.sample(draw.index)
-        foreground = torch.from_numpy(case.protocol.foreground_rows)
+        foreground, stated = (
+            torch.from_numpy(rows)
+            for rows in (case.protocol.foreground_rows, case.protocol.stated_rows)
+        )
         corner = patch_corner(
-            sample.label, self._patch, self._foreground_share, foreground, draw.seed
+            sample.label, self._patch, self._foreground_share, foreground, stated, draw.seed
         )
         cut = (slice(None), *(slice(a, a + n) for a, n in zip(corner, self._patch, strict=True)))
         image, label = sample.image[cut], sample.label[cut[1:]]
+        allowed = torch.from_numpy(case.protocol.matrix)
         if self._augment is not None:
-            image, label = self._augment(image, label, sample.spacing_mm, draw.seed)
-        return Item(Sample(image, label, sample.spacing_mm), case, draw.seed)
+            image, label, allowed = self._augment(
+                image, label, allowed, sample.spacing_mm, draw.seed
+            )
+        return Item(Sample(image, label, sample.spacing_mm), allowed, case.name, draw.seed)
 
 
 class WholeCases(Dataset[Item]):
@@ -165,33 +181,8 @@ class WholeCases(Dataset[Item]):
 
     def __getitem__(self, index: int) -> Item:
         """A sample and its case."""
-        return Item(self._store.sample(index), self._store.case(index))
-
-
-def patch_corner(
-    label: Tensor, patch: Triple, foreground_share: float, foreground: Tensor, seed: int
-) -> Triple:
-    """Where to cut a patch: around a labelled voxel, or anywhere.
-
-    Args:
-        label: label rows, (X, Y, Z).
-        patch: size of the patch; an axis that is not larger than it starts at 0.
-        foreground_share: probability of centring on a labelled voxel.
-        foreground: which label rows count as labelled, (rows,) bool.
-        seed: decides the place.
-    """
-    free = [max(n - p, 0) for n, p in zip(label.shape, patch, strict=True)]
-    if not any(free):
-        return (0, 0, 0)
-    random = np.random.default_rng(seed)
-    wanted = random.random() < foreground_share
-    labelled = torch.nonzero(foreground[label.long()]) if wanted else label.new_empty(0)
-    if len(labelled):
-        centre = labelled[random.integers(len(labelled))].tolist()
-        corner = [min(max(c - p // 2, 0), f) for c, p, f in zip(centre, patch, free, strict=True)]
-    else:
-        corner = [int(random.integers(f + 1)) for f in free]
-    return (corner[0], corner[1], corner[2])
+        case = self._store.case(index)
+        return Item(self._store.sample(index), torch.from_numpy(case.protocol.matrix), case.name)
 
 
 class Collate:
@@ -210,14 +201,14 @@ class Collate:
         """The batch of these samples."""
         shapes = [item.sample.label.shape for item in items]
         shape = padded_shape([max(sizes) for sizes in zip(*shapes, strict=True)], self._divisor)
-        matrices = [torch.from_numpy(item.case.protocol.matrix) for item in items]
+        matrices = [item.allowed for item in items]
         rows = max(len(m) for m in matrices)
         return Batch(
             image=torch.stack([pad_to(item.sample.image, shape, 0.0) for item in items]),
             label=torch.stack([pad_to(item.sample.label, shape, BACKGROUND_ROW) for item in items]),
             allowed=torch.stack([pad(m, (0, 0, 0, rows - len(m))) for m in matrices]),
             spacing=torch.tensor([item.sample.spacing_mm for item in items]),
-            case=[item.case.name for item in items],
+            case=[item.case for item in items],
             seed=items[0].seed,
         )
 
@@ -258,6 +249,15 @@ class CasesDataModule(L.LightningDataModule):
         """Reads, checks and caches all cases; returns where they are kept."""
         self._store.prepare(progress)
         return self._store.mode
+
+    def censuses(self) -> dict[str, Census]:
+        """What supervises each class, on either side of the split; after `read`."""
+        views = {"train": self._train, "validation": self._validation}
+        space = self.split.train[0].protocol.space
+        return {
+            side: take_census([(view.case(n), view.row_voxels(n)) for n in range(len(view))], space)
+            for side, view in views.items()
+        }
 
     def steps_per_epoch(self, world_size: int, accumulate: int) -> int:
         """Optimiser steps of an epoch."""

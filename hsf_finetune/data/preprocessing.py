@@ -101,11 +101,23 @@ class Grid:
 
         Scores, not labels, are resampled, so borders stay smooth.
         """
-        if self.shape != self.canonical_shape:
-            scores = functional.interpolate(
-                scores[None].float(), size=self.canonical_shape, mode="trilinear"
-            )[0]
-        canonical = scores.argmax(dim=0).to(torch.uint8).cpu().numpy()
+        canonical = self._canonical(scores).argmax(dim=0).to(torch.uint8).cpu().numpy()
+        return self._of_file(canonical)
+
+    def scores_out(self, scores: Tensor) -> Tensor:
+        """Class scores (C, x, y, z) on the network's grid -> (C, X, Y, Z) on the file's grid."""
+        canonical = self._canonical(scores).cpu().numpy()
+        return torch.from_numpy(np.stack([self._of_file(channel) for channel in canonical]))
+
+    def _canonical(self, scores: Tensor) -> Tensor:
+        """Scores (C, x, y, z) on the grid that only the orientation tells from the file's."""
+        if self.shape == self.canonical_shape:
+            return scores
+        return functional.interpolate(
+            scores[None].float(), size=self.canonical_shape, mode="trilinear"
+        )[0]
+
+    def _of_file(self, canonical: npt.NDArray[Any]) -> npt.NDArray[Any]:
         back = ornt_transform(_RAS, self.orientation)
         return np.ascontiguousarray(apply_orientation(canonical, back))
 

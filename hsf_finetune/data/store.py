@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 import psutil
 import torch
 
@@ -44,6 +45,7 @@ class SampleStore:
         self._spacing = settings.target_spacing_mm
         self._folder = Path(settings.cache_dir or cache_folder() / "samples").expanduser()
         self._kept: dict[int, Sample] = {}
+        self._voxels: dict[int, npt.NDArray[np.int64]] = {}
         self.mode: Literal["auto", "memory", "disk", "off"] = settings.cache
         if settings.cache == "auto":
             self.mode = _choose_mode(cases, settings.target_spacing_mm)
@@ -94,13 +96,21 @@ class SampleStore:
             return self._from_disk(index)
         return load_case(self.cases[index], self._spacing)
 
+    def row_voxels(self, index: int) -> npt.NDArray[np.int64]:
+        """Voxels of each label row of a case, (rows,); `prepare` counts them."""
+        if index not in self._voxels:
+            self._voxels[index] = _row_voxels(self.cases[index], self.sample(index))
+        return self._voxels[index]
+
     def _keep(self, index: int) -> None:
+        case = self.cases[index]
         if self.mode == "disk":
-            self._from_disk(index)
+            sample = self._from_disk(index)
         else:
-            sample = load_case(self.cases[index], self._spacing)
+            sample = load_case(case, self._spacing)
             if self.mode == "memory":
                 self._kept[index] = sample
+        self._voxels[index] = _row_voxels(case, sample)
 
     def _from_disk(self, index: int) -> Sample:
         path = self._folder / f"{self._fingerprint(self.cases[index])}.pt"
@@ -159,6 +169,15 @@ class SampleView:
     def sample(self, index: int) -> Sample:
         """The preprocessed case of that number."""
         return self._store.sample(self._numbers[index])
+
+    def row_voxels(self, index: int) -> npt.NDArray[np.int64]:
+        """Voxels of each label row of the case of that number, (rows,)."""
+        return self._store.row_voxels(self._numbers[index])
+
+
+def _row_voxels(case: Case, sample: Sample) -> npt.NDArray[np.int64]:
+    rows = len(case.protocol.row_sets)
+    return np.asarray(torch.bincount(sample.label.flatten(), minlength=rows).numpy())
 
 
 def _choose_mode(

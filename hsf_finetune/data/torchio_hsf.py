@@ -1,7 +1,8 @@
 """HSF's augmentation preset, run by TorchIO on one volume at a time.
 
 The preset is what HSF's own training code draws from: a left-right flip, motion
-artefacts, blur, noise, gamma, an affine and an elastic deformation. Canonical
+artefacts, blur, noise, gamma, an affine and an elastic deformation. The flip is ours,
+since it has to say which classes it exchanges. Canonical
 orientation and z-normalisation, which HSF lists in the same preset, are done by
 our preprocessing before.
 """
@@ -18,6 +19,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hsf_finetune.data.augmentation import exchanged
+
+FLIP_P = 0.5
+
 
 @dataclass(frozen=True)
 class HsfPipeline:
@@ -25,13 +30,16 @@ class HsfPipeline:
 
     Args:
         flip: whether left-right flips are allowed.
+        partners: for each class, the one that it becomes in a flip; None where flips
+            change no class.
     """
 
     flip: bool = True
+    partners: tuple[int, ...] | None = None
 
     def __call__(
-        self, image: Tensor, label: Tensor, spacing: Sequence[float], seed: int
-    ) -> tuple[Tensor, Tensor]:
+        self, image: Tensor, label: Tensor, allowed: Tensor, spacing: Sequence[float], seed: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Augments one volume; the same seed gives the same result.
 
         Voxels from outside the volume get the image's minimum and the background
@@ -41,14 +49,20 @@ class HsfPipeline:
         Args:
             image: (C, X, Y, Z) floating point, z-normalised, axes in RAS+ order.
             label: (X, Y, Z) uint8 label rows.
+            allowed: the label rows' sets of classes, (rows, classes) bool.
             spacing: voxel size in mm along X, Y, Z.
             seed: of everything drawn here; the global random state stays as it was.
 
         Returns:
-            Image and label of the same shapes and dtypes, on the CPU.
+            Image, label and sets of the same shapes and dtypes, on the CPU.
         """
         tio = _torchio()
         dtype = image.dtype
+        generator = torch.Generator().manual_seed(seed)
+        if self.flip and torch.rand(1, generator=generator) < FLIP_P:
+            image, label = image.flip(1), label.flip(0)
+            if self.partners is not None:
+                allowed = exchanged(allowed, self.partners)
         affine = torch.diag(torch.tensor([*spacing, 1.0], dtype=torch.float64)).numpy()
         subject = tio.Subject(
             image=tio.ScalarImage(tensor=image.float(), affine=affine),
@@ -62,15 +76,13 @@ class HsfPipeline:
             torch.default_generator.manual_seed(seed)
             changed = self._transform(subject)
         rows = changed["label"].data[0].to(torch.uint8)
-        return changed["image"].data.to(dtype), rows
+        return changed["image"].data.to(dtype), rows, allowed
 
     @cached_property
     def _transform(self) -> Any:
         tio = _torchio()
-        flip = [tio.RandomFlip(axes=("LR",), flip_probability=0.5)] if self.flip else []
         return tio.Compose(
             [
-                *flip,
                 tio.RandomMotion(degrees=5, translation=5, num_transforms=3, p=0.1),
                 tio.RandomBlur(std=(0, 0.5), p=0.1),
                 tio.RandomNoise(mean=0, std=(0, 0.5), p=0.1),
@@ -92,12 +104,12 @@ def _uses_cuda() -> bool:
     return bool(torch.cuda.is_initialized())
 
 
-def hsf_pipeline(flip: bool = True) -> HsfPipeline:
-    """HSF's preset, ready to be called with (image, label, spacing, seed).
+def hsf_pipeline(flip: bool = True, partners: tuple[int, ...] | None = None) -> HsfPipeline:
+    """HSF's preset, ready to be called with (image, label, allowed, spacing, seed).
 
     Flip p 0.5; motion of up to 5 degrees and 5 mm in 3 movements, p 0.1; blur of up
     to 0.5 mm, p 0.1; noise of up to 0.5 standard deviations, p 0.1; gamma exp(+-0.4),
     p 0.1; affine of up to 30 degrees, 5 mm and a scale of 0.7 to 1.3 per axis, p 0.2;
     elastic deformation of up to 4 mm at 4 control points per axis, p 0.1.
     """
-    return HsfPipeline(flip=flip)
+    return HsfPipeline(flip=flip, partners=partners)

@@ -97,15 +97,15 @@ def score_case(
     box = _bounding_box(np.isin(prediction, every) | np.isin(truth, every))
     prediction, truth = prediction[box], truth[box]
     return [
-        _score(name, np.isin(prediction, v), np.isin(truth, v), spacing_mm, tolerance_mm)
+        score_mask(name, np.isin(prediction, v), np.isin(truth, v), spacing_mm, tolerance_mm)
         for name, v in values.items()
     ]
 
 
-def _score(
+def score_mask(
     name: str, predicted: Mask, true: Mask, spacing_mm: Sequence[float], tolerance_mm: float
 ) -> ClassScore:
-    """The score of one class from its two masks."""
+    """The score of one class from its two masks, (X, Y, Z); measures as in `score_case`."""
     voxel_mm3 = math.prod(float(s) for s in spacing_mm)
     n_predicted, n_true = int(predicted.sum()), int(true.sum())
     outcome = _outcome(n_predicted, n_true)

@@ -24,7 +24,7 @@ MEAN = "mean"
 """Name of the summary over all classes."""
 
 _SCORES = [field.name for field in fields(ClassScore)]
-_HEADER = ["case", "subject", "class", *_SCORES[1:]]
+_HEADER = ["case", "subject", "dataset", "class", *_SCORES[1:]]
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,13 @@ class ScoreRow:
         case: the case, unique in a table.
         subject: the person; cases of one subject are no independent observations.
         score: the scores.
+        dataset: name of the cohort, where there is one.
     """
 
     case: str
     subject: str
     score: ClassScore
+    dataset: str = ""
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ def write_scores(path: str | Path, rows: Iterable[ScoreRow]) -> None:
     Raises:
         OutputError: the file cannot be written.
     """
-    lines = ([r.case, r.subject, *(getattr(r.score, n) for n in _SCORES)] for r in rows)
+    lines = ([r.case, r.subject, r.dataset, *(getattr(r.score, n) for n in _SCORES)] for r in rows)
     write_csv(path, _HEADER, lines)
 
 
@@ -100,11 +102,11 @@ def read_scores(path: str | Path) -> list[ScoreRow]:
         ) from error
 
 
-def _row(case: str, subject: str, name: str, outcome: str, *cells: str) -> ScoreRow:
+def _row(case: str, subject: str, dataset: str, name: str, outcome: str, *cells: str) -> ScoreRow:
     if outcome not in get_args(Outcome):
         raise ValueError(f"outcome '{outcome}'")
     numbers = [float(cell) if cell else math.nan for cell in cells]
-    return ScoreRow(case, subject, ClassScore(name, cast("Outcome", outcome), *numbers))
+    return ScoreRow(case, subject, ClassScore(name, cast("Outcome", outcome), *numbers), dataset)
 
 
 def summarise(rows: Iterable[ScoreRow]) -> list[ClassSummary]:
@@ -146,7 +148,7 @@ def summary_table(summaries: Sequence[ClassSummary], title: str | None = None) -
         counts = (summary.scored, summary.missed, summary.false_positive, summary.absent)
         table.add_row(
             Text(summary.class_name),
-            _with_interval(summary.dice),
+            with_interval(summary.dice),
             _number(summary.hd95_mm, ".2f"),
             _number(summary.nsd, ".3f"),
             _number(summary.volume_error_percent, "+.1f"),
@@ -181,12 +183,44 @@ def comparison_table(
         name = summary.class_name
         table.add_row(
             Text(name),
-            _with_interval(old.get(name)),
-            _with_interval(summary.dice),
-            _with_interval(differences.get(name), sign="+"),
+            with_interval(old.get(name)),
+            with_interval(summary.dice),
+            with_interval(differences.get(name), sign="+"),
             style="bold" if name == MEAN else None,
         )
     return table
+
+
+def protocol_table(rows: Iterable[ScoreRow]) -> Table | None:
+    """Dice of each dataset in its own protocol, side by side; None if all draw the same.
+
+    Returns:
+        Classes and sets down, datasets across, `mean (cases with a Dice)` in the cells.
+    """
+    by_dataset: dict[str, list[ScoreRow]] = {}
+    for row in rows:
+        by_dataset.setdefault(row.dataset, []).append(row)
+    columns = {name: _by_class(part) for name, part in by_dataset.items()}
+    if len({frozenset(parts) for parts in columns.values()}) < 2:
+        return None
+    table = _table(
+        "Dice of each dataset in its own protocol",
+        "mean (cases); - where the protocol does not draw it or no case has it.",
+    )
+    for name in columns:
+        table.add_column(Text(name), justify="right")
+    for title in dict.fromkeys(title for parts in columns.values() for title in parts):
+        cells = (parts.get(title, []) for parts in columns.values())
+        table.add_row(Text(title), *(_mean_dice(cell) for cell in cells))
+    means = (_mean_dice(part) for part in by_dataset.values())
+    table.add_row(Text(MEAN), *means, style="bold")
+    return table
+
+
+def _mean_dice(rows: Sequence[ScoreRow]) -> Text:
+    """The mean over cases of their mean Dice, and how many cases have one."""
+    values = [v for v in _per_case(rows, lambda r: r.score.dice)[0] if not math.isnan(v)]
+    return Text(f"{np.mean(values):.3f} ({len(values)})" if values else "-")
 
 
 def _by_class(rows: Iterable[ScoreRow]) -> dict[str, list[ScoreRow]]:
@@ -263,7 +297,7 @@ def _number(value: float, form: str) -> str:
     return "-" if math.isnan(value) else format(value, form)
 
 
-def _with_interval(interval: Interval | None, sign: str = "") -> Text:
+def with_interval(interval: Interval | None, sign: str = "") -> Text:
     """`0.842 [0.811, 0.868]`, as text since Rich reads brackets as markup."""
     if interval is None or interval.n == 0:
         return Text("-")

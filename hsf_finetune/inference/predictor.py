@@ -11,15 +11,18 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from pydantic import TypeAdapter
+from torch import Tensor
 
-from hsf_finetune.data.preprocessing import load_image
+from hsf_finetune.data.preprocessing import Grid, load_image
 from hsf_finetune.data.volumes import Volume, VolumeRef
 from hsf_finetune.errors import ConfigError, DataError, WeightsError
 from hsf_finetune.networks.anatomy import Anatomy
 from hsf_finetune.networks.build import build
 from hsf_finetune.networks.volumetric import volume_logits
 from hsf_finetune.settings import NetworkSettings
-from hsf_finetune.weights.sources import FORMAT, locate, read_checkpoint
+from hsf_finetune.weights.checkpoint import FORMAT
+from hsf_finetune.weights.reading import read_checkpoint
+from hsf_finetune.weights.sources import locate
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,7 @@ class ModelCard:
         in_channels: input channels.
         target_spacing_mm: voxel size that scans are resampled to; None keeps theirs.
         window_vox: largest size predicted in one piece.
+        channel_names: names of the input channels, if they have any.
     """
 
     classes: tuple[str, ...]
@@ -41,6 +45,7 @@ class ModelCard:
     in_channels: int
     target_spacing_mm: tuple[float, ...] | None
     window_vox: tuple[int, int, int]
+    channel_names: tuple[str, ...] | None = None
 
     def plain(self) -> dict[str, Any]:
         """The card as plain types."""
@@ -52,6 +57,7 @@ class ModelCard:
             "in_channels": self.in_channels,
             "target_spacing_mm": list(self.target_spacing_mm) if self.target_spacing_mm else None,
             "window_vox": list(self.window_vox),
+            "channel_names": list(self.channel_names) if self.channel_names else None,
         }
 
     @classmethod
@@ -66,6 +72,7 @@ class ModelCard:
             in_channels=plain["in_channels"],
             target_spacing_mm=tuple(spacing) if spacing else None,
             window_vox=(x, y, z),
+            channel_names=tuple(names) if (names := plain.get("channel_names")) else None,
         )
 
 
@@ -141,6 +148,20 @@ class Predictor:
         Raises:
             DataError: a wrong number of channels, or files that cannot be used.
         """
+        probabilities, grid, first = self._probabilities(channels)
+        return grid.classes_out(probabilities), first
+
+    def predict_probabilities(self, channels: Sequence[VolumeRef]) -> tuple[Tensor, Volume]:
+        """Like `predict`, with the probabilities of all classes, (classes, X, Y, Z).
+
+        Raises:
+            DataError: a wrong number of channels, or files that cannot be used.
+        """
+        probabilities, grid, first = self._probabilities(channels)
+        return grid.scores_out(probabilities), first
+
+    def _probabilities(self, channels: Sequence[VolumeRef]) -> tuple[Tensor, Grid, Volume]:
+        """Probabilities on the network's grid, that grid, and the first channel."""
         if len(channels) != self.card.in_channels:
             raise DataError(
                 "the model needs another number of input channels",
@@ -158,7 +179,7 @@ class Predictor:
                 self._anatomy.divisor,
                 self.card.window_vox,
             )[0]
-        return grid.classes_out(logits.float().softmax(dim=0)), first
+        return logits.float().softmax(dim=0), grid, first
 
 
 def pick_device(name: str) -> torch.device:

@@ -13,6 +13,12 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from hsf_finetune.networks.switchnorm import SwitchNorm
+
+NORM_LAYERS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, SwitchNorm)
+"""What counts as normalisation: batch, instance, group, layer and switchable."""
+_SUMMING = (nn.Conv3d, nn.ConvTranspose3d, nn.Linear)
+
 
 def _distinct(tensors: Iterable[torch.Tensor]) -> list[torch.Tensor]:
     return list({id(tensor): tensor for tensor in tensors}.values())
@@ -42,6 +48,15 @@ class Block:
         """The buffers, each once."""
         return _distinct(b for module in self.modules for b in module.buffers())
 
+    def norms(self) -> list[nn.Module]:
+        """Its normalisation layers that have parameters or statistics."""
+        layers = {id(layer): layer for module in self.modules for layer in module.modules()}
+        return [
+            layer
+            for layer in layers.values()
+            if isinstance(layer, NORM_LAYERS) and [*layer.parameters(), *layer.buffers()]
+        ]
+
     def train(self, mode: bool = True) -> None:
         """Puts every layer of the block into training (or evaluation) mode."""
         for module in self.modules:
@@ -58,7 +73,8 @@ class Anatomy:
     """A segmentation network whose blocks partition its parameters and buffers.
 
     `network` maps images of shape (B, C, X, Y, Z) to logits of shape
-    (B, classes, X, Y, Z), in training and evaluation mode alike.
+    (B, classes, X, Y, Z). With deep supervision it gives, in training mode only,
+    (B, levels, classes, X, Y, Z); see `deep_supervision.supervised_outputs`.
 
     Args:
         network: the whole network.
@@ -68,6 +84,8 @@ class Anatomy:
             numbered like the encoders of the same resolution.
         head: what turns features into logits.
         divisor: X, Y and Z must be multiples of these (voxels).
+        logit_layers: the convolutions whose biases add to the logits one by one; empty
+            means every convolution of the head.
 
     Raises:
         ValueError: the blocks do not partition the network's parameters and buffers
@@ -80,6 +98,7 @@ class Anatomy:
     decoders: tuple[Block, ...]
     head: Block
     divisor: tuple[int, int, int]
+    logit_layers: tuple[nn.Module, ...] = ()
 
     def __post_init__(self) -> None:
         """Checks that the blocks partition the network."""
@@ -107,6 +126,31 @@ class Anatomy:
         owner = self._owners()
         state = self.network.state_dict(keep_vars=True)
         return {name: owner[id(tensor)] for name, tensor in state.items()}
+
+    def logit_biases(self) -> frozenset[str]:
+        """Names of the biases that add to the logits: b + c there is a logit + c."""
+        layers = self.logit_layers or tuple(
+            layer
+            for module in self.head.modules
+            for layer in module.modules()
+            if isinstance(layer, _SUMMING)
+        )
+        own = {id(layer.bias) for layer in layers if layer.bias is not None}
+        return frozenset(n for n, p in self.network.named_parameters() if id(p) in own)
+
+    def summed_axes(self) -> dict[str, int]:
+        """The axis of each weight over which its layer sums: that of its inputs.
+
+        Returns:
+            State dict name -> axis, under every name of the weight.
+        """
+        axes = {
+            id(layer.weight): 0 if isinstance(layer, nn.ConvTranspose3d) else 1
+            for layer in self.network.modules()
+            if isinstance(layer, _SUMMING)
+        }
+        state = self.network.state_dict(keep_vars=True)
+        return {name: axes[id(t)] for name, t in state.items() if id(t) in axes}
 
     def _owners(self) -> dict[int, str]:
         return {

@@ -13,16 +13,25 @@ import torch
 
 from hsf_finetune.networks.anatomy import Anatomy
 from hsf_finetune.networks.arunet import arunet
+from hsf_finetune.networks.basicunet import basicunet
 from hsf_finetune.networks.dynunet import dynunet
+from hsf_finetune.networks.monai_unet import monai_unet
+from hsf_finetune.networks.nnunet import nnunet
+from hsf_finetune.networks.pretrained import no_network_known
 from hsf_finetune.networks.segresnet import segresnet
+from hsf_finetune.networks.swinunetr import swinunetr
 from hsf_finetune.networks.unet import unet
-from hsf_finetune.settings import NetworkSettings
+from hsf_finetune.settings import ARUNetSettings, NetworkSettings, PretrainedSettings
 
 BUILDERS: Mapping[str, Callable[[Any, int, int], Anatomy]] = {
     "unet": unet,
+    "monai_unet": monai_unet,
+    "basicunet": basicunet,
     "dynunet": dynunet,
     "segresnet": segresnet,
+    "swinunetr": swinunetr,
     "arunet": arunet,
+    "nnunet": nnunet,
 }
 """`models.name` -> function of (settings, in_channels, out_channels)."""
 
@@ -38,7 +47,12 @@ def build(settings: NetworkSettings, in_channels: int, out_channels: int) -> Ana
     Returns:
         The anatomy; its network maps (B, in_channels, X, Y, Z) to logits
         (B, out_channels, X, Y, Z).
+
+    Raises:
+        ConfigError: `models=pretrained` where no source has said which network that is.
     """
+    if isinstance(settings, PretrainedSettings):
+        raise no_network_known()
     return BUILDERS[settings.name](settings, in_channels, out_channels)
 
 
@@ -53,15 +67,39 @@ def class_axes(
     Returns:
         State dict name -> axes; tensors without a class axis are left out.
     """
+    return _grown(settings, (in_channels, out_channels), ((in_channels, out_channels + 1),))
+
+
+def channel_axes(
+    settings: NetworkSettings, in_channels: int, out_channels: int
+) -> dict[str, tuple[int, ...]]:
+    """Which axes of which tensors count the input channels, asked of the network itself.
+
+    As in `class_axes`, with one channel more, and with two: a shortcut around the first
+    block may be a convolution or nothing at all, as the count happens to be.
+
+    Returns:
+        State dict name -> axes; tensors without such an axis are left out.
+    """
+    if isinstance(settings, ARUNetSettings):
+        # What it says of its own channels would contradict the further ones.
+        free = settings.hparams.model_copy(update={"in_channels": None})
+        settings = settings.model_copy(update={"hparams": free})
+    more = tuple((in_channels + n, out_channels) for n in (1, 2))
+    return _grown(settings, (in_channels, out_channels), more)
+
+
+def _grown(
+    settings: NetworkSettings, size: tuple[int, int], others: tuple[tuple[int, int], ...]
+) -> dict[str, tuple[int, ...]]:
+    """The axes of each tensor that differ in any of the other sizes."""
+    axes: dict[str, set[int]] = {}
     with torch.device("meta"):
-        here = build(settings, in_channels, out_channels).network.state_dict()
-        more = build(settings, in_channels, out_channels + 1).network.state_dict()
-    axes = {
-        name: tuple(
-            axis
-            for axis, (a, b) in enumerate(zip(tensor.shape, more[name].shape, strict=True))
-            if a != b
-        )
-        for name, tensor in here.items()
-    }
-    return {name: grown for name, grown in axes.items() if grown}
+        here = build(settings, *size).network.state_dict()
+        for other in others:
+            more = build(settings, *other).network.state_dict()
+            for name in here.keys() & more.keys():
+                sizes = zip(here[name].shape, more[name].shape, strict=True)
+                grown = {axis for axis, (a, b) in enumerate(sizes) if a != b}
+                axes.setdefault(name, set()).update(grown)
+    return {name: tuple(sorted(axes[name])) for name in here if axes.get(name)}

@@ -22,9 +22,10 @@ def segresnet(settings: SegResNetSettings, in_channels: int, out_channels: int) 
         in_channels=in_channels,
         out_channels=out_channels,
         dropout_prob=settings.dropout or None,
-        norm=norm_layer(settings.norm, [settings.init_filters]),
+        norm=norm_layer(settings.norm, [settings.init_filters], settings.norm_groups),
         blocks_down=tuple(settings.blocks_down),
         blocks_up=tuple(settings.blocks_up),
+        upsample_mode=settings.upsample,
     )
     *down, deepest = network.down_layers
     norm, activation, logits = network.conv_final

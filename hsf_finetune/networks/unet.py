@@ -10,6 +10,7 @@ from monai.networks.nets.unet import UNet as MonaiUNet
 from torch import nn
 
 from hsf_finetune.networks.anatomy import Anatomy, Block
+from hsf_finetune.networks.monai_unet import unet_levels
 from hsf_finetune.networks.norms import norm_layer
 from hsf_finetune.settings import UNetSettings
 
@@ -51,20 +52,12 @@ class UNet(nn.Module):
 def unet(settings: UNetSettings, in_channels: int, out_channels: int) -> Anatomy:
     """Builds the UNet (Kerfoot et al. 2019, doi:10.1007/978-3-030-12029-0_40)."""
     network = UNet(settings, in_channels, out_channels)
-    down: list[nn.Module] = []
-    up: list[nn.Module] = []
-    level: nn.Module = network.trunk.model
-    # MONAI nests each level as Sequential(down, SkipConnection(next level), up).
-    for _ in settings.strides:
-        encoder, skip, decoder = level.children()
-        down.append(encoder)
-        up.append(decoder)
-        level = cast(nn.Module, skip.submodule)
+    down, deepest, up = unet_levels(network.trunk, len(settings.strides))
     stride = math.prod(settings.strides)
     return Anatomy(
         network=network,
         encoders=tuple(Block(f"encoder{i}", (m,)) for i, m in enumerate(down, 1)),
-        bottleneck=Block("bottleneck", (level,)),
+        bottleneck=Block("bottleneck", (deepest,)),
         decoders=tuple(Block(f"decoder{i}", (m,)) for i, m in enumerate(up, 1))[::-1],
         head=Block("head", (network.head,)),
         divisor=(stride, stride, stride),

@@ -1,15 +1,13 @@
-"""What happens around the steps: averaged weights, stopping, and signs of life."""
+"""What happens around the steps: signs of life, and a word of warning."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
 import lightning as L
-import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping, WeightAveraging
+from lightning.pytorch.callbacks import Callback
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -18,49 +16,10 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
-from torch import Tensor
 
-from hsf_finetune.schedule.schedule import Schedule
-from hsf_finetune.training.module import MONITOR
-
-
-class WarmAverage(WeightAveraging):
-    """Exponential moving average of the weights, with a decay that warms up.
-
-    After s updates the decay is min(decay, (1 + s) / (10 + s)), so that the average
-    does not lag behind in short runs. Validation and checkpoints use it.
-
-    Args:
-        decay: largest decay, in [0, 1).
-    """
-
-    def __init__(self, decay: float) -> None:
-        def average(averaged: Any, current: Any, updates: Tensor | int) -> None:
-            if not averaged[0].is_floating_point():
-                torch._foreach_copy_(averaged, current)
-                return
-            n = int(updates)
-            torch._foreach_lerp_(averaged, current, 1 - min(decay, (1 + n) / (10 + n)))
-
-        super().__init__(multi_avg_fn=average)
-
-
-class StopWhenFlat(EarlyStopping):
-    """Early stopping that starts to count once every block has thawed.
-
-    Args:
-        patience_epochs: validations without a better Dice.
-        first_epoch: epoch of the last thaw.
-    """
-
-    def __init__(self, patience_epochs: int, first_epoch: int) -> None:
-        super().__init__(monitor=MONITOR, mode="max", patience=patience_epochs)
-        self._first_epoch = first_epoch
-
-    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Counts only from the last thaw on."""
-        if trainer.current_epoch >= self._first_epoch:
-            super().on_validation_end(trainer, pl_module)
+from hsf_finetune.schedule.schedule import NORMS
+from hsf_finetune.schedule.table import Sizes
+from hsf_finetune.training.module import MONITOR, SegmentationModule
 
 
 class Heartbeat(Callback):
@@ -71,13 +30,11 @@ class Heartbeat(Callback):
 
     Args:
         console: where to print.
-        schedule: to announce thaws.
         baseline: mean Dice of the model we start from, if it was scored.
     """
 
-    def __init__(self, console: Console, schedule: Schedule, baseline: float | None) -> None:
+    def __init__(self, console: Console, baseline: float | None) -> None:
         self._console = console
-        self._schedule = schedule
         self._baseline = baseline
         self._started = self._said = time.monotonic()
         self._first_epoch = 0
@@ -109,9 +66,16 @@ class Heartbeat(Callback):
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Announces blocks that start to train."""
-        thawing = [b for b, e in self._schedule.thaw_epoch.items() if e == trainer.current_epoch]
-        if thawing and trainer.current_epoch and trainer.is_global_zero:
-            self._say(f"epoch {trainer.current_epoch}: {', '.join(thawing)} starts to train")
+        assert isinstance(pl_module, SegmentationModule)
+        epoch, schedule = trainer.current_epoch, pl_module.schedule
+        if not (epoch and trainer.is_global_zero):
+            return
+        index = schedule.stage_index(epoch)
+        if index and epoch == schedule.first_epoch(index):
+            new = schedule.stages[index].rates.keys() - schedule.stages[index - 1].rates.keys()
+            names = ", ".join(b for b in schedule.thaw_epoch if b in new) or "nothing new"
+            best = ", from the best weights so far" if schedule.stages[index].carries_best else ""
+            self._say(f"epoch {epoch}: stage {index + 1}, {names} starts to train{best}")
 
     def on_train_batch_end(
         self,
@@ -130,10 +94,11 @@ class Heartbeat(Callback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """The epoch in a line."""
+        # Reading them reduces them over the processes, so that all have to.
+        figures = trainer.callback_metrics
         if not trainer.is_global_zero:
             return
         epoch, last = trainer.current_epoch, trainer.max_epochs or 0
-        figures = trainer.callback_metrics
         parts = [f"epoch {epoch:>{len(str(last))}}/{last - 1}"]
         if "train/loss" in figures:
             parts.append(f"loss {float(figures['train/loss']):.4f}")
@@ -173,26 +138,75 @@ class ScheduleLogger(Callback):
     """Logs, once per epoch, what trains at which rate, and the pretrained model's Dice.
 
     Args:
-        schedule: of the run.
-        parameters: block -> number of parameters.
+        sizes: how large the blocks are.
         baseline: mean Dice of the model we start from, if it was scored; drawn as a
             flat line beside the validation curve.
     """
 
-    def __init__(
-        self, schedule: Schedule, parameters: Mapping[str, int], baseline: float | None
-    ) -> None:
-        self._schedule = schedule
-        self._parameters = dict(parameters)
+    def __init__(self, sizes: Sizes, baseline: float | None) -> None:
+        self._sizes = sizes
         self._baseline = baseline
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Logs what this epoch trains."""
-        trains = self._schedule.trainable(trainer.current_epoch)
-        count = sum(self._parameters[block] for block in trains)
-        figures = {"schedule/trainable_share": count / sum(self._parameters.values())}
-        for group in trainer.optimizers[0].param_groups:
-            figures[f"schedule/lr/{group['name']}"] = float(group["lr"])
+        """Logs what this epoch trains, at the rate of its first step."""
+        assert isinstance(pl_module, SegmentationModule)
+        schedule, epoch = pl_module.schedule, trainer.current_epoch
+        figures = {"schedule/trainable_share": self._sizes.share(schedule.trainable(epoch))}
+        for block in (*schedule.blocks, NORMS):
+            if block in schedule.thaw_epoch:
+                rate = schedule.rate(block, epoch, 0, pl_module.steps_per_epoch)
+                figures[f"schedule/lr/{block}"] = rate
         if self._baseline is not None:
             figures[f"{MONITOR}_pretrained"] = self._baseline
-        pl_module.log_dict(figures, on_epoch=True, on_step=False, sync_dist=True)
+        # The other processes need not know them, and have no baseline to log.
+        pl_module.log_dict(figures, on_epoch=True, on_step=False, rank_zero_only=True)
+
+
+class DivergenceGuard(Callback):
+    """Warns once if the first epochs lead away from the model that a run starts from.
+
+    The validation loss of the untouched model is taken by the check before training.
+
+    Args:
+        console: where to print.
+        share: by how much the loss may exceed that of the untouched model.
+        epochs: how many epochs are watched.
+    """
+
+    def __init__(self, console: Console, share: float, epochs: int = 5) -> None:
+        self._console = console
+        self._share = share
+        self._epochs = epochs
+        self._untouched: float | None = None
+        self._warned = False
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+        return {"untouched": self._untouched, "warned": self._warned}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Picks up where a checkpoint was written."""
+        self._untouched, self._warned = state_dict["untouched"], state_dict["warned"]
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Compares the loss with that before training."""
+        assert isinstance(pl_module, SegmentationModule)
+        loss = pl_module.validation_loss
+        if trainer.sanity_checking:
+            self._untouched = loss
+            return
+        if self._warned or loss is None or self._untouched is None:
+            return
+        if trainer.current_epoch >= self._epochs or loss <= (1 + self._share) * self._untouched:
+            return
+        self._warned = True
+        if trainer.is_global_zero:
+            self._console.print(
+                f"warning: the validation loss is {loss:.4f} in epoch {trainer.current_epoch}, "
+                f"{loss / self._untouched - 1:.0%} above that of the pretrained model "
+                f"({self._untouched:.4f}). If it does not come back, stop and take: a lower rate "
+                "(models.lr), more epochs with frozen blocks (finetuning.unfreeze_frequency, "
+                "finetuning=lpft), or less augmentation (augmentation=light)",
+                highlight=False,
+                soft_wrap=True,
+            )

@@ -32,8 +32,17 @@ def make_trainer(
     run_dir: Path,
     max_epochs: int,
     callbacks: Sequence[Callback],
+    check_before: bool = False,
 ) -> L.Trainer:
     """A trainer that writes into `run_dir` only.
+
+    Args:
+        settings: the `lightning` group.
+        logger: the `logger` group.
+        run_dir: the run's folder.
+        max_epochs: of the schedule.
+        callbacks: what happens around the steps.
+        check_before: validate the untouched model before the first epoch.
 
     Raises:
         ConfigError: Lightning cannot do what the settings ask for on this machine.
@@ -53,7 +62,7 @@ def make_trainer(
             log_every_n_steps=settings.log_every_n_steps,
             benchmark=settings.benchmark,
             deterministic=settings.deterministic,
-            num_sanity_val_steps=settings.num_sanity_val_steps,
+            num_sanity_val_steps=-1 if check_before else 0,
             logger=_loggers(logger, run_dir),
             callbacks=[*callbacks],
             enable_progress_bar=False,
@@ -85,9 +94,25 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             torch.save(checkpoint, file)
 
 
+class MovableCheckpoint(ModelCheckpoint):
+    """Knows its best score even after the run's folder has moved."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Picks up where a checkpoint was written, with its files where they are now."""
+
+        def here(value: Any) -> Any:
+            if isinstance(value, dict):
+                return {here(key): here(item) for key, item in value.items()}
+            if isinstance(value, str) and value.startswith(str(state_dict["dirpath"])):
+                return value.replace(str(state_dict["dirpath"]), str(self.dirpath), 1)
+            return value
+
+        super().load_state_dict(here(state_dict))
+
+
 def checkpoint_callbacks(folder: Path) -> list[Callback]:
     """Keeps `best.ckpt` by validation Dice, and `last.ckpt` of every epoch."""
-    best = ModelCheckpoint(
+    best = MovableCheckpoint(
         dirpath=folder,
         filename="best",
         monitor=MONITOR,
@@ -96,7 +121,7 @@ def checkpoint_callbacks(folder: Path) -> list[Callback]:
         enable_version_counter=False,
         auto_insert_metric_name=False,
     )
-    last = ModelCheckpoint(
+    last = MovableCheckpoint(
         dirpath=folder,
         filename="last",
         save_on_train_epoch_end=True,
@@ -126,7 +151,7 @@ _EXPECTED_WARNINGS = (
     ".*does not have many workers.*",
     ".*number of training batches.*smaller than the logging interval.*",
     ".*Checkpoint directory.*exists and is not empty.*",
-    ".*Detected call of `lr_scheduler.step\\(\\)` before `optimizer.step\\(\\)`.*",
+    ".*It is recommended to use `self.log\\(.*sync_dist=True.*",
     ".*Found .* module\\(s\\) in eval mode at the start of training.*",
     ".*Trying to infer the `batch_size`.*",
     ".*isinstance\\(treespec, LeafSpec\\).*",

@@ -34,6 +34,8 @@ class MetricsCsv(Callback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Adds a row and writes the file anew."""
+        # Reading them reduces them over the processes, so that all have to.
+        figures = trainer.callback_metrics
         if not trainer.is_global_zero:
             return
         row = {
@@ -41,7 +43,7 @@ class MetricsCsv(Callback):
             "step": str(trainer.global_step),
             "seconds": f"{time.monotonic() - self._started:.1f}",
         }
-        row |= {k: f"{float(v):.6g}" for k, v in sorted(trainer.callback_metrics.items())}
+        row |= {k: f"{float(v):.6g}" for k, v in sorted(figures.items())}
         self._rows.append(row)
         header = list(dict.fromkeys(name for r in self._rows for name in r))
         write_csv(self._path, header, [[r.get(name, "") for name in header] for r in self._rows])

@@ -13,131 +13,233 @@ allowed sets (B, R, C) bool, and return a scalar computed in float32.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from hsf_finetune.training.row_table import row_table
+
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+SMOOTH = 1e-5
+"""Added to numerator and denominator of Dice and Tversky, as MONAI does it."""
 
 
 @dataclass(frozen=True)
 class Overlap:
-    """Soft counts of each annotated set in each case, (B, R) each.
+    """Soft counts of each annotated set F in each case, (B, R) each.
+
+    A voxel is inside F if its allowed set is part of F, outside if the two share no
+    class, and otherwise does not count.
 
     Args:
-        inside: probability mass of the set on voxels whose label lies in it.
-        outside: probability mass of the set on voxels whose label excludes it.
-        size: number of voxels whose label lies in the set.
-        annotated: False for padding rows, the background's row if it does not
-            count, and sets without a statement (every class allowed).
+        inside: probability of F on the voxels inside it (true positives).
+        missed: probability of anything else on the voxels inside it (false negatives).
+        outside: probability of F on the voxels outside it (false positives).
+        share: what each set counts for in the mean; 0 for padding rows, sets without a
+            statement (every class allowed) and, where they do not count, those that may
+            be background.
     """
 
     inside: Tensor
+    missed: Tensor
     outside: Tensor
-    size: Tensor
-    annotated: Tensor
+    share: Tensor
 
 
-def set_cross_entropy(logits: Tensor, rows: Tensor, allowed: Tensor) -> Tensor:
-    """Mean over voxels of -log of the probability that the allowed set holds."""
-    wide = logits.float()
-    permitted = _per_voxel(allowed, rows)
-    compatible = wide.masked_fill(~permitted, -torch.inf).logsumexp(dim=1)
-    return (wide.logsumexp(dim=1) - compatible).mean()
-
-
-def overlap(logits: Tensor, rows: Tensor, allowed: Tensor, include_background: bool) -> Overlap:
-    """Soft overlap of prediction and annotation for each annotated set.
-
-    A voxel is inside a set F if its allowed set is part of F, outside if the two
-    share no class, and otherwise does not count.
-    """
-    probabilities = logits.float().softmax(dim=1).flatten(2)
-    sets = allowed.float()
-    mass = torch.bmm(sets, probabilities)
-    shared = torch.bmm(sets, sets.transpose(1, 2))
+def overlap(table: Tensor, allowed: Tensor, include_background: bool) -> Overlap:
+    """Soft overlap of prediction and annotation, from `row_table`'s (B, R, C) table."""
+    sets = allowed.to(table.dtype)
     members = sets.sum(dim=2)
-    is_row = members > 0
-    # [b, f, l]: whether label row l lies inside, or outside, the set of row f
-    row_inside = (shared == members[:, None, :]) & is_row[:, None, :] & is_row[:, :, None]
-    row_outside = (shared == 0) & is_row[:, None, :] & is_row[:, :, None]
-    here = _one_hot(rows, allowed.shape[1])
-    mass_per_row = torch.bmm(mass, here.transpose(1, 2))
-    voxels_per_row = here.sum(dim=2)[:, None, :]
-    annotated = is_row & (members < allowed.shape[2])
+    shared = sets @ sets.mT
+    pairs = (members[:, :, None] > 0) & (members[:, None, :] > 0)
+    # [b, f, l]: whether the set of label row l is part of that of row f, or apart from it
+    part = pairs & (shared == members[:, None, :])
+    apart = pairs & (shared == 0)
+    mass, rest = sets @ table.mT, (1 - sets) @ table.mT
+    counts = stated(allowed)
     if not include_background:
-        annotated = annotated & ~(allowed[:, :, 0] & (members == 1))
+        counts = counts & ~allowed[:, :, 0]
     return Overlap(
-        inside=(mass_per_row * row_inside).sum(dim=2),
-        outside=(mass_per_row * row_outside).sum(dim=2),
-        size=(voxels_per_row * row_inside).sum(dim=2),
-        annotated=annotated,
+        inside=(mass * part).sum(dim=2),
+        missed=(rest * part).sum(dim=2),
+        outside=(mass * apart).sum(dim=2),
+        share=counts.to(table.dtype),
     )
 
 
-def dice_loss(counts: Overlap, smooth: float = 1e-5) -> Tensor:
+def pooled(counts: Overlap, allowed: Tensor) -> Overlap:
+    """The counts of equal sets summed over the batch, each set counting once."""
+    sets = allowed.flatten(0, 1)
+    same = (sets[:, None] == sets).all(dim=2).to(counts.inside.dtype)
+
+    def over_batch(values: Tensor) -> Tensor:
+        return (same @ values.flatten()).view_as(values)
+
+    return Overlap(
+        over_batch(counts.inside),
+        over_batch(counts.missed),
+        over_batch(counts.outside),
+        counts.share / same.sum(dim=1).view_as(counts.share),
+    )
+
+
+def dice_loss(counts: Overlap, weights: Tensor | None = None) -> Tensor:
     """One minus the soft Dice coefficient, averaged over cases and annotated sets.
 
     Milletari et al., "V-Net" (3DV 2016), with sums instead of squares.
+
+    Args:
+        counts: from `overlap`.
+        weights: of the sets, (B, R); they multiply, as MONAI's do.
     """
-    dice = (2 * counts.inside + smooth) / (counts.inside + counts.outside + counts.size + smooth)
-    return _mean(1 - dice, counts.annotated)
+    wrong = counts.missed + counts.outside
+    return _mean(wrong / (2 * counts.inside + wrong + SMOOTH), counts.share, weights)
 
 
 def focal_tversky_loss(
     counts: Overlap,
+    weights: Tensor | None = None,
     alpha: float = 0.3,
     beta: float = 0.7,
     gamma: float = 0.75,
-    smooth: float = 1e-5,
 ) -> Tensor:
     """Focal Tversky loss of Abraham and Khan (ISBI 2019), with HSF's constants.
 
-    `alpha` weighs false positives, `beta` false negatives. The power is shifted
-    by a small constant, so that its gradient is finite where the loss is zero.
+    `alpha` weighs false positives, `beta` false negatives; with `gamma` 1 it is the
+    Tversky loss of Salehi et al. (MLMI 2017). The power is shifted by a small constant,
+    so that its gradient is finite where the loss is zero.
     """
-    missed = counts.size - counts.inside
-    tversky = (counts.inside + smooth) / (
-        counts.inside + alpha * counts.outside + beta * missed + smooth
-    )
-    shift = 1e-4
-    focal = (1 - tversky + shift) ** gamma - shift**gamma
-    return _mean(focal, counts.annotated)
+    wrong = alpha * counts.outside + beta * counts.missed
+    missing = wrong / (counts.inside + wrong + SMOOTH)
+    if gamma != 1:
+        shift = 1e-4
+        missing = (missing + shift) ** gamma - shift**gamma
+    return _mean(missing, counts.share, weights)
 
 
-def build_loss(name: str) -> Loss:
-    """The loss of that name: `dice_ce` or `focal_tversky`."""
-    if name == "dice_ce":
-        return _dice_ce
-    return _focal_tversky
+def set_cross_entropy(held: Tensor, weights: Tensor) -> Tensor:
+    """Mean of -log of the probability that the allowed set holds.
+
+    Args:
+        held: its logarithm, (B, voxels).
+        weights: of the voxels, (B, voxels), 0 where the label says nothing; the mean is
+            over their sum, as in PyTorch's cross-entropy.
+    """
+    return -(held * weights).sum() / weights.sum().clamp_min(torch.finfo(held.dtype).tiny)
 
 
-def _dice_ce(logits: Tensor, rows: Tensor, allowed: Tensor) -> Tensor:
-    counts = overlap(logits, rows, allowed, include_background=False)
-    return dice_loss(counts) + set_cross_entropy(logits, rows, allowed)
+def set_focal(held: Tensor, weights: Tensor, counted: Tensor, gamma: float = 2.0) -> Tensor:
+    """Mean focal loss -(1 - q)^gamma log q of the probability q in the allowed set.
+
+    Lin et al., "Focal loss for dense object detection" (ICCV 2017). Arguments as in
+    `set_cross_entropy`; `counted` is what to divide by: voxels that say something times
+    classes, as MONAI does it.
+    """
+    log_q = held.clamp(max=0)
+    loss = -((-torch.expm1(log_q)) ** gamma) * log_q
+    return (loss * weights).sum() / counted.clamp_min(1)
 
 
-def _focal_tversky(logits: Tensor, rows: Tensor, allowed: Tensor) -> Tensor:
-    return focal_tversky_loss(overlap(logits, rows, allowed, include_background=True))
+@dataclass(frozen=True)
+class SetLoss:
+    """A loss for batches whose cases are labelled in different protocols.
+
+    Args:
+        name: as in `build_loss`.
+        class_weights: one per class, background first; None is 1 each.
+        batch_dice: whether Dice and Tversky pool equal sets over the batch.
+    """
+
+    name: str
+    class_weights: tuple[float, ...] | None = None
+    batch_dice: bool = False
+
+    def __call__(self, logits: Tensor, rows: Tensor, allowed: Tensor) -> Tensor:
+        """The loss of a batch, a scalar."""
+        with torch.autocast(logits.device.type, enabled=False):
+            table, held = row_table(logits, rows, allowed)
+            weights = self._set_weights(table, allowed)
+            terms = {
+                "dice": lambda: dice_loss(self._counts(table, allowed, False), weights),
+                "ce": lambda: set_cross_entropy(held, _per_voxel(weights, rows, allowed, held)),
+                "focal": lambda: set_focal(
+                    held,
+                    _per_voxel(weights, rows, allowed, held),
+                    _per_voxel(None, rows, allowed, held).sum() * logits.shape[1],
+                ),
+                "tversky": lambda: focal_tversky_loss(
+                    self._counts(table, allowed, True), weights, gamma=1
+                ),
+                "focal_tversky": lambda: focal_tversky_loss(
+                    self._counts(table, allowed, True), weights
+                ),
+            }
+            return torch.stack([terms[term]() for term in _TERMS[self.name]]).sum()
+
+    def _counts(self, table: Tensor, allowed: Tensor, include_background: bool) -> Overlap:
+        counts = overlap(table, allowed, include_background)
+        return pooled(counts, allowed) if self.batch_dice else counts
+
+    def _set_weights(self, table: Tensor, allowed: Tensor) -> Tensor | None:
+        """The mean weight of each set's classes, (B, R)."""
+        if self.class_weights is None:
+            return None
+        sets = allowed.to(table.dtype)
+        return sets @ table.new_tensor(self.class_weights) / sets.sum(dim=2).clamp_min(1)
 
 
-def _per_voxel(allowed: Tensor, rows: Tensor) -> Tensor:
-    """The allowed set at each voxel, (B, C, X, Y, Z)."""
-    flat = rows.flatten(1).long()
-    index = flat[:, None, :].expand(-1, allowed.shape[2], -1)
-    per_voxel = allowed.transpose(1, 2).gather(2, index)
-    return per_voxel.view(rows.shape[0], allowed.shape[2], *rows.shape[1:])
+_TERMS = {
+    "dice_ce": ("dice", "ce"),
+    "dice_focal": ("dice", "focal"),
+    "dice": ("dice",),
+    "ce": ("ce",),
+    "focal": ("focal",),
+    "tversky": ("tversky",),
+    "focal_tversky": ("focal_tversky",),
+}
 
 
-def _one_hot(rows: Tensor, count: int) -> Tensor:
-    """Label rows as (B, R, voxels) float32."""
-    numbers = torch.arange(count, device=rows.device, dtype=rows.dtype)
-    return (rows.flatten(1)[:, None, :] == numbers[None, :, None]).float()
+def build_loss(
+    name: str, class_weights: Sequence[float] | None = None, batch_dice: bool = False
+) -> Loss:
+    """The loss of that name.
+
+    `dice` leaves sets out that may be background, `tversky` and `focal_tversky` (HSF's)
+    count them, as do `ce` and `focal`; `dice_ce` and `dice_focal` are sums.
+
+    Args:
+        name: one of the above.
+        class_weights: one per class, background first; a set has its classes' mean.
+        batch_dice: whether Dice and Tversky pool equal sets over the batch, instead of
+            case by case.
+    """
+    return SetLoss(name, None if class_weights is None else tuple(class_weights), batch_dice)
 
 
-def _mean(values: Tensor, annotated: Tensor) -> Tensor:
-    """Mean over what is annotated; 0 where nothing is."""
-    weights = annotated.float()
-    return (values * weights).sum() / weights.sum().clamp_min(1.0)
+def weights_in_order(
+    named: Mapping[str, float] | None, classes: Sequence[str]
+) -> tuple[float, ...] | None:
+    """Weights by class name in the order of the classes; 1 for those not named."""
+    return tuple(named.get(name, 1.0) for name in classes) if named else None
+
+
+def stated(allowed: Tensor) -> Tensor:
+    """Whether each label row says anything, (B, R) bool: neither padding nor every class."""
+    return allowed.any(dim=2) & ~allowed.all(dim=2)
+
+
+def _per_voxel(weights: Tensor | None, rows: Tensor, allowed: Tensor, like: Tensor) -> Tensor:
+    """The weight of each voxel's set, (B, voxels); 0 where it says nothing."""
+    per_row = stated(allowed).to(like.dtype)
+    if weights is not None:
+        per_row = per_row * weights
+    return per_row.gather(1, rows.flatten(1).long())
+
+
+def _mean(values: Tensor, share: Tensor, weights: Tensor | None) -> Tensor:
+    """Mean over what counts; 0 where nothing does."""
+    total = values * share if weights is None else values * share * weights
+    return total.sum() / share.sum().clamp_min(torch.finfo(values.dtype).tiny)

@@ -1,12 +1,52 @@
-"""Validation Dice per class, on the network's grid."""
+"""Dice in each case's own protocol, and the masks it compares."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
+
+
+def set_masks(
+    probabilities: Tensor, rows: Tensor, allowed: Tensor
+) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """Prediction and truth of each annotated foreground set F of one case.
+
+    As in the loss, a voxel whose allowed set is part of F is true, one whose allowed set
+    shares no class with F is not, and any other does not count: it is False in both. The
+    probabilities of a set's classes are summed, and a voxel is predicted as F where that
+    sum beats every alternative: the protocol's sets that share no class with F, and each
+    class that the protocol does not know. Where every set holds one class, this is the
+    class of highest probability.
+
+    Args:
+        probabilities: (C, X, Y, Z).
+        rows: label rows, (X, Y, Z).
+        allowed: sets of the label rows, (R, C) bool; empty rows are padding.
+
+    Yields:
+        The label row of F, and the masks of prediction and truth, (X, Y, Z) bool.
+    """
+    of_voxel = rows.long()
+    unknown = torch.diag(~allowed.any(dim=0))
+    rivals = torch.cat([allowed, unknown[unknown.any(dim=1)]])
+    mass = torch.einsum("rc,cxyz->rxyz", rivals.to(probabilities.dtype), probabilities)
+    shares = (rivals.float() @ allowed.float().T) > 0
+    for row in range(len(allowed)):
+        if allowed[row, 0] or not allowed[row].any():
+            continue
+        part = allowed.any(dim=1) & ~(allowed & ~allowed[row]).any(dim=1)
+        against = mass[~shares[:, row] & rivals.any(dim=1)]
+        predicted = (
+            mass[row] > against.amax(dim=0)
+            if len(against)
+            else torch.ones_like(rows, dtype=torch.bool)
+        )
+        true = part[of_voxel]
+        counts = true | ~shares[: len(allowed), row][of_voxel]
+        yield row, predicted & counts, true
 
 
 def case_dice(
@@ -14,9 +54,8 @@ def case_dice(
 ) -> dict[str, float]:
     """Dice of each annotated foreground set of one case, in the case's own protocol.
 
-    The probabilities of a set's classes are summed, and a voxel goes to the set
-    with the highest sum. A class that is absent from both sides is left out; one
-    that is only in the truth, or only predicted, counts as 0.
+    What is compared is defined in `set_masks`. A set that is absent from both sides is
+    left out; one that is only in the truth, or only predicted, counts as 0.
 
     Args:
         logits: (C, X, Y, Z).
@@ -27,22 +66,13 @@ def case_dice(
     Returns:
         Name (names of a set joined by +) -> Dice.
     """
-    sets = allowed[allowed.any(dim=1)].float()
-    mass = torch.einsum("rc,cxyz->rxyz", sets, logits.float().softmax(dim=0))
-    predicted = mass.argmax(dim=0).flatten()
-    truth = rows.flatten().long()
-    count = len(sets)
-    joint = torch.bincount(truth * count + predicted, minlength=count * count)
-    joint = joint.view(count, count).double().cpu()
-    both = joint.diagonal()
-    sizes = joint.sum(dim=0) + joint.sum(dim=1)
     scores = {}
-    for row in range(count):
-        members = sets[row].bool().tolist()
-        if members[0] or sizes[row] == 0:
-            continue
-        name = "+".join(c for c, member in zip(classes, members, strict=True) if member)
-        scores[name] = float(2 * both[row] / sizes[row])
+    for row, predicted, true in set_masks(logits.float().softmax(dim=0), rows, allowed):
+        both, either = int((predicted & true).sum()), int(predicted.sum()) + int(true.sum())
+        if either:
+            members = allowed[row].tolist()
+            name = "+".join(c for c, member in zip(classes, members, strict=True) if member)
+            scores[name] = 2 * both / either
     return scores
 
 

@@ -7,21 +7,21 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor, nn
+from torch import Tensor
 
 from hsf_finetune.data.datamodule import Batch
 from hsf_finetune.errors import TrainingError
-from hsf_finetune.networks.anatomy import Anatomy, Block
+from hsf_finetune.networks.anatomy import Anatomy
+from hsf_finetune.networks.deep_supervision import supervised_outputs
 from hsf_finetune.networks.volumetric import volume_logits
-from hsf_finetune.schedule.schedule import Schedule
+from hsf_finetune.schedule.schedule import NORMS, Schedule
+from hsf_finetune.training.groups import parameter_groups
 from hsf_finetune.training.losses import Loss
 from hsf_finetune.training.metrics import case_dice, mean_per_class
 
-Augmentation = Callable[[Tensor, Tensor, torch.Generator, Tensor], tuple[Tensor, Tensor]]
-
-_WEIGHTED = (nn.Linear, nn.modules.conv._ConvNd)
-"""Layers whose weight matrix decays; biases, norms and activations do not."""
+Augmentation = Callable[
+    [Tensor, Tensor, Tensor, torch.Generator, Tensor], tuple[Tensor, Tensor, Tensor]
+]
 
 MONITOR = "val/dice"
 """Mean validation Dice over foreground classes; what picks the best epoch."""
@@ -30,9 +30,9 @@ MONITOR = "val/dice"
 class SegmentationModule(L.LightningModule):
     """A network in training.
 
-    Every block is in the optimiser from the start; which of them trains follows
-    from the epoch alone. A frozen block has no gradient, and its normalisation
-    and dropout are in eval mode.
+    Every block is in the optimiser from the start; which of them trains, and at which
+    rate, follows from the schedule and the epoch alone. A frozen block has no gradient,
+    and its normalisation and dropout are in eval mode.
 
     Args:
         anatomy: the network and its blocks.
@@ -41,7 +41,8 @@ class SegmentationModule(L.LightningModule):
         classes: names of the output channels.
         loss: (logits, label rows, allowed sets) -> scalar.
         weight_decay: of AdamW, on all weights but biases and norms.
-        augmentation: applied to a batch on the training device, if any.
+        augmentations: applied to a batch on the training device, one for each stage of
+            the schedule; None is none.
         window_vox: largest size that validation predicts in one piece.
         card: what a checkpoint says of itself (plain types only).
     """
@@ -54,7 +55,7 @@ class SegmentationModule(L.LightningModule):
         classes: Sequence[str],
         loss: Loss,
         weight_decay: float,
-        augmentation: Augmentation | None,
+        augmentations: Sequence[Augmentation | None],
         window_vox: Sequence[int],
         card: Mapping[str, Any],
     ) -> None:
@@ -66,9 +67,10 @@ class SegmentationModule(L.LightningModule):
         self.classes = tuple(classes)
         self.loss = loss
         self.weight_decay = weight_decay
-        self.augmentation = augmentation
+        self.augmentations = tuple(augmentations)
         self.window_vox = tuple(window_vox)
         self.card = dict(card)
+        self.validation_loss: float | None = None
         self._scores: list[tuple[dict[str, float], float]] = []
 
     def forward(self, image: Tensor) -> Tensor:
@@ -77,61 +79,54 @@ class SegmentationModule(L.LightningModule):
         return logits
 
     # ------------------------------------------------------------- optimisation
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        """AdamW (Loshchilov and Hutter, 2019) with the schedule's rate for each block."""
-        groups = [g for block in self.anatomy.blocks for g in self._groups(block)]
-        optimizer = torch.optim.AdamW(groups, lr=1.0)
-        factors = [self._rate_of(group["name"]) for group in optimizer.param_groups]
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factors)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
-        }
-
-    def _groups(self, block: Block) -> list[dict[str, Any]]:
-        """Two parameter groups of a block: weights that decay, and the rest."""
-        layers = [layer for module in block.modules for layer in module.modules()]
-        decaying = {id(layer.weight) for layer in layers if isinstance(layer, _WEIGHTED)}
-        parameters = block.parameters()
-        groups = [
-            ([p for p in parameters if id(p) in decaying], self.weight_decay),
-            ([p for p in parameters if id(p) not in decaying], 0.0),
-        ]
-        return [
-            {"params": params, "weight_decay": decay, "name": block.name}
-            for params, decay in groups
-            if params
-        ]
-
-    def _rate_of(self, block: str) -> Callable[[int], float]:
-        return lambda step: self.schedule.rate(block, step, self.steps_per_epoch)
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """AdamW (Loshchilov and Hutter, 2019), with the groups of `parameter_groups`."""
+        groups = [g for block in self.anatomy.blocks for g in parameter_groups(block)]
+        for group in groups:
+            group["weight_decay"] *= self.weight_decay
+        return torch.optim.AdamW(groups, lr=1.0)
 
     def on_train_epoch_start(self) -> None:
         """Freezes and thaws for this epoch."""
         trainable = self.schedule.trainable(self.current_epoch)
         for block in self.anatomy.blocks:
-            trains = block.name in trainable
+            block.train(block.name in trainable)
             for parameter in block.parameters():
-                parameter.requires_grad_(trains)
-                if not trains:
-                    parameter.grad = None
-            block.train(trains)
+                _set_trainable(parameter, block.name in trainable)
+            if block.name not in trainable and NORMS in trainable:
+                for layer in block.norms():
+                    layer.train()
+                    for parameter in layer.parameters():
+                        _set_trainable(parameter, True)
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Sets the rate of each block for this step."""
+        step = batch_idx // self.trainer.accumulate_grad_batches
+        trainable = self.schedule.trainable(self.current_epoch)
+        for group in self.trainer.optimizers[0].param_groups:
+            part = group["name"]
+            if part not in trainable and group["norms"]:
+                part = NORMS
+            group["lr"] = self.schedule.rate(part, self.current_epoch, step, self.steps_per_epoch)
 
     # -------------------------------------------------------------------- steps
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Augments training batches where they will be used."""
-        if self.augmentation is None or not self.trainer.training:
+        augmentation = self.augmentations[self.schedule.stage_index(self.current_epoch)]
+        if augmentation is None or not self.trainer.training:
             return batch
         generator = torch.Generator().manual_seed(batch["seed"])
-        batch["image"], batch["label"] = self.augmentation(
-            batch["image"], batch["label"], generator, batch["spacing"].cpu()
+        batch["image"], batch["label"], batch["allowed"] = augmentation(
+            batch["image"], batch["label"], batch["allowed"], generator, batch["spacing"].cpu()
         )
         return batch
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of a batch, whose dropout is a function of the batch's own seed."""
         torch.manual_seed(batch["seed"])
-        loss = self.loss(self(batch["image"]), batch["label"], batch["allowed"])
+        levels = supervised_outputs(self(batch["image"]))
+        losses = [w * self.loss(z, batch["label"], batch["allowed"]) for w, z in levels]
+        loss = torch.stack(losses).sum()
         if not torch.isfinite(loss):
             raise TrainingError(
                 f"the loss became {loss.item()} in epoch {self.current_epoch}, "
@@ -171,7 +166,8 @@ class SegmentationModule(L.LightningModule):
         per_class = mean_per_class([dice for dice, _ in scores])
         figures = {f"{MONITOR}/{name}": value for name, value in per_class.items()}
         figures[MONITOR] = sum(per_class.values()) / max(len(per_class), 1)
-        figures["val/loss"] = sum(loss for _, loss in scores) / len(scores)
+        self.validation_loss = sum(loss for _, loss in scores) / len(scores)
+        figures["val/loss"] = self.validation_loss
         self.log_dict(figures, sync_dist=True)
 
     def _gathered(self) -> list[tuple[dict[str, float], float]]:
@@ -185,3 +181,10 @@ class SegmentationModule(L.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds what is needed to use the weights without this run's configuration."""
         checkpoint["hsf_finetune"] = self.card
+
+
+def _set_trainable(parameter: torch.nn.Parameter, trains: bool) -> None:
+    parameter.requires_grad_(trains)
+    if not trains:
+        # AdamW moves a parameter whose gradient is 0, not one that has none.
+        parameter.grad = None

@@ -23,6 +23,7 @@ from hsf_finetune.data.datamodule import Batch
 from hsf_finetune.files import atomic_write
 
 _PLANES = ("sagittal", "coronal", "axial")
+_ALPHA = 0.6
 
 
 class Preview(Callback):
@@ -33,14 +34,11 @@ class Preview(Callback):
     Args:
         path: where to write the latest picture.
         classes: names of the output channels.
-        max_epochs: of the run.
     """
 
-    def __init__(self, path: Path, classes: Sequence[str], max_epochs: int) -> None:
+    def __init__(self, path: Path, classes: Sequence[str]) -> None:
         self._path = path
         self._classes = tuple(classes)
-        self._every = max(max_epochs // 10, 1)
-        self._last_epoch = max_epochs - 1
 
     def on_validation_batch_end(
         self,
@@ -52,13 +50,14 @@ class Preview(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Draws the first case, if it is time to."""
-        due = trainer.current_epoch % self._every == 0 or trainer.current_epoch == self._last_epoch
+        epoch, epochs = trainer.current_epoch, trainer.max_epochs or 1
+        due = epoch % max(epochs // 10, 1) == 0 or epoch == epochs - 1
         if batch_idx or trainer.sanity_checking or not trainer.is_global_zero or not due:
             return
-        classes_of_row = batch["allowed"][0].float().argmax(dim=1)
         figure = draw_case(
             batch["image"][0, 0],
-            classes_of_row[batch["label"][0].long()],
+            batch["label"][0],
+            batch["allowed"][0],
             outputs[0].argmax(dim=0),
             self._classes,
             f"{batch['case'][0]}, epoch {trainer.current_epoch}",
@@ -74,30 +73,45 @@ class Preview(Callback):
 
 
 def draw_case(
-    image: Tensor, truth: Tensor, prediction: Tensor, classes: Sequence[str], title: str
+    image: Tensor,
+    rows: Tensor,
+    allowed: Tensor,
+    prediction: Tensor,
+    classes: Sequence[str],
+    title: str,
 ) -> Figure:
     """Three planes through the annotation's centre: image, truth and prediction.
 
+    A set of classes has the mean of their colours, and what says nothing is grey.
+
     Args:
         image: (X, Y, Z), RAS+ axes.
-        truth: class indices, (X, Y, Z).
+        rows: label rows, (X, Y, Z).
+        allowed: the label rows' sets of classes, (rows, classes) bool.
         prediction: class indices, (X, Y, Z).
         classes: names, background first.
         title: heading of the figure.
     """
-    centre = _centre(truth if bool((truth > 0).any()) else prediction)
+    drawn = (allowed.any(dim=1) & ~allowed[:, 0])[rows.long()]
+    centre = _centre(drawn if bool(drawn.any()) else prediction > 0)
     colours = [mpl.colormaps["tab10"](k % 10)[:3] for k in range(len(classes) - 1)]
+    of_class = np.array([(0, 0, 0, 0), *((*colour, _ALPHA) for colour in colours)])
+    of_row = _row_colours(allowed.cpu().numpy(), of_class)
     figure = Figure(figsize=(9, 9.6), dpi=80, layout="constrained")
     axes = figure.subplots(3, 3)
-    columns = (("image", None), ("truth", truth), ("prediction", prediction))
+    columns = (
+        ("image", None, of_class),
+        ("truth", rows, of_row),
+        ("prediction", prediction, of_class),
+    )
     for row, plane in enumerate(_PLANES):
         grey = _slice(image, row, centre)
         low, high = np.percentile(grey, [1, 99])
-        for column, (name, labels) in enumerate(columns):
+        for column, (name, labels, colour_of) in enumerate(columns):
             axis = axes[row][column]
             axis.imshow(grey, cmap="gray", vmin=low, vmax=max(high, low + 1e-6))
             if labels is not None:
-                axis.imshow(_coloured(_slice(labels, row, centre), colours))
+                axis.imshow(colour_of[_slice(labels, row, centre).astype(int)])
             axis.set_axis_off()
             axis.set_title(f"{name}, {plane}" if row == 0 else plane, fontsize=9)
     figure.suptitle(title, fontsize=11)
@@ -113,11 +127,24 @@ def _rendered(figure: Figure) -> npt.NDArray[np.uint8]:
     return np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3])
 
 
-def _centre(labels: Tensor) -> list[int]:
+def _row_colours(
+    allowed: npt.NDArray[np.bool_], of_class: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """Colour of each label row, (rows, 4): of its classes, none with the background, or grey."""
+    of_row = np.zeros((len(allowed), 4))
+    for row, members in enumerate(allowed):
+        if members.all():
+            of_row[row] = (0.5, 0.5, 0.5, _ALPHA / 2)
+        elif members.any() and not members[0]:
+            of_row[row] = of_class[members].mean(axis=0)
+    return of_row
+
+
+def _centre(labelled: Tensor) -> list[int]:
     """The voxel at the centre of what is labelled, or of the volume."""
-    where = torch.nonzero(labels > 0)
+    where = torch.nonzero(labelled)
     if len(where) == 0:
-        return [n // 2 for n in labels.shape]
+        return [n // 2 for n in labelled.shape]
     middle = where.float().mean(dim=0)
     return [int(v) for v in where[((where - middle) ** 2).sum(dim=1).argmin()]]
 
@@ -126,10 +153,3 @@ def _slice(volume: Tensor, axis: int, centre: Sequence[int]) -> npt.NDArray[Any]
     """A plane as it is usually shown: superior (or anterior) up."""
     plane = volume.select(axis, centre[axis]).cpu().float().numpy()
     return np.flipud(plane.T)
-
-
-def _coloured(labels: npt.NDArray[Any], colours: Sequence[tuple[float, ...]]) -> npt.NDArray[Any]:
-    picture = np.zeros((*labels.shape, 4))
-    for number, colour in enumerate(colours, start=1):
-        picture[labels == number] = (*colour, 0.6)
-    return picture

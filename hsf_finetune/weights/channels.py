@@ -7,12 +7,14 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
+from typing import Literal
 
 from hsf_finetune.errors import ConfigError, SeveralErrors
 from hsf_finetune.labels import BACKGROUND
-from hsf_finetune.weights.receipt import ChannelRule, Rule, derive_override
+from hsf_finetune.weights.rules import ChannelRule, Rule, derive_override
 
 Derivations = Mapping[str, "str | Sequence[str]"]
+HeadPolicy = Literal["transfer", "copy", "fresh"]
 
 
 def channel_rules(
@@ -20,28 +22,37 @@ def channel_rules(
     source: Sequence[str] | None,
     source_channels: int | None,
     derive_from: Derivations,
+    policy: HeadPolicy = "transfer",
 ) -> tuple[ChannelRule, ...]:
     """One rule per class of the new head.
 
-    With p the softmax of the logits z, a source channel that feeds k target channels
+    By `transfer`, a class is made of that of the same name, or of those that
+    `derive_from` says. With p the softmax of the logits z, a source channel that feeds k target channels
     gives each of them its weights and its bias - log k: exp(z - log k) sums to exp(z)
     over the k, so every probability but the parent's own stays as it was, and the
     children's sum is the parent's. A new class with no derivation comes out of the
     background in just that way (Cermelli et al. 2020, "Modeling the background",
-    arXiv:2002.00718, eq. 10). A class made of m others gets the mean of their weights
-    and the mean of their biases + log m, which is right where they agree and loses
-    what told them apart.
+    arXiv:2002.00718, eq. 10). A class made of m others should get the log of the sum of
+    their exp(z), which no single channel has; it gets the mean of their weights and the
+    mean of their biases + log m. That is right where they agree, and never too high
+    (Jensen): of two whose logits differ by d, it is too low by log cosh(d / 2).
+
+    Without names, and by `copy` in any case, channels go by their position.
 
     Args:
         target: classes of the new head, in channel order.
         source: classes of the checkpoint, in channel order; None where it names none.
         source_channels: output channels of the checkpoint, for a head without names.
         derive_from: class of the new head -> class or classes of the checkpoint.
+        policy: by name (`transfer`), by position (`copy`), or as initialised (`fresh`).
 
     Raises:
         ConfigError: `derive_from` names a class that the new head or the checkpoint
-            does not have, or the checkpoint names no classes.
+            does not have, the checkpoint names no classes, the policy leaves
+            `derive_from` no say, or there are too many or too few classes to copy.
     """
+    if policy != "transfer":
+        return _by_policy(policy, target, source, source_channels, derive_from)
     if source is None:
         return _unnamed(target, source_channels, derive_from)
     derived = {
@@ -114,7 +125,7 @@ def _rule(
     shift = math.log(len(origins)) - sum(math.log(fed[o]) for o in origins) / len(origins)
     rule: Rule
     if len(origins) > 1:
-        rule, note = "merged", "lossy: what told them apart is gone"
+        rule, note = "merged", _lossy(len(origins))
     elif origins == (name,):
         rule = "copied"
     elif origins == (BACKGROUND,):
@@ -135,12 +146,51 @@ def _unnamed(
             f"'finetuning.source_classes=[{BACKGROUND}, ...]'",
         )
     if source_channels == len(target):
-        return tuple(
-            ChannelRule(name, "copied by position", (f"channel {i}",), (i,))
-            for i, name in enumerate(target)
-        )
+        return _by_position(target, None)
     return fresh_rules(
         target, f"its {source_channels} channels have no names (finetuning.source_classes)"
+    )
+
+
+def _by_policy(
+    policy: HeadPolicy,
+    target: Sequence[str],
+    source: Sequence[str] | None,
+    source_channels: int | None,
+    derive_from: Derivations,
+) -> tuple[ChannelRule, ...]:
+    if derive_from:
+        raise ConfigError(
+            f"finetuning.head={policy} leaves finetuning.derive_from no say",
+            found=dict(derive_from),
+            fix="finetuning.head=transfer, or leave derive_from out",
+        )
+    if policy == "fresh":
+        return fresh_rules(target, "finetuning.head=fresh")
+    count = len(source) if source is not None else source_channels
+    if count != len(target):
+        raise ConfigError(
+            "finetuning.head=copy needs as many classes as the checkpoint has",
+            found=f"{count} in the checkpoint, {len(target)} here: {', '.join(target)}",
+            fix="finetuning.head=transfer (by name; finetuning.source_classes names those of a "
+            "checkpoint that does not) or finetuning.head=fresh",
+        )
+    return _by_position(target, source)
+
+
+def _lossy(count: int) -> str:
+    return (
+        f"lossy: mean weights, mean bias + log {count}; too low wherever they differ"
+        + (" (by log cosh of half the difference)" if count == 2 else "")
+        + f". Exact: keep the {count} as classes, and let a label value stand for any of them"
+    )
+
+
+def _by_position(target: Sequence[str], source: Sequence[str] | None) -> tuple[ChannelRule, ...]:
+    names = source or [f"channel {place}" for place in range(len(target))]
+    return tuple(
+        ChannelRule(name, "copied by position", (names[place],), (place,))
+        for place, name in enumerate(target)
     )
 
 

@@ -8,38 +8,30 @@ from typing import Any
 
 from hsf_finetune.errors import WeightsError
 from hsf_finetune.networks.arunet import arunet_overrides
+from hsf_finetune.networks.pretrained import architecture
+from hsf_finetune.weights.checkpoint import Checkpoint
 from hsf_finetune.weights.receipt import Receipt, mismatch_lines
-from hsf_finetune.weights.sources import Checkpoint
 
 _SHOWN = 12
-_NOT_ARCHITECTURE = {
-    # How a checkpoint was optimised says nothing about which network it fits,
-    "name",
-    "lr",
-    "weight_decay",
-    "loss",
-    "use_forgiving_loss",
-    # and channels follow from the data.
-    "in_channels",
-    "hparams.in_channels",
-    "hparams.out_channels",
-}
 
 
-def too_little(receipt: Receipt, checkpoint: Checkpoint, min_loaded: float) -> WeightsError:
+def too_little(
+    receipt: Receipt, checkpoint: Checkpoint, min_loaded: float, offer: str = ""
+) -> WeightsError:
     """The error to raise for a checkpoint that does not fit the network.
 
     Args:
         receipt: what would have been loaded.
         checkpoint: the weights.
         min_loaded: smallest share of the trunk that should have been.
+        offer: another way in which the tensors would fit; empty if there is none.
     """
     missing = receipt.mismatches
     shares = (
         f"{receipt.share_tensors:.0%} of the trunk's tensors and "
         f"{receipt.share_parameters:.0%} of its parameters fit; {len(missing)} do not:"
     )
-    fixes = _architecture(checkpoint)
+    fixes = [offer] if offer else _architecture(checkpoint)
     if receipt.share_loaded >= 0.5:
         enough = math.floor(receipt.share_loaded * 100) / 100
         fixes.append(f"or load what fits: finetuning.min_loaded={enough}")
@@ -54,23 +46,25 @@ def too_little(receipt: Receipt, checkpoint: Checkpoint, min_loaded: float) -> W
 
 def _architecture(checkpoint: Checkpoint) -> list[str]:
     """The overrides that rebuild the checkpoint's network, as far as it records them."""
-    meta = checkpoint.meta or {}
-    models = meta.get("models")
+    models = checkpoint.models
     if not isinstance(models, dict) or "name" not in models:
         return [
             arunet_overrides(checkpoint.tensors)
             or "use the network it was made with: models=..., its channels, models.in_channels"
         ]
     # Groups inside a group (`models.hparams`) are overridden key by key.
-    flat = dict(_flat(models))
+    flat = dict(_flat(architecture(models)))
     settings = [
         f"models.{key}={'null' if value is None else value}".replace(" ", "")
         for key, value in flat.items()
-        if key not in _NOT_ARCHITECTURE
+        if key != "name"
     ]
-    lines = [" ".join([f"models={models['name']}", *settings])]
-    if "in_channels" in meta:
-        lines.append(f"the checkpoint's input channels: {meta['in_channels']}")
+    lines = [
+        "take the network from the checkpoint: models=pretrained; or give it by hand:",
+        " ".join([f"models={models['name']}", *settings]),
+    ]
+    if checkpoint.in_channels:
+        lines.append(f"the checkpoint's input channels: {checkpoint.in_channels}")
     return lines
 
 

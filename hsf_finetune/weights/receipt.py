@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from rich.table import Table
 from rich.text import Text
 
+from hsf_finetune.weights.rules import ChannelRule, InputRule, derive_override
+
 Status = Literal["loaded", "remapped", "fresh", "refused"]
-Rule = Literal["copied", "split", "merged", "from background", "copied by position", "fresh"]
+How = Literal["name", "key_map", "order"]
 Shape = tuple[int, ...]
 
 _SHOWN = 8
+_ORIGIN = ("name", "version", "format", "licence", "citation", "url")
 
 
 @dataclass(frozen=True)
@@ -23,13 +27,15 @@ class TensorEntry:
     Args:
         name: its name in the network's state dict.
         block: the block that owns it.
-        status: `loaded` as it was, `remapped` class by class, `fresh` because the
+        status: `loaded` as it was, `remapped` channel by channel, `fresh` because the
             checkpoint has nothing for it, or `refused` because the shapes differ.
         there: shape in the checkpoint; None where it has none.
         here: shape in the network.
         reason: why it is not simply loaded.
         trunk: whether it is independent of the classes.
         parameter: whether it is trained (False for buffers).
+        origin: its name in the checkpoint; empty where it has none.
+        how: what brought the two names together.
     """
 
     name: str
@@ -40,6 +46,13 @@ class TensorEntry:
     reason: str = ""
     trunk: bool = True
     parameter: bool = True
+    origin: str = ""
+    how: How = "name"
+
+    @property
+    def arrived(self) -> bool:
+        """Whether the checkpoint's values are in it."""
+        return self.status in ("loaded", "remapped")
 
     @property
     def size(self) -> int:
@@ -48,38 +61,6 @@ class TensorEntry:
         for extent in self.here:
             count *= extent
         return count
-
-
-@dataclass(frozen=True)
-class ChannelRule:
-    """Where one output channel comes from.
-
-    Args:
-        target: class of the new head.
-        rule: how its channel is made.
-        sources: classes of the checkpoint that it is made of.
-        channels: their channels in the checkpoint; empty where it starts fresh.
-        bias_shift: what is added to the bias.
-        note: what a user should know about it.
-    """
-
-    target: str
-    rule: Rule
-    sources: tuple[str, ...]
-    channels: tuple[int, ...]
-    bias_shift: float = 0.0
-    note: str = ""
-
-    def line(self) -> str:
-        """The rule in a few words."""
-        words: list[str] = [self.rule]
-        if self.rule != "from background" and self.sources not in ((), (self.target,)):
-            words.append("of " + " + ".join(self.sources))
-        if self.bias_shift:
-            words.append(f"(bias {self.bias_shift:+.3f})")
-        if self.note:
-            words.append(f"- {self.note}")
-        return " ".join(words)
 
 
 @dataclass(frozen=True)
@@ -94,6 +75,10 @@ class Receipt:
         channels: one rule per output channel.
         dropped: classes of the checkpoint that no output channel comes from.
         renamed: how the checkpoint's names were brought to the network's.
+        inputs: one rule per input channel; empty where they were not asked for or the
+            checkpoint has nothing that reads them.
+        dropped_inputs: input channels of the checkpoint that nothing came from.
+        origin: what is known of where the weights are from (licence, citation, ...).
     """
 
     source: str
@@ -103,19 +88,22 @@ class Receipt:
     channels: tuple[ChannelRule, ...]
     dropped: tuple[str, ...]
     renamed: str = ""
+    inputs: tuple[InputRule, ...] = ()
+    dropped_inputs: tuple[str, ...] = ()
+    origin: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def share_tensors(self) -> float:
-        """Share of the trunk's tensors that were loaded."""
-        trunk = [entry.status == "loaded" for entry in self.entries if entry.trunk]
+        """Share of the trunk's tensors that were loaded or remapped."""
+        trunk = [entry.arrived for entry in self.entries if entry.trunk]
         return sum(trunk) / len(trunk) if trunk else 1.0
 
     @property
     def share_parameters(self) -> float:
-        """Share of the trunk's parameters (scalars) that were loaded."""
+        """Share of the trunk's parameters (scalars) that were loaded or remapped."""
         trunk = [entry for entry in self.entries if entry.trunk and entry.parameter]
         total = sum(entry.size for entry in trunk)
-        return sum(e.size for e in trunk if e.status == "loaded") / total if total else 1.0
+        return sum(e.size for e in trunk if e.arrived) / total if total else 1.0
 
     @property
     def share_loaded(self) -> float:
@@ -124,8 +112,8 @@ class Receipt:
 
     @property
     def mismatches(self) -> tuple[TensorEntry, ...]:
-        """Trunk tensors that were not loaded."""
-        return tuple(e for e in self.entries if e.trunk and e.status != "loaded")
+        """Trunk tensors that got nothing of the checkpoint."""
+        return tuple(e for e in self.entries if e.trunk and not e.arrived)
 
     def plain(self) -> dict[str, Any]:
         """The receipt as types that JSON knows."""
@@ -138,10 +126,15 @@ class Receipt:
         return shares | full
 
     def table(self) -> Table:
-        """The receipt for a terminal of 100 columns: blocks, classes, what is left over."""
+        """The receipt for a terminal of 100 columns: blocks, channels, what is left over."""
         page = Table.grid()
         page.add_row(self._blocks())
-        page.add_row(self._classes())
+        page.add_row(_rules("Head", "class", self.channels))
+        if any(
+            not rule.keeps_weights(place) or rule.sources != (rule.target,)
+            for place, rule in enumerate(self.inputs)
+        ):
+            page.add_row(_rules("Input", "channel", self.inputs))
         for line in self._remarks():
             page.add_row(Text(line))
         return page
@@ -160,21 +153,18 @@ class Receipt:
             table.add_row(block, *cells, str(len(own)), f"{size:,}")
         return table
 
-    def _classes(self) -> Table:
-        table = Table(title="Head", title_justify="left")
-        table.add_column("class")
-        table.add_column("comes from", max_width=70)
-        for rule in self.channels:
-            table.add_row(Text(rule.target), Text(rule.line()))
-        return table
-
     def _remarks(self) -> list[str]:
         lines = [
             f"Trunk: {self.share_tensors:.1%} of the tensors, "
             f"{self.share_parameters:.1%} of the parameters loaded."
         ]
+        known = [f"{key} {self.origin[key]}" for key in _ORIGIN if self.origin.get(key)]
+        if known:
+            lines.append("Origin: " + ", ".join(known) + ".")
         if self.renamed:
             lines.append(f"Names: {self.renamed}.")
+        for how, by in (("key_map", "finetuning.key_map"), ("order", "order and shape")):
+            lines += _pairs([e for e in self.entries if e.how == how], f"matched by {by}:")
         if self.dropped:
             lines.append(f"Classes of the checkpoint not used: {', '.join(self.dropped)}.")
         new = [rule.target for rule in self.channels if rule.rule == "from background"]
@@ -182,6 +172,12 @@ class Receipt:
             lines.append(
                 f"If '{new[0]}' comes out of '{self.dropped[0]}', say so: "
                 + derive_override(new[0], self.dropped[0])
+            )
+        if self.dropped_inputs:
+            lines.append(
+                "Input channels of the checkpoint not used: "
+                + ", ".join(self.dropped_inputs)
+                + " (as if they showed their mean everywhere)."
             )
         lines += mismatch_lines(self.mismatches, _SHOWN)
         if self.unused:
@@ -191,9 +187,20 @@ class Receipt:
         return lines
 
 
-def derive_override(target: str, source: str) -> str:
-    """The override, quoted for a shell, that takes one class out of another."""
-    return f"'finetuning.derive_from={{{target}: {source}}}'"
+def _rules(title: str, of: str, rules: Sequence[ChannelRule | InputRule]) -> Table:
+    table = Table(title=title, title_justify="left")
+    table.add_column(of)
+    table.add_column("comes from", max_width=70)
+    for rule in rules:
+        table.add_row(Text(rule.target), Text(rule.line()))
+    return table
+
+
+def _pairs(entries: Sequence[TensorEntry], title: str) -> list[str]:
+    if not entries:
+        return []
+    lines = [f"  {entry.name} from {entry.origin}" for entry in entries[:_SHOWN]]
+    return [f"{len(entries)} tensors {title}", *lines, *_more(len(entries) - _SHOWN)]
 
 
 def mismatch_lines(entries: tuple[TensorEntry, ...], shown: int) -> list[str]:

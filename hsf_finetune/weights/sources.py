@@ -1,50 +1,20 @@
-"""Checkpoints: where they lie, and how they are read without running anything in them."""
+"""What `finetuning.pretrained` may be, and which reader it is for."""
 
 from __future__ import annotations
 
-import hashlib
-import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
-
-import torch
+from typing import Literal
 
 from hsf_finetune.errors import WeightsError
-from hsf_finetune.weights.unreadable import EXPECTED, unreadable
+from hsf_finetune.weights.bundle import is_bundle, read_bundle
+from hsf_finetune.weights.checkpoint import Checkpoint
+from hsf_finetune.weights.content import Weights, below_prefix
+from hsf_finetune.weights.nnunet import is_nnunet, read_nnunet
+from hsf_finetune.weights.reading import check_values, read_checkpoint
 
-OWN = "hsf_finetune"
-"""Key of our own remarks inside a checkpoint."""
-FORMAT = 1
-"""Version of those remarks."""
-PREFIX = "network."
-"""What our Lightning module puts before the network's tensor names."""
-
-_NESTS = ("state_dict", "model_state_dict", "model", "network", "network_weights")
-
-
-@dataclass(frozen=True, eq=False)
-class Checkpoint:
-    """Pretrained weights, on the CPU.
-
-    Args:
-        tensors: name -> tensor; the network's own names for our checkpoints, and
-            whatever the file says for others.
-        classes: class of each output channel, background first; None if not recorded.
-        meta: our remarks (models, in_channels, label_values, ...); None for files
-            written by others.
-        path: the file.
-        digest: SHA-256 of the file.
-        averaged: whether these are averaged (EMA) weights.
-    """
-
-    tensors: Mapping[str, torch.Tensor]
-    classes: tuple[str, ...] | None
-    meta: dict[str, Any] | None
-    path: Path
-    digest: str
-    averaged: bool = False
+_SUFFIXES = (".ckpt", ".pt", ".pth", ".safetensors")
 
 
 def locate(pretrained: str | Path, checkpoint: Literal["best", "last"] = "best") -> Path:
@@ -65,11 +35,13 @@ def locate(pretrained: str | Path, checkpoint: Literal["best", "last"] = "best")
             "there is no checkpoint and no run",
             file=path,
             found=_listing(path.parent) if path.parent.is_dir() else "no such folder",
-            expected="a checkpoint (.ckpt, .pt, .pth) or the folder of a run",
+            expected="a checkpoint (" + ", ".join(_SUFFIXES) + ") or the folder of a run",
         )
     for folder in (path / "checkpoints", path):
         if (folder / f"{checkpoint}.ckpt").is_file():
             return folder / f"{checkpoint}.ckpt"
+    if not any((path / name).exists() for name in ("checkpoints", "best.ckpt", "last.ckpt")):
+        raise _no_source(path)
     folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path
     other = "last" if checkpoint == "best" else "best"
     has_other = (folder / f"{other}.ckpt").is_file()
@@ -84,130 +56,65 @@ def locate(pretrained: str | Path, checkpoint: Literal["best", "last"] = "best")
     )
 
 
-def read_checkpoint(path: Path | str, use_ema: bool = True) -> Checkpoint:
-    """Reads weights without running any code that the file may carry.
-
-    Ours is a Lightning checkpoint: `state_dict` (names after `network.`), with EMA
-    also `current_model_state` (the weights that were not averaged), and
-    `hsf_finetune` with the format version, classes and settings. Of other files the
-    tensors are taken from the top level or from state_dict, model or network.
+def read_source(
+    pretrained: str | Path,
+    checkpoint: Literal["best", "last"] = "best",
+    use_ema: bool = True,
+    key_prefix: str | None = None,
+    trust: Sequence[str] = (),
+    fold: int | str | None = None,
+    stored: str = "RAS",
+) -> Checkpoint:
+    """The weights at a path: of a run, a file, a MONAI bundle or an nnU-Net folder.
 
     Args:
-        path: the file.
-        use_ema: averaged weights where the file has both, or the raw ones.
+        pretrained: the file or folder.
+        checkpoint: which checkpoint of a folder that has several; nnU-Net calls the last
+            one final.
+        use_ema: averaged weights where the source has both, or the raw ones.
+        key_prefix: what the names of the network's tensors begin with; None finds it.
+        trust: functions and classes that a pickle may load beside tensors and plain data.
+        fold: which fold of an nnU-Net; None leaves it to `read_nnunet`.
+        stored: how the images of an nnU-Net lay, as `read_nnunet` has it.
 
     Raises:
-        WeightsError: the file is missing, damaged, no checkpoint, needs code to be
-            read, or holds NaN or infinite weights.
+        WeightsError: nothing is there, it is none of these, or it cannot be read.
+        ConfigError: no name begins with the prefix.
     """
-    path = Path(path)
-    content = _load(path)
-    if not isinstance(content, Mapping):
-        raise _not_a_checkpoint(path, f"a {type(content).__name__}")
-    meta = _meta(content, path)
-    both = isinstance(content.get("current_model_state"), Mapping)
-    state = content["current_model_state"] if both and not use_ema else _state(content, path)
-    tensors = {str(k): v.detach() for k, v in state.items() if isinstance(v, torch.Tensor)}
-    if meta is not None:
-        tensors = {k[len(PREFIX) :]: v for k, v in tensors.items() if k.startswith(PREFIX)}
-        if not tensors:
-            raise _not_a_checkpoint(path, f"no tensor whose name starts with '{PREFIX}'")
-    _check_values(tensors, path)
-    return Checkpoint(
-        tensors=tensors,
-        classes=tuple(meta["classes"]) if meta and meta.get("classes") else None,
-        meta=meta,
-        path=path,
-        digest=_digest(path),
-        averaged=both and use_ema,
+    path = Path(pretrained).expanduser()
+    if is_bundle(path):
+        return _checked(read_bundle(path, use_ema, trust), key_prefix)
+    if is_nnunet(path):
+        return _checked(read_nnunet(path, fold, checkpoint, stored, trust), key_prefix)
+    return read_checkpoint(locate(path, checkpoint), use_ema, key_prefix, trust)
+
+
+# -------------------------------------------------------------------- internals
+def _checked(checkpoint: Checkpoint, prefix: str | None) -> Checkpoint:
+    """The part of a checkpoint whose names begin with a prefix, which must be in order."""
+    if prefix:
+        weights = below_prefix(Weights(dict(checkpoint.tensors), ""), prefix, checkpoint.path)
+        left_out = (*checkpoint.left_out, *weights.left_out)
+        checkpoint = replace(checkpoint, tensors=weights.tensors, left_out=left_out)
+    check_values(checkpoint.tensors, checkpoint.path)
+    return checkpoint
+
+
+def _no_source(path: Path) -> WeightsError:
+    """The error for a folder that is no source of weights, with what was looked for."""
+    files = sorted(p for p in path.rglob("*") if p.suffix in _SUFFIXES)
+    return WeightsError(
+        "the folder is none that weights can be read from",
+        file=path,
+        found=_listing(path),
+        expected="one of these, which it was compared with:\n"
+        "the folder of a run: checkpoints/best.ckpt or checkpoints/last.ckpt\n"
+        "a MONAI bundle: configs/metadata.json and models/model.pt\n"
+        "an nnU-Net results folder: plans.json, dataset.json and fold_*/checkpoint_*.pth",
+        fix=f"give a checkpoint in it: 'finetuning.pretrained={files[0]}'"
+        if files
+        else "give a checkpoint (" + ", ".join(_SUFFIXES) + ") or one of these folders",
     )
-
-
-def _load(path: Path) -> object:
-    if not path.is_file():
-        found = "a folder" if path.is_dir() else "nothing"
-        raise WeightsError("there is no checkpoint file", file=path, found=found)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        # torch.load fails in a dozen ways (zip, pickle, unicode, index errors, ...),
-        # none of which tells a user what to do.
-        raise unreadable(path, error) from error
-
-
-def _meta(content: Mapping[str, Any], path: Path) -> dict[str, Any] | None:
-    meta = content.get(OWN)
-    if meta is None:
-        return None
-    if not isinstance(meta, dict) or meta.get("format") != FORMAT:
-        version = meta.get("format") if isinstance(meta, dict) else meta
-        raise WeightsError(
-            "the checkpoint is of another format version",
-            file=path,
-            found=version,
-            expected=FORMAT,
-            fix="update hsf_finetune, or save the checkpoint with this version",
-        )
-    classes = meta.get("classes")
-    if classes is not None and not (
-        isinstance(classes, (list, tuple)) and all(isinstance(name, str) for name in classes)
-    ):
-        raise WeightsError("the checkpoint's classes are no list of names", file=path)
-    return meta
-
-
-def _state(content: Mapping[str, Any], path: Path, depth: int = 0) -> Mapping[str, Any]:
-    for key in _NESTS:
-        inner = content.get(key)
-        if isinstance(inner, Mapping) and depth < 2:
-            try:
-                return _state(inner, path, depth + 1)
-            except WeightsError:
-                continue
-    if any(isinstance(value, torch.Tensor) for value in content.values()):
-        return content
-    keys = ", ".join(str(key) for key in list(content)[:12]) or "nothing"
-    raise _not_a_checkpoint(path, f"a dictionary of: {keys}")
-
-
-def _not_a_checkpoint(path: Path, found: str) -> WeightsError:
-    return WeightsError("the file holds no weights", file=path, found=found, expected=EXPECTED)
-
-
-def _check_values(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
-    odd = [name for name, t in tensors.items() if not _is_dense(t)]
-    if odd:
-        raise WeightsError(
-            "the checkpoint holds tensors that are not plain dense arrays",
-            file=path,
-            found=", ".join(odd[:6]),
-        )
-    broken = [n for n, t in tensors.items() if t.is_floating_point() and not t.isfinite().all()]
-    if broken:
-        raise WeightsError(
-            f"NaN or infinite values in {len(broken)} of {len(tensors)} tensors",
-            file=path,
-            found=", ".join(broken[:6]) + (" ..." if len(broken) > 6 else ""),
-            expected="finite weights",
-            fix="take an earlier checkpoint: that training has diverged",
-        )
-
-
-def _is_dense(tensor: torch.Tensor) -> bool:
-    if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
-        return False
-    # A stride of 0 lets a small file claim a tensor larger than the memory.
-    return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
-
-
-def _digest(path: Path) -> str:
-    sha256 = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            sha256.update(chunk)
-    return sha256.hexdigest()
 
 
 def _listing(folder: Path) -> str:

@@ -1,24 +1,29 @@
-"""Pretrained weights into a network: the trunk by name and shape, the head by class."""
+"""Pretrained weights into a network: the trunk by name and shape, both ends by what they mean."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import nn
 
+from hsf_finetune.errors import ConfigError
 from hsf_finetune.networks.anatomy import Anatomy
-from hsf_finetune.weights.channels import (
-    Derivations,
-    channel_rules,
-    fresh_rules,
-    source_names,
-)
+from hsf_finetune.weights.channels import Derivations, HeadPolicy, source_names
+from hsf_finetune.weights.checkpoint import Checkpoint
+from hsf_finetune.weights.head import ClassMix, plan_head
+from hsf_finetune.weights.inputs import Inputs, dropped_inputs, input_rules
+from hsf_finetune.weights.matching import Matching, Pairing, pair
 from hsf_finetune.weights.misfit import too_little
-from hsf_finetune.weights.names import Match, match_tensors
-from hsf_finetune.weights.receipt import ChannelRule, Receipt, Status, TensorEntry
-from hsf_finetune.weights.sources import Checkpoint
+from hsf_finetune.weights.names import Match
+from hsf_finetune.weights.order import Axes
+from hsf_finetune.weights.receipt import Receipt, Status, TensorEntry
+from hsf_finetune.weights.remap import along, counted, mismatch
+from hsf_finetune.weights.rules import ChannelRule, InputRule
+
+Fates = dict[str, tuple[Status, str]]
+"""State dict name -> what becomes of the tensor, and why."""
 
 
 def transfer(
@@ -27,15 +32,20 @@ def transfer(
     classes: Sequence[str],
     derive_from: Derivations | None = None,
     min_loaded: float = 0.9,
-    class_axes: Mapping[str, tuple[int, ...]] | None = None,
+    class_axes: Axes | None = None,
     source_classes: Sequence[str] | None = None,
+    *,
+    head: HeadPolicy = "transfer",
+    matching: Matching | None = None,
+    inputs: Inputs | None = None,
 ) -> Receipt:
     """Loads a checkpoint into a network in place; all of it or, on an error, nothing.
 
-    Tensors without a class axis (the trunk) load where name and shape agree. Tensors
-    with one are put together channel by channel, by the rules of
-    `channels.channel_rules`; biases of the head's convolutions are shifted as these
-    say. If any tensor with a class axis does not fit, none of them is touched.
+    Tensors that count neither classes nor input channels load where name and shape agree.
+    Those that count classes are put together channel by channel, by the rules of
+    `channels.channel_rules`; biases that add to logits are shifted as these say. If any
+    tensor with a class axis does not fit, none of them is touched. Those that count input
+    channels follow `inputs.input_rules`.
 
     Args:
         anatomy: the network to load into.
@@ -47,150 +57,144 @@ def transfer(
         class_axes: state dict name -> axes that count classes, from
             `networks.build.class_axes`.
         source_classes: class of each output channel of a checkpoint that does not say.
+        head: whether its channels go by class name, by position, or start fresh.
+        matching: how tensors are paired; by name unless it says otherwise.
+        inputs: the input channels and what to do about them; without it, tensors of
+            another input size are refused.
 
     Returns:
-        What became of each tensor and class.
+        What became of each tensor and channel.
 
     Raises:
-        WeightsError: too little of the trunk fits.
-        ConfigError: `derive_from` names classes that are not there, or `source_classes`
-            contradicts the checkpoint.
+        WeightsError: too little of the trunk fits, the tensors cannot be paired by order,
+            or the head cannot be copied by position.
+        ConfigError: a name in `derive_from`, `inputs` or the map is not there, or what is
+            said of classes or channels contradicts the checkpoint.
     """
-    match = match_tensors(anatomy.network, checkpoint.tensors)
-    axes = {name: own for name, own in (class_axes or {}).items() if name in match.here}
-    trunk = {name: _trunk_status(name, match) for name in match.here if name not in axes}
-    channels = _head_channels(match, axes)
-    source = source_names(checkpoint.classes, source_classes, channels)
-    rules, head = _head(match, axes, source, channels, classes, derive_from or {})
-    owners = anatomy.tensor_block()
-    receipt = Receipt(
-        source=str(checkpoint.path.resolve()),
-        digest=checkpoint.digest,
-        entries=tuple(
-            _entry(name, owners[name], match, *(trunk | head)[name], trunk=name in trunk)
-            for name in match.here
-        ),
-        unused=match.unused,
-        channels=rules,
-        dropped=_dropped(source, rules),
-        renamed=match.renamed,
+    inputs = inputs or Inputs({})
+    by_class = dict(class_axes or {})
+    pairing = pair(
+        anatomy.network,
+        checkpoint.tensors,
+        matching or Matching(),
+        {**inputs.axes, **by_class},
+        by_class.keys(),
+    )
+    match = pairing.match
+    by_class = {name: axes for name, axes in by_class.items() if name in match.here}
+    reading = {n: a for n, a in inputs.axes.items() if n in match.here and n not in by_class}
+    recorded = source_names(checkpoint.classes, source_classes, counted(match, by_class))
+    rules, head_fates = plan_head(match, by_class, recorded, classes, derive_from or {}, head)
+    channels, read_fates, dropped = _plan_inputs(match, reading, inputs, checkpoint)
+    fates = {name: _fate(name, match) for name in match.here} | read_fates | head_fates
+    receipt = _receipt(
+        anatomy, checkpoint, pairing, fates, by_class, recorded, rules, channels, dropped
     )
     if receipt.share_loaded < min_loaded:
-        raise too_little(receipt, checkpoint, min_loaded)
-    shifted = _logit_biases(anatomy)
-    new = {n: match.there[n] for n, (status, _) in trunk.items() if status == "loaded"}
-    new |= {
-        name: _by_class(match.there[name], match.here[name], axes[name], rules, name in shifted)
-        for name, (status, _) in head.items()
-        if status in ("loaded", "remapped")
-    }
+        raise too_little(receipt, checkpoint, min_loaded, pairing.offer)
+    new = _values(anatomy, match, fates, by_class, reading, rules, channels)
     with torch.no_grad():
         for name, value in new.items():
             match.here[name].copy_(value)
     return receipt
 
 
-def _trunk_status(name: str, match: Match) -> tuple[Status, str]:
+def _values(
+    anatomy: Anatomy,
+    match: Match,
+    fates: Fates,
+    by_class: Axes,
+    reading: Axes,
+    rules: tuple[ChannelRule, ...],
+    channels: tuple[InputRule, ...],
+) -> dict[str, torch.Tensor]:
+    """What to write into each tensor that gets anything of the checkpoint."""
+    mix = ClassMix(rules, anatomy.logit_biases(), anatomy.summed_axes())
+    shares = torch.tensor([rule.shares for rule in channels])
+    new: dict[str, torch.Tensor] = {}
+    for name, (status, _) in fates.items():
+        if status not in ("loaded", "remapped"):
+            continue
+        value, here = match.there[name], match.here[name]
+        if name in by_class:
+            value = mix(name, value, here, by_class[name])
+        elif status == "remapped":
+            value = along(value.to(here.dtype), reading[name], shares)
+        new[name] = value
+    return new
+
+
+def _fate(name: str, match: Match) -> tuple[Status, str]:
     if name not in match.there:
         return "fresh", "not in the checkpoint"
-    there, here = match.there[name].shape, match.here[name].shape
-    if there != here:
-        return "refused", f"{tuple(there)} in the checkpoint, {tuple(here)} here"
-    return "loaded", ""
+    reason = mismatch(name, match, (), None)
+    return ("refused", reason) if reason else ("loaded", "")
 
 
-def _head_channels(match: Match, axes: Mapping[str, tuple[int, ...]]) -> int | None:
-    """Output channels of the checkpoint; None where its tensors do not agree on them."""
-    counts = {
-        match.there[name].shape[axis]
-        for name, own in axes.items()
-        for axis in own
-        if name in match.there and match.there[name].dim() > axis
-    }
-    return counts.pop() if len(counts) == 1 else None
-
-
-def _head(
+def _plan_inputs(
     match: Match,
-    axes: Mapping[str, tuple[int, ...]],
-    source: Sequence[str] | None,
-    channels: int | None,
-    target: Sequence[str],
-    derive_from: Derivations,
-) -> tuple[tuple[ChannelRule, ...], dict[str, tuple[Status, str]]]:
-    rules = channel_rules(target, source, channels, derive_from)
-    known = len(source) if source is not None else channels
-    misfits = {
-        name: reason for name, own in axes.items() if (reason := _misfit(name, own, match, known))
-    }
-    if misfits:
-        rules = fresh_rules(target, "the checkpoint's head does not fit")
-    kept = not any(rule.channels for rule in rules)
-    same = all(r.channels == (i,) and r.bias_shift == 0 for i, r in enumerate(rules))
-    same = same and known == len(target)
-    status: dict[str, tuple[Status, str]] = {}
-    for name in axes:
-        if name in misfits:
-            status[name] = ("refused" if name in match.there else "fresh", misfits[name])
-        elif kept:
-            status[name] = ("fresh", rules[0].note)
-        else:
-            status[name] = ("loaded", "") if same else ("remapped", "class by class")
-    return rules, status
+    axes: Axes,
+    inputs: Inputs,
+    checkpoint: Checkpoint,
+) -> tuple[tuple[InputRule, ...], Fates, tuple[str, ...]]:
+    """The rules of the input channels, the fates of the tensors that read them, what is unused."""
+    there = counted(match, axes)
+    fitting = [n for n in axes if n in match.there and not mismatch(n, match, axes[n], there)]
+    if there is None or not fitting:
+        return (), {}, ()
+    name = fitting[0]
+    here = match.here[name].shape[axes[name][0]]
+    recorded, given = checkpoint.channel_names, inputs.source_names
+    if recorded and given is not None and list(recorded) != list(given):
+        raise ConfigError(
+            "finetuning.source_channels contradicts the checkpoint, which names its channels itself",
+            found="[" + ", ".join(given) + "]",
+            expected="[" + ", ".join(recorded) + "]",
+            fix="leave it out; finetuning.input_channels says which channel comes from which",
+        )
+    inputs = replace(inputs, source_names=recorded or given)
+    rules = input_rules(inputs, here, there)
+    kept = here == there and all(rule.keeps_weights(place) for place, rule in enumerate(rules))
+    fate: tuple[Status, str] = ("loaded", "") if kept else ("remapped", "input channels")
+    names = inputs.source_names or [str(n) for n in range(there)]
+    dropped = tuple(names[n] for n in dropped_inputs(rules))
+    return rules, dict.fromkeys(fitting, fate), dropped
 
 
-def _misfit(name: str, axes: tuple[int, ...], match: Match, channels: int | None) -> str:
-    """Why a tensor cannot be put together class by class; empty if it can."""
-    if name not in match.there:
-        return "not in the checkpoint"
-    there, here = match.there[name].shape, match.here[name].shape
-    fits = len(there) == len(here) and all(
-        a == channels if axis in axes else a == b
-        for axis, (a, b) in enumerate(zip(there, here, strict=True))
+def _receipt(
+    anatomy: Anatomy,
+    checkpoint: Checkpoint,
+    pairing: Pairing,
+    fates: Fates,
+    by_class: Axes,
+    recorded: Sequence[str] | None,
+    rules: tuple[ChannelRule, ...],
+    channels: tuple[InputRule, ...],
+    dropped: tuple[str, ...],
+) -> Receipt:
+    match, owners = pairing.match, anatomy.tensor_block()
+    used = {name for rule in rules for name in rule.sources}
+    return Receipt(
+        source=str(checkpoint.path.resolve()),
+        digest=checkpoint.digest,
+        entries=tuple(
+            _entry(name, owners[name], pairing, *fates[name], trunk=name not in by_class)
+            for name in match.here
+        ),
+        unused=(*match.unused, *checkpoint.left_out),
+        channels=rules,
+        dropped=tuple(name for name in recorded or () if name not in used),
+        renamed=match.renamed,
+        inputs=channels,
+        dropped_inputs=dropped,
+        origin=checkpoint.origin,
     )
-    if fits:
-        return ""
-    count = f" with {channels} classes" if channels else ""
-    return f"{tuple(there)} in the checkpoint{count}, {tuple(here)} here"
-
-
-def _by_class(
-    there: torch.Tensor,
-    here: torch.Tensor,
-    axes: tuple[int, ...],
-    rules: Sequence[ChannelRule],
-    shifted: bool,
-) -> torch.Tensor:
-    """A tensor of the network's shape, made of the checkpoint's channels."""
-    value = there.to(device=here.device, dtype=here.dtype)
-    keep = torch.zeros_like(here, dtype=torch.bool)
-    for axis in axes:
-        rows = [list(rule.channels) or [0] for rule in rules]
-        value = torch.stack([value[_at(axis, row)].mean(dim=axis) for row in rows], dim=axis)
-        keep[_at(axis, [i for i, rule in enumerate(rules) if not rule.channels])] = True
-    if shifted:
-        value = value + value.new_tensor([rule.bias_shift for rule in rules])
-    return torch.where(keep, here.detach(), value)
-
-
-def _at(axis: int, index: list[int]) -> tuple[Any, ...]:
-    return (*(slice(None),) * axis, index)
-
-
-def _logit_biases(anatomy: Anatomy) -> set[str]:
-    """Names of the biases that are added to logits: those of the head's convolutions."""
-    own = {
-        id(layer.bias)
-        for module in anatomy.head.modules
-        for layer in module.modules()
-        if isinstance(layer, (nn.Conv3d, nn.ConvTranspose3d, nn.Linear)) and layer.bias is not None
-    }
-    return {name for name, p in anatomy.network.named_parameters() if id(p) in own}
 
 
 def _entry(
-    name: str, block: str, match: Match, status: Status, reason: str, *, trunk: bool
+    name: str, block: str, pairing: Pairing, status: Status, reason: str, *, trunk: bool
 ) -> TensorEntry:
+    match = pairing.match
     here, there = match.here[name], match.there.get(name)
     return TensorEntry(
         name=name,
@@ -201,9 +205,6 @@ def _entry(
         reason=reason,
         trunk=trunk,
         parameter=isinstance(here, nn.Parameter),
+        origin=match.origins.get(name, ""),
+        how=pairing.how.get(name, "name"),
     )
-
-
-def _dropped(source: Sequence[str] | None, rules: Sequence[ChannelRule]) -> tuple[str, ...]:
-    used = {name for rule in rules for name in rule.sources}
-    return tuple(name for name in source or () if name not in used)

@@ -18,6 +18,8 @@ from hsf_finetune.settings import AugmentationSettings
 SHAPE = (20, 26, 18)
 EVENTS = ("affine", "elastic", "gamma", "bias", "blur", "lowres", "noise")
 INTENSITY = EVENTS[2:]
+ALLOWED = torch.ones(4, 2, 3, dtype=torch.bool)
+"""No test here flips left and right classes; see test_flips."""
 NOTHING = {f"{event}_p": 0.0 for event in ("flip", *EVENTS)}
 EVERYTHING = {name: 1.0 for name in NOTHING}
 
@@ -76,7 +78,9 @@ def test_batched_equals_one_by_one(seed: int, probability: float) -> None:
 
 def test_nothing_probable_is_the_identity() -> None:
     image, label = batch()
-    after = BatchAugmentation(AugmentationSettings(**NOTHING), (0, 1, 2))(image, label, seeded())
+    after = BatchAugmentation(AugmentationSettings(**NOTHING), (0, 1, 2))(
+        image, label, ALLOWED, seeded()
+    )
     assert torch.equal(after[0], image)
     assert torch.equal(after[1], label)
 
@@ -212,7 +216,7 @@ def test_elastic_deformation_never_folds() -> None:
 def test_same_seed_same_result() -> None:
     image, label = batch()
     augment = BatchAugmentation(AugmentationSettings(**EVERYTHING), (0,))
-    first, again, other = (augment(image, label, seeded(s)) for s in (5, 5, 6))
+    first, again, other = (augment(image, label, ALLOWED, seeded(s)) for s in (5, 5, 6))
     assert torch.equal(first[0], again[0])
     assert torch.equal(first[1], again[1])
     assert not torch.equal(first[0], other[0])
@@ -221,7 +225,7 @@ def test_same_seed_same_result() -> None:
 def test_input_and_global_random_state_stay_untouched() -> None:
     image, label = batch()
     before = image.clone(), label.clone(), torch.get_rng_state()
-    BatchAugmentation(AugmentationSettings(**EVERYTHING), (0,))(image, label, seeded())
+    BatchAugmentation(AugmentationSettings(**EVERYTHING), (0,))(image, label, ALLOWED, seeded())
     assert torch.equal(image, before[0])
     assert torch.equal(label, before[1])
     assert torch.equal(torch.get_rng_state(), before[2])
@@ -348,22 +352,22 @@ class TestHsfPreset:
     def test_a_seed_decides_and_the_global_state_stays(self) -> None:
         image, label = self.volume()
         pipeline, state = hsf_pipeline(), torch.get_rng_state()
-        results = [pipeline(image, label, (0.5, 0.5, 1.0), seed) for seed in range(12)]
+        results = [pipeline(image, label, ALLOWED, (0.5, 0.5, 1.0), seed) for seed in range(12)]
         torch.rand(3)
-        again = [hsf_pipeline()(image, label, (0.5, 0.5, 1.0), seed) for seed in range(12)]
+        again = [hsf_pipeline()(image, label, ALLOWED, (0.5, 0.5, 1.0), seed) for seed in range(12)]
         assert all(
             torch.equal(a[0], b[0]) and torch.equal(a[1], b[1])
             for a, b in zip(results, again, strict=True)
         )
         assert len({r[0].sum().item() for r in results}) > 4
         torch.set_rng_state(state)
-        pipeline(image, label, (0.5, 0.5, 1.0), 3)
+        pipeline(image, label, ALLOWED, (0.5, 0.5, 1.0), 3)
         assert torch.equal(torch.get_rng_state(), state)
 
     def test_shapes_dtypes_and_label_values_stay(self) -> None:
         image, label = self.volume()
         for seed in range(20):
-            after, rows = hsf_pipeline()(image.bfloat16(), label, (1.0, 1.0, 1.0), seed)
+            after, rows, _ = hsf_pipeline()(image.bfloat16(), label, ALLOWED, (1.0, 1.0, 1.0), seed)
             assert (after.shape, after.dtype) == (image.shape, torch.bfloat16)
             assert (rows.shape, rows.dtype) == (label.shape, torch.uint8)
             assert set(rows.unique().tolist()) <= set(label.unique().tolist())
@@ -371,7 +375,9 @@ class TestHsfPreset:
     def test_flips_can_be_forbidden(self) -> None:
         image, label = self.volume()
         flipped = [
-            torch.equal(hsf_pipeline(flip)(image, label, (1.0,) * 3, seed)[1], label.flip(0))
+            torch.equal(
+                hsf_pipeline(flip)(image, label, ALLOWED, (1.0,) * 3, seed)[1], label.flip(0)
+            )
             for flip in (True, False)
             for seed in range(20)
         ]

@@ -21,8 +21,8 @@ from hsf_finetune.data.datamodule import (
     EpochSampler,
     Item,
     TrainingCases,
-    patch_corner,
 )
+from hsf_finetune.data.patches import patch_corner
 from hsf_finetune.data.preprocessing import Sample
 from hsf_finetune.data.splits import Split
 from hsf_finetune.data.store import SampleStore
@@ -122,13 +122,12 @@ def test_several_processes_together_draw_what_one_draws(
 def test_batches_are_padded_with_background_and_the_mean() -> None:
     # Raw value 0 is not the smallest one here.
     shifted = LabelMap.of(SPACE, {-1: ["CA1"], 1: ["DG"]})
-    ref = VolumeRef(Path("x.nii.gz"))
 
     def item(shape: tuple[int, int, int], protocol: LabelMap, seed: int) -> Item:
         sample = Sample(
             torch.full((1, *shape), 5.0), torch.full(shape, 2, dtype=torch.uint8), (1, 1, 1)
         )
-        return Item(sample, Case(f"c{seed}", "p", "lab", (ref,), ref, protocol), seed)
+        return Item(sample, torch.from_numpy(protocol.matrix), f"c{seed}", seed)
 
     batch = Collate((4, 4, 4))([item((5, 9, 8), shifted, 7), item((3, 3, 3), PROTOCOL, 8)])
     assert batch["image"].shape == (2, 1, 8, 12, 8)
@@ -145,9 +144,8 @@ def test_batches_are_padded_with_background_and_the_mean() -> None:
 
 def test_the_allowed_classes_of_protocols_of_different_lengths() -> None:
     longer = LabelMap.of(SPACE, {1: ["DG"], 2: ["CA1"], 3: ["DG", "CA1"]})
-    ref = VolumeRef(Path("x.nii.gz"))
     sample = Sample(torch.zeros(1, 4, 4, 4), torch.zeros(4, 4, 4, dtype=torch.uint8), (1, 1, 1))
-    items = [Item(sample, Case("c", "p", "d", (ref,), ref, m)) for m in (PROTOCOL, longer)]
+    items = [Item(sample, torch.from_numpy(m.matrix), "c") for m in (PROTOCOL, longer)]
     allowed = Collate((1, 1, 1))(items)["allowed"]
     assert torch.equal(allowed[0, :3], torch.from_numpy(PROTOCOL.matrix))
     assert not allowed[0, 3].any()
@@ -162,7 +160,8 @@ def test_a_patch_lies_inside_and_shows_foreground_if_it_must(
     spot = tuple(int(np.random.default_rng(seed).integers(n)) for n in shape)
     label[spot] = 2
     label[0, 0, 0] = 1 if spot != (0, 0, 0) else 2
-    corner = patch_corner(label, patch, 1.0, torch.tensor([False, False, True]), seed)
+    foreground, stated = torch.tensor([False, False, True]), torch.ones(3, dtype=torch.bool)
+    corner = patch_corner(label, patch, 1.0, foreground, stated, seed)
     for a, n, p in zip(corner, shape, patch, strict=True):
         assert 0 <= a <= max(n - p, 0)
     part = label[tuple(slice(a, a + p) for a, p in zip(corner, patch, strict=True))]
@@ -173,13 +172,27 @@ def test_a_patch_lies_inside_and_shows_foreground_if_it_must(
 def test_patches_go_everywhere_when_they_need_not_show_foreground() -> None:
     label = torch.zeros(20, 20, 20, dtype=torch.uint8)
     label[10, 10, 10] = 1
-    foreground = torch.tensor([False, True])
-    anywhere = {patch_corner(label, (4, 4, 4), 0.0, foreground, s) for s in range(300)}
+    foreground, stated = torch.tensor([False, True]), torch.tensor([True, True])
+    anywhere = {patch_corner(label, (4, 4, 4), 0.0, foreground, stated, s) for s in range(300)}
     assert {a for a, _, _ in anywhere} == set(range(17))
-    near = {patch_corner(label, (4, 4, 4), 1.0, foreground, s) for s in range(20)}
+    near = {patch_corner(label, (4, 4, 4), 1.0, foreground, stated, s) for s in range(20)}
     assert near == {(8, 8, 8)}
-    empty = {patch_corner(label * 0, (4, 4, 4), 1.0, foreground, s) for s in range(300)}
+    empty = {patch_corner(label * 0, (4, 4, 4), 1.0, foreground, stated, s) for s in range(300)}
     assert empty == anywhere
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_in_sparse_annotation_every_patch_shows_something_that_is_said(share: float) -> None:
+    # Row 2 says nothing but in one slice, which holds a spot of foreground.
+    label = torch.full((20, 20, 20), 2, dtype=torch.uint8)
+    label[:, 13] = 0
+    label[4, 13, 4] = 1
+    foreground, stated = torch.tensor([False, True, False]), torch.tensor([True, True, False])
+    starts = [patch_corner(label, (4, 4, 4), share, foreground, stated, s) for s in range(100)]
+    for x, y, z in starts:
+        part = label[x : x + 4, y : y + 4, z : z + 4]
+        assert (part == (1 if share else 0)).any()
+    assert len(set(starts)) == 1 if share else len(set(starts)) > 50
 
 
 def test_volumes_no_larger_than_a_patch_come_whole(tmp_path: Path) -> None:
@@ -212,11 +225,12 @@ def test_augmentation_gets_the_patch_and_leaves_the_cache_alone(tmp_path: Path) 
     before = store.sample(0).image.clone()
     seen = []
 
-    def augment(image: Any, label: Any, spacing: Any, seed: int) -> Any:
+    def augment(image: Any, label: Any, allowed: Any, spacing: Any, seed: int) -> Any:
         seen.append((tuple(image.shape), tuple(label.shape), spacing, seed))
-        return image + 1, label
+        return image + 1, label, ~allowed
 
-    TrainingCases(store.view([one]), (8, 8, 8), 0.5, augment)[Draw(0, 42)]
+    item = TrainingCases(store.view([one]), (8, 8, 8), 0.5, augment)[Draw(0, 42)]
+    assert torch.equal(item.allowed, ~torch.from_numpy(one.protocol.matrix))
     assert seen == [((1, 8, 8, 8), (8, 8, 8), pytest.approx(np.diag(AFFINE)[:3]), 42)]
     assert torch.equal(store.sample(0).image, before)
 

@@ -1,16 +1,19 @@
-"""A model is scored case by case on the files' own grids, against what each protocol annotates."""
+"""A model is scored case by case on the files' own grids, in each case's own protocol."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from hsf_finetune.configuration import compose
 from hsf_finetune.data.cases import Case, discover
-from hsf_finetune.evaluation.compare import annotated_classes, score_cases, truth_classes
+from hsf_finetune.data.volumes import Volume, VolumeRef, read_volume
+from hsf_finetune.evaluation.compare import score_cases
 from hsf_finetune.evaluation.files import score_files
 from hsf_finetune.inference.batch import plan_jobs, run_jobs
 from hsf_finetune.inference.predictor import Predictor
@@ -23,18 +26,39 @@ def cases_of(dataset: str, data: Path) -> tuple[Case, ...]:
     return discover(compose("finetune", overrides, CONF).datasets).cases
 
 
-def test_truth_is_in_the_models_classes(data: Path) -> None:
-    for dataset, classes in (("tiny", {0: 0, 10: 1, 20: 2}), ("tiny_source", {0: 0, 10: 1, 20: 1})):
-        for number, case in enumerate(cases_of(dataset, data), start=1):
-            raw = tiny_case(number)[1]
-            np.testing.assert_array_equal(truth_classes(case), np.vectorize(classes.get)(raw))
+class Certain:
+    """A predictor that is sure of each voxel's class, or undecided between two of them."""
+
+    def __init__(self, probabilities: torch.Tensor) -> None:
+        self._probabilities = probabilities
+
+    def predict_probabilities(self, channels: Sequence[VolumeRef]) -> tuple[torch.Tensor, Volume]:
+        return self._probabilities, read_volume(channels[0])
 
 
-def test_a_class_that_the_protocol_does_not_know_is_not_scored(data: Path) -> None:
+def test_a_case_is_scored_in_its_own_protocol(data: Path) -> None:
     case = cases_of("tiny", data)[0]
-    assert annotated_classes(case) == ["anterior", "posterior"]
-    partial = LabelMap.of(case.protocol.space, {10: ["posterior"], 20: ["background"]})
-    assert annotated_classes(replace(case, protocol=partial)) == ["posterior"]
+    raw = torch.from_numpy(tiny_case(1)[1].astype(int))
+    sure = torch.stack([raw == value for value in (0, 10, 20)]).float()
+    # Undecided inside, but sure of being inside: 0.3 + 0.3 against 0.4 for the background.
+    unsure = torch.stack([0.4 * (raw > 0) + (raw == 0), 0.3 * (raw > 0), 0.3 * (raw > 0)])
+    both = frozenset({"anterior", "posterior"})
+    space = case.protocol.space
+    merged = LabelMap.of(space, {10: both, 20: both}, {both: "hippocampus"})
+    partial = LabelMap.of(
+        space, {0: ["background", "anterior"], 10: space.names, 20: ["posterior"]}
+    )
+
+    def dice(protocol: LabelMap, probabilities: torch.Tensor) -> dict[str, float]:
+        (one,) = {case.name}
+        rows = score_cases(Certain(probabilities), [replace(case, protocol=protocol)])  # type: ignore[arg-type]
+        assert all((row.case, row.dataset) == (one, "tiny") for row in rows)
+        return {row.score.class_name: row.score.dice for row in rows}
+
+    assert dice(case.protocol, sure) == {"anterior": 1, "posterior": 1}
+    assert dice(case.protocol, unsure) == {"anterior": 0, "posterior": 0}
+    assert dice(merged, unsure) == {"hippocampus": 1}
+    assert dice(partial, sure) == {"posterior": 1}
 
 
 @pytest.mark.parametrize("count", [0, 2])

@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from hsf_finetune.evaluation.tables import (
     ScoreRow,
     comparison_table,
     paired_differences,
+    protocol_table,
     read_scores,
     summarise,
     summary_table,
@@ -106,6 +108,7 @@ def test_the_csv_has_a_line_per_case_and_class(tmp_path: Path) -> None:
     assert list(lines[0]) == [
         "case",
         "subject",
+        "dataset",
         "class",
         "outcome",
         "dice",
@@ -215,3 +218,19 @@ def test_a_single_class_needs_no_mean_row() -> None:
     assert [s.class_name for s in summaries] == ["CA1", MEAN]
     assert summary_table(summaries).row_count == 1
     assert summary_table(summarise(ROWS)).row_count == 3
+
+
+def test_datasets_with_protocols_of_their_own_stand_side_by_side() -> None:
+    assert protocol_table(ROWS) is None
+    fine = [replace(r, dataset="fine") for r in ROWS]
+    merged = [replace(row("m", "CA2/3", 0.5), dataset="merged")]
+    table = protocol_table([*fine, *merged])
+    assert table is not None
+    lines = [line.split() for line in render(table)]
+    assert ["class", "fine", "merged"] in lines
+    assert ["CA1", "0.525", "(4)", "-"] in lines
+    assert ["SUB", "0.500", "(3)", "-"] in lines
+    assert ["CA2/3", "-", "0.500", "(1)"] in lines
+    (mean,) = (line for line in lines if line[:1] == ["mean"] and line[1][0].isdigit())
+    assert float(mean[1]) == pytest.approx((0.7 + 0.3 + 0.7 + 0.45) / 4, abs=1e-3)
+    assert mean[2:] == ["(4)", "0.500", "(1)"]

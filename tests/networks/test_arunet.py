@@ -17,8 +17,9 @@ from hsf_finetune.networks.anatomy import Anatomy
 from hsf_finetune.networks.build import build, class_axes
 from hsf_finetune.networks.switchnorm import SwitchNorm
 from hsf_finetune.settings import ARUNetHparams, ARUNetSettings, NetworkSettings, UNetSettings
+from hsf_finetune.weights.checkpoint import Checkpoint
+from hsf_finetune.weights.reading import read_checkpoint
 from hsf_finetune.weights.receipt import Receipt
-from hsf_finetune.weights.sources import Checkpoint, read_checkpoint
 from hsf_finetune.weights.transfer import transfer
 
 FOLDER = Path(

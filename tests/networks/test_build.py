@@ -6,14 +6,21 @@ import pytest
 import torch
 from torch import nn
 
+from hsf_finetune.errors import ConfigError
 from hsf_finetune.networks.anatomy import Anatomy
 from hsf_finetune.networks.build import BUILDERS, build, class_axes
+from hsf_finetune.networks.deep_supervision import supervised_outputs
 from hsf_finetune.settings import (
     ARUNetHparams,
     ARUNetSettings,
+    BasicUNetSettings,
     DynUNetSettings,
+    MonaiUNetSettings,
     NetworkSettings,
+    NnUNetSettings,
+    PretrainedSettings,
     SegResNetSettings,
+    SwinUNETRSettings,
     UNetSettings,
 )
 
@@ -25,10 +32,79 @@ SETTINGS: list[NetworkSettings] = [
     DynUNetSettings(),
     DynUNetSettings(channels=[4, 8, 8], norm="batch", residual=True, dropout=0.2),
     DynUNetSettings(channels=[4, 8, 8, 8, 8], norm="group"),
+    DynUNetSettings(channels=[4, 8, 8], deep_supervision=True, dropout=0.2),
+    DynUNetSettings(
+        channels=[4, 6, 8, 10],
+        strides=[1, 2, [2, 2, 1], [1, 2, 2]],
+        kernel_size=[[3, 3, 1], 3, 3, 5],
+        norm="instance_plain",
+        residual=True,
+        trans_bias=True,
+        deep_supervision=True,
+        deep_supr_num=2,
+    ),
+    MonaiUNetSettings(channels=[4, 8, 8], strides=[2, 2], dropout=0.2),
+    MonaiUNetSettings(
+        channels=[4, 6, 8],
+        strides=[[2, 2, 1], 2],
+        kernel_size=[3, 3, 1],
+        up_kernel_size=5,
+        num_res_units=0,
+        act="leakyrelu",
+        norm="batch",
+    ),
+    MonaiUNetSettings(
+        channels=[4, 8, 8, 8], strides=[2, 1, 2], num_res_units=1, norm="instance_plain"
+    ),
+    BasicUNetSettings(features=[4, 4, 8, 8, 8, 6]),
+    BasicUNetSettings(
+        features=[6, 6, 6, 9, 9, 3],
+        act="prelu",
+        norm="group",
+        norm_groups=3,
+        upsample="nontrainable",
+        dropout=0.2,
+    ),
+    BasicUNetSettings(features=[4, 4, 4, 4, 4, 4], norm="batch", upsample="pixelshuffle"),
     SegResNetSettings(),
     SegResNetSettings(init_filters=4, blocks_down=[1, 1], blocks_up=[2], norm="instance"),
     SegResNetSettings(
         init_filters=4, blocks_down=[2, 1, 1], blocks_up=[1, 1], norm="batch", dropout=0.2
+    ),
+    SegResNetSettings(
+        init_filters=6,
+        blocks_down=[1, 1],
+        blocks_up=[1],
+        norm_groups=3,
+        upsample="deconv",
+    ),
+    SwinUNETRSettings(
+        feature_size=12, depths=[1, 2, 1, 1], num_heads=[1, 2, 2, 2], window_size=3, drop_path=0.5
+    ),
+    SwinUNETRSettings(
+        feature_size=12,
+        depths=[1, 1, 1, 1],
+        num_heads=[2, 2, 2, 2],
+        window_size=[2, 2, 3],
+        norm="batch",
+        use_v2=True,
+        downsample="mergingv2",
+        use_checkpoint=True,
+        dropout=0.2,
+        attention_dropout=0.2,
+    ),
+    NnUNetSettings(features_per_stage=[4, 6, 8], norm_op="BatchNorm3d", dropout_op="Dropout3d"),
+    NnUNetSettings(features_per_stage=[4, 6, 8, 8], orientation="LPI", deep_supervision=True),
+    NnUNetSettings(
+        architecture="ResidualEncoderUNet",
+        features_per_stage=[4, 6, 8],
+        kernel_sizes=[[1, 3, 3], 3, 3],
+        strides=[1, [1, 2, 2], 2],
+        n_blocks_per_stage=[1, 2, 3],
+        n_conv_per_stage_decoder=1,
+        stem_channels=3,
+        dropout_op="Dropout",
+        dropout_op_kwargs={"p": 0.2},
     ),
     ARUNetSettings(hparams=ARUNetHparams(f_maps=4)),
     ARUNetSettings(hparams=ARUNetHparams(f_maps=3, num_levels=2, use_attention=False)),
@@ -36,7 +112,17 @@ SETTINGS: list[NetworkSettings] = [
 
 
 def _norm(settings: NetworkSettings) -> str:
+    if isinstance(settings, NnUNetSettings):
+        return {"BatchNorm3d": "batch"}.get(settings.norm_op or "", "instance")
     return getattr(settings, "norm", "switch")
+
+
+def _levels(settings: NetworkSettings) -> int:
+    """How many levels segment in training."""
+    if isinstance(settings, NnUNetSettings) and settings.deep_supervision:
+        return len(settings.features_per_stage) - 2
+    deep = isinstance(settings, DynUNetSettings) and settings.deep_supervision
+    return 1 + (settings.deep_supr_num if deep else 0)
 
 
 every_network = pytest.mark.parametrize(
@@ -52,7 +138,7 @@ def _smallest(anatomy: Anatomy) -> tuple[int, ...]:
 def _fits(anatomy: Anatomy, size: tuple[int, ...]) -> bool:
     try:
         logits = anatomy.network(torch.randn(1, 1, *size))
-    except RuntimeError:
+    except (RuntimeError, ValueError):
         return False
     return tuple(logits.shape[2:]) == size
 
@@ -89,15 +175,18 @@ def test_blocks_own_every_layer_that_behaves_otherwise_in_training(
 def test_blocks_are_named_by_level_in_the_order_of_the_data(settings: NetworkSettings) -> None:
     anatomy = build(settings, 1, 3)
     levels = range(1, len(anatomy.encoders) + 1)
+    # The head of MONAI's own UNet is its shallowest decoder.
+    up = levels[1:] if isinstance(settings, MonaiUNetSettings) else levels
     assert [block.name for block in anatomy.blocks] == [
         *[f"encoder{i}" for i in levels],
         "bottleneck",
-        *[f"decoder{i}" for i in reversed(levels)],
+        *[f"decoder{i}" for i in reversed(up)],
         "head",
     ]
 
 
 @every_network
+@torch.no_grad()
 def test_data_passes_the_blocks_in_order_and_at_its_level(settings: NetworkSettings) -> None:
     anatomy = build(settings, 1, 3)
     order: list[str] = []
@@ -113,45 +202,82 @@ def test_data_passes_the_blocks_in_order_and_at_its_level(settings: NetworkSetti
     for block in anatomy.blocks:
         for module in block.modules:
             module.register_forward_hook(note(block.name))  # type: ignore[arg-type]
-    anatomy.network(torch.randn(2, 1, *_smallest(anatomy)))
-    assert list(dict.fromkeys(order)) == [block.name for block in anatomy.blocks]
-    assert extent["decoder1"] == _smallest(anatomy)[-1]
+    anatomy.network.eval()(torch.randn(1, 1, *_smallest(anatomy)))
+    order = [name for name in dict.fromkeys(order) if name != "head"] + ["head"]
+    assert order == [block.name for block in anatomy.blocks]
+    last = "head" if isinstance(settings, MonaiUNetSettings) else "decoder1"
+    assert extent[last] == _smallest(anatomy)[-1]
     encoders = [extent[block.name] for block in anatomy.encoders]
     assert encoders == sorted(encoders, reverse=True)
 
 
 @every_network
+@pytest.mark.parametrize("channels", [1, 2])
 @pytest.mark.parametrize("training", [True, False])
-def test_logits_have_the_shape_of_the_image(settings: NetworkSettings, training: bool) -> None:
-    anatomy = build(settings, 2, 5)
+@torch.no_grad()
+def test_logits_have_the_shape_of_the_image(
+    settings: NetworkSettings, training: bool, channels: int
+) -> None:
+    anatomy = build(settings, channels, 5)
     anatomy.network.train(training)
-    logits = anatomy.network(torch.randn(2, 2, *_smallest(anatomy)))
-    assert type(logits) is torch.Tensor
-    assert logits.shape == (2, 5, *_smallest(anatomy))
+    given = anatomy.network(torch.randn(2, channels, *_smallest(anatomy)))
+    assert type(given) is torch.Tensor
+    levels = supervised_outputs(given)
+    assert len(levels) == (_levels(settings) if training else 1)
+    assert all(logits.shape == (2, 5, *_smallest(anatomy)) for _, logits in levels)
 
 
 @every_network
 def test_every_parameter_of_every_block_gets_a_gradient(settings: NetworkSettings) -> None:
     anatomy = build(settings, 1, 3)
-    size = [2 * n for n in anatomy.divisor]
-    anatomy.network(torch.randn(2, 1, *size)).square().sum().backward()
+    size = [d if isinstance(settings, SwinUNETRSettings) else 2 * d for d in anatomy.divisor]
+    anatomy.network(torch.randn(2, 1, *size[:2], 2 * anatomy.divisor[2])).square().sum().backward()
     idle = [name for name, p in anatomy.network.named_parameters() if p.grad is None]
     assert not idle
 
 
 @every_network
+def test_a_frozen_trunk_leaves_gradients_to_the_head_alone(settings: NetworkSettings) -> None:
+    anatomy = build(settings, 1, 3)
+    for block in anatomy.blocks:
+        for parameter in block.parameters():
+            parameter.requires_grad_(block is anatomy.head)
+        block.train(block is anatomy.head)
+    anatomy.network(torch.randn(2, 1, *_smallest(anatomy))).square().sum().backward()
+    reached = {id(p) for p in anatomy.network.parameters() if p.grad is not None}
+    assert reached == {id(p) for p in anatomy.head.parameters()}
+
+
+@every_network
+@torch.no_grad()
 def test_other_sizes_than_multiples_do_not_fit(settings: NetworkSettings) -> None:
+    if isinstance(settings, BasicUNetSettings):
+        pytest.skip("BasicUNet repeats a border voxel where halving lost one")
     anatomy = build(settings, 1, 2)
     anatomy.network.eval()
-    x, y, z = _smallest(anatomy)
-    for size in ((x + x // 2, y, z), (x, y, z + 1)):
+    x, y, z = (2 * d for d in anatomy.divisor)
+    for size in ((x + x // 4, y, z), (x, y, z + 1)):
         assert not _fits(anatomy, size)
 
 
 def test_defaults_halve_three_times() -> None:
     with torch.device("meta"):
-        for settings in (UNetSettings(), DynUNetSettings(), SegResNetSettings(), ARUNetSettings()):
+        for settings in (
+            UNetSettings(),
+            MonaiUNetSettings(),
+            DynUNetSettings(),
+            SegResNetSettings(),
+            ARUNetSettings(),
+        ):
             assert build(settings, 1, 2).divisor == (8, 8, 8)
+
+
+def test_axes_are_halved_apart() -> None:
+    anatomy = build(SETTINGS[8], 1, 2)
+    assert anatomy.divisor == (4, 8, 4)
+    anatomy.network.eval()
+    assert _fits(anatomy, (4, 8, 8))
+    assert build(MonaiUNetSettings(strides=[2, [1, 1, 2], 2]), 1, 2).divisor == (4, 4, 8)
 
 
 @every_network
@@ -160,8 +286,10 @@ def test_only_the_head_counts_classes(settings: NetworkSettings) -> None:
     axes = class_axes(settings, 1, 4)
     blocks, state = anatomy.tensor_block(), anatomy.network.state_dict()
     assert {blocks[name] for name in axes} == {"head"}
-    assert len(axes) == 2
     assert all(state[name].shape[axis] == 4 for name, own in axes.items() for axis in own)
+    if not isinstance(settings, MonaiUNetSettings):
+        vectors = anatomy.network.state_dict(keep_vars=True)
+        assert len({id(vectors[name]) for name in axes}) == 2 * _levels(settings)
 
 
 def test_asking_for_class_axes_draws_no_random_numbers() -> None:
@@ -173,7 +301,58 @@ def test_asking_for_class_axes_draws_no_random_numbers() -> None:
     assert torch.equal(torch.rand(1), expected)
 
 
+@torch.no_grad()
+@every_network
+def test_what_is_added_to_a_logit_bias_is_added_to_the_logits(settings: NetworkSettings) -> None:
+    anatomy = build(settings, 1, 3)
+    network = anatomy.network.eval()
+    image = torch.randn(1, 1, *_smallest(anatomy))
+    before = network(image)
+    names = anatomy.logit_biases()
+    assert names <= class_axes(settings, 1, 3).keys()
+    shift = torch.tensor([1.0, -2.0, 0.5])
+    state = network.state_dict()
+    for name in names:
+        state[name].add_(shift)
+    torch.testing.assert_close(
+        network(image), before + shift.reshape(3, 1, 1, 1), atol=1e-4, rtol=0
+    )
+    network.train()
+    assert len(names) == _levels(settings)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("settings", [s for s in SETTINGS if isinstance(s, MonaiUNetSettings)])
+def test_weights_of_a_class_are_summed_over_where_the_anatomy_says(
+    settings: NetworkSettings,
+) -> None:
+    anatomy = build(settings, 1, 3)
+    axes, summed = class_axes(settings, 1, 3), anatomy.summed_axes()
+    state = anatomy.network.state_dict()
+    for name in axes:
+        if name in summed and summed[name] in axes[name]:
+            state[name].select(summed[name], 1).zero_()
+    # Nothing reads class 1 any more, so what it is made of moves it alone.
+    image = torch.randn(1, 1, *_smallest(anatomy))
+    network = anatomy.network.eval()
+    before = network(image)
+    first = next(n for n in axes if state[n].dim() == 5 and axes[n] == (1 - summed[n],))
+    state[first].select(1 - summed[first], 1).mul_(2.0)
+    moved = (network(image) - before).abs().amax(dim=(0, 2, 3, 4)) > 1e-6
+    if "instance" not in _norm(settings):
+        assert moved[1]
+    assert not moved[[0, 2]].any()
+
+
 def test_dropout_leaves_the_logits_alone() -> None:
-    anatomy = build(DynUNetSettings(channels=[4, 8, 8], dropout=0.9), 1, 2)
+    settings = DynUNetSettings(
+        channels=[4, 8, 8, 8], dropout=0.9, deep_supervision=True, deep_supr_num=2
+    )
+    anatomy = build(settings, 1, 2)
     layers = [layer for module in anatomy.head.modules for layer in module.modules()]
     assert not [layer for layer in layers if isinstance(layer, nn.Dropout)]
+
+
+def test_a_network_that_is_still_open_is_not_built() -> None:
+    with pytest.raises(ConfigError, match="models=pretrained takes the network from"):
+        build(PretrainedSettings(), 1, 2)

@@ -2,22 +2,21 @@
 
 from rich.console import Console
 
-from hsf_finetune.schedule.table import schedule_table
-from tests.schedule.test_schedule import Blocks, planned
+from hsf_finetune.schedule.table import Sizes, schedule_table
+from tests.schedule.planning import planned
 
-PARAMETERS = {block.name: 100 for block in (*Blocks().encoders, Blocks().bottleneck)} | {
-    "decoder3": 50,
-    "decoder2": 30,
-    "decoder1": 15,
-    "head": 5,
-}
+SIZES = Sizes(
+    blocks=dict.fromkeys(["encoder1", "encoder2", "encoder3", "bottleneck"], 100)
+    | {"decoder3": 50, "decoder2": 30, "decoder1": 15, "head": 5},
+    norms=dict.fromkeys(planned().blocks, 2) | {"head": 0},
+)
 
 
 def shown(**finetuning: object) -> str:
     console = Console(width=120, record=True, quiet=True)
     with console.capture() as capture:
         console.quiet = False
-        console.print(schedule_table(planned(epochs=None, **finetuning), PARAMETERS))
+        console.print(schedule_table(planned(epochs=None, **finetuning), SIZES))
     return capture.get()
 
 
@@ -34,7 +33,21 @@ def test_what_stays_frozen_is_said() -> None:
 
 
 def test_different_rates_stand_apart() -> None:
-    text = shown(strategy="full", head_lr_factor=10.0)
+    text = shown(strategy="full", lr_factors={"head": 10.0})
     assert "head (0.01)" in text
     assert "everything" in text
     assert "Frozen" not in text
+
+
+def test_normalisation_of_frozen_blocks_is_counted() -> None:
+    text = shown(strategy="encoder_first", encoder_blocks=1)
+    # encoder1 and the head, and two each of the six blocks between them
+    assert " 117 " in text
+    assert "(but for normalisation)" in text
+
+
+def test_what_ends_a_stage_is_said() -> None:
+    text = " ".join(shown(strategy="gradual", gradual_patience=4).replace("│", " ").split())
+    assert "45 epochs at most" in text
+    assert "ends after 4 epochs without a better Dice" in text
+    assert "from the best weights so far" in text

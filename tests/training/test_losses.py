@@ -1,107 +1,284 @@
-"""Losses over sets of classes."""
+"""Losses over sets of classes: plain on single classes, exact on sets, finite everywhere."""
 
-from collections.abc import Callable
+from __future__ import annotations
+
+from typing import NamedTuple
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from monai.losses.dice import DiceCELoss
+from monai.losses.dice import DiceCELoss, DiceLoss
+from monai.losses.focal_loss import FocalLoss
 from monai.losses.tversky import TverskyLoss
 from torch import Tensor
 
+from hsf_finetune.settings import ModelSettings
 from hsf_finetune.training.losses import (
+    SetLoss,
     build_loss,
-    dice_loss,
     focal_tversky_loss,
     overlap,
-    set_cross_entropy,
+    weights_in_order,
 )
+from hsf_finetune.training.row_table import row_table
 
 SHAPE = (4, 5, 3)
+NAMES = ("dice_ce", "dice_focal", "dice", "ce", "focal", "tversky", "focal_tversky")
+quick = settings(max_examples=25, deadline=None)
+seeds = st.integers(0, 100_000)
+losses = st.builds(
+    SetLoss,
+    st.sampled_from(NAMES),
+    st.one_of(st.none(), st.just((0.5, 2.0, 1.0, 3.0))),
+    st.booleans(),
+)
 
 
-def random_case(seed: int, classes: int, batch: int = 2) -> tuple[Tensor, Tensor, Tensor]:
+class Drawn(NamedTuple):
+    """Logits, label rows and allowed sets of a batch."""
+
+    logits: Tensor
+    rows: Tensor
+    allowed: Tensor
+
+
+def single(seed: int, classes: int, batch: int = 2) -> Drawn:
     generator = torch.Generator().manual_seed(seed)
-    logits = torch.randn(batch, classes, *SHAPE, generator=generator, dtype=torch.float64) * 3
+    logits = torch.randn(batch, classes, *SHAPE, generator=generator) * 3
     rows = torch.randint(classes, (batch, *SHAPE), generator=generator, dtype=torch.uint8)
-    return logits, rows, torch.eye(classes, dtype=torch.bool).expand(batch, -1, -1)
+    return Drawn(logits, rows, torch.eye(classes, dtype=torch.bool).expand(batch, -1, -1))
 
 
-@settings(max_examples=25, deadline=None)
-@given(seed=st.integers(0, 10_000), classes=st.integers(2, 6))
-def test_on_single_classes_it_is_the_plain_dice_ce(seed: int, classes: int) -> None:
-    logits, rows, allowed = random_case(seed, classes)
+def mixed(seed: int, classes: int = 4, batch: int = 3) -> Drawn:
+    """Every case in a random protocol: sets that overlap, ignored, unannotated and empty ones."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(batch, classes, *SHAPE, generator=generator) * 3
+    allowed = torch.rand(batch, 5, classes, generator=generator) < 0.45
+    allowed[:, 0, 0] = True
+    counts = torch.randint(1, 6, (batch,), generator=generator)
+    rows = torch.zeros(batch, *SHAPE, dtype=torch.uint8)
+    for case in range(batch):
+        empty = ~allowed[case].any(dim=1)
+        allowed[case, empty] = True
+        allowed[case, int(counts[case]) :] = False
+        rows[case] = torch.randint(int(counts[case]), SHAPE, generator=generator)
+    return Drawn(logits, rows, allowed)
+
+
+def compatible(drawn: Drawn, seed: int) -> Tensor:
+    """Logits that leave every voxel to its allowed set, divided at random inside it."""
+    generator = torch.Generator().manual_seed(seed + 1)
+    batch = torch.arange(len(drawn.rows))[:, None, None, None]
+    inside = drawn.allowed[batch, drawn.rows.long()].movedim(-1, 1)
+    return torch.where(
+        inside, torch.randn(drawn.logits.shape, generator=generator) * 3, torch.tensor(-300.0)
+    )
+
+
+# ------------------------------------------------------------------- single classes
+@quick
+@given(seed=seeds, classes=st.integers(2, 6), weighted=st.booleans(), batch_dice=st.booleans())
+def test_on_single_classes_it_is_monais_dice_ce(
+    seed: int, classes: int, weighted: bool, batch_dice: bool
+) -> None:
+    drawn = single(seed, classes)
+    # With one foreground class MONAI's Dice takes no weight.
+    weights = torch.rand(classes) + 0.1 if weighted and classes > 2 else None
+    plain = DiceCELoss(
+        include_background=False, to_onehot_y=True, softmax=True, weight=weights, batch=batch_dice
+    )
+    ours = build_loss("dice_ce", None if weights is None else weights.tolist(), batch_dice)
+    torch.testing.assert_close(ours(*drawn), plain(drawn.logits, drawn.rows[:, None].float()))
+
+
+@quick
+@given(seed=seeds, classes=st.integers(2, 6), batch_dice=st.booleans())
+def test_on_single_classes_they_are_monais(seed: int, classes: int, batch_dice: bool) -> None:
+    drawn = single(seed, classes)
+    more = {"softmax": True, "to_onehot_y": True, "batch": batch_dice}
+    dice = DiceLoss(include_background=False, **more)
+    focal = FocalLoss(use_softmax=True, to_onehot_y=True)
+    plain = {
+        "dice": dice,
+        "focal": focal,
+        "dice_focal": lambda z, y: dice(z, y) + focal(z, y),
+        "tversky": TverskyLoss(alpha=0.3, beta=0.7, **more),
+        "ce": lambda z, y: torch.nn.functional.cross_entropy(z, y[:, 0].long()),
+    }
+    for name, reference in plain.items():
+        ours = build_loss(name, batch_dice=batch_dice)(*drawn)
+        torch.testing.assert_close(ours, reference(drawn.logits, drawn.rows[:, None].float()))
+
+
+@quick
+@given(seed=seeds, classes=st.integers(2, 5))
+def test_gradients_are_those_of_the_plain_loss(seed: int, classes: int) -> None:
+    drawn = single(seed, classes)
     plain = DiceCELoss(include_background=False, to_onehot_y=True, softmax=True)
-    expected = plain(logits.float(), rows[:, None].float())
-    torch.testing.assert_close(build_loss("dice_ce")(logits, rows, allowed), expected)
+    ours, theirs = (drawn.logits.clone().requires_grad_() for _ in range(2))
+    build_loss("dice_ce")(ours, drawn.rows, drawn.allowed).backward()
+    plain(theirs, drawn.rows[:, None].float()).backward()
+    torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-4, atol=1e-7)
 
 
-@settings(max_examples=25, deadline=None)
-@given(seed=st.integers(0, 10_000), classes=st.integers(2, 6))
-def test_on_single_classes_it_is_the_plain_tversky(seed: int, classes: int) -> None:
-    logits, rows, allowed = random_case(seed, classes)
-    plain = TverskyLoss(to_onehot_y=True, softmax=True, alpha=0.3, beta=0.7)
-    expected = plain(logits.float(), rows[:, None].float())
-    ours = focal_tversky_loss(overlap(logits, rows, allowed, True), gamma=1.0)
-    torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
+# ------------------------------------------------------------------------------ sets
+@quick
+@given(seed=seeds, loss=losses)
+def test_a_compatible_prediction_costs_nothing(seed: int, loss: SetLoss) -> None:
+    drawn = mixed(seed)
+    cost = loss(compatible(drawn, seed), drawn.rows, drawn.allowed)
+    assert float(cost) == pytest.approx(0, abs=1e-6)
 
 
-def merged_case() -> tuple[Tensor, Tensor, Tensor]:
-    """Classes bg, A, B, C; the protocol draws {bg}, {A, B} and {C}."""
-    allowed = torch.tensor([[[1, 0, 0, 0], [0, 1, 1, 0], [0, 0, 0, 1]]], dtype=torch.bool)
-    rows = torch.randint(3, (1, *SHAPE), dtype=torch.uint8)
-    compatible = torch.full((1, 4, *SHAPE), -40.0)
-    share = torch.rand(SHAPE)
-    compatible[0, 0][rows[0] == 0] = 0
-    compatible[0, 1][rows[0] == 1] = share[rows[0] == 1].log()
-    compatible[0, 2][rows[0] == 1] = (1 - share[rows[0] == 1]).log()
-    compatible[0, 3][rows[0] == 2] = 0
-    return compatible, rows, allowed
+@quick
+@given(seed=seeds, loss=losses)
+def test_how_probability_is_divided_inside_a_set_does_not_matter(seed: int, loss: SetLoss) -> None:
+    # Classes 1 and 2 are never told apart by any of these protocols.
+    drawn = mixed(seed)
+    drawn.allowed[:, :, 1:3] = drawn.allowed[:, :, 1:3].any(dim=2, keepdim=True)
+    p = drawn.logits.softmax(dim=1)
+    share = torch.rand(p[:, 1].shape)
+    together = p[:, 1] + p[:, 2]
+    divided = torch.stack([p[:, 0], together * share, together * (1 - share), p[:, 3]], 1)
+    if loss.class_weights is not None:
+        loss = SetLoss(loss.name, (0.5, 2.0, 2.0, 3.0), loss.batch_dice)
+    torch.testing.assert_close(
+        loss(divided.log(), drawn.rows, drawn.allowed), loss(*drawn), rtol=1e-4, atol=1e-6
+    )
 
 
-@pytest.mark.parametrize("name", ["dice_ce", "focal_tversky"])
-def test_a_compatible_prediction_costs_nothing(name: str) -> None:
-    torch.manual_seed(0)
-    logits, rows, allowed = merged_case()
-    assert float(build_loss(name)(logits, rows, allowed)) == pytest.approx(0, abs=1e-5)
-
-
-@pytest.mark.parametrize("name", ["dice_ce", "focal_tversky"])
-def test_gradient_is_finite_at_zero_loss(name: str) -> None:
-    logits, rows, allowed = merged_case()
-    logits.requires_grad_(True)
-    build_loss(name)(logits, rows, allowed).backward()
+@quick
+@given(seed=seeds, loss=losses, at_zero=st.booleans(), scale=st.sampled_from([1, 100]))
+def test_gradients_are_finite(seed: int, loss: SetLoss, at_zero: bool, scale: int) -> None:
+    drawn = mixed(seed)
+    logits = (compatible(drawn, seed) if at_zero else drawn.logits * scale).requires_grad_()
+    cost = loss(logits, drawn.rows, drawn.allowed)
+    cost.backward()
+    assert torch.isfinite(cost)
     assert logits.grad is not None
     assert torch.isfinite(logits.grad).all()
 
 
-@pytest.mark.parametrize("measure", [set_cross_entropy, None])
-def test_a_statement_of_everything_costs_nothing(measure: Callable[..., Tensor] | None) -> None:
-    logits = torch.randn(1, 3, *SHAPE)
-    rows = torch.zeros(1, *SHAPE, dtype=torch.uint8)
-    allowed = torch.ones(1, 1, 3, dtype=torch.bool)
-    loss = (
-        measure(logits, rows, allowed)
-        if measure
-        else dice_loss(overlap(logits, rows, allowed, True))
-    )
-    assert float(loss) == pytest.approx(0, abs=1e-6)
+@quick
+@given(seed=seeds, loss=losses)
+def test_the_order_of_cases_does_not_matter(seed: int, loss: SetLoss) -> None:
+    drawn = mixed(seed)
+    order = torch.randperm(3, generator=torch.Generator().manual_seed(seed))
+    torch.testing.assert_close(loss(*(part[order] for part in drawn)), loss(*drawn))
 
 
-def test_padding_rows_and_mixed_protocols_do_not_disturb_each_other() -> None:
-    torch.manual_seed(1)
-    logits = torch.randn(2, 3, *SHAPE)
-    fine = torch.eye(3, dtype=torch.bool)
-    coarse = torch.tensor([[1, 0, 0], [0, 1, 1], [0, 0, 0]], dtype=torch.bool)
-    rows = torch.stack([torch.randint(3, SHAPE), torch.randint(2, SHAPE)]).to(torch.uint8)
-    loss = build_loss("dice_ce")
-    together = loss(logits, rows, torch.stack([fine, coarse]))
-    swapped = loss(logits.flip(0), rows.flip(0), torch.stack([coarse, fine]))
-    torch.testing.assert_close(together, swapped)
-    cross_entropy = set_cross_entropy(logits, rows, torch.stack([fine, coarse]))
-    apart = [
-        set_cross_entropy(logits[:1], rows[:1], fine[None]),
-        set_cross_entropy(logits[1:], rows[1:], coarse[None, :2]),
+@quick
+@given(seed=seeds, loss=losses)
+def test_a_statement_of_everything_costs_nothing_and_pulls_nowhere(
+    seed: int, loss: SetLoss
+) -> None:
+    drawn = mixed(seed)
+    logits = drawn.logits.requires_grad_()
+    everything = torch.ones(3, 1, 4, dtype=torch.bool)
+    cost = loss(logits, torch.zeros_like(drawn.rows), everything)
+    cost.backward()
+    assert float(cost.detach()) == 0
+    assert logits.grad is not None
+    assert float(logits.grad.abs().max()) == 0
+
+
+def test_ignored_voxels_do_not_dilute_the_others() -> None:
+    drawn = single(0, 3, batch=1)
+    allowed = torch.cat([drawn.allowed, torch.ones(1, 1, 3, dtype=torch.bool)], dim=1)
+    rows = drawn.rows.clone()
+    rows[:, 2:] = 3
+    for name in NAMES:
+        loss = build_loss(name)
+        known = Drawn(drawn.logits[:, :, :2], drawn.rows[:, :2], drawn.allowed)
+        torch.testing.assert_close(loss(drawn.logits, rows, allowed), loss(*known))
+
+
+def test_an_unannotated_class_may_be_predicted_on_background() -> None:
+    drawn = single(1, 3, batch=1)
+    rows = drawn.rows.clamp(max=1)
+    unsure = torch.tensor([[[1, 0, 1], [0, 1, 0]]], dtype=torch.bool)
+    sure = torch.tensor([[[1, 0, 0], [0, 1, 0]]], dtype=torch.bool)
+    as_class_2 = torch.zeros(1, 3, *SHAPE)
+    as_class_2[0, 2][rows[0] == 0] = 200
+    as_class_2[0, 1][rows[0] == 1] = 200
+    for name in NAMES:
+        assert float(build_loss(name)(as_class_2, rows, unsure)) == pytest.approx(0, abs=1e-6)
+    assert float(build_loss("dice_ce")(as_class_2, rows, sure)) > 10
+    assert float(build_loss("tversky")(as_class_2, rows, sure)) > 0.4
+
+
+def test_a_voxel_of_a_larger_set_counts_for_no_smaller_one() -> None:
+    # {A}, {A, B} and the background: an {A, B} voxel says nothing about A.
+    allowed = torch.tensor([[[1, 0, 0], [0, 1, 0], [0, 1, 1]]], dtype=torch.bool)
+    rows = torch.tensor([0, 1, 2], dtype=torch.uint8).view(1, 3, 1, 1)
+    p = torch.tensor([[0.7, 0.2, 0.1], [0.1, 0.6, 0.3], [0.2, 0.5, 0.3]]).T.reshape(1, 3, 3, 1, 1)
+    counts = overlap(row_table(p.log(), rows, allowed)[0], allowed, include_background=False)
+    torch.testing.assert_close(counts.inside, torch.tensor([[0.7, 0.6, 0.9 + 0.8]]))
+    torch.testing.assert_close(counts.missed, torch.tensor([[0.3, 0.4, 0.1 + 0.2]]))
+    torch.testing.assert_close(counts.outside, torch.tensor([[0.1 + 0.2, 0.2, 0.3]]))
+    assert counts.share.tolist() == [[0, 1, 1]]
+
+
+def test_equal_sets_of_a_batch_are_pooled_and_others_are_not() -> None:
+    drawn = single(3, 3)
+    allowed = drawn.allowed.clone()
+    allowed[1, 2] = torch.tensor([False, True, True])
+    loss = build_loss("dice", batch_dice=True)(drawn.logits, drawn.rows, allowed)
+    apart = overlap(row_table(drawn.logits, drawn.rows, allowed)[0], allowed, False)
+
+    def dice(inside: Tensor, missed: Tensor, outside: Tensor) -> Tensor:
+        return 2 * inside / (2 * inside + missed + outside)
+
+    counts = (apart.inside, apart.missed, apart.outside)
+    sets = [
+        dice(*(c[0, 1] + c[1, 1] for c in counts)),
+        dice(*(c[0, 2] for c in counts)),
+        dice(*(c[1, 2] for c in counts)),
     ]
-    torch.testing.assert_close(cross_entropy, sum(apart) / 2)
+    torch.testing.assert_close(loss, 1 - torch.stack(sets).mean(), rtol=1e-5, atol=1e-5)
+
+
+def test_a_set_weighs_as_much_as_its_classes_on_average() -> None:
+    allowed = torch.tensor([[[1, 0, 0], [0, 1, 1]]], dtype=torch.bool)
+    rows = torch.tensor([0, 1], dtype=torch.uint8).view(1, 2, 1, 1)
+    logits = torch.randn(1, 3, 2, 1, 1)
+    q = [float(logits.softmax(1)[0, 0, 0]), float(logits.softmax(1)[0, 1:, 1].sum())]
+    loss = build_loss("ce", (1.0, 2.0, 4.0))(logits, rows, allowed)
+    expected = -(torch.tensor(q[0]).log() + 3 * torch.tensor(q[1]).log()) / 4
+    torch.testing.assert_close(loss, expected)
+    assert weights_in_order({"B": 2.0}, ("background", "A", "B")) == (1.0, 1.0, 2.0)
+    assert weights_in_order(None, ("background", "A")) is None
+
+
+# ----------------------------------------------------------------- numerics, settings
+@quick
+@given(seed=seeds)
+def test_the_written_gradient_is_the_numerical_one(seed: int) -> None:
+    drawn = mixed(seed, batch=2)
+    logits = drawn.logits[:, :, :2, :2, :1].double().requires_grad_()
+    rows = drawn.rows[:, :2, :2, :1].contiguous()
+    assert torch.autograd.gradcheck(lambda z: row_table(z, rows, drawn.allowed), (logits,))
+
+
+def test_tversky_is_focal_tversky_without_focus() -> None:
+    drawn = single(4, 4)
+    counts = overlap(row_table(*drawn)[0], drawn.allowed, include_background=True)
+    assert float(build_loss("tversky")(*drawn)) == float(focal_tversky_loss(counts, gamma=1))
+    assert float(focal_tversky_loss(counts)) > float(focal_tversky_loss(counts, gamma=1))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_half_precision_logits_are_scored_in_float32_under_autocast(name: str) -> None:
+    drawn = single(5, 4)
+    half = drawn.logits.bfloat16()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = build_loss(name)(half, drawn.rows, drawn.allowed)
+    assert loss.dtype == torch.float32
+    torch.testing.assert_close(loss, build_loss(name)(half.float(), drawn.rows, drawn.allowed))
+
+
+def test_every_loss_of_the_settings_can_be_built() -> None:
+    assert set(NAMES) == set(ModelSettings.model_fields["loss"].annotation.__args__)  # type: ignore[union-attr]
+    for name in NAMES:
+        assert torch.isfinite(build_loss(name)(*single(6, 3)))

@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from hsf_finetune.labels import ClassSpace, LabelMap
-from hsf_finetune.training.metrics import case_dice, mean_per_class
+from hsf_finetune.training.metrics import case_dice, mean_per_class, set_masks
 
 CLASSES = ("background", "A", "B")
 SINGLE = torch.eye(3, dtype=torch.bool)
@@ -57,3 +59,38 @@ def test_two_values_of_one_class_are_one_class() -> None:
     predicted = logits_of(torch.tensor([[[0, 1, 1, 2]]]))
     scores = case_dice(predicted, rows, torch.from_numpy(protocol.matrix), CLASSES)
     assert scores == {"A": 1.0, "B": 1.0}
+
+
+def test_a_set_that_holds_others_is_scored_without_hiding_them() -> None:
+    # HEAD is any foreground. Its voxels say nothing of A, and A's voxels are inside it.
+    allowed = torch.tensor([[1, 0, 0], [0, 1, 0], [0, 1, 1]], dtype=torch.bool)
+    rows = torch.tensor([0, 0, 1, 1, 2, 2], dtype=torch.uint8).view(6, 1, 1)
+    predicted = logits_of(torch.tensor([0, 1, 1, 2, 1, 0]).view(6, 1, 1))
+    masks = {row: (p.flatten().int().tolist(), t.flatten().int().tolist())
+             for row, p, t in set_masks(predicted.softmax(0), rows, allowed)}  # fmt: skip
+    assert masks == {
+        1: ([0, 1, 1, 0, 0, 0], [0, 0, 1, 1, 0, 0]),
+        2: ([0, 1, 1, 1, 1, 0], [0, 0, 1, 1, 1, 1]),
+    }
+    scores = case_dice(predicted, rows, allowed, CLASSES)
+    assert scores == {"A": pytest.approx(2 * 1 / (2 + 2)), "A+B": pytest.approx(2 * 3 / (4 + 4))}
+
+
+def test_a_class_that_the_protocol_does_not_know_is_an_alternative() -> None:
+    allowed = torch.tensor([[1, 0, 0], [0, 1, 0], [0, 0, 0]], dtype=torch.bool)
+    rows = torch.ones(1, 1, 2, dtype=torch.uint8)
+    predicted = logits_of(torch.tensor([[[1, 2]]]))
+    assert case_dice(predicted, rows, allowed, CLASSES) == {"A": pytest.approx(2 / 3)}
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10_000), classes=st.integers(2, 6))
+def test_on_single_classes_the_likeliest_class_is_predicted(seed: int, classes: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(classes, 3, 4, 5, generator=generator)
+    rows = torch.randint(classes, (3, 4, 5), generator=generator, dtype=torch.uint8)
+    found = list(set_masks(logits.softmax(0), rows, torch.eye(classes, dtype=torch.bool)))
+    assert [row for row, _, _ in found] == list(range(1, classes))
+    for row, predicted, true in found:
+        assert torch.equal(predicted, logits.argmax(0) == row)
+        assert torch.equal(true, rows == row)

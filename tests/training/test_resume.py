@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,57 +13,78 @@ from hsf_finetune.configuration import compose
 from hsf_finetune.run import execute
 from hsf_finetune.settings import Settings
 from tests.conftest import CONF, NETWORK
+from tests.training.killing import run_until_killed
 
-EPOCHS = 4
-
-KILLER = """
-import os, signal, sys
-from hsf_finetune.training.module import SegmentationModule
-
-step = SegmentationModule.training_step
-def fatal_step(self, batch, batch_idx):
-    if self.current_epoch == int(sys.argv[1]) and batch_idx == 1:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return step(self, batch, batch_idx)
-SegmentationModule.training_step = fatal_step
-
-from hsf_finetune.configuration import compose
-from hsf_finetune.run import execute
-execute(compose("finetune", sys.argv[3:], sys.argv[2]))
-"""
-
-
-def overrides(data: Path, run_dir: Path) -> list[str]:
-    """Two stages of two epochs of three steps, with everything random switched on."""
-    return [
-        "datasets=tiny",
-        f"datasets.main_path={data}",
-        "datasets.k_sample=6",
-        "datasets.batch_size=2",
-        f"datasets.output_path={run_dir.parent}",
-        f"run_dir={run_dir}",
-        "finetuning.pretrained=none",
-        "finetuning.depth=1",
-        "finetuning.unfreeze_frequency=2",
-        "augmentation.affine_p=0.9",
-        "models.dropout=0.2",
-        "models.lr=1e-2",
-        "logger=csv",
-        "lightning.accelerator=cpu",
-        "lightning.threads=1",
-        *NETWORK,
-    ]
+PRESETS: dict[str, tuple[list[str], list[int]]] = {
+    "default": (["finetuning.depth=1", "finetuning.unfreeze_frequency=2"], [0, 1, 2, 3]),
+    "linear": (["models.lr=1e-6", "finetuning.gradual_patience=2"], [1]),
+    "gradual": (
+        ["lightning.max_epochs=12", "models.lr=1e-5", "finetuning.gradual_patience=1"],
+        [1, 2, 3, 4, 5],
+    ),
+    "full": (["lightning.max_epochs=2"], [1]),
+    "progressive": (
+        ["lightning.max_epochs=3", "finetuning.unfreeze_backbone_at_epoch=1"],
+        [1, 2],
+    ),
+    "lpft": (["lightning.max_epochs=4", "finetuning.linear_probe_epochs=2"], [1, 2, 3]),
+    "encoder_first": (["lightning.max_epochs=2"], [1]),
+    "staged": (
+        [
+            "finetuning.stages=[{epochs: 2, freeze_level: 2, augmentation: none},"
+            "{epochs: 4, blocks: [encoder1, norms], patience_epochs: 1, head_boost: 3.0},"
+            "{epochs: 2, freeze_level: 0, augmentation_strength: 0.5, start_from: last}]",
+            "finetuning.regularise=l2sp",
+        ],
+        [1, 2, 4],
+    ),
+}
+"""Preset -> how it is made short, and the epochs in which it is killed."""
 
 
-def settings_of(data: Path, run_dir: Path, *more: str) -> Settings:
-    return compose("finetune", [*overrides(data, run_dir), *more], CONF)
+def settings_of(data: Path, run_dir: Path, preset: str, *more: str) -> Settings:
+    """Three steps an epoch, with everything random switched on."""
+    return compose(
+        "finetune",
+        [
+            "datasets=tiny",
+            f"datasets.main_path={data}",
+            "datasets.k_sample=6",
+            "datasets.batch_size=2",
+            f"datasets.output_path={run_dir.parent}",
+            f"run_dir={run_dir}",
+            f"finetuning={preset}",
+            "finetuning.pretrained=none",
+            "augmentation.affine_p=0.9",
+            "models.dropout=0.2",
+            "models.lr=1e-2",
+            "logger=csv",
+            "lightning.accelerator=cpu",
+            "lightning.threads=1",
+            *NETWORK,
+            *PRESETS[preset][0],
+            *more,
+        ],
+        CONF,
+    )
+
+
+Uninterrupted = Callable[[str], dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    folder = tmp_path_factory.mktemp("uninterrupted") / "run"
-    execute(settings_of(data, folder))
-    return last(folder)
+def uninterrupted(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Uninterrupted:
+    """The last checkpoint of each preset, run once."""
+    known: dict[str, dict[str, Any]] = {}
+
+    def of(preset: str) -> dict[str, Any]:
+        if preset not in known:
+            folder = tmp_path_factory.mktemp(preset) / "run"
+            execute(settings_of(data, folder, preset))
+            known[preset] = last(folder)
+        return known[preset]
+
+    return of
 
 
 def last(folder: Path) -> dict[str, Any]:
@@ -75,32 +93,49 @@ def last(folder: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("epoch", "resume"), [*((epoch, "path") for epoch in range(EPOCHS)), (2, "auto")]
+    ("preset", "epoch", "resume"),
+    [
+        *((preset, epoch, "path") for preset, (_, epochs) in PRESETS.items() for epoch in epochs),
+        ("default", 2, "auto"),
+    ],
 )
 def test_killed_and_resumed_equals_uninterrupted(
-    data: Path, tmp_path: Path, uninterrupted: dict[str, Any], epoch: int, resume: str
+    data: Path, tmp_path: Path, uninterrupted: Uninterrupted, preset: str, epoch: int, resume: str
 ) -> None:
+    whole = uninterrupted(preset)
     run_dir = tmp_path / "run"
-    killed = subprocess.run(
-        [sys.executable, "-c", KILLER, str(epoch), str(CONF), *overrides(data, run_dir)],
-        capture_output=True,
-        check=False,
-        env={**os.environ, "PYTHONPATH": str(CONF.parents[1])},
-    )
-    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    run_until_killed(settings_of(data, run_dir, preset), epoch)
     result = execute(
-        settings_of(data, run_dir, f"resume={run_dir if resume == 'path' else 'auto'}")
+        settings_of(data, run_dir, preset, f"resume={run_dir if resume == 'path' else 'auto'}")
     )
     assert result.folder == run_dir.resolve()
     resumed = last(run_dir)
     for part in ("state_dict", "current_model_state"):
-        assert resumed[part].keys() == uninterrupted[part].keys()
-        for name, tensor in uninterrupted[part].items():
+        assert resumed[part].keys() == whole[part].keys()
+        for name, tensor in whole[part].items():
             assert torch.equal(resumed[part][name], tensor), f"{part}: {name}"
-    assert resumed["epoch"] == uninterrupted["epoch"] == EPOCHS - 1
-    assert_same(resumed["optimizer_states"], uninterrupted["optimizer_states"])
+    assert resumed["epoch"] == whole["epoch"]
+    assert_same(resumed["optimizer_states"], whole["optimizer_states"])
+    assert_same(resumed["callbacks"]["Stages"], whole["callbacks"]["Stages"])
     rows = (run_dir / "metrics.csv").read_text().splitlines()
-    assert [row.split(",")[0] for row in rows] == ["epoch", *map(str, range(EPOCHS))]
+    epochs = range(whole["epoch"] + 1)
+    assert [row.split(",")[0] for row in rows] == ["epoch", *map(str, epochs)]
+    assert {p.name for p in (run_dir / "checkpoints").iterdir()} <= {
+        "best.ckpt",
+        "last.ckpt",
+        "start.ckpt",
+    }
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_the_epochs_lie_in_every_stage(uninterrupted: Uninterrupted, preset: str) -> None:
+    """What the test above kills is inside every stage, plateaus included."""
+    checkpoint = uninterrupted(preset)
+    ended = checkpoint["callbacks"]["Stages"]["history"]["ended"]
+    _, epochs = PRESETS[preset]
+    if preset in ("linear", "gradual"):
+        assert ended, "no plateau came"
+    assert max(epochs) <= checkpoint["epoch"]
 
 
 def assert_same(a: object, b: object) -> None:
@@ -122,10 +157,10 @@ def assert_same(a: object, b: object) -> None:
 
 def test_killed_after_the_last_epoch_only_the_scores_are_made(data: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
-    first = execute(settings_of(data, run_dir))
+    first = execute(settings_of(data, run_dir, "gradual"))
     (run_dir / "result.json").unlink()
     before = last(run_dir)
-    second = execute(settings_of(data, run_dir, f"resume={run_dir}"))
+    second = execute(settings_of(data, run_dir, "gradual", f"resume={run_dir}"))
     assert second.after == first.after
     assert_same(last(run_dir)["state_dict"], before["state_dict"])
     assert (run_dir / "result.json").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 import lightning as L
@@ -14,13 +15,14 @@ from hsf_finetune.data.cases import discover
 from hsf_finetune.data.datamodule import CasesDataModule
 from hsf_finetune.data.splits import split_cases
 from hsf_finetune.networks.anatomy import Anatomy
-from hsf_finetune.schedule.schedule import Schedule
+from hsf_finetune.schedule.schedule import NORMS, Schedule
 from hsf_finetune.schedule.strategies import plan
 from hsf_finetune.starting_point import build_network
-from hsf_finetune.training.callbacks import WarmAverage
+from hsf_finetune.training.averaging import WarmAverage
 from hsf_finetune.training.fit import fit, make_trainer
 from hsf_finetune.training.losses import build_loss
 from hsf_finetune.training.module import SegmentationModule
+from hsf_finetune.training.stages import Stages
 from tests.conftest import CONF
 
 NETWORK = [
@@ -32,44 +34,72 @@ NETWORK = [
 
 
 class Watch(L.Callback):
-    """Which blocks' tensors changed in each epoch, and at which rates."""
+    """Which parts of the network changed in each epoch, and at which rates.
+
+    A part is a block without its normalisation, or `BLOCK.norms`.
+    """
 
     def __init__(self, anatomy: Anatomy) -> None:
         self._anatomy = anatomy
-        self._before = self._tensors()
+        self._before: dict[str, list[Tensor]] = {}
         self.changed: list[set[str]] = []
         self.with_gradient: list[set[str]] = []
         self.rates: list[dict[str, float]] = []
 
+    def on_train_epoch_start(self, *_: object) -> None:
+        self._before = self._tensors()
+
     def on_train_batch_end(self, trainer: L.Trainer, *_: object) -> None:
         if trainer.fit_loop.epoch_loop.batch_idx == 0:
-            groups = trainer.optimizers[0].param_groups
-            self.rates.append({group["name"]: group["lr"] for group in groups})
+            self.rates.append(
+                {
+                    f"{group['name']}.norms" if group["norms"] else group["name"]: group["lr"]
+                    for group in trainer.optimizers[0].param_groups
+                }
+            )
 
     def on_train_epoch_end(self, *_: object) -> None:
         now = self._tensors()
         self.changed.append(
             {
-                name
-                for name, tensors in now.items()
+                part
+                for part, tensors in now.items()
                 if any(
-                    not torch.equal(a, b) for a, b in zip(tensors, self._before[name], strict=True)
+                    not torch.equal(a, b) for a, b in zip(tensors, self._before[part], strict=True)
                 )
             }
         )
         self.with_gradient.append(
-            {b.name for b in self._anatomy.blocks if any(p.requires_grad for p in b.parameters())}
+            {
+                part
+                for part, tensors in self._parts().items()
+                if any(t.requires_grad for t in tensors)
+            }
         )
-        self._before = now
+
+    def _parts(self) -> dict[str, list[Tensor]]:
+        parts = {}
+        for block in self._anatomy.blocks:
+            norms = [t for n in block.norms() for t in (*n.parameters(), *n.buffers())]
+            own = {id(t) for t in norms}
+            rest = [t for t in (*block.parameters(), *block.buffers()) if id(t) not in own]
+            parts |= {block.name: rest, f"{block.name}.norms": norms}
+        return {part: tensors for part, tensors in parts.items() if tensors}
 
     def _tensors(self) -> dict[str, list[Tensor]]:
+        return {part: [t.detach().clone() for t in own] for part, own in self._parts().items()}
+
+    def expected(self, trains: Collection[str]) -> set[str]:
+        """The parts that change when these blocks (and `norms`) train."""
         return {
-            block.name: [t.detach().clone() for t in (*block.parameters(), *block.buffers())]
-            for block in self._anatomy.blocks
+            part
+            for part in self._parts()
+            if part.partition(".")[0] in trains or (part.endswith(".norms") and NORMS in trains)
         }
 
 
 def watched_fit(data: Path, folder: Path, *overrides: str) -> tuple[Schedule, Watch]:
+    """The schedule as it went, and what a fit from random weights changed."""
     settings = compose(
         "finetune",
         [
@@ -90,10 +120,9 @@ def watched_fit(data: Path, folder: Path, *overrides: str) -> tuple[Schedule, Wa
     anatomy = build_network(settings, cohort)
     schedule = plan(anatomy, settings.finetuning, settings.models, settings.lightning)
     module = CasesDataModule(split, settings.datasets, anatomy.divisor, seed=0)
-    watch = Watch(anatomy)
-    trainer = make_trainer(
-        settings.lightning, settings.logger, folder, schedule.max_epochs, [watch, WarmAverage(0.9)]
-    )
+    watch, average = Watch(anatomy), WarmAverage(0.9)
+    around = [watch, Stages(schedule, folder / "stage.ckpt", average), average]
+    trainer = make_trainer(settings.lightning, settings.logger, folder, schedule.max_epochs, around)
     training = SegmentationModule(
         anatomy,
         schedule,
@@ -101,12 +130,65 @@ def watched_fit(data: Path, folder: Path, *overrides: str) -> tuple[Schedule, Wa
         cohort.classes.names,
         build_loss("dice_ce"),
         weight_decay=0.1,
-        augmentation=None,
+        augmentations=[None] * len(schedule.stages),
         window_vox=module.window_vox,
         card={},
     )
     fit(trainer, training, module, resume_from=None)
-    return schedule, watch
+    return training.schedule, watch
+
+
+PRESETS = {
+    "default": ["finetuning.unfreeze_frequency=1"],
+    "linear": [],
+    "gradual": ["lightning.max_epochs=12", "finetuning.gradual_top_blocks=1"],
+    "full": ["lightning.max_epochs=3"],
+    "progressive": ["lightning.max_epochs=4", "finetuning.unfreeze_backbone_at_epoch=2"],
+    "lpft": ["lightning.max_epochs=5", "finetuning.linear_probe_epochs=2"],
+    "encoder_first": ["lightning.max_epochs=3"],
+    "staged": [
+        "finetuning.stages=[{epochs: 2, freeze_level: 2, augmentation: none},"
+        "{epochs: 3, blocks: [encoder1, norms], lr: 0.01, augmentation_strength: 0.5},"
+        "{epochs: 9, freeze_level: 1, patience_epochs: 2, head_boost: 3.0, start_from: last},"
+        "{epochs: 2, freeze_level: 0, warmup: 0.5}]"
+    ],
+}
+"""Short versions of every preset."""
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_trains_what_its_table_says_at_its_rates(
+    data: Path, tmp_path: Path, preset: str
+) -> None:
+    # At so small a rate nothing improves, so that every plateau comes as soon as it can.
+    schedule, watch = watched_fit(
+        data,
+        tmp_path,
+        f"finetuning={preset}",
+        *PRESETS[preset],
+        "models.lr=1e-6",
+        "lightning.check_val_every_n_epoch=1",
+        "models.norm=batch",
+    )
+    assert len(watch.changed) == schedule.max_epochs
+    for epoch, changed in enumerate(watch.changed):
+        trains = schedule.trainable(epoch)
+        assert changed == watch.expected(trains), f"epoch {epoch}"
+        rates = {part: rate for part, rate in watch.rates[epoch].items() if rate}
+        assert rates == {
+            part: pytest.approx(
+                schedule.rate(
+                    NORMS if part.partition(".")[0] not in trains else part.partition(".")[0],
+                    epoch,
+                    0,
+                    2,
+                )
+            )
+            for part in watch.expected(trains)
+            if part in watch.rates[epoch]
+        }
+    if preset in ("linear", "gradual"):
+        assert any(stage.ended_after is not None for stage in schedule.stages), "no plateau came"
 
 
 @pytest.mark.parametrize("mode", ["encoder", "decoder", "both"])
@@ -124,9 +206,7 @@ def test_each_block_first_changes_in_the_epoch_of_the_table(
     )
     assert len(watch.changed) == schedule.max_epochs
     for epoch, changed in enumerate(watch.changed):
-        trainable = {
-            b for stage in schedule.stages if stage.first_epoch <= epoch for b in stage.thaws
-        }
+        trainable = watch.expected(schedule.stage(epoch).rates)
         assert changed == trainable, f"epoch {epoch}"
         assert watch.with_gradient[epoch] == trainable
     first = {
@@ -139,9 +219,9 @@ def test_each_block_first_changes_in_the_epoch_of_the_table(
 def test_rates_are_those_of_the_schedule(data: Path, tmp_path: Path) -> None:
     schedule, watch = watched_fit(data, tmp_path, "finetuning.unfreeze_frequency=3")
     for epoch, rates in enumerate(watch.rates):
-        # The scheduler has moved on to the second of two steps when the first has ended.
-        for block, rate in rates.items():
-            assert rate == pytest.approx(schedule.rate(block, 2 * epoch + 1, 2))
+        for part, rate in rates.items():
+            block = part.partition(".")[0]
+            assert rate == pytest.approx(schedule.rate(block, epoch, 0, 2))
 
 
 @pytest.mark.parametrize("norm", ["batch", "instance"])
@@ -154,4 +234,5 @@ def test_frozen_statistics_stay_as_they_are(data: Path, tmp_path: Path, norm: st
         "finetuning.depth=1",
         "finetuning.unfreeze_frequency=2",
     )
-    assert watch.changed == [{"head"}, {"head"}, {"head", "decoder1"}, {"head", "decoder1"}]
+    trained = [watch.expected(blocks) for blocks in (["head"], ["head", "decoder1"])]
+    assert watch.changed == [trained[0]] * 2 + [trained[1]] * 2

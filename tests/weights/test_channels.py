@@ -103,3 +103,16 @@ def test_given_names_stand_in_for_missing_ones_only() -> None:
 def test_given_names_are_distinct_and_begin_with_the_background(given: list[str]) -> None:
     with pytest.raises(ConfigError, match="'background' is the first"):
         source_names(None, given, len(given))
+
+
+@pytest.mark.parametrize("names", [SOURCE, None])
+def test_a_policy_overrules_the_names(names: tuple[str, ...] | None) -> None:
+    target = ("background", "B", "X", "Y")
+    rules = channel_rules(target, names, 4, {}, "copy")
+    assert [(r.rule, r.channels) for r in rules] == [("copied by position", (i,)) for i in range(4)]
+    rules = channel_rules(target, names, 4, {}, "fresh")
+    assert {(r.rule, r.channels) for r in rules} == {("fresh", ())}
+    with pytest.raises(ConfigError, match="4 in the checkpoint, 3 here"):
+        channel_rules(target[:3], names, 4, {}, "copy")
+    with pytest.raises(ConfigError, match="no say"):
+        channel_rules(target, names, 4, {"X": "A"}, "fresh")

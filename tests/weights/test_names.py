@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
+from hsf_finetune.errors import WeightsError
 from hsf_finetune.networks.build import build
 from hsf_finetune.settings import UNetSettings
-from hsf_finetune.weights.names import align
+from hsf_finetune.weights.names import align, match_tensors
 
-HERE = list(build(UNetSettings(channels=[4, 8, 8], strides=[2, 2]), 1, 2).network.state_dict())
+NETWORK = build(UNetSettings(channels=[4, 8, 8], strides=[2, 2]), 1, 2).network
+HERE = list(NETWORK.state_dict())
 
 
 @pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "net.model."])
@@ -34,3 +37,27 @@ def test_a_smaller_unet_is_not_taken_for_the_inside_of_a_larger_one() -> None:
 
 def test_nothing_in_common() -> None:
     assert str(align(["a.b", "c"], ["x.y", "z"])) == ""
+
+
+def _copies(first: str, second: str, factor: float) -> dict[str, torch.Tensor]:
+    state = NETWORK.state_dict()
+    return {first + name: tensor for name, tensor in state.items()} | {
+        second + name: tensor * factor + (factor - 1) for name, tensor in state.items()
+    }
+
+
+def test_two_networks_in_one_file_are_not_chosen_between() -> None:
+    with pytest.raises(WeightsError, match=r"(?s)student\. .*teacher\..*key_prefix=student\."):
+        match_tensors(NETWORK, _copies("student.", "teacher.", 2))
+
+
+def test_one_network_under_two_names_is_one() -> None:
+    match = match_tensors(NETWORK, _copies("net.", "loss.net.", 1))
+    assert match.there.keys() == match.here.keys()
+    assert match.renamed == "'net.' removed"
+
+
+def test_the_names_as_they_are_come_first() -> None:
+    match = match_tensors(NETWORK, _copies("", "teacher.", 2))
+    assert match.renamed == ""
+    assert len(match.unused) == len(match.here)

@@ -1,177 +1,17 @@
-"""Checkpoints are found and read, and bad ones are refused without running them."""
+"""A path is read by what lies there, and where nothing fits, it says what was looked for."""
 
 from __future__ import annotations
 
-import os
-import pickle
-from collections.abc import Callable
+import json
+import shutil
+import zipfile
 from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
 
-from hsf_finetune.errors import WeightsError
-from hsf_finetune.weights.sources import Checkpoint, locate, read_checkpoint
-
-REMARKS = {"format": 1, "classes": ["background", "DG"], "models": {"name": "unet"}}
-
-
-def _save(path: Path, content: object) -> Path:
-    torch.save(content, path)
-    return path
-
-
-def _ours(path: Path, **more: object) -> Path:
-    weights = {"network.head.bias": torch.ones(2), "loss.matrix": torch.zeros(2, 2)}
-    return _save(path, {"epoch": 3, "state_dict": weights, "hsf_finetune": REMARKS} | more)
-
-
-def test_our_format_gives_the_networks_own_names_and_the_classes(tmp_path: Path) -> None:
-    checkpoint = read_checkpoint(_ours(tmp_path / "a.ckpt"))
-    assert set(checkpoint.tensors) == {"head.bias"}
-    assert checkpoint.classes == ("background", "DG")
-    assert checkpoint.meta == REMARKS
-    assert len(checkpoint.digest) == 64
-    assert not checkpoint.averaged
-
-
-def test_averaged_weights_are_taken_unless_refused(tmp_path: Path) -> None:
-    raw = {"network.head.bias": torch.full((2,), 5.0)}
-    path = _ours(tmp_path / "a.ckpt", current_model_state=raw)
-    averaged, current = read_checkpoint(path), read_checkpoint(path, use_ema=False)
-    assert (averaged.averaged, current.averaged) == (True, False)
-    assert averaged.tensors["head.bias"].tolist() == [1, 1]
-    assert current.tensors["head.bias"].tolist() == [5, 5]
-    plain = read_checkpoint(_ours(tmp_path / "b.ckpt"), use_ema=False)
-    assert plain.tensors["head.bias"].tolist() == [1, 1]
-
-
-@pytest.mark.parametrize("nest", [[], ["state_dict"], ["model"], ["network"], ["x", "model"]])
-def test_plain_state_dicts_are_found_wherever_they_usually_lie(
-    tmp_path: Path, nest: list[str]
-) -> None:
-    content: object = {"net.weight": nn.Parameter(torch.ones(3)), "_extra_state": "text"}
-    for key in reversed([key.replace("x", "state_dict") for key in nest]):
-        content = {key: content, "epoch": 1}
-    checkpoint = read_checkpoint(_save(tmp_path / "a.pth", content))
-    assert set(checkpoint.tensors) == {"net.weight"}
-    assert not checkpoint.tensors["net.weight"].requires_grad
-    assert checkpoint.classes is None
-    assert checkpoint.meta is None
-
-
-def test_digest_tells_files_apart(tmp_path: Path) -> None:
-    def read(value: float) -> Checkpoint:
-        return read_checkpoint(_save(tmp_path / "a.pt", {"w": torch.tensor(value)}))
-
-    assert read(1.0).digest == read(1.0).digest != read(2.0).digest
-
-
-class _Touch:
-    """Creates a file when it is unpickled carelessly."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
-        return os.system, (f"touch '{self.path}'",)
-
-
-@pytest.mark.parametrize("writer", ["torch", "pickle"])
-def test_code_in_a_checkpoint_is_named_and_never_run(tmp_path: Path, writer: str) -> None:
-    path, trace = tmp_path / "evil.ckpt", tmp_path / "was_here"
-    content = {"state_dict": {"w": torch.ones(1) if writer == "torch" else 1}, "x": _Touch(trace)}
-    if writer == "torch":
-        torch.save(content, path)
-    else:
-        path.write_bytes(pickle.dumps(content, protocol=2))
-    with pytest.raises(WeightsError, match=r"(?s)never run.*evil\.ckpt.*system"):
-        read_checkpoint(path)
-    assert not trace.exists()
-    pickle.loads(pickle.dumps(_Touch(trace)))
-    assert trace.exists(), "the file would have been created, had the code been run"
-
-
-def test_pickled_module_is_refused_with_the_way_out(tmp_path: Path) -> None:
-    path = _save(tmp_path / "model.pt", nn.Conv3d(1, 1, 1))
-    with pytest.raises(WeightsError, match=r"(?s)Conv3d.*state_dict\(\)"):
-        read_checkpoint(path)
-
-
-@pytest.mark.parametrize(
-    ("content", "said"),
-    [
-        (b"", "an empty file"),
-        (b"<!DOCTYPE html><html><body>404</body></html>", "a web page"),
-        (b"\n<html>sign in</html>", "a web page"),
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00", "git lfs pull"),
-        (b"just some notes\n", "a text file"),
-        (bytes(range(256)) * 4, "torch cannot read"),
-    ],
-)
-def test_other_files_are_recognised(tmp_path: Path, content: bytes, said: str) -> None:
-    path = tmp_path / "a.ckpt"
-    path.write_bytes(content)
-    with pytest.raises(WeightsError, match=said) as caught:
-        read_checkpoint(path)
-    assert str(path) in str(caught.value)
-
-
-@pytest.mark.parametrize("share", [0.02, 0.5, 0.9, 0.999])
-def test_truncated_checkpoint(tmp_path: Path, share: float) -> None:
-    path = _save(tmp_path / "a.ckpt", {"w": torch.randn(2000)})
-    whole = path.read_bytes()
-    path.write_bytes(whole[: int(len(whole) * share)])
-    with pytest.raises(WeightsError, match="damaged or incomplete archive"):
-        read_checkpoint(path)
-
-
-@pytest.mark.parametrize("content", [{"epoch": 3, "state_dict": {}}, [torch.ones(1)], {}, 3])
-def test_files_without_weights(tmp_path: Path, content: object) -> None:
-    with pytest.raises(WeightsError, match="holds no weights"):
-        read_checkpoint(_save(tmp_path / "a.ckpt", content))
-
-
-def test_our_remarks_without_a_network(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match=r"'network\.'"):
-        read_checkpoint(_ours(tmp_path / "a.ckpt", state_dict={"other": torch.ones(1)}))
-
-
-@pytest.mark.parametrize("remarks", [{"format": 99}, {}, "text"])
-def test_other_format_versions(tmp_path: Path, remarks: object) -> None:
-    with pytest.raises(WeightsError, match="another format version"):
-        read_checkpoint(_ours(tmp_path / "a.ckpt", hsf_finetune=remarks))
-
-
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_values_that_are_not_finite(tmp_path: Path, value: float) -> None:
-    weights = {"good": torch.ones(3), "bad": torch.tensor([1.0, value])}
-    with pytest.raises(WeightsError, match=r"(?s)1 of 2 tensors.*found: +bad"):
-        read_checkpoint(_save(tmp_path / "a.ckpt", weights))
-
-
-def test_tensors_that_claim_more_than_the_file_holds(tmp_path: Path) -> None:
-    path = _save(tmp_path / "a.ckpt", {"vast": torch.ones(1).expand(10**7, 10**5)})
-    with pytest.raises(WeightsError, match=r"(?s)plain dense.*vast"):
-        read_checkpoint(path)
-    path = _save(tmp_path / "b.ckpt", {"sparse": torch.eye(3).to_sparse()})
-    with pytest.raises(WeightsError, match="plain dense"):
-        read_checkpoint(path)
-
-
-def test_a_folder_or_nothing_is_no_file(tmp_path: Path) -> None:
-    for path in (tmp_path, tmp_path / "absent.ckpt"):
-        with pytest.raises(WeightsError, match="no checkpoint file"):
-            read_checkpoint(path)
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:
-    path = _ours(tmp_path / "a.ckpt")
-    path.chmod(0)
-    with pytest.raises(WeightsError, match="cannot be opened"):
-        read_checkpoint(path)
+from hsf_finetune.errors import ConfigError, WeightsError
+from hsf_finetune.weights.sources import locate, read_source
 
 
 def test_run_folders(tmp_path: Path) -> None:
@@ -201,3 +41,70 @@ def test_home_folder_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "a.ckpt").touch()
     assert locate("~/a.ckpt") == tmp_path / "a.ckpt"
+
+
+def _weights(path: Path, prefix: str = "") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save({f"{prefix}w": torch.ones(2)}, path)
+    return path
+
+
+def test_a_run_and_a_file(tmp_path: Path) -> None:
+    for name in ("best", "last"):
+        _weights(tmp_path / "checkpoints" / f"{name}.ckpt")
+    assert read_source(tmp_path).path.name == "best.ckpt"
+    assert read_source(tmp_path, "last").path.name == "last.ckpt"
+    assert read_source(str(tmp_path / "checkpoints" / "last.ckpt")).path.name == "last.ckpt"
+
+
+def _bundle(folder: Path) -> Path:
+    (folder / "configs").mkdir(parents=True)
+    (folder / "configs" / "metadata.json").write_text("{}")
+    network = {"_target_": "monai.networks.nets.SegResNet", "spatial_dims": 3, "out_channels": 2}
+    (folder / "configs" / "train.json").write_text(json.dumps({"network_def": network}))
+    _weights(folder / "models" / "model.pt", "net.")
+    return folder
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_bundle(tmp_path: Path, packed: bool) -> None:
+    path = _bundle(tmp_path / "brats")
+    if packed:
+        path = Path(shutil.make_archive(str(tmp_path / "brats"), "zip", tmp_path, "brats"))
+    source = read_source(path)
+    assert source.origin["format"] == "MONAI bundle"
+    assert source.models is not None
+    assert source.models["name"] == "segresnet"
+    assert set(source.tensors) == {"net.w"}
+    assert set(read_source(path, key_prefix="net.").tensors) == {"w"}
+    with pytest.raises(ConfigError, match=r"key_prefix=model\..*"):
+        read_source(path, key_prefix="model.")
+
+
+def test_an_nnunet_folder_is_handed_on(tmp_path: Path) -> None:
+    for name in ("plans.json", "dataset.json"):
+        (tmp_path / name).write_text("{}")
+    _weights(tmp_path / "fold_0" / "checkpoint_best.pth")
+    with pytest.raises(WeightsError) as caught:
+        read_source(tmp_path)
+    assert "none that weights can be read from" not in str(caught.value)
+
+
+def test_a_folder_that_is_nothing_of_this(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(WeightsError) as caught:
+        read_source(tmp_path)
+    text = str(caught.value)
+    for said in ("notes.txt", "checkpoints/best.ckpt", "configs/metadata.json", "plans.json"):
+        assert said in text
+    inner = _weights(tmp_path / "release" / "model.safetensors")
+    with pytest.raises(WeightsError, match=rf"finetuning\.pretrained={inner}"):
+        read_source(tmp_path)
+
+
+def test_an_archive_that_is_nothing_of_this(tmp_path: Path) -> None:
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("release/model.pth", b"x")
+    with pytest.raises(WeightsError, match=r"(?s)not one of torch\.save.*give release/model\.pth"):
+        read_source(path)

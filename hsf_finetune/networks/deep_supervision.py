@@ -1,0 +1,24 @@
+"""Networks that segment at several levels in training, and what each level counts."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+def supervised_outputs(logits: Tensor) -> tuple[tuple[float, Tensor], ...]:
+    """What a loss is to be computed of, each with its share; the shares sum to 1.
+
+    A level counts half of the next finer one (Isensee et al. 2021,
+    doi:10.1038/s41592-020-01008-z, supplement).
+
+    Args:
+        logits: (B, classes, X, Y, Z); or, of a network with deep supervision in
+            training, (B, levels, classes, X, Y, Z) from the finest level to the coarsest.
+
+    Returns:
+        (share, logits of shape (B, classes, X, Y, Z)) for each level.
+    """
+    levels = logits.unbind(dim=1) if logits.dim() == 6 else (logits,)
+    weights = [0.5**level for level in range(len(levels))]
+    total = sum(weights)
+    return tuple((w / total, level) for w, level in zip(weights, levels, strict=True))

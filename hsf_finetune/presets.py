@@ -1,0 +1,200 @@
+"""The same settings under several presets: composed, planned, and found again on disk."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hsf_finetune import screen
+from hsf_finetune.configuration import compose
+from hsf_finetune.data.cases import discover
+from hsf_finetune.errors import ConfigError
+from hsf_finetune.evaluation.runs import read_settings_of
+from hsf_finetune.run import make_data, pretrained_source
+from hsf_finetune.schedule.strategies import plan
+from hsf_finetune.settings import LightningSettings, Settings
+from hsf_finetune.starting_point import build_network, start_from, with_network
+
+DEFAULT = "default"
+FROM_SCRATCH = "from_scratch"
+PRESETS = (
+    DEFAULT,
+    "linear",
+    "gradual",
+    "full",
+    "progressive",
+    "staged",
+    "lpft",
+    "encoder_first",
+    FROM_SCRATCH,
+)
+"""Options of the `finetuning` group that are compared unless others are named."""
+
+
+def settings_by_preset(
+    overrides: Sequence[str], presets: Sequence[str], config_dir: Path | None
+) -> dict[str, Settings]:
+    """The settings of each run, all of equal length.
+
+    They compose, their weights load and each has a schedule before a run starts.
+
+    Args:
+        overrides: as for finetune.py, but for the choice of `finetuning`.
+        presets: options of the `finetuning` group.
+        config_dir: folder with the user's own groups.
+
+    Raises:
+        UserError: the settings, the data or the weights do not fit together.
+    """
+    chosen = [o for o in overrides if _key(o) == "finetuning"]
+    if chosen or len(set(presets)) < len(presets) or not presets:
+        raise ConfigError(
+            "which presets are compared is said by --presets, each once",
+            found=" ".join(chosen) or ",".join(presets) or "none",
+            fix=f"--presets {','.join(PRESETS)}",
+        )
+    default = compose("finetune", overrides, config_dir)
+    make_data(default)
+    cohort = discover(default.datasets, default.models)
+    source = pretrained_source(default, cohort) if {*presets} - {FROM_SCRATCH} else None
+    built = with_network(default, source.checkpoint if source else None)
+    anatomy = build_network(built, cohort)
+    if source:
+        start_from(built, anatomy, cohort, source)
+    engine = _one_device(default.lightning)
+    if engine.max_epochs is None:
+        epochs = plan(anatomy, default.finetuning, default.models, engine).max_epochs
+        engine = engine.model_copy(update={"max_epochs": epochs})
+    wanted = {}
+    for preset in presets:
+        settings = compose("finetune", _with_preset(overrides, preset), config_dir)
+        settings = settings.model_copy(update={"lightning": engine})
+        schedule = plan(anatomy, settings.finetuning, settings.models, engine)
+        asked = sum(stage.epochs for stage in settings.finetuning.stages)
+        if settings.finetuning.strategy == "staged" and asked > schedule.max_epochs:
+            screen.say(
+                f"{preset}: its stages have {asked} epochs in all, of which the last "
+                f"{asked - schedule.max_epochs} fall away; lightning.max_epochs={asked} keeps them"
+            )
+        wanted[preset] = settings
+    return wanted
+
+
+def _with_preset(overrides: Sequence[str], preset: str) -> list[str]:
+    if preset != FROM_SCRATCH:
+        return [*overrides, f"finetuning={preset}"]
+    # The overrides name the weights that the others start from.
+    weights = ("finetuning.pretrained", "finetuning.external_weights_path")
+    rest = [o for o in overrides if _key(o) not in weights]
+    return [*rest, f"finetuning={preset}", "finetuning.pretrained=none"]
+
+
+def _key(override: str) -> str:
+    return override.lstrip("+~").partition("=")[0]
+
+
+def _one_device(engine: LightningSettings) -> LightningSettings:
+    """The same engine on a single device: several runs share this process.
+
+    Raises:
+        ConfigError: several are asked for.
+    """
+    several = str(engine.devices) not in ("auto", "1", "[0]") and (
+        not isinstance(engine.devices, list) or len(engine.devices) > 1
+    )
+    if several or engine.num_nodes > 1:
+        raise ConfigError(
+            "a comparison trains on one device, one run after the other",
+            found=f"lightning.devices={engine.devices}, lightning.num_nodes={engine.num_nodes}",
+            fix="lightning.devices=1; or make the runs one by one with finetune.py, and then "
+            "hsf-finetune compare --runs RUN RUN ...",
+        )
+    return engine.model_copy(update={"devices": 1}) if engine.devices == "auto" else engine
+
+
+# --------------------------------------------------------------------- folders
+def folder_of(wanted: Mapping[str, Settings], output: Path | None) -> Path:
+    """The folder of the comparison, in which no run has other settings.
+
+    Raises:
+        ConfigError: one has, in the folder that the user names.
+    """
+    if output is not None:
+        output = output.expanduser().resolve()
+        for preset, settings in wanted.items():
+            different = _differing(output / preset, settings)
+            if different:
+                raise ConfigError(
+                    "the folder has a run of other settings",
+                    file=output / preset,
+                    found="\n".join(different),
+                    fix="name another folder with --output, or leave it out",
+                )
+        return output
+    first = next(iter(wanted.values()))
+    root = Path(first.datasets.output_path).expanduser()
+    for folder in sorted(root.glob("*_comparison_*"), reverse=True):
+        there = [preset for preset in wanted if (folder / preset / "config.yaml").exists()]
+        if there and not any(_differing(folder / preset, wanted[preset]) for preset in there):
+            return folder
+    return new_folder(root, first.name or "_".join(first.datasets.datasets))
+
+
+def new_folder(root: Path, name: str) -> Path:
+    """A folder that does not exist yet, named after the time."""
+    stem = f"{time.strftime('%Y%m%d-%H%M%S')}_comparison_{re.sub(r'[^-0-9A-Za-z_]+', '_', name)}"
+    tries = (root / (stem if n == 1 else f"{stem}_{n}") for n in range(1, 1000))
+    return next(path for path in tries if not path.exists())
+
+
+def beside(folder: Path, wanted: Mapping[str, Settings]) -> list[str]:
+    """Presets that have ended in a comparison's folder and were not asked for this time.
+
+    Args:
+        folder: of the comparison.
+        wanted: settings of the presets that were.
+
+    Returns:
+        Those whose settings differ within the `finetuning` group alone.
+    """
+    others = [path.parent for path in sorted(folder.glob("*/result.json"))]
+    first = next(iter(wanted.values()))
+    return [
+        run.name
+        for run in others
+        if run.name not in wanted
+        and all(line.startswith("finetuning.") for line in _differing(run, first))
+    ]
+
+
+def _differing(run: Path, settings: Settings) -> list[str]:
+    """Settings in which a run differs from those wanted, a line each.
+
+    Unlike for a resume, the device counts: costs on two devices are no comparison.
+    """
+    if not (run / "config.yaml").exists():
+        return []
+    own: dict[str, Any] = {"run_dir": None, "resume": None, "reset": []}
+    try:
+        earlier = read_settings_of(run)
+    except ConfigError as error:
+        return [str(error)]
+    there, now = (_flat(s.model_copy(update=own).plain()) for s in (earlier, settings))
+    return [
+        f"{key}: {there.get(key, 'not set')} there, {now.get(key, 'not set')} now"
+        for key in sorted(there.keys() | now.keys())
+        if there.get(key) != now.get(key)
+    ]
+
+
+def _flat(tree: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

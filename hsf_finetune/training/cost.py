@@ -1,0 +1,135 @@
+"""What training costs: processor or GPU seconds of each epoch, and how much of the network trains.
+
+The figures are columns of metrics.csv, so that those of a resumed run are the sum over the
+epochs it consists of, whichever process trained them.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback
+
+SHARE = "schedule/trainable_share"
+"""Column of metrics.csv: share of all parameters that trained in the epoch."""
+
+
+class Cost(Callback):
+    """Logs the seconds of each epoch, those of validation apart.
+
+    On a CPU it is the process's processor time (`time.process_time`: all of its threads,
+    but no loader processes), which other programs on the machine do not change. On a GPU
+    it is the time on the clock between two synchronisations. Several processes count
+    each, as if all took as long as the first one. Reading and augmenting count as
+    training; checkpoints, and scoring before and after the run, do not count.
+    """
+
+    def __init__(self) -> None:
+        self._resumed_at: float | None = None
+        self._seconds = {"train": 0.0, "validation": 0.0}
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Starts the clock."""
+        self._seconds = {"train": 0.0, "validation": 0.0}
+        self._resumed_at = _now(pl_module.device)
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Ends a stretch of training."""
+        self._count("train", pl_module.device)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Ends a stretch of validation."""
+        self._count("validation", pl_module.device)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Logs the seconds of the epoch."""
+        self._count("train", pl_module.device)
+        self._resumed_at = None
+        clock = "cpu" if pl_module.device.type == "cpu" else "gpu"
+        figures = {
+            f"cost/{what}_{clock}_s": seconds * trainer.world_size
+            for what, seconds in self._seconds.items()
+        }
+        pl_module.log_dict(figures, on_epoch=True, on_step=False, rank_zero_only=True)
+
+    def _count(self, what: str, device: torch.device) -> None:
+        # The check before the first epoch is no part of any.
+        if self._resumed_at is not None:
+            now = _now(device)
+            self._seconds[what] += now - self._resumed_at
+            self._resumed_at = now
+
+
+@dataclass(frozen=True)
+class TrainingCost:
+    """What the training of a run took.
+
+    Args:
+        epochs: that it trained.
+        steps: of the optimiser.
+        cpu_seconds: processor time of training alone; NaN on a GPU, or if unknown.
+        gpu_seconds: GPU time of training alone; NaN on a CPU, or if unknown.
+        validation_seconds: of validation between epochs, on the same device; NaN if unknown.
+        peak_share: largest share of the parameters that trained in an epoch; NaN if unknown.
+        mean_share: that share, averaged over epochs; NaN if unknown.
+    """
+
+    epochs: int
+    steps: int
+    cpu_seconds: float
+    gpu_seconds: float
+    validation_seconds: float
+    peak_share: float
+    mean_share: float
+
+
+def read_cost(folder: Path) -> TrainingCost:
+    """The cost of a run so far.
+
+    Epochs that were counted from 0 again stand in files of their own and count as well;
+    an epoch that was interrupted and trained again counts once.
+
+    Args:
+        folder: of the run.
+    """
+    parts = [_rows(path) for path in sorted(folder.glob("metrics*.csv"))]
+    rows = [row for part in parts for row in part]
+    shares = [float(row[SHARE]) for row in rows if row.get(SHARE)]
+    cpu = _total(rows, ["cost/train_cpu_s"])
+    gpu = _total(rows, ["cost/train_gpu_s"])
+    return TrainingCost(
+        epochs=len(rows),
+        steps=sum(int(part[-1]["step"]) for part in parts if part),
+        cpu_seconds=cpu,
+        gpu_seconds=gpu,
+        validation_seconds=_total(rows, ["cost/validation_cpu_s", "cost/validation_gpu_s"]),
+        peak_share=max(shares, default=math.nan),
+        mean_share=sum(shares) / len(shares) if shares else math.nan,
+    )
+
+
+# -------------------------------------------------------------------- internals
+def _now(device: torch.device) -> float:
+    if device.type == "cpu":
+        return time.process_time()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _total(rows: Iterable[Mapping[str, str]], columns: Sequence[str]) -> float:
+    """Sum of the cells that are there; NaN where there is none."""
+    cells = [float(row[name]) for row in rows for name in columns if row.get(name)]
+    return sum(cells) if cells else math.nan

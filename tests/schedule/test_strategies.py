@@ -1,0 +1,176 @@
+"""What each regime trains, and when."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from hsf_finetune.errors import ConfigError
+from hsf_finetune.schedule.schedule import NORMS
+from tests.schedule.planning import planned
+
+EVERYTHING = planned(strategy="full").blocks
+
+
+def thaw(**finetuning: object) -> dict[str, int]:
+    return planned(**finetuning).thaw_epoch
+
+
+# ------------------------------------------------------------ gradual unfreezing
+def test_decoder_thaws_from_the_head_inwards() -> None:
+    assert thaw(mode="decoder", unfreeze_frequency=4) == {
+        "head": 0,
+        "decoder1": 4,
+        "decoder2": 8,
+        "decoder3": 12,
+    }
+
+
+def test_encoder_thaws_from_the_input_inwards() -> None:
+    found = thaw(mode="encoder", depth=2, unfreeze_frequency=1)
+    assert found == {"head": 0, "encoder1": 1, "encoder2": 2}
+
+
+def test_both_goes_down_the_decoder_and_up_the_encoder() -> None:
+    found = thaw(mode="both", unfreeze_frequency=2)
+    assert list(found) == [*reversed(EVERYTHING)]
+    assert list(found.values()) == list(range(0, 16, 2))
+
+
+@pytest.mark.parametrize("mode", ["encoder", "decoder", "both"])
+@pytest.mark.parametrize("frequency", [1, 2, 5])
+def test_depth_zero_is_the_head_alone(mode: str, frequency: int) -> None:
+    assert thaw(mode=mode, depth=0, unfreeze_frequency=frequency) == {"head": 0}
+
+
+def test_too_deep_names_the_blocks_there_are() -> None:
+    with pytest.raises(ConfigError, match="decoder1, decoder2, decoder3"):
+        planned(depth=4)
+
+
+@given(
+    mode=st.sampled_from(["encoder", "decoder", "both"]),
+    depth=st.integers(-1, 3),
+    frequency=st.integers(1, 9),
+)
+def test_default_length_gives_every_block_its_epochs(mode: str, depth: int, frequency: int) -> None:
+    schedule = planned(mode=mode, depth=depth, unfreeze_frequency=frequency)
+    assert all(stage.epochs == frequency for stage in schedule.stages)
+    assert schedule.max_epochs == len(schedule.thaw_epoch) * frequency
+    assert "head" in schedule.trainable(0)
+
+
+# --------------------------------------------------------------------- others
+def test_full_trains_everything_with_layer_wise_decay() -> None:
+    schedule = planned(strategy="full", llrd_decay=0.5)
+    assert schedule.trainable(0) == set(EVERYTHING)
+    rates = [schedule.stages[0].rates[block] for block in reversed(EVERYTHING)]
+    assert rates == pytest.approx([1e-3 * 0.5**k for k in range(len(EVERYTHING))])
+
+
+def test_linear_is_the_head_until_a_plateau() -> None:
+    (stage,) = planned(strategy="linear", linear_probe_epochs=7, gradual_patience=2).stages
+    assert (set(stage.rates), stage.epochs, stage.patience_epochs) == ({"head"}, 7, 2)
+    assert planned(strategy="linear", epochs=4).max_epochs == 4
+
+
+def test_gradual_goes_from_plateau_to_plateau_with_the_best_weights() -> None:
+    schedule = planned(strategy="gradual", gradual_patience=2, gradual_top_blocks=1, epochs=11)
+    assert [set(s.rates) for s in schedule.stages] == [
+        {"head"},
+        {"head", "decoder1"},
+        set(EVERYTHING),
+    ]
+    assert [s.epochs for s in schedule.stages] == [3, 3, 5]
+    assert all(s.patience_epochs == 2 for s in schedule.stages)
+    assert [s.carries_best for s in schedule.stages] == [False, True, True]
+    with pytest.raises(ConfigError, match="three phases"):
+        planned(strategy="gradual", epochs=2)
+
+
+@pytest.mark.parametrize(
+    ("frozen", "at", "expected"), [(True, -1, None), (False, -1, 0), (True, 5, 5), (True, 0, 0)]
+)
+def test_progressive_thaws_the_backbone_at_its_epoch(
+    frozen: bool, at: int, expected: int | None
+) -> None:
+    found = planned(
+        strategy="progressive", freeze_backbone=frozen, unfreeze_backbone_at_epoch=at, epochs=9
+    )
+    assert found.thaw_epoch["decoder3"] == 0
+    assert {found.thaw_epoch.get(b) for b in ("encoder1", "bottleneck")} == {expected}
+    assert found.max_epochs == 9
+
+
+def test_lpft_probes_and_then_trains_everything_at_a_lower_rate() -> None:
+    schedule = planned(strategy="lpft", linear_probe_epochs=10, lpft_lr_factor=0.1, epochs=8)
+    probe, rest = schedule.stages
+    assert (set(probe.rates), probe.epochs, rest.epochs) == ({"head"}, 4, 4)
+    assert set(rest.rates) == set(EVERYTHING)
+    assert list(rest.rates.values()) == pytest.approx([1e-4] * len(EVERYTHING))
+    assert rest.restarts
+    assert rest.carries_best
+    assert schedule.remarks == ()
+
+
+def test_encoder_first_trains_the_input_side_and_all_normalisation() -> None:
+    (stage,) = planned(strategy="encoder_first", encoder_blocks=2).stages
+    assert set(stage.rates) == {"encoder1", "encoder2", "head", NORMS}
+
+
+# --------------------------------------------------------------------- staged
+def test_stages_are_taken_as_they_are_written() -> None:
+    schedule = planned(
+        strategy="staged",
+        stages=[
+            {"epochs": 5, "freeze_level": 2, "lr": 1e-4, "augmentation": "none"},
+            {"epochs": 9, "freeze_level": 1, "patience_epochs": 3, "start_from": "last"},
+            {"epochs": 4, "blocks": ["encoder", "norms"], "warmup": 0.5},
+        ],
+    )
+    head, decoder, own = schedule.stages
+    assert (head.rates, head.augmentation) == ({"head": 1e-4}, "none")
+    assert set(decoder.rates) == {"head", "decoder1", "decoder2", "decoder3"}
+    assert decoder.curve.final == 1.0, "a stage whose length is not known holds its rate"
+    assert (decoder.carries_best, own.carries_best) == (False, True)
+    assert set(own.rates) == {"encoder1", "encoder2", "encoder3", NORMS}
+    assert own.curve.warmup == 0.5
+    assert schedule.max_epochs == 18
+
+
+def test_a_jump_from_the_head_to_everything_is_remarked_upon() -> None:
+    def remarks(lr: float) -> tuple[str, ...]:
+        stages = [{"epochs": 2, "freeze_level": 2}, {"epochs": 2, "freeze_level": 0, "lr": lr}]
+        return planned(strategy="staged", stages=stages).remarks
+
+    assert "freeze_level: 1" in remarks(1e-3)[0]
+    assert remarks(1e-4) == ()
+
+
+def test_stages_that_say_nothing_or_too_much_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"finetuning\.stages"):
+        planned(strategy="staged")
+    for wrong in ({"epochs": 2}, {"epochs": 2, "freeze_level": 1, "blocks": ["head"]}):
+        with pytest.raises(ValidationError, match="either freeze_level or blocks"):
+            planned(strategy="staged", stages=[wrong])
+    with pytest.raises(ConfigError, match="did you mean 'decoder1'"):
+        planned(strategy="staged", stages=[{"epochs": 2, "blocks": ["decoder_1"]}])
+
+
+# ------------------------------------------------------------------ every one
+@pytest.mark.parametrize("strategy", ["gradual_unfreezing", "full", "lpft", "encoder_first"])
+def test_rate_factors_apply_to_every_regime(strategy: str) -> None:
+    plain = planned(strategy=strategy, epochs=20)
+    scaled = planned(strategy=strategy, epochs=20, lr_factors={"head": 10, "encoder": 0.5})
+    for a, b in zip(plain.stages, scaled.stages, strict=True):
+        factor = {"head": 10.0, "encoder1": 0.5, "encoder2": 0.5, "encoder3": 0.5}
+        assert b.rates == pytest.approx({k: v * factor.get(k, 1.0) for k, v in a.rates.items()})
+    with pytest.raises(ConfigError, match="no block 'haed'"):
+        planned(strategy=strategy, lr_factors={"haed": 2.0})
+
+
+@pytest.mark.parametrize("strategy", ["gradual_unfreezing", "full", "progressive", "lpft"])
+def test_early_stopping_is_the_patience_of_the_last_stage(strategy: str) -> None:
+    schedule = planned(strategy=strategy, early_stopping_epochs=4, epochs=30)
+    assert schedule.stages[-1].patience_epochs == 4
+    assert all(stage.patience_epochs is None for stage in schedule.stages[:-1])
