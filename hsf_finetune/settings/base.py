@@ -1,0 +1,24 @@
+"""What all groups of settings share: bounds, and what is an error."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Whole = Annotated[int, Field(ge=1)]
+Size = Whole | Annotated[list[Whole], Field(min_length=3, max_length=3)]
+"""One number for the three axes, or one for each."""
+Norm = Literal["instance", "instance_plain", "batch", "group"]
+"""Normalisation with learnt gain and offset, which `instance_plain` goes without."""
+Activation = Literal["prelu", "relu", "leakyrelu", "gelu", "elu"]
+Text = Annotated[str, Field(coerce_numbers_to_str=True)]
+"""A text that YAML may have read as a number, such as a class called 123."""
+
+
+class Group(BaseModel):
+    """A group of settings: immutable, and unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())

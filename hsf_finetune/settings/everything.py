@@ -1,0 +1,52 @@
+"""All groups together."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from hsf_finetune.settings.augmentation import AugmentationSettings
+from hsf_finetune.settings.base import Group, Text
+from hsf_finetune.settings.datasets import DatasetsSettings
+from hsf_finetune.settings.engine import LightningSettings, LoggerSettings
+from hsf_finetune.settings.finetuning import FinetuningSettings
+from hsf_finetune.settings.networks import NetworkSettings
+
+
+class Settings(Group):
+    """Everything a run needs to know."""
+
+    task: Literal["finetune", "train"] = "finetune"
+    name: Text | None = None
+    """Part of the run folder's name; None is the names of the cohorts."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    resume: str | None = None
+    """`auto`, a run folder or a checkpoint to go on from."""
+    reset: list[Literal["optimizer", "scheduler", "epoch"]] = []
+    """What a resumed run starts anew; the rest goes on."""
+    run_dir: str | None = None
+    """Folder of this run; None makes a new one below datasets.output_path."""
+    datasets: DatasetsSettings
+    models: NetworkSettings
+    finetuning: FinetuningSettings
+    augmentation: AugmentationSettings
+    augmentations: dict[str, AugmentationSettings] = {}
+    """Presets by name, for stages that ask for another one."""
+    lightning: LightningSettings
+    logger: LoggerSettings
+
+    def plain(self) -> dict[str, Any]:
+        """The settings as plain types, for checkpoints and YAML."""
+        return self.model_dump(mode="json")
+
+
+def cache_folder() -> Path:
+    """Where downloads, demo models and disk caches go (HSF_FINETUNE_CACHE overrides)."""
+    given = os.environ.get("HSF_FINETUNE_CACHE")
+    if given:
+        return Path(given).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base).expanduser() / "hsf_finetune"
