@@ -46,7 +46,7 @@ STAGES = (
 )
 """Regimes, each with the epochs in which it shows its stages once."""
 
-STAGE_STEPS = 6
+STAGE_STEPS = 4
 """Steps of an epoch of these."""
 
 

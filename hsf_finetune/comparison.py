@@ -142,12 +142,12 @@ def _compare(
     figures = compare_arms(arms, reference)
     dice = figures[0].dice
     title = f"{dice.n} {side} cases of {dice.subjects} subjects"
-    screen.console.print(arms_table(figures, reference, title))
-    if len(figures[0].classes) > 2:
-        screen.console.print(classes_table(figures))
     write_figures_csv(folder / "compare.csv", figures, reference)
     write_figures_json(folder / "compare.json", figures, reference, {"side": side})
     save_figures(folder / "compare.png", figures, reference, title)
+    screen.console.print(arms_table(figures, reference, title))
+    if len(figures[0].classes) > 2:
+        screen.console.print(classes_table(figures))
     screen.say(f"compare.csv, compare.json and compare.png are in {folder}")
     if side == "validation":
         screen.say("validation cases chose each run's best epoch, so all figures are a little high")

@@ -25,8 +25,13 @@ from hsf_finetune.settings import OTHER_NAMES, Settings
 from hsf_finetune.weights.address import is_remote
 from hsf_finetune.weights.named import meant_name, read_named
 
-_NUMBER_KEY = re.compile(r"^(?:\+\+)?([\w./-]*\.(?:labels|labels_names)\.\d+=)")
-_OTHER_NAME = re.compile(rf"^(?:\+\+)?(finetuning\.(?:{'|'.join(OTHER_NAMES)})=)")
+_NEW_KEY = re.compile(
+    r"^(?:\+\+)?("
+    r"[\w./-]*\.(?:labels|labels_names)\.\d+="
+    rf"|finetuning\.(?:{'|'.join(OTHER_NAMES)})="
+    r"|[\w./-]+=\{)"
+)
+"""Overrides of keys that stand in no YAML."""
 NAMED_WEIGHTS = "weights"
 """The folder of named weights, which is no group: `finetuning.pretrained=NAME` chooses."""
 _UNREADABLE = (HydraException, OmegaConfBaseException, YAMLError, ValueError)
@@ -185,9 +190,10 @@ def settable(override: str) -> str:
     """An override of a key that stands in no YAML, with the `++` that Hydra asks for.
 
     To Hydra, 1 in `labels.1` is no key of that YAML: its command line knows keys of text
-    only. Nor is another name of a setting. Validation unites each with what is there.
+    only. Nor is another name of a setting, or a key of a mapping that is empty so far.
+    Validation unites each with what is there.
     """
-    return _OTHER_NAME.sub(r"++\1", _NUMBER_KEY.sub(r"++\1", override))
+    return _NEW_KEY.sub(r"++\1", override)
 
 
 # -------------------------------------------------------------------- internals

@@ -146,6 +146,18 @@ def test_only_missing_runs_are_made_and_one_that_fails_does_not_stop_the_others(
     assert rows == ["pretrained", "linear", "default", "from_scratch", "lpft"]
 
 
+def test_an_interrupted_run_goes_on(
+    compared: Comparison, data: Path, outputs: Path, source_run: Path, tmp_path: Path
+) -> None:
+    copy = shutil.copytree(compared.folder, tmp_path / "copy")
+    (copy / "lpft" / "result.json").unlink()
+    epochs = (copy / "lpft" / "metrics.csv").read_text()
+    given = overrides(data, outputs, source_run)
+    again = compare_presets(given, presets=["lpft"], config_dir=CONF, output=copy)
+    assert (copy / "lpft" / "metrics.csv").read_text() == epochs, "its epochs were all there"
+    assert table(again)["lpft"]["dice"] == table(compared)["lpft"]["dice"]
+
+
 def test_the_same_settings_find_their_folder_and_others_do_not(
     compared: Comparison, data: Path, outputs: Path, source_run: Path
 ) -> None:
@@ -227,6 +239,21 @@ def test_what_cannot_work_is_said_before_a_run_starts(
     with pytest.raises((ConfigError, WeightsError), match=said):
         compare_presets(given, presets=presets, config_dir=CONF)
     assert not list(tmp_path.iterdir())
+
+
+def test_test_cases_are_compared_where_there_are_any(
+    data: Path, tmp_path: Path, source_run: Path
+) -> None:
+    sides = "datasets.train_val_test_idx=[[0,1],[2,3],[4]]"
+    given = overrides(data, tmp_path, source_run, sides, "lightning.max_epochs=1")
+    compared = compare_presets(given, presets=["linear"], config_dir=CONF)
+    folder = compared.folder / "linear"
+    assert (compared.side, compared.figures[0].dice.n) == ("test", 1)
+    for name, file in (("pretrained", "pretrained_test_scores"), ("linear", "test_scores")):
+        mean = summarise(read_scores(folder / f"{file}.csv"))[-1].dice.mean
+        assert float(table(compared)[name]["dice"]) == pytest.approx(mean)
+    validated = compare_runs([folder], output=tmp_path / "out", side="validation")
+    assert validated.figures[0].dice.n == 2
 
 
 def test_the_sweep_has_every_preset_once_and_the_names_of_compare(

@@ -25,6 +25,7 @@ FILES = {
     "census.csv",
     "transfer.json",
     "schedule.json",
+    "schedule.png",
     "metrics.csv",
     "preview.png",
     "pretrained_scores.csv",

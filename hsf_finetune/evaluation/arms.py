@@ -179,14 +179,14 @@ def _table(title: str) -> Table:
 def _caption(figures: Sequence[ArmFigures]) -> str:
     subjects = figures[0].dice.subjects
     spread = (
-        f"95 % bootstrap intervals over {subjects} subjects, one comparison at a time"
+        f"95 % bootstrap intervals over {subjects} subjects"
         if subjects > 1
         else "one subject says nothing about spread"
     )
     return (
         f"Dice: mean over classes and cases; {spread}.\n"
-        "trains: largest share of the parameters that train in an epoch, and its mean over epochs;\n"
-        "s: of training alone, without reading the data first, validation and scoring."
+        "trains: largest share of the parameters in training, and its mean over epochs.\n"
+        "s: of training alone, without validation and scoring."
     )
 
 
@@ -203,8 +203,8 @@ def _cost_cells(cost: TrainingCost | None, clocks: Sequence[str]) -> list[str]:
         return ["-"] * (3 + len(clocks))
     seconds = {"cpu s": cost.cpu_seconds, "gpu s": cost.gpu_seconds}
     return [
-        _number(cost.peak_share, ".1%"),
-        _number(cost.mean_share, ".1%"),
+        _share(cost.peak_share),
+        _share(cost.mean_share),
         str(cost.epochs),
         *(_number(seconds[clock], ".1f") for clock in clocks),
     ]
@@ -212,3 +212,7 @@ def _cost_cells(cost: TrainingCost | None, clocks: Sequence[str]) -> list[str]:
 
 def _number(value: float, form: str) -> str:
     return "-" if math.isnan(value) else format(value, form)
+
+
+def _share(value: float) -> str:
+    return "< 0.1%" if 0 < value < 0.001 else _number(value, ".1%")

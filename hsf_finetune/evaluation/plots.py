@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib as mpl
@@ -17,6 +17,8 @@ from hsf_finetune.evaluation.tables import MEAN
 from hsf_finetune.files import atomic_write
 
 _INK, _GREY, _SMALL = "#303030", "#b0b0b0", 8
+_NEAR = 0.2
+"""How much worse than the best a Dice may be to be drawn to scale: others would squeeze them."""
 
 
 def save_figures(path: Path, figures: Sequence[ArmFigures], reference: str, title: str) -> None:
@@ -61,24 +63,20 @@ def draw_figures(figures: Sequence[ArmFigures], reference: str, title: str) -> F
 # -------------------------------------------------------------------- internals
 def _draw_dice(axis: Axes, figures: Sequence[ArmFigures]) -> None:
     names = [name for name in figures[0].classes if name != MEAN]
-    colours = [mpl.colormaps["tab10"](k % 10) for k in range(len(names))]
+    drawn = _dots(axis, {row: one.dice for row, one in enumerate(figures)})
+    for number, name in enumerate(names if len(names) > 1 else []):
+        means = [figures[row].classes[name].dice.mean for row in drawn]
+        colour = mpl.colormaps["tab10"](number % 10)
+        axis.scatter(means, drawn, s=14, color=colour, alpha=0.8, label=name, zorder=2)
     if len(names) > 1:
-        for name, colour in zip(names, colours, strict=True):
-            means = [one.classes[name].dice.mean for one in figures]
-            axis.scatter(
-                means, range(len(figures)), s=14, color=colour, alpha=0.8, label=name, zorder=2
-            )
         axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=4, fontsize=7, frameon=False)
-    for row, one in enumerate(figures):
-        _dot(axis, row, one.dice)
     axis.set_xlabel("Dice (black: mean of the classes)", fontsize=_SMALL)
 
 
 def _draw_differences(axis: Axes, figures: Sequence[ArmFigures], reference: str) -> None:
     axis.axvline(0, color=_GREY, linewidth=1, zorder=1)
-    for row, one in enumerate(figures):
-        if MEAN in one.differences:
-            _dot(axis, row, one.differences[MEAN])
+    rows = {row: one.differences[MEAN] for row, one in enumerate(figures) if one.differences}
+    _dots(axis, rows, sign="+")
     axis.set_xlabel(f"Dice less {reference} (paired)", fontsize=_SMALL)
 
 
@@ -107,9 +105,22 @@ def _draw_share(axis: Axes, figures: Sequence[ArmFigures]) -> None:
     axis.set_xlabel("% of parameters that train\n(light: peak, dark: mean)", fontsize=_SMALL)
 
 
-def _dot(axis: Axes, row: int, interval: Interval) -> None:
-    if math.isnan(interval.mean):
-        return
-    if not math.isnan(interval.low):
-        axis.plot([interval.low, interval.high], [row, row], color=_INK, linewidth=1.4, zorder=3)
-    axis.plot([interval.mean], [row], "o", color=_INK, markersize=4.5, zorder=4)
+def _dots(axis: Axes, rows: Mapping[int, Interval], sign: str = "") -> list[int]:
+    """A dot and its interval in each row; one far below the others as a number at the edge.
+
+    Returns:
+        The rows that have a dot.
+    """
+    known = {row: one for row, one in rows.items() if not math.isnan(one.mean)}
+    best = max((one.mean for one in known.values()), default=0.0)
+    near = {row: one for row, one in known.items() if one.mean > best - _NEAR}
+    for row, one in near.items():
+        if not math.isnan(one.low):
+            axis.plot([one.low, one.high], [row, row], color=_INK, linewidth=1.4, zorder=3)
+        axis.plot([one.mean], [row], "o", color=_INK, markersize=4.5, zorder=4)
+    for row, one in known.items():
+        if row not in near:
+            where = axis.get_yaxis_transform()
+            text = f"\u25c2 {one.mean:{sign}.3f}"
+            axis.text(0.02, row, text, transform=where, va="center", fontsize=_SMALL, color=_INK)
+    return [*near]

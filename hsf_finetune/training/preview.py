@@ -97,8 +97,10 @@ def draw_case(
     colours = [mpl.colormaps["tab10"](k % 10)[:3] for k in range(len(classes) - 1)]
     of_class = np.array([(0, 0, 0, 0), *((*colour, _ALPHA) for colour in colours)])
     of_row = _row_colours(allowed.cpu().numpy(), of_class)
-    figure = Figure(figsize=(9, 9.6), dpi=80, layout="constrained")
+    figure = Figure(figsize=(9, 9.6), dpi=80)
+    # A layout that is worked out anew for each picture costs more than the picture.
     axes = figure.subplots(3, 3)
+    figure.subplots_adjust(0.01, 0.06, 0.99, 0.93, wspace=0.03, hspace=0.08)
     columns = (
         ("image", None, of_class),
         ("truth", rows, of_row),
@@ -116,7 +118,7 @@ def draw_case(
             axis.set_title(f"{name}, {plane}" if row == 0 else plane, fontsize=9)
     figure.suptitle(title, fontsize=11)
     patches = [Patch(color=c, label=n) for c, n in zip(colours, classes[1:], strict=True)]
-    figure.legend(handles=patches, loc="outside lower center", ncols=min(len(patches), 8))
+    figure.legend(handles=patches, loc="lower center", ncols=min(len(patches), 8))
     return figure
 
 

@@ -15,7 +15,7 @@ from hsf_finetune.evaluation.smoke import Group, Smoke, SmokeRow, comparable
 from hsf_finetune.inference.predictor import ModelCard
 from hsf_finetune.networks.anatomy import Anatomy
 from hsf_finetune.settings import Settings
-from hsf_finetune.starting_point import Start, build_network, smoke_test, start_from
+from hsf_finetune.starting_point import Start, build_network, find_source, smoke_test, start_from
 from hsf_finetune.weights.channels import channel_rules
 from tests.conftest import CONF, FAST
 
@@ -58,7 +58,9 @@ def _start(data: Path, source: Path, *overrides: str) -> tuple[Settings, Cohort,
     )
     cohort = discover(settings.datasets)
     anatomy = build_network(settings, cohort)
-    start = start_from(settings, anatomy, cohort, lambda: source)
+    found = find_source(settings, cohort, lambda: source)
+    assert found is not None
+    start = start_from(settings, anatomy, cohort, found)
     assert start is not None
     return settings, cohort, anatomy, start
 

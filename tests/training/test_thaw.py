@@ -141,7 +141,11 @@ def watched_fit(data: Path, folder: Path, *overrides: str) -> tuple[Schedule, Wa
 PRESETS = {
     "default": ["finetuning.unfreeze_frequency=1"],
     "linear": [],
-    "gradual": ["lightning.max_epochs=12", "finetuning.gradual_top_blocks=1"],
+    "gradual": [
+        "lightning.max_epochs=12",
+        "finetuning.gradual_top_blocks=1",
+        "finetuning.gradual_patience=1",
+    ],
     "full": ["lightning.max_epochs=3"],
     "progressive": ["lightning.max_epochs=4", "finetuning.unfreeze_backbone_at_epoch=2"],
     "lpft": ["lightning.max_epochs=5", "finetuning.linear_probe_epochs=2"],
