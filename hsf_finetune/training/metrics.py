@@ -18,8 +18,9 @@ def set_masks(
     shares no class with F is not, and any other does not count: it is False in both. The
     probabilities of a set's classes are summed, and a voxel is predicted as F where that
     sum beats every alternative: the protocol's sets that share no class with F, and each
-    class that the protocol does not know. Where every set holds one class, this is the
-    class of highest probability.
+    class that the protocol does not know. Of equals, the one with the earlier output
+    channel wins. Where every set holds one class, this is what `argmax` gives, and so what
+    a segmentation shows.
 
     Args:
         probabilities: (C, X, Y, Z).
@@ -34,16 +35,17 @@ def set_masks(
     rivals = torch.cat([allowed, unknown[unknown.any(dim=1)]])
     mass = torch.einsum("rc,cxyz->rxyz", rivals.to(probabilities.dtype), probabilities)
     shares = (rivals.float() @ allowed.float().T) > 0
+    first = rivals.int().argmax(dim=1)
     for row in range(len(allowed)):
         if allowed[row, 0] or not allowed[row].any():
             continue
         part = allowed.any(dim=1) & ~(allowed & ~allowed[row]).any(dim=1)
-        against = mass[~shares[:, row] & rivals.any(dim=1)]
-        predicted = (
-            mass[row] > against.amax(dim=0)
-            if len(against)
-            else torch.ones_like(rows, dtype=torch.bool)
-        )
+        predicted = torch.ones_like(rows, dtype=torch.bool)
+        disjoint = ~shares[:, row] & rivals.any(dim=1)
+        for earlier, beats in ((first < first[row], torch.gt), (first > first[row], torch.ge)):
+            against = mass[disjoint & earlier]
+            if len(against):
+                predicted &= beats(mass[row], against.amax(dim=0))
         true = part[of_voxel]
         counts = true | ~shares[: len(allowed), row][of_voxel]
         yield row, predicted & counts, true

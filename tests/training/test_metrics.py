@@ -94,3 +94,12 @@ def test_on_single_classes_the_likeliest_class_is_predicted(seed: int, classes: 
     for row, predicted, true in found:
         assert torch.equal(predicted, logits.argmax(0) == row)
         assert torch.equal(true, rows == row)
+
+
+def test_of_equals_the_earlier_channel_wins_as_in_a_segmentation() -> None:
+    """A head that was split gives both parts the same probability everywhere."""
+    logits = torch.tensor([0.0, 1.0, 1.0]).view(3, 1, 1, 1).expand(3, 2, 2, 2)
+    rows = torch.tensor([1, 1, 1, 1, 2, 2, 2, 2]).view(2, 2, 2).to(torch.uint8)
+    dice = case_dice(logits, rows, torch.eye(3, dtype=torch.bool), ("background", "a", "b"))
+    assert logits.argmax(dim=0).eq(1).all()
+    assert dice == {"a": pytest.approx(2 * 4 / 12), "b": 0.0}
