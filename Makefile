@@ -17,7 +17,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 # The main job on the embedded default: a phantom cohort and a source model are made,
 # fine-tuned to another contrast and protocol, and a scan is segmented.
 demo: install
-	$(BIN)/python finetune.py
+	$(BIN)/python finetune.py lightning.max_epochs=20
 	$(BIN)/hsf-finetune predict "$$(ls -td outputs/*_finetune_phantom*/ | head -n 1)" \
 		data/target_T2w/sub-T01/*_T2w.nii.gz -o outputs/segmentations --overwrite
 

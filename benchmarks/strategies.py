@@ -150,8 +150,7 @@ def settings_of(
     options: argparse.Namespace, split: dict[str, Any], work: Path, source: Path, wanted: Row
 ) -> Settings:
     arm, n, seed = wanted["arm"], wanted["n"], wanted["seed"]
-    first = seed * n % len(split["finetune"])
-    cases = [*split["finetune"], *split["finetune"]][first : first + n]
+    cases = subjects(split, n, seed)
     weights = "none" if arm == FROM_SCRATCH else source
     settings = compose(
         "finetune",
@@ -170,6 +169,12 @@ def settings_of(
     return settings.model_copy(update={"finetuning": tuning})
 
 
+def subjects(split: dict[str, Any], n: int, seed: int) -> list[str]:
+    """The n subjects to fine-tune on, others for each seed as far as there are."""
+    first = seed * n % len(split["finetune"])
+    return [*split["finetune"], *split["finetune"]][first : first + n]
+
+
 def in_proportion(tuning: FinetuningSettings, epochs: int, lr: float) -> FinetuningSettings:
     """The preset with the shares of the whole that its parts have in a run of usual length.
 
@@ -182,17 +187,17 @@ def in_proportion(tuning: FinetuningSettings, epochs: int, lr: float) -> Finetun
       times that of the other arms over `PRESET_LR`.
     """
     changes: dict[str, Any] = {}
-    if tuning.strategy == "gradual_unfreezing":
+    if tuning.regime == "gradual_unfreezing":
         changes = {"unfreeze_frequency": max(epochs // STAGES, 1)}
-    elif tuning.strategy == "linear":
+    elif tuning.regime == "linear":
         changes = {"linear_probe_epochs": epochs}
-    elif tuning.strategy == "gradual":
+    elif tuning.regime == "gradual":
         changes = {"gradual_patience": 2}
-    elif tuning.strategy == "progressive":
+    elif tuning.regime == "progressive":
         changes = {"unfreeze_backbone_at_epoch": max(round(epochs / 10), 1)}
-    elif tuning.strategy == "lpft":
+    elif tuning.regime == "lpft":
         changes = {"linear_probe_epochs": max(round(epochs / 5), 1)}
-    elif tuning.strategy == "staged":
+    elif tuning.regime == "staged":
         whole = sum(stage.epochs for stage in tuning.stages)
         lengths = [max(round(stage.epochs * epochs / whole), 1) for stage in tuning.stages[:-1]]
         lengths.append(max(epochs - sum(lengths), 1))

@@ -15,16 +15,17 @@ from hsf_finetune.errors import ConfigError
 from hsf_finetune.evaluation.runs import read_settings_of
 from hsf_finetune.run import make_data, pretrained_source
 from hsf_finetune.schedule.strategies import plan
-from hsf_finetune.settings import LightningSettings, Settings
+from hsf_finetune.settings import Settings
 from hsf_finetune.starting_point import build_network, start_from, with_network
+from hsf_finetune.successive import one_device
 
-DEFAULT = "default"
+DEFAULT = "full"
 FROM_SCRATCH = "from_scratch"
 PRESETS = (
     DEFAULT,
+    "hsf",
     "linear",
     "gradual",
-    "full",
     "progressive",
     "staged",
     "lpft",
@@ -64,7 +65,12 @@ def settings_by_preset(
     anatomy = build_network(built, cohort)
     if source:
         start_from(built, anatomy, cohort, source)
-    engine = _one_device(default.lightning)
+    engine = one_device(
+        default.lightning,
+        "a comparison trains",
+        "make the runs one by one with finetune.py, and then hsf-finetune compare --runs RUN RUN "
+        "...",
+    )
     if engine.max_epochs is None:
         epochs = plan(anatomy, default.finetuning, default.models, engine).max_epochs
         engine = engine.model_copy(update={"max_epochs": epochs})
@@ -74,7 +80,7 @@ def settings_by_preset(
         settings = settings.model_copy(update={"lightning": engine})
         schedule = plan(anatomy, settings.finetuning, settings.models, engine)
         asked = sum(stage.epochs for stage in settings.finetuning.stages)
-        if settings.finetuning.strategy == "staged" and asked > schedule.max_epochs:
+        if settings.finetuning.regime == "staged" and asked > schedule.max_epochs:
             screen.say(
                 f"{preset}: its stages have {asked} epochs in all, of which the last "
                 f"{asked - schedule.max_epochs} fall away; lightning.max_epochs={asked} keeps them"
@@ -94,25 +100,6 @@ def _with_preset(overrides: Sequence[str], preset: str) -> list[str]:
 
 def _key(override: str) -> str:
     return override.lstrip("+~").partition("=")[0]
-
-
-def _one_device(engine: LightningSettings) -> LightningSettings:
-    """The same engine on a single device: several runs share this process.
-
-    Raises:
-        ConfigError: several are asked for.
-    """
-    several = str(engine.devices) not in ("auto", "1", "[0]") and (
-        not isinstance(engine.devices, list) or len(engine.devices) > 1
-    )
-    if several or engine.num_nodes > 1:
-        raise ConfigError(
-            "a comparison trains on one device, one run after the other",
-            found=f"lightning.devices={engine.devices}, lightning.num_nodes={engine.num_nodes}",
-            fix="lightning.devices=1; or make the runs one by one with finetune.py, and then "
-            "hsf-finetune compare --runs RUN RUN ...",
-        )
-    return engine.model_copy(update={"devices": 1}) if engine.devices == "auto" else engine
 
 
 # --------------------------------------------------------------------- folders

@@ -21,6 +21,9 @@ Side = Literal["validation", "test"]
 UNTOUCHED = "pretrained"
 """Name of the model that runs start from."""
 
+FINAL = "final"
+"""Folder, in that of a run of several folds, of the model that trained on every case."""
+
 _FILES: Mapping[Side, tuple[str, str]] = {
     "validation": ("pretrained_scores.csv", "validation_scores.csv"),
     "test": ("pretrained_test_scores.csv", "test_scores.csv"),
@@ -99,6 +102,12 @@ def read_run(folder: Path, name: str) -> FinishedRun:
     )
 
 
+def fold_folders(run: Path) -> list[Path]:
+    """The folders of a run's folds, in their order; none for a run of a single split."""
+    folders = [path for path in run.glob("fold_*") if (path / "config.yaml").exists()]
+    return sorted(folders, key=lambda path: (len(path.name), path.name))
+
+
 def names_of(folders: Sequence[Path]) -> list[str]:
     """A short name for each run: its regime where all differ in it, else its folder's name.
 
@@ -117,7 +126,7 @@ def regime_of(settings: Settings) -> str:
     tuning = settings.finetuning
     if tuning.pretrained == "none":
         return "from_scratch"
-    return "default" if tuning.strategy == "gradual_unfreezing" else tuning.strategy
+    return "hsf" if tuning.regime == "gradual_unfreezing" else tuning.regime
 
 
 def check_comparable(runs: Sequence[FinishedRun], side: Side) -> None:

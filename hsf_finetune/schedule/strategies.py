@@ -23,6 +23,12 @@ from hsf_finetune.settings import (
 DEFAULT_EPOCHS = 50
 """Epochs of a regime that says nothing of its length."""
 
+DEFAULT_FREQUENCY = 4
+"""Epochs between two thaws of HSF's gradual unfreezing."""
+
+DEFAULT_DECAY = 0.9
+"""Layer-wise decay of the rates where everything trains from the start."""
+
 DEFAULT_PHASE_EPOCHS = 15
 """Greatest length of a phase that ends on a plateau."""
 
@@ -71,13 +77,13 @@ def plan(
     """
     blocks = Blocks.of(anatomy)
     request = Request(blocks, finetuning, models.lr, lightning.max_epochs)
-    stages = _within(REGIMES[finetuning.strategy](request), lightning.max_epochs)
+    stages = _within(REGIMES[finetuning.regime](request), lightning.max_epochs)
     factors = _rate_factors(blocks, finetuning)
     stages = [replace(stage, rates=_scaled(stage.rates, factors)) for stage in stages]
     if finetuning.early_stopping_epochs is not None:
         stages[-1] = replace(stages[-1], patience_epochs=finetuning.early_stopping_epochs)
     return Schedule(
-        regime=finetuning.strategy,
+        regime=finetuning.regime,
         blocks=blocks.all,
         stages=tuple(stages),
         remarks=tuple(_remarks(blocks, stages)),
@@ -96,20 +102,22 @@ def gradual_unfreezing(request: Request) -> list[Stage]:
         ConfigError: the mode has fewer than `depth` blocks.
     """
     blocks, tuning = request.blocks, request.tuning
+    mode = tuning.mode or "decoder"
+    depth = -1 if tuning.depth is None else tuning.depth
     order = {
         "decoder": blocks.decoders[::-1],
         "encoder": blocks.encoders,
         "both": blocks.from_head[1:],
-    }[tuning.mode]
-    if tuning.depth > len(order):
+    }[mode]
+    if depth > len(order):
         raise ConfigError(
-            f"finetuning.depth={tuning.depth} is more than the {len(order)} blocks of mode "
-            f"'{tuning.mode}'",
+            f"finetuning.depth={depth} is more than the {len(order)} blocks of mode "
+            f"'{mode}'",
             found=", ".join(order),
             fix=f"finetuning.depth={len(order)} (or -1 for every block)",
         )
-    thawing = order if tuning.depth < 0 else order[: tuning.depth]
-    lengths = [tuning.unfreeze_frequency] * (len(thawing) + 1)
+    thawing = order if depth < 0 else order[:depth]
+    lengths = [tuning.unfreeze_frequency or DEFAULT_FREQUENCY] * (len(thawing) + 1)
     if request.max_epochs is not None:
         lengths[-1] = max(request.max_epochs - sum(lengths[:-1]), 1)
     return [
@@ -280,7 +288,10 @@ def _rate_factors(blocks: Blocks, tuning: FinetuningSettings) -> dict[str, float
     Layer-wise decay multiplies by `llrd_decay` for each block between a block and the
     head (Howard and Ruder, 2018; Clark et al., 2020).
     """
-    factors = {b: tuning.llrd_decay**distance for distance, b in enumerate(blocks.from_head)}
+    decay = tuning.llrd_decay
+    if decay is None:
+        decay = DEFAULT_DECAY if tuning.regime == "full" else 1.0
+    factors = {b: decay**distance for distance, b in enumerate(blocks.from_head)}
     factors[NORMS] = 1.0
     for name, factor in tuning.lr_factors.items():
         for block in blocks.named([name], "finetuning.lr_factors"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from hsf_finetune.settings.base import (
     Group,
@@ -42,8 +42,11 @@ class DatasetSettings(Group):
     ca_type: Annotated[Literal["1/2/3", "1/23", "123"], BeforeValidator(_as_text)] | None = None
     """HSF's protocols: CA1, CA2 and CA3 apart, CA2 and CA3 merged, or all merged. It says
     what the names HEAD, TAIL, CA, CA23 and the like stand for."""
-    patterns: dict[str, PatternSettings] = Field(min_length=1)
+    patterns: dict[str, PatternSettings] = {}
     """Name of the series -> its patterns."""
+    table: str | None = None
+    """In place of patterns: CSV or TSV below `path`, with the columns image[, image2, ...],
+    label[, subject][, split]; its relative paths start from its own folder."""
     labels: dict[int, int] | None = None
     """Value in the label file -> label number; None keeps every value."""
     labels_names: dict[int, Text] = Field(min_length=1)
@@ -63,6 +66,12 @@ class DatasetSettings(Group):
     affine: list[list[float]] | None = None
     """HDF5 without geometry: 4x4 matrix from voxel to RAS+ millimetres."""
 
+    @model_validator(mode="after")
+    def _patterns_or_table(self) -> DatasetSettings:
+        if bool(self.patterns) == (self.table is not None):
+            raise ValueError("give either patterns (at least one series) or table (a CSV or TSV)")
+        return self
+
 
 class DatasetsSettings(Group):
     """The `datasets` group: HSF's keys, and ours beside them."""
@@ -71,8 +80,8 @@ class DatasetsSettings(Group):
     """Folder that every dataset's `path` starts from."""
     output_path: str = "outputs"
     """Folder in which each run makes a folder of its own."""
-    batch_size: Whole = 2
-    """Volumes (or patches) per step and process."""
+    batch_size: Whole | Literal["auto"] = 2
+    """Volumes (or patches) per step and process; `auto` is 2, or 1 where two do not fit."""
     num_workers: Annotated[int, Field(ge=0)] = 0
     """Loader processes; capped at the CPU count."""
     pin_memory: bool = True
@@ -90,13 +99,21 @@ class DatasetsSettings(Group):
     split_file: str | None = None
     """A splits.json to use instead of drawing a split."""
     folds: Annotated[int, Field(ge=2)] = 5
-    """Number of folds when `fold` is set."""
-    fold: Annotated[int, Field(ge=0)] | None = None
-    """Which fold validates; None is a single split by `train_ratio`."""
+    """Number of folds; fewer where there are fewer subjects, each of which is then a fold."""
+    fold: Annotated[int, Field(ge=0)] | Literal["auto", "all"] | None = "auto"
+    """Which fold validates; `all` makes one run per fold and pools them, None is a single
+    split by `train_ratio`, and `auto` is `all` below `few_subjects`, else the single split."""
+    few_subjects: Annotated[int, Field(ge=0)] = 8
+    """Below so many subjects, `fold: auto` makes folds and `finetuning.budget: auto` is fixed."""
     target_spacing_mm: Annotated[list[Positive], Field(min_length=3, max_length=3)] | None = None
     """Voxel size to resample to, in RAS+ order; None keeps each volume's own."""
-    patch_vox: Annotated[list[Whole], Field(min_length=3, max_length=3)] = [128, 128, 128]
-    """Volumes larger than this train on patches of this size."""
+    patch_vox: Annotated[list[Whole], Field(min_length=3, max_length=3)] | Literal["auto"] = [
+        128,
+        128,
+        128,
+    ]
+    """Volumes larger than this train on patches of this size; `auto` is the largest up to 128
+    that fits into the memory."""
     window_vox: Annotated[list[Whole], Field(min_length=3, max_length=3)] = [128, 128, 128]
     """Volumes larger than this are predicted in overlapping windows of this size."""
     foreground_share: Probability = 0.67

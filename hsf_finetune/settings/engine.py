@@ -28,6 +28,8 @@ class LightningSettings(Group):
     log_every_n_steps: Whole = 10
     benchmark: bool = True
     deterministic: bool | Literal["warn"] = False
+    forecast: bool = True
+    """Whether a few dry steps say before training what it takes in memory and time."""
     threads: Whole | None = None
     """CPU threads; None leaves PyTorch's choice."""
 

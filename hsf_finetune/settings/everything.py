@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from hsf_finetune.settings.augmentation import AugmentationSettings
 from hsf_finetune.settings.base import Group, Text
@@ -14,6 +14,11 @@ from hsf_finetune.settings.datasets import DatasetsSettings
 from hsf_finetune.settings.engine import LightningSettings, LoggerSettings
 from hsf_finetune.settings.finetuning import FinetuningSettings
 from hsf_finetune.settings.networks import NetworkSettings
+
+
+def _switch(value: object) -> object:
+    """YAML reads on and off as booleans."""
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
 
 
 class Settings(Group):
@@ -29,6 +34,8 @@ class Settings(Group):
     """What a resumed run starts anew; the rest goes on."""
     run_dir: str | None = None
     """Folder of this run; None makes a new one below datasets.output_path."""
+    check: Annotated[Literal["on", "strict", "off"], BeforeValidator(_switch)] = "on"
+    """Look at the data before training: refuse what is wrong, or under `strict` what is odd."""
     datasets: DatasetsSettings
     models: NetworkSettings
     finetuning: FinetuningSettings

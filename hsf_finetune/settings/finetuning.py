@@ -82,23 +82,26 @@ OTHER_NAMES = {
 class FinetuningSettings(Group):
     """Where the weights come from, and which part trains when."""
 
-    strategy: Literal[
-        "gradual_unfreezing",
-        "full",
-        "linear",
-        "gradual",
-        "progressive",
-        "staged",
-        "lpft",
-        "encoder_first",
-    ] = "gradual_unfreezing"
-    """The regime: which part trains when (schedule/strategies.py has one function for each)."""
-    mode: Literal["encoder", "decoder", "both"] = "decoder"
-    """Which side of the network thaws, and from which end."""
-    depth: Annotated[int, Field(ge=-1)] = -1
-    """Blocks that thaw beside the head; -1 is every block of the mode."""
-    unfreeze_frequency: Whole = 4
-    """Epochs between two thaws."""
+    strategy: (
+        Literal[
+            "full",
+            "gradual_unfreezing",
+            "linear",
+            "gradual",
+            "progressive",
+            "staged",
+            "lpft",
+            "encoder_first",
+        ]
+        | None
+    ) = None
+    """The regime: which part trains when; None is that of `regime`."""
+    mode: Literal["encoder", "decoder", "both"] | None = None
+    """gradual_unfreezing: which side of the network thaws, from which end; None is decoder."""
+    depth: Annotated[int, Field(ge=-1)] | None = None
+    """gradual_unfreezing: blocks that thaw beside the head; None or -1 is every one of the mode."""
+    unfreeze_frequency: Whole | None = None
+    """gradual_unfreezing: epochs between two thaws; None is 4."""
     out_channels: Annotated[int, Field(ge=2)] | None = None
     """Output channels, background included; None follows from the labels."""
     pretrained: str | None = None
@@ -141,8 +144,9 @@ class FinetuningSettings(Group):
     """Smallest share of the trunk (its tensors, and its parameters) that must load."""
     lr_factors: dict[str, Positive] = {}
     """Block (or `encoder`, `decoder`, `backbone`, `norms`) -> factor of its learning rate."""
-    llrd_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Layer-wise decay: factor of the rate for each block farther from the head."""
+    llrd_decay: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Layer-wise decay: factor of the rate for each block farther from the head; None is 0.9
+    where everything trains from the start (full), and 1 elsewhere."""
     warmup: Probability = 0.1
     """Share of a block's training time in which its rate rises."""
     final_lr_factor: Probability = 0.0
@@ -151,6 +155,9 @@ class FinetuningSettings(Group):
     """Decay of the averaged weights; None trains without."""
     early_stopping_epochs: Whole | None = None
     """Epochs without a better validation Dice that end the last stage, and the run."""
+    budget: Literal["auto", "validation", "fixed"] = "auto"
+    """Whether validation picks the best epoch and ends stages, or every stage has its whole
+    length and the last weights are taken; `auto` is fixed below `datasets.few_subjects`."""
     linear_probe_epochs: Whole = 10
     """linear, lpft: most epochs of the head alone."""
     gradual_patience: Whole = 3
@@ -173,6 +180,25 @@ class FinetuningSettings(Group):
     """How strongly: the share of the distance that a step at rate 1 takes back."""
     divergence_share: Positive | None = 0.2
     """Warn if the validation loss of the first epochs exceeds the pretrained model's by more."""
+
+    @property
+    def regime(self) -> str:
+        """The strategy: HSF's gradual unfreezing where one of its settings is given, else full."""
+        gradual = any(value is not None for value in self._of_gradual_unfreezing().values())
+        return self.strategy or ("gradual_unfreezing" if gradual else "full")
+
+    def _of_gradual_unfreezing(self) -> dict[str, object]:
+        return {name: getattr(self, name) for name in ("mode", "depth", "unfreeze_frequency")}
+
+    @model_validator(mode="after")
+    def _no_setting_is_ignored(self) -> FinetuningSettings:
+        given = [name for name, value in self._of_gradual_unfreezing().items() if value is not None]
+        if given and self.regime != "gradual_unfreezing":
+            raise ValueError(
+                f"{' and '.join(given)} would be ignored: gradual unfreezing knows them "
+                f"(finetuning=hsf), and this is strategy '{self.strategy}'"
+            )
+        return self
 
     @model_validator(mode="before")
     @classmethod

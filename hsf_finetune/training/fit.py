@@ -167,8 +167,8 @@ def _quiet() -> None:
 def _strategy(settings: LightningSettings) -> str:
     if settings.strategy == "auto":
         return _DDP if _several_processes(settings) else "auto"
-    if settings.strategy in ("ddp", "ddp_spawn", _DDP):
-        return _DDP if settings.strategy == "ddp" else settings.strategy
+    if settings.strategy in ("ddp", _DDP):
+        return _DDP
     raise ConfigError(
         f"lightning.strategy={settings.strategy} is not one under which blocks can thaw",
         expected="auto or ddp",

@@ -157,6 +157,24 @@ def test_stages_that_say_nothing_or_too_much_are_refused() -> None:
         planned(strategy="staged", stages=[{"epochs": 2, "blocks": ["decoder_1"]}])
 
 
+# ------------------------------------------------------------------ which one
+def test_without_a_word_everything_trains() -> None:
+    schedule = planned()
+    assert (schedule.regime, schedule.trainable(0)) == ("full", set(EVERYTHING))
+    assert schedule.stages[0].rates["decoder1"] == pytest.approx(0.9e-3)
+    assert planned(llrd_decay=1.0).stages[0].rates["encoder1"] == pytest.approx(1e-3)
+
+
+@pytest.mark.parametrize("given", [{"mode": "both"}, {"depth": 0}, {"unfreeze_frequency": 2}])
+def test_a_setting_of_gradual_unfreezing_chooses_it(given: dict[str, object]) -> None:
+    schedule = planned(**given)
+    assert schedule.regime == "gradual_unfreezing"
+    assert set(schedule.stages[0].rates.values()) == {1e-3}
+    assert planned(strategy="gradual_unfreezing", **given).stages == schedule.stages
+    with pytest.raises(ValidationError, match=f"{next(iter(given))} would be ignored"):
+        planned(strategy="lpft", **given)
+
+
 # ------------------------------------------------------------------ every one
 @pytest.mark.parametrize("strategy", ["gradual_unfreezing", "full", "lpft", "encoder_first"])
 def test_rate_factors_apply_to_every_regime(strategy: str) -> None:

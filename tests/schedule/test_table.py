@@ -29,7 +29,7 @@ def test_a_row_per_stage_with_epochs_blocks_rates_and_shares() -> None:
 
 
 def test_what_stays_frozen_is_said() -> None:
-    assert "Frozen to the end: encoder1, encoder2, encoder3, bottleneck." in shown()
+    assert "Frozen to the end: encoder1, encoder2, encoder3, bottleneck." in shown(mode="decoder")
 
 
 def test_different_rates_stand_apart() -> None:

@@ -16,7 +16,7 @@ from tests.conftest import CONF, NETWORK
 from tests.training.killing import run_until_killed
 
 PRESETS: dict[str, tuple[list[str], list[int]]] = {
-    "default": (["finetuning.depth=1", "finetuning.unfreeze_frequency=2"], [0, 1, 2, 3]),
+    "hsf": (["finetuning.depth=1", "finetuning.unfreeze_frequency=2"], [0, 1, 2, 3]),
     "linear": (["models.lr=1e-6", "finetuning.gradual_patience=2"], [1]),
     "gradual": (
         ["lightning.max_epochs=12", "models.lr=1e-5", "finetuning.gradual_patience=1"],
@@ -96,7 +96,7 @@ def last(folder: Path) -> dict[str, Any]:
     ("preset", "epoch", "resume"),
     [
         *((preset, epoch, "path") for preset, (_, epochs) in PRESETS.items() for epoch in epochs),
-        ("default", 2, "auto"),
+        ("hsf", 2, "auto"),
     ],
 )
 def test_killed_and_resumed_equals_uninterrupted(

@@ -139,7 +139,7 @@ def watched_fit(data: Path, folder: Path, *overrides: str) -> tuple[Schedule, Wa
 
 
 PRESETS = {
-    "default": ["finetuning.unfreeze_frequency=1"],
+    "hsf": ["finetuning.unfreeze_frequency=1"],
     "linear": [],
     "gradual": [
         "lightning.max_epochs=12",
