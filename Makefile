@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: install demo test check format bench clean
+.PHONY: install demo test docs-table check format bench clean
 
 # A virtual environment with the tested versions, and the project in it.
 install: $(VENV)/installed
@@ -23,6 +23,10 @@ demo: install
 
 test: install
 	$(BIN)/python -m pytest
+
+# The table of docs/weights.md, from the files that its test writes.
+docs-table: install
+	HSF_FINETUNE_DOCS_TABLE=write $(BIN)/python -m pytest -q tests/weights/test_formats.py
 
 check: install
 	$(BIN)/ruff check .

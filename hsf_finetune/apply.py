@@ -14,6 +14,7 @@ from hsf_finetune.data.splits import split_cases
 from hsf_finetune.errors import ConfigError, OutputError
 from hsf_finetune.evaluation.compare import score_cases
 from hsf_finetune.evaluation.files import parse_names, score_files
+from hsf_finetune.evaluation.runs import fold_folders
 from hsf_finetune.evaluation.tables import (
     ScoreRow,
     protocol_table,
@@ -49,6 +50,8 @@ def predict(
     for outcome in outcomes:
         if outcome.error is not None:
             screen.say(f"failed: {outcome.error}")
+        for remark in outcome.remarks:
+            screen.say(f"segmented, but look at it: {remark.error()}")
     skipped = fates.count("skipped")
     screen.say(
         f"{fates.count('written')} written to {output}, {fates.count('failed')} failed, "
@@ -66,6 +69,8 @@ def evaluate_run(
 ) -> None:
     """Scores a run's best model on one side of its split.
 
+    Of a run of several folds, every case is scored by the fold that did not train on it.
+
     Raises:
         UserError: the folder is no run, that side has no case, or the output exists.
     """
@@ -78,7 +83,22 @@ def evaluate_run(
             expected="a folder with config.yaml, splits.json and checkpoints",
             fix="to compare files: hsf-finetune evaluate PREDICTION LABEL",
         )
-    settings = Settings.model_validate(yaml.safe_load(config.read_text()))
+    folds = fold_folders(run)
+    if folds and side != "validation":
+        raise ConfigError(
+            f"a run of {len(folds)} folds has no {side} side of its own",
+            file=run,
+            fix=f"--split validation, or one of its folds: hsf-finetune evaluate {folds[0]}",
+        )
+    rows = [row for part in folds or [run] for row in _scores(part, side, tolerance_mm, device)]
+    cases = len({row.case for row in rows})
+    _report(rows, output, f"{run.name} on {cases} {side} cases")
+
+
+def _scores(
+    run: Path, side: Literal["train", "validation", "test"], tolerance_mm: float, device: str
+) -> list[ScoreRow]:
+    settings = Settings.model_validate(yaml.safe_load((run / "config.yaml").read_text()))
     datasets = settings.datasets.model_copy(update={"split_file": str(run / "splits.json")})
     split = split_cases(discover(datasets, settings.models).cases, datasets, settings.seed)
     cases = split.side(side)
@@ -86,8 +106,7 @@ def evaluate_run(
         raise ConfigError(f"the run's split has no {side} cases", file=run / "splits.json")
     predictor = Predictor.load(run, "best", device)
     with screen.progress(f"scoring {side} cases") as tick:
-        rows = score_cases(predictor, cases, tolerance_mm, tick)
-    _report(rows, output, f"{run.name} on {len(cases)} {side} cases")
+        return score_cases(predictor, cases, tolerance_mm, tick)
 
 
 def evaluate_files(

@@ -115,12 +115,79 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser(
         "train", help="train from random weights (the same as python train.py)", add_help=False
     )
+    _add_check(commands)
+    _add_advise(commands)
     _add_plan(commands)
     _add_predict(commands)
     _add_evaluate(commands)
     _add_compare(commands)
+    _add_init(commands)
     _add_phantom(commands)
     return parser
+
+
+def _add_check(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    check = commands.add_parser(
+        "check",
+        help="look at the data before anything is trained on them",
+        description="Takes the overrides of finetune.py, such as datasets=custom, or a dataset "
+        "YAML. Exits with 0 if the data are fine, 1 for warnings with --strict, and 2 if they "
+        "cannot be used.",
+    )
+    check.add_argument("overrides", nargs="*", metavar="YAML_or_group.key=value")
+    check.add_argument("--config-dir", type=Path, help="folder with your own YAML groups")
+    check.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        help="folder of the report (default: a new one below datasets.output_path)",
+    )
+    check.add_argument("--jobs", type=int, help="threads (default: as many as there are CPUs)")
+    check.add_argument("--strict", action="store_true", help="exit with 1 if there are warnings")
+    check.set_defaults(command=_check, takes_overrides=True)
+
+
+def _check(options: argparse.Namespace) -> int:
+    from hsf_finetune.check import check
+
+    return check(
+        options.overrides,
+        config_dir=options.config_dir,
+        output=options.output,
+        jobs=options.jobs,
+        strict=options.strict,
+    )
+
+
+def _add_advise(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    advise = commands.add_parser(
+        "advise",
+        help="say which settings suit these data and weights, and why",
+        description="Takes the overrides of finetune.py, such as datasets=custom "
+        "finetuning.pretrained=RUN. Looks at the cases, compares classes, voxel size and contrast "
+        "with those of the source model, tries it on a few cases, and gives each piece of advice "
+        "with its reason and the override to paste. Nothing is trained.",
+    )
+    advise.add_argument("overrides", nargs="*", metavar="group.key=value")
+    advise.add_argument("--config-dir", type=Path, help="folder with your own YAML groups")
+    advise.set_defaults(command=_advise, takes_overrides=True)
+
+
+def _advise(options: argparse.Namespace) -> int:
+    from hsf_finetune import screen
+    from hsf_finetune.check import report_on
+    from hsf_finetune.configuration import compose
+    from hsf_finetune.run import make_data, pretrained_source
+    from hsf_finetune.situation import advise
+
+    settings = compose("finetune", options.overrides, options.config_dir)
+    make_data(settings)
+    report = report_on(settings)
+    source = pretrained_source(settings, report.cohort) if report.cohort else None
+    for one in advise(settings, report, source):
+        for line in one.lines():
+            screen.say(line)
+    return 0
 
 
 def _add_plan(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -133,6 +200,11 @@ def _add_plan(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     plan.add_argument("overrides", nargs="*", metavar="group.key=value")
     plan.add_argument("--config-dir", type=Path, help="folder with your own YAML groups")
     plan.add_argument("-o", "--output", type=Path, help="picture to write: .png, .pdf or .svg")
+    plan.add_argument(
+        "--forecast",
+        action="store_true",
+        help="also make a few dry steps, and say what the run takes in memory and time",
+    )
     plan.set_defaults(command=_plan, takes_overrides=True)
 
 
@@ -140,7 +212,8 @@ def _plan(options: argparse.Namespace) -> int:
     from hsf_finetune.configuration import compose
     from hsf_finetune.run import preview_plan
 
-    preview_plan(compose("finetune", options.overrides, options.config_dir), options.output)
+    settings = compose("finetune", options.overrides, options.config_dir)
+    preview_plan(settings, options.output, forecast=options.forecast)
     return 0
 
 
@@ -265,6 +338,33 @@ def _compare(options: argparse.Namespace) -> int:
             fix="leave out either --runs, or overrides, --presets and --config-dir",
         )
     compare_runs(options.runs, output=options.output, reference=options.reference, side=options.on)
+    return 0
+
+
+def _add_init(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    init = commands.add_parser(
+        "init",
+        help="look at a folder of images and labels and write the dataset YAML that describes it",
+        description="Knows BIDS, nnU-Net's and the Medical Segmentation Decathlon's imagesTr and "
+        "labelsTr, folders per subject, flat folders and HDF5 files. What is uncertain is marked "
+        "'# unsure:' in the YAML, and listed.",
+    )
+    init.add_argument("folder", type=Path, metavar="FOLDER", help="your data")
+    init.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        metavar="DIR/datasets/NAME.yaml",
+        help="file to write (default: my_conf/datasets/FOLDER.yaml)",
+    )
+    init.add_argument("--force", action="store_true", help="overwrite it if it is there")
+    init.set_defaults(command=_init, takes_overrides=False)
+
+
+def _init(options: argparse.Namespace) -> int:
+    from hsf_finetune.init.command import describe_folder
+
+    describe_folder(options.folder, options.output, force=options.force)
     return 0
 
 

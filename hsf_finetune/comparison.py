@@ -28,7 +28,7 @@ from hsf_finetune.evaluation.runs import (
 )
 from hsf_finetune.presets import DEFAULT, PRESETS, beside, folder_of, new_folder, settings_by_preset
 from hsf_finetune.run import execute
-from hsf_finetune.settings import Settings
+from hsf_finetune.successive import has_ended, make_run
 
 
 @dataclass(frozen=True)
@@ -85,14 +85,14 @@ def compare_presets(
     for number, (preset, settings) in enumerate(wanted.items(), start=1):
         screen.say(f"\n{preset} ({number} of {len(wanted)} presets)")
         try:
-            _make_run(settings, folder / preset)
+            make_run(settings, folder / preset, execute)
         except UserError as error:
             screen.say(f"{preset} failed: {error}")
             failed.append(UserError(f"finetuning={preset}: {error}"))
         except (KeyboardInterrupt, SystemExit):
             screen.say("the same command goes on from here")
             raise
-    finished = [preset for preset in wanted if _ended(folder / preset)]
+    finished = [preset for preset in wanted if has_ended(folder / preset)]
     if not finished:
         raise SeveralErrors("no run came to its end:", failed)
     finished += beside(folder, wanted)
@@ -167,18 +167,3 @@ def _check_reference(reference: str | None, names: Sequence[str]) -> None:
         raise ConfigError(
             f"there is no run '{reference}' to compare with", expected=", ".join(names)
         )
-
-
-# -------------------------------------------------------------------- training
-def _make_run(settings: Settings, folder: Path) -> None:
-    """Makes a run, goes on with it, or leaves it as it is, if it has ended."""
-    if _ended(folder):
-        screen.say(f"has ended before: {folder}")
-        return
-    begun = (folder / "config.yaml").exists()
-    where = {"run_dir": str(folder), "resume": str(folder) if begun else None}
-    execute(settings.model_copy(update=where))
-
-
-def _ended(folder: Path) -> bool:
-    return (folder / "result.json").exists()

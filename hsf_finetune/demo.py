@@ -74,6 +74,7 @@ def source_settings(settings: Settings) -> Settings:
             "k_sample": None,
             "replace": False,
             "target_spacing_mm": None,
+            "retention": {},
         }
     )
     return settings.model_copy(

@@ -25,6 +25,9 @@ class UserError(Exception):
     ) -> None:
         self.what = what
         self.file = file
+        self.found = found
+        self.expected = expected
+        self.fix = fix
         parts = [what]
         for name, value in (
             ("file", file),

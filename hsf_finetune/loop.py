@@ -5,6 +5,7 @@ from __future__ import annotations
 from lightning.pytorch.callbacks import Callback
 
 from hsf_finetune import screen
+from hsf_finetune.budget import keep_last
 from hsf_finetune.data.augmentation import BatchAugmentation
 from hsf_finetune.data.cases import Cohort
 from hsf_finetune.data.datamodule import CasesDataModule
@@ -59,10 +60,35 @@ def train(
     trainer = make_trainer(
         engine, settings.logger, run.path, schedule.max_epochs, around, check_before=watched
     )
-    module = SegmentationModule(
+    steps = data.steps_per_epoch(trainer.world_size, engine.accumulate_grad_batches)
+    module = build_module(settings, cohort, anatomy, schedule, steps, card)
+    fit(trainer, module, data, run.last)
+    if settings.finetuning.budget == "fixed" and trainer.is_global_zero:
+        keep_last(run.checkpoints)
+
+
+def build_module(
+    settings: Settings,
+    cohort: Cohort,
+    anatomy: Anatomy,
+    schedule: Schedule,
+    steps_per_epoch: int,
+    card: ModelCard,
+) -> SegmentationModule:
+    """What the trainer trains: network, schedule, loss and random changes.
+
+    Args:
+        settings: of the run.
+        cohort: the cases, for what a flip may exchange.
+        anatomy: the network, with the weights it starts from.
+        schedule: which block trains when.
+        steps_per_epoch: optimiser steps of an epoch.
+        card: what checkpoints say of themselves.
+    """
+    return SegmentationModule(
         anatomy,
         schedule,
-        data.steps_per_epoch(trainer.world_size, engine.accumulate_grad_batches),
+        steps_per_epoch,
         card.classes,
         build_loss(
             settings.models.loss,
@@ -71,10 +97,9 @@ def train(
         ),
         0.0 if settings.finetuning.regularise else settings.models.weight_decay,
         stage_augmentations(settings, cohort, schedule),
-        data.window_vox,
+        card.window_vox,
         card.plain(),
     )
-    fit(trainer, module, data, run.last)
 
 
 def stage_augmentations(
@@ -118,6 +143,7 @@ def _callbacks(
 ) -> list[Callback]:
     tuning = settings.finetuning
     average = None if tuning.ema_decay is None else WarmAverage(tuning.ema_decay)
+    *best, last = checkpoint_callbacks(run.checkpoints)
     around: list[Callback] = [
         Heartbeat(screen.console, baseline),
         ScheduleLogger(block_sizes(anatomy), baseline),
@@ -131,7 +157,8 @@ def _callbacks(
             reset=settings.reset,
             longer=run.longer is not None,
         ),
-        *checkpoint_callbacks(run.checkpoints),
+        *(best if tuning.budget != "fixed" else ()),
+        last,
     ]
     if tuning.divergence_share is not None:
         around.append(DivergenceGuard(screen.console, tuning.divergence_share))

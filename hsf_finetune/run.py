@@ -3,31 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from hsf_finetune import demo, screen
+from hsf_finetune.budget import planned, with_budget
+from hsf_finetune.check import check_before_training
 from hsf_finetune.data.cases import Cohort, discover
 from hsf_finetune.data.census import Census, check_census, write_census
+from hsf_finetune.data.check.source import DataSummary
 from hsf_finetune.data.datamodule import Augment, CasesDataModule
 from hsf_finetune.data.flips import plan_flips
 from hsf_finetune.data.ledger import write_ledger
 from hsf_finetune.data.phantom import write_cohort
-from hsf_finetune.data.splits import Split, split_cases
+from hsf_finetune.data.splits import Split, fold_count, split_cases
 from hsf_finetune.data.torchio_hsf import hsf_pipeline
+from hsf_finetune.dry_run import DryRun
 from hsf_finetune.evaluation.compare import score_cases
 from hsf_finetune.evaluation.tables import ScoreRow, read_scores, summarise, write_scores
 from hsf_finetune.files import write_json
+from hsf_finetune.folds import first_fold, run_folds
+from hsf_finetune.forecast import show_forecast, sized
 from hsf_finetune.inference.predictor import ModelCard, Predictor, pick_device
 from hsf_finetune.loop import train
 from hsf_finetune.networks.anatomy import Anatomy
+from hsf_finetune.padding import padded_shape
 from hsf_finetune.processes import follower, forget
+from hsf_finetune.retention import classes_of, old_task, recall, remember
 from hsf_finetune.run_folder import RunFolder, find_run, open_run
 from hsf_finetune.schedule.picture import save_picture
 from hsf_finetune.schedule.schedule import Schedule
-from hsf_finetune.schedule.strategies import plan
 from hsf_finetune.settings import PretrainedSettings, Settings
 from hsf_finetune.starting_point import (
     Source,
@@ -71,46 +79,63 @@ def execute(settings: Settings) -> Result:
     asked, earlier = settings, find_run(settings)
     make_data(settings)
     cohort = discover(settings.datasets, settings.models)
+    folds = fold_count(cohort.cases, settings.datasets)
+    settings = with_budget(settings, cohort.cases)
+    if folds is not None:
+        pooled = run_folds(asked, settings, cohort.cases, folds, earlier, execute)
+        return Result(pooled.folder, pooled.before, pooled.after)
     split = split_cases(cohort.cases, settings.datasets, settings.seed)
     last = earlier.last if earlier else None
     source = None if last else pretrained_source(settings, cohort)
+    checked = check_before_training(settings, cohort, split, source.checkpoint if source else None)
     settings = with_network(settings, _recorded(settings, source, last))
     anatomy = build_network(settings, cohort)
-    schedule = plan(anatomy, settings.finetuning, settings.models, settings.lightning)
+    schedule = planned(settings, anatomy)
     start = start_from(settings, anatomy, cohort, source) if source else None
+    card = _card(settings, cohort, anatomy, checked.here if checked else None)
+    settings = sized(DryRun(settings, cohort, anatomy, schedule, card), split, earlier)
+    task = old_task(settings, cohort, classes_of(source, earlier))
     data = _data_module(settings, cohort, split, anatomy)
     with screen.progress("reading cases") as tick:
         kept_in = data.read(tick)
     census = data.censuses()
     check_census(census["train"], settings.datasets.allow_unsupervised)
     run = open_run(asked, earlier)
-    card = _card(settings, cohort, data)
     before: tuple[ScoreRow, ...] = ()
     if not follower():
         screen.announce(run, cohort, split, kept_in, settings.reset)
         screen.show_labels(census["train"], plan_flips(settings.augmentation, cohort.classes))
         _write_down(run, cohort, split, schedule, census)
+        if checked:
+            write_json(run.file("check.json"), checked.plain())
         screen.show_plan(anatomy, schedule, start.receipt if start else None)
+        show_forecast(DryRun(settings, cohort, anatomy, schedule, card), split, run, data)
         if start:
             _show_transfer(settings, run, cohort, split, anatomy, start, card)
         before = _score_before(settings, run, anatomy, card, split, start)
+        if task and start:
+            remember(task, settings, run, cohort, start, card, _device(settings))
     baseline = summarise(before)[-1].dice.mean if before else None
     train(settings, run, cohort, anatomy, schedule, data, card, baseline)
     if follower():
         return Result(run.path, (), ())
     after = _score_after(settings, run, split)
-    _write_result(run, before, after)
-    forget(Path(settings.datasets.output_path).expanduser())
     screen.conclude(run, before, after, split)
+    retained = recall(task, run, _device(settings)) if task else None
+    _write_result(settings, run, before, after, retained)
+    forget(Path(settings.datasets.output_path).expanduser())
     return Result(run.path, before, after)
 
 
-def preview_plan(settings: Settings, picture: Path | None = None) -> Schedule:
+def preview_plan(
+    settings: Settings, picture: Path | None = None, *, forecast: bool = False
+) -> Schedule:
     """Shows the schedule that a run would have, without reading a voxel.
 
     Args:
         settings: of the run.
         picture: PNG, PDF or SVG to write; None writes nothing.
+        forecast: also make a few dry steps, and say what the run takes in memory and time.
 
     Raises:
         UserError: the cases, the network or the schedule do not fit together, or the
@@ -122,8 +147,15 @@ def preview_plan(settings: Settings, picture: Path | None = None) -> Schedule:
         source = pretrained_source(settings, cohort)
         settings = with_network(settings, source.checkpoint if source else None)
     anatomy = build_network(settings, cohort)
-    schedule = plan(anatomy, settings.finetuning, settings.models, settings.lightning)
+    settings = with_budget(settings, cohort.cases)
+    schedule = planned(settings, anatomy)
     screen.show_plan(anatomy, schedule, None)
+    if forecast:
+        if settings.lightning.threads:
+            torch.set_num_threads(settings.lightning.threads)
+        split = split_cases(cohort.cases, first_fold(cohort.cases, settings), settings.seed)
+        dry = DryRun(settings, cohort, anatomy, schedule, _card(settings, cohort, anatomy, None))
+        show_forecast(replace(dry, settings=sized(dry, split, None)), split)
     if picture is not None:
         save_picture(schedule, picture)
         screen.say(f"the picture is in {picture}")
@@ -161,7 +193,9 @@ def _data_module(
     return CasesDataModule(split, settings.datasets, anatomy.divisor, settings.seed, augment)
 
 
-def _card(settings: Settings, cohort: Cohort, data: CasesDataModule) -> ModelCard:
+def _card(
+    settings: Settings, cohort: Cohort, anatomy: Anatomy, seen: DataSummary | None
+) -> ModelCard:
     spacing, names = settings.datasets.target_spacing_mm, settings.datasets.channel_names
     return ModelCard(
         classes=cohort.classes.names,
@@ -169,8 +203,9 @@ def _card(settings: Settings, cohort: Cohort, data: CasesDataModule) -> ModelCar
         models=settings.models,
         in_channels=cohort.channels,
         target_spacing_mm=tuple(spacing) if spacing else None,
-        window_vox=data.window_vox,
+        window_vox=padded_shape(settings.datasets.window_vox, anatomy.divisor),
         channel_names=tuple(names) if names else None,
+        data=seen,
     )
 
 
@@ -243,7 +278,7 @@ def _score_before(
 def _score_after(settings: Settings, run: RunFolder, split: Split) -> tuple[ScoreRow, ...]:
     """Scores of the best epoch on validation, and on test cases where there are any."""
     predictor = Predictor.load(run.path, "best", str(_device(settings)))
-    after = _scored(predictor, split, "scoring the best epoch", run.file("validation_scores.csv"))
+    after = _scored(predictor, split, "scoring the model", run.file("validation_scores.csv"))
     if split.test:
         _scored(predictor, split, "scoring the test cases", run.file("test_scores.csv"), "test")
     return after
@@ -262,7 +297,13 @@ def _device(settings: Settings) -> torch.device:
     return pick_device("cpu" if settings.lightning.accelerator == "cpu" else "auto")
 
 
-def _write_result(run: RunFolder, before: Sequence[ScoreRow], after: Sequence[ScoreRow]) -> None:
+def _write_result(
+    settings: Settings,
+    run: RunFolder,
+    before: Sequence[ScoreRow],
+    after: Sequence[ScoreRow],
+    retained: Mapping[str, Any] | None,
+) -> None:
     """Writes result.json, whose presence says that the run has ended."""
     write_json(
         run.result,
@@ -270,5 +311,7 @@ def _write_result(run: RunFolder, before: Sequence[ScoreRow], after: Sequence[Sc
             "pretrained": [asdict(s) for s in summarise(before)],
             "best_epoch": [asdict(s) for s in summarise(after)],
             "training": asdict(read_cost(run.path)),
+            "budget": settings.finetuning.budget,
+            **({"retention": retained} if retained else {}),
         },
     )

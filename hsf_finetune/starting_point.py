@@ -28,7 +28,7 @@ from hsf_finetune.weights.matching import Matching
 from hsf_finetune.weights.named import check_network
 from hsf_finetune.weights.receipt import Receipt
 from hsf_finetune.weights.remote import locate_remote
-from hsf_finetune.weights.sources import locate, read_source
+from hsf_finetune.weights.sources import locate_file, read_source
 from hsf_finetune.weights.transfer import transfer
 
 
@@ -129,6 +129,8 @@ def find_source(
         for line in remote.lines() if remote else ():
             say(line)
         checkpoint = _read(settings, remote.path if remote else Path(name), checked=bool(remote))
+        if tuning.named and not checkpoint.models:
+            checkpoint = replace(checkpoint, models=tuning.named.models.model_dump(mode="json"))
     given = tuning.source_classes or (remote.classes if remote else None)
     classes = checkpoint.classes or (tuple(given) if given else None)
     for note in checkpoint.origin.get("notes", ()):
@@ -139,7 +141,7 @@ def find_source(
 def _read(settings: Settings, path: Path, checked: bool) -> Checkpoint:
     tuning = settings.finetuning
     if tuning.checksum and not checked:
-        file = locate(path, tuning.checkpoint)
+        file = locate_file(path, tuning.checkpoint)
         check_file(file, Checksum.parse(tuning.checksum), "correct finetuning.checksum")
     return read_source(
         path,
@@ -236,11 +238,19 @@ def smoke_test(
     names = start.source.classes or tuple(f"channel {n}" for n in range(len(rules)))
     if not any(rule.channels for rule in rules):
         return None
+    source = source_network(settings, cohort, start)
+    return smoke(source, anatomy, rules, names, card, case, device)
+
+
+def source_network(settings: Settings, cohort: Cohort, start: Start) -> Anatomy:
+    """The source model with its own head: as many classes as it had, all weights loaded."""
+    rules = start.receipt.channels
+    names = start.source.classes or tuple(f"channel {n}" for n in range(len(rules)))
     # Neither the order of later random numbers nor the new network may depend on this.
     with torch.random.fork_rng(devices=[]):
         source = build(settings.models, cohort.channels, len(names))
     _into(source, settings, cohort, start.source.checkpoint, names, {}, names, "copy")
-    return smoke(source, anatomy, rules, names, card, case, device)
+    return source
 
 
 def _into(

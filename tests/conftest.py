@@ -26,6 +26,8 @@ FAST = (
     *NETWORK,
     "logger=csv",
     "augmentation=none",
+    "datasets.few_subjects=0",
+    "lightning.forecast=false",
     "lightning.threads=1",
     "lightning.accelerator=cpu",
 )

@@ -22,6 +22,7 @@ FILES = {
     "environment.json",
     "splits.json",
     "ledger.csv",
+    "check.json",
     "census.csv",
     "transfer.json",
     "schedule.json",

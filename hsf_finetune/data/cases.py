@@ -12,6 +12,7 @@ from hsf_finetune.data.conflicts import shared_by_datasets, unique_names
 from hsf_finetune.data.discovery import Pair, annotated_images, excluded_files
 from hsf_finetune.data.pairing import is_hidden
 from hsf_finetune.data.subjects import subject_ids
+from hsf_finetune.data.table import listed_images
 from hsf_finetune.data.volumes import VolumeRef, is_volume, stem
 from hsf_finetune.errors import DataError, SeveralErrors, UserError
 from hsf_finetune.label_sets import class_space, label_map, refuse_sets
@@ -30,6 +31,8 @@ class Case:
         images: one volume per input channel.
         label: the manual segmentation.
         protocol: what the label's values mean.
+        series: name of the pattern that found it.
+        side: side of the split (train, validation or test) that the dataset's table gives.
     """
 
     name: str
@@ -38,6 +41,8 @@ class Case:
     images: tuple[VolumeRef, ...]
     label: VolumeRef
     protocol: LabelMap
+    series: str = ""
+    side: str | None = None
 
 
 @dataclass(frozen=True)
@@ -105,14 +110,15 @@ def discover(settings: DatasetsSettings, models: ModelSettings | None = None) ->
         try:
             protocols[name] = label_map(name, dataset, classes)
             excluded = excluded_files(dataset, root)
-            pairs, trouble = annotated_images(name, dataset, root, excluded)
+            find = listed_images if dataset.table else annotated_images
+            pairs, trouble = find(name, dataset, root, excluded)
             problems += trouble
             cases += _cases(name, dataset, root, base, pairs, protocols[name])
         except UserError as error:
             problems.append(error)
             continue
         series += [pair.series for pair in pairs]
-        fates += _other_files(name, root, excluded)
+        fates += _other_files(name, dataset, root, excluded)
     if not models.use_forgiving_loss:
         try:
             refuse_sets(protocols)
@@ -142,28 +148,44 @@ def _cases(
     protocol: LabelMap,
 ) -> list[Case]:
     """The pairs as cases, named after their files."""
-    subjects = subject_ids([pair.image for pair in pairs], root, dataset.subject)
+    top = _top(root, [pair.image for pair in pairs])
+    told = [pair.subject for pair in pairs if pair.subject]
+    subjects = told or subject_ids([pair.image for pair in pairs], top, dataset.subject)
     # Two datasets in one folder are the same people, two folders are not.
     cohort = os.path.relpath(root, base)
     return [
         Case(
-            name=_file_name(name, *pair.image.relative_to(root).parts[:-1], stem(pair.image)),
+            name=_file_name(name, *pair.image.relative_to(top).parts[:-1], stem(pair.image)),
             subject=subject if cohort == "." else f"{Path(cohort).as_posix()}/{subject}",
             dataset=name,
             images=pair.channels,
             label=pair.label,
             protocol=protocol,
+            series=pair.series,
+            side=pair.side,
         )
         for pair, subject in zip(pairs, subjects, strict=True)
     ]
+
+
+def _top(root: Path, images: Sequence[Path]) -> Path:
+    """The folder that names of cases start from: a table may list files outside of `root`."""
+    if all(image.is_relative_to(root) for image in images):
+        return root
+    return Path(os.path.commonpath([image.parent for image in images]))
 
 
 def _file_name(*parts: str) -> str:
     return re.sub(r"[^\w.\-]+", "_", "__".join(parts))
 
 
-def _other_files(name: str, root: Path, excluded: Mapping[Path, str]) -> list[LedgerEntry]:
+def _other_files(
+    name: str, dataset: DatasetSettings, root: Path, excluded: Mapping[Path, str]
+) -> list[LedgerEntry]:
     """Why each volume below the dataset's folder is left out, unless a case uses it."""
+    unused = f"no pattern of '{name}' matches it"
+    if dataset.table is not None:
+        unused = f"the table of '{name}' does not list it"
     entries = []
     for path in sorted(p for p in root.rglob("*") if is_volume(p) and p.is_file()):
         if path in excluded:
@@ -171,7 +193,7 @@ def _other_files(name: str, root: Path, excluded: Mapping[Path, str]) -> list[Le
         elif is_hidden(path, root):
             fate, reason = "excluded", "a hidden file"
         else:
-            fate, reason = "unused", f"no pattern of '{name}' matches it"
+            fate, reason = "unused", unused
         entries.append(LedgerEntry(path, fate, reason))
     return entries
 

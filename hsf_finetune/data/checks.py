@@ -8,6 +8,7 @@ import numpy.typing as npt
 from hsf_finetune.data.geometry import corner_shift_mm, rows_of
 from hsf_finetune.data.volumes import Volume
 from hsf_finetune.errors import DataError
+from hsf_finetune.labels import LabelMap
 
 _AFFINE_NOISE_MM = 1e-2
 """Largest shift of a corner voxel that still counts as rounding noise."""
@@ -89,3 +90,25 @@ def check_same_grid(first: Volume, other: Volume) -> None:
             expected=f"{rows_of(first.affine)}\nas in {first.ref}",
             fix="resample one of them to the other's grid, or mend the wrong header",
         )
+
+
+def label_rows(label: Volume, protocol: LabelMap) -> npt.NDArray[np.uint8]:
+    """The label rows of a label volume, same shape.
+
+    Raises:
+        DataError: values that are not whole numbers, or that the map does not list.
+    """
+    raw = whole_numbers(label)
+    unknown = protocol.unknown(raw)
+    if unknown:
+        counts = ", ".join(f"{value} ({n} voxels)" for value, n in sorted(unknown.items())[:8])
+        lines = "; ".join(f"{value}: 0" for value in sorted(unknown)[:8])
+        raise DataError(
+            "the label volume holds values that the dataset's YAML does not list",
+            file=label.ref,
+            found=counts,
+            expected=", ".join(str(v) for v in protocol.values),
+            fix=f"add them to labels: (and name them in labels_names:); to count them as "
+            f"background: {lines}",
+        )
+    return protocol.rows(raw)

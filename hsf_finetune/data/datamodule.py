@@ -19,6 +19,7 @@ from hsf_finetune.data.patches import Triple, patch_corner
 from hsf_finetune.data.preprocessing import Sample
 from hsf_finetune.data.splits import Split
 from hsf_finetune.data.store import Progress, SampleStore, SampleView
+from hsf_finetune.errors import ConfigError
 from hsf_finetune.labels import BACKGROUND_ROW
 from hsf_finetune.padding import pad_to, padded_shape
 from hsf_finetune.settings import DatasetsSettings
@@ -222,6 +223,9 @@ class CasesDataModule(L.LightningDataModule):
         divisor: sizes the network needs multiples of.
         seed: of the run.
         augment: per-volume augmentation in the loader, if any.
+
+    Raises:
+        ConfigError: `batch_size` or `patch_vox` is still `auto`.
     """
 
     def __init__(
@@ -238,6 +242,9 @@ class CasesDataModule(L.LightningDataModule):
         self.seed = seed
         self._augment = augment
         self._collate = Collate(divisor)
+        if settings.batch_size == "auto" or settings.patch_vox == "auto":
+            raise ConfigError("batch_size and patch_vox of auto are decided before data are read")
+        self.batch_size = settings.batch_size
         self.patch_vox = padded_shape(settings.patch_vox, divisor)
         self.window_vox = padded_shape(settings.window_vox, divisor)
         every = tuple(dict.fromkeys((*split.train, *split.validation)))
@@ -261,7 +268,7 @@ class CasesDataModule(L.LightningDataModule):
 
     def steps_per_epoch(self, world_size: int, accumulate: int) -> int:
         """Optimiser steps of an epoch."""
-        batches = -(-len(self._sampler(0, world_size)) // self.settings.batch_size)
+        batches = -(-len(self._sampler(0, world_size)) // self.batch_size)
         return -(-batches // accumulate)
 
     def train_dataloader(self) -> DataLoader[Item]:
@@ -270,7 +277,7 @@ class CasesDataModule(L.LightningDataModule):
             self._train, self.patch_vox, self.settings.foreground_share, self._augment
         )
         rank, world_size = self._process()
-        return self._loader(dataset, self.settings.batch_size, self._sampler(rank, world_size))
+        return self._loader(dataset, self.batch_size, self._sampler(rank, world_size))
 
     def val_dataloader(self) -> DataLoader[Item]:
         """Whole validation volumes, one by one, dealt out over the processes."""

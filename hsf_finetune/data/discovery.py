@@ -22,12 +22,16 @@ class Pair:
         image: file of the first channel.
         channels: one volume per input channel.
         label: the manual segmentation.
+        subject: the person, where a table says so.
+        side: side of the split, where a table says so.
     """
 
     series: str
     image: Path
     channels: tuple[VolumeRef, ...]
     label: VolumeRef
+    subject: str | None = None
+    side: str | None = None
 
 
 def excluded_files(dataset: DatasetSettings, root: Path) -> dict[Path, str]:
@@ -120,7 +124,7 @@ def _channels(
         )
     paths, keys = paths * (count // len(paths)), keys * (count // len(keys))
     return tuple(
-        _ref(path, key or pattern.key, dataset) for path, key in zip(paths, keys, strict=True)
+        volume_ref(path, key or pattern.key, dataset) for path, key in zip(paths, keys, strict=True)
     )
 
 
@@ -135,17 +139,18 @@ def _label(
     key = pattern.label_key or pattern.key
     if pattern.label is not None:
         path = partner(image, pattern.label, images, root, "label", excluded)
-        return _ref(path, key, dataset)
+        return volume_ref(path, key, dataset)
     if pattern.label_key is None:
         raise ConfigError(
             "the pattern names no label",
             file=image.path,
             fix="add label: (a file pattern) or label_key: (a dataset of the HDF5 file)",
         )
-    return _ref(image.path, key, dataset)
+    return volume_ref(image.path, key, dataset)
 
 
-def _ref(path: Path, key: str | None, dataset: DatasetSettings) -> VolumeRef:
+def volume_ref(path: Path, key: str | None, dataset: DatasetSettings) -> VolumeRef:
+    """A file of a dataset, with the geometry that its YAML gives HDF5 files."""
     if not is_hdf5(path):
         return VolumeRef(path)
     spacing = tuple(dataset.spacing_mm) if dataset.spacing_mm else None

@@ -18,14 +18,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from hsf_finetune.data.cases import Case
-from hsf_finetune.data.checks import check_image, check_same_grid, whole_numbers
+from hsf_finetune.data.checks import check_image, check_same_grid, label_rows
 from hsf_finetune.data.volumes import (
     Volume,
     VolumeRef,
     read_volume,
 )
 from hsf_finetune.errors import DataError
-from hsf_finetune.labels import LabelMap
 
 _RAS = np.array([[0, 1], [1, 1], [2, 1]])
 
@@ -181,28 +180,6 @@ def z_normalise(image: Tensor) -> Tensor:
     """Zero mean and unit variance over the whole crop, as HSF does it."""
     wide = image.double()
     return ((wide - wide.mean()) / wide.std().clamp_min(1e-8)).float()
-
-
-def label_rows(label: Volume, protocol: LabelMap) -> npt.NDArray[np.uint8]:
-    """The label rows of a label volume, same shape.
-
-    Raises:
-        DataError: values that are not whole numbers, or that the map does not list.
-    """
-    raw = whole_numbers(label)
-    unknown = protocol.unknown(raw)
-    if unknown:
-        counts = ", ".join(f"{value} ({n} voxels)" for value, n in sorted(unknown.items())[:8])
-        lines = "; ".join(f"{value}: 0" for value in sorted(unknown)[:8])
-        raise DataError(
-            "the label volume holds values that the dataset's YAML does not list",
-            file=label.ref,
-            found=counts,
-            expected=", ".join(str(v) for v in protocol.values),
-            fix=f"add them to labels: (and name them in labels_names:); to count them as "
-            f"background: {lines}",
-        )
-    return protocol.rows(raw)
 
 
 def _contiguous(array: npt.NDArray[Any], dtype: Any) -> npt.NDArray[Any]:

@@ -53,6 +53,10 @@ class Split:
 def split_cases(cases: Sequence[Case], settings: DatasetsSettings, seed: int) -> Split:
     """Splits cases by subject as the settings say.
 
+    With `fold` at `all` or `auto` it is the single split by `train_ratio`; how many folds
+    there are to be is said by `fold_count`. A column `split` of the datasets' tables counts
+    with `fold` at `auto`.
+
     Raises:
         ConfigError, DataError: too few subjects, an impossible fold, or a given
             split that names unknown cases or tears a subject apart.
@@ -61,6 +65,8 @@ def split_cases(cases: Sequence[Case], settings: DatasetsSettings, seed: int) ->
         return _from_file(cases, Path(settings.split_file).expanduser())
     if settings.train_val_test_idx:
         return _from_indices(cases, settings.train_val_test_idx)
+    if settings.fold == "auto" and not settings.train_on_all and any(c.side for c in cases):
+        return _from_tables(cases)
     subjects = sorted({case.subject for case in cases})
     if settings.train_on_all:
         return Split(
@@ -78,19 +84,43 @@ def split_cases(cases: Sequence[Case], settings: DatasetsSettings, seed: int) ->
             "subject: a regular expression if these are several people",
         )
     random.Random(seed).shuffle(subjects)
-    if settings.fold is not None:
+    if isinstance(settings.fold, int):
         return _fold(cases, subjects, settings.folds, settings.fold, seed)
     validating = validation_count(len(subjects), settings.train_ratio)
     how = (
         f"train_ratio={settings.train_ratio:g}, seed {seed}: "
         f"{len(subjects) - validating} subjects train, {validating} validate"
     )
-    if len(subjects) < 5:
-        how += (
-            f" (few subjects: leave-one-out with datasets.folds={len(subjects)} "
-            f"datasets.fold=0 ... {len(subjects) - 1} says more)"
-        )
+    if len(subjects) < settings.few_subjects:
+        how += " (few subjects: datasets.fold=all says more)"
     return _by_subject(cases, set(subjects[:validating]), how)
+
+
+def fold_count(cases: Sequence[Case], settings: DatasetsSettings) -> int | None:
+    """How many folds are to be made one after the other; None where it is a single split.
+
+    `split_cases` makes each of them, with `fold` set to its number.
+
+    Raises:
+        ConfigError: folds of everything are asked for beside a split that is given.
+    """
+    subjects = len({case.subject for case in cases})
+    given = {
+        "split_file": settings.split_file,
+        "train_val_test_idx": settings.train_val_test_idx,
+        "train_on_all": settings.train_on_all,
+    }
+    said = [name for name, value in given.items() if value]
+    if settings.fold == "all" and said:
+        raise ConfigError(
+            f"datasets.fold=all contradicts datasets.{said[0]}, which says who validates",
+            fix=f"leave out datasets.fold, or datasets.{said[0]}",
+        )
+    few = settings.fold == "auto" and subjects < settings.few_subjects
+    few = few and not any(case.side for case in cases)  # the tables' own split
+    if said or subjects < 2 or not (settings.fold == "all" or few):
+        return None
+    return min(settings.folds, subjects)
 
 
 def validation_count(subjects: int, train_ratio: float) -> int:
@@ -132,6 +162,22 @@ def _from_indices(cases: Sequence[Case], indices: Sequence[Sequence[int]]) -> Sp
         )
     sides = {side: [cases[i] for i in idx] for side, idx in zip(SIDES, indices, strict=False)}
     return _given(sides, "train_val_test_idx")
+
+
+def _from_tables(cases: Sequence[Case]) -> Split:
+    """The split that the datasets' tables give."""
+    without = next((case for case in cases if case.side is None), None)
+    if without is not None:
+        given = next(case for case in cases if case.side)
+        raise ConfigError(
+            f"the table of dataset '{given.dataset}' has a column split, and dataset "
+            f"'{without.dataset}' has none",
+            expected="a split for every case, or for none",
+            fix="give both a table with a column split;\nor datasets.fold=null for a split by "
+            "train_ratio",
+        )
+    sides = {side: [case for case in cases if case.side == side] for side in SIDES}
+    return _given(sides, "column split of the table")
 
 
 def _from_file(cases: Sequence[Case], path: Path) -> Split:

@@ -184,11 +184,11 @@ def _choose_mode(
     cases: Sequence[Case], target_spacing_mm: Sequence[float] | None
 ) -> Literal["memory", "disk"]:
     """Memory if all cases fit into a share of what is free, else disk."""
-    needed = sum(_bytes(case, target_spacing_mm) for case in cases)
+    needed = sum(sample_bytes(case, target_spacing_mm) for case in cases)
     return "memory" if needed < _MEMORY_SHARE * psutil.virtual_memory().available else "disk"
 
 
-def _bytes(case: Case, target_spacing_mm: Sequence[float] | None) -> float:
+def sample_bytes(case: Case, target_spacing_mm: Sequence[float] | None) -> float:
     """Size of a preprocessed case; nothing for one that reading will refuse anyway."""
     try:
         shape, affine = read_shape(case.images[0])

@@ -202,7 +202,13 @@ def _three_dimensional(array: Array, affine: Affine, ref: VolumeRef, step: float
             fix="split a series into one file per volume; give channels as a list under mri:",
         )
     if array.dtype.kind not in "biuf":
-        raise DataError("voxels are not numbers", file=ref, found=str(array.dtype))
+        raise DataError(
+            "voxels are not numbers",
+            file=ref,
+            found=str(array.dtype),
+            expected="one real number per voxel",
+            fix="convert the scan to grey values, or list it under the dataset's exclude:",
+        )
     return Volume(array, affine, stored, ref, step)
 
 

@@ -179,7 +179,7 @@ def _table(title: str) -> Table:
 def _caption(figures: Sequence[ArmFigures]) -> str:
     subjects = figures[0].dice.subjects
     spread = (
-        f"95 % bootstrap intervals over {subjects} subjects"
+        f"95 % {figures[0].dice.kind} intervals over {subjects} subjects"
         if subjects > 1
         else "one subject says nothing about spread"
     )

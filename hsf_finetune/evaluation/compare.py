@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from hsf_finetune.data.cases import Case
-from hsf_finetune.data.preprocessing import label_rows
+from hsf_finetune.data.checks import label_rows
 from hsf_finetune.data.volumes import read_volume
 from hsf_finetune.evaluation.scores import score_mask
 from hsf_finetune.evaluation.tables import ScoreRow

@@ -1,4 +1,4 @@
-"""Bootstrap intervals over subjects."""
+"""Intervals over subjects: by the bootstrap, or by Student's t where they are few."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ import numpy.typing as npt
 from scipy.special import ndtr, stdtrit
 
 Floats = npt.NDArray[np.float64]
+
+FEW_SUBJECTS = 8
+"""Below so many subjects an interval is Student's, since few samples of them differ."""
 
 _CELLS_AT_ONCE = 2_000_000
 
@@ -33,6 +36,11 @@ class Interval:
     n: int
     subjects: int
 
+    @property
+    def kind(self) -> str:
+        """What sort of interval it is: `t` or `bootstrap`."""
+        return "t" if self.subjects < FEW_SUBJECTS else "bootstrap"
+
 
 def bootstrap_interval(
     values: npt.ArrayLike,
@@ -40,6 +48,7 @@ def bootstrap_interval(
     confidence: float = 0.95,
     samples: int = 10_000,
     seed: int = 0,
+    bounds: tuple[float, float] = (-math.inf, math.inf),
 ) -> Interval:
     """Mean of values with a bootstrap interval that resamples whole groups.
 
@@ -48,7 +57,10 @@ def bootstrap_interval(
     3.8). The plain percentile interval (Efron and Tibshirani 1993, chapter 13) is too
     narrow for the few cases of a typical validation set; its shares are widened by the
     t quantile, "expanded percentile" (Hesterberg, The American Statistician 69:371-386,
-    2015, section 4). The result depends neither on the order of cases nor on the names
+    2015, section 4). Below `FEW_SUBJECTS` groups no bootstrap interval can be wide enough, as it
+    never leaves the values that were seen (with two groups it holds the mean every other
+    time); there it is Student's t interval, of a ratio of totals where groups differ in
+    size (Cochran, Sampling Techniques, 1977, section 6.4). The result depends neither on the order of cases nor on the names
     of groups.
 
     Args:
@@ -58,6 +70,7 @@ def bootstrap_interval(
         confidence: how often such an interval should hold the true mean, in (0, 1).
         samples: bootstrap samples, at least 1.
         seed: of the resampling.
+        bounds: values that a mean may have, at which the interval is cut.
 
     Returns:
         The interval; low and high are NaN with fewer than two subjects, since one says
@@ -81,6 +94,10 @@ def bootstrap_interval(
     mean = float(sums.sum() / n)
     if subjects == 1:
         return Interval(mean, math.nan, math.nan, n, 1)
+    if subjects < FEW_SUBJECTS:
+        half = _student_half_width(sums, sizes, mean, confidence)
+        low, high = max(mean - half, bounds[0]), min(mean + half, bounds[1])
+        return Interval(mean, min(low, mean), max(high, mean), n, subjects)
     share = _expanded_share(confidence, subjects)
     means = _resampled_means(sums, sizes, samples, seed)
     low, high = np.quantile(means, [share, 1 - share])
@@ -104,6 +121,14 @@ def _totals(cases: Floats, groups: Sequence[Hashable] | None) -> tuple[Floats, F
     sizes = np.bincount(codes)
     canonical = np.lexsort((sizes, sums))
     return sums[canonical].astype(np.float64), sizes[canonical].astype(np.float64)
+
+
+def _student_half_width(sums: Floats, sizes: Floats, mean: float, confidence: float) -> float:
+    """Half the width of the t interval of a ratio of totals over groups."""
+    subjects = len(sums)
+    residuals = sums - mean * sizes
+    error = math.sqrt(float((residuals**2).sum()) * subjects / (subjects - 1)) / sizes.sum()
+    return float(-stdtrit(subjects - 1, (1 - confidence) / 2) * error)
 
 
 def _expanded_share(confidence: float, subjects: int) -> float:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 
 from hsf_finetune.data.cases import Case
-from hsf_finetune.data.preprocessing import label_rows
+from hsf_finetune.data.checks import label_rows
 from hsf_finetune.data.volumes import read_volume
 from hsf_finetune.inference.predictor import ModelCard, Predictor
 from hsf_finetune.labels import BACKGROUND
@@ -115,7 +115,7 @@ def smoke(
         _group_of_voxels(Predictor(anatomy, _renamed(card, names), device), case, channels)
         for anatomy, names, channels in heads
     ]
-    truth = _truth(case, groups)
+    truth = group_truth(case, heads[1][2])
     before, after = (np.where(truth >= 0, volume, -1) for volume in predicted)
     return Smoke(
         case=case.name,
@@ -127,7 +127,7 @@ def smoke(
                 _dice(after == place, truth == place),
             )
             for place, group in enumerate(groups)
-            if place and group.there and group.here and _annotated(case, group)
+            if place and group.there and group.here and is_drawn(case, group.here)
         ),
         agreement=float((predicted[0] == predicted[1]).mean()),
     )
@@ -151,6 +151,28 @@ def comparable(rules: Sequence[ChannelRule], source_classes: Sequence[str]) -> l
     return sorted(groups, key=lambda group: (0 not in group.here, group.there, group.here))
 
 
+def group_truth(case: Case, channels: Sequence[Sequence[int]]) -> npt.NDArray[np.int64]:
+    """The group of each voxel's label, (X, Y, Z); -1 where the label leaves it open.
+
+    Args:
+        case: an annotated scan.
+        channels: of each group, in the head whose classes the case is annotated in.
+    """
+    group_of_row = []
+    for allowed in case.protocol.matrix:
+        hits = {n for n, own in enumerate(channels) if allowed[list(own)].any()}
+        group_of_row.append(hits.pop() if len(hits) == 1 else -1)
+    rows = label_rows(read_volume(case.label), case.protocol)
+    return np.array(group_of_row, dtype=np.int64)[rows]
+
+
+def is_drawn(case: Case, channels: Sequence[int]) -> bool:
+    """Whether some label value stands for these channels' classes and for nothing else."""
+    others = np.ones(len(case.protocol.space), dtype=bool)
+    others[list(channels)] = False
+    return bool((~case.protocol.matrix[:, others].any(axis=1)).any())
+
+
 def _name(
     there: set[int], here: set[int], rules: Sequence[ChannelRule], classes: Sequence[str]
 ) -> str:
@@ -172,23 +194,6 @@ def _group_of_voxels(
     probabilities, _ = predictor.predict_probabilities(case.images)
     sums = torch.stack([probabilities[list(own)].sum(dim=0) for own in channels])
     return np.asarray(sums.argmax(dim=0).cpu().numpy(), dtype=np.int64)
-
-
-def _truth(case: Case, groups: Sequence[Group]) -> npt.NDArray[np.int64]:
-    """The group of each voxel's label, (X, Y, Z); -1 where the label leaves it open."""
-    group_of_row = []
-    for allowed in case.protocol.matrix:
-        hits = {n for n, group in enumerate(groups) if allowed[list(group.here)].any()}
-        group_of_row.append(hits.pop() if len(hits) == 1 else -1)
-    rows = label_rows(read_volume(case.label), case.protocol)
-    return np.array(group_of_row, dtype=np.int64)[rows]
-
-
-def _annotated(case: Case, group: Group) -> bool:
-    """Whether some label value stands for the group and for nothing else."""
-    others = np.ones(len(case.protocol.space), dtype=bool)
-    others[list(group.here)] = False
-    return bool((~case.protocol.matrix[:, others].any(axis=1)).any())
 
 
 def _dice(predicted: npt.NDArray[np.bool_], true: npt.NDArray[np.bool_]) -> float:

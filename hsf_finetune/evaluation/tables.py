@@ -132,7 +132,10 @@ def paired_differences(
         return row.score.dice - old.get((row.case, row.score.class_name), math.nan)
 
     parts = {**_by_class(rows), MEAN: rows}
-    return {name: bootstrap_interval(*_per_case(part, change)) for name, part in parts.items()}
+    return {
+        name: bootstrap_interval(*_per_case(part, change), bounds=(-1.0, 1.0))
+        for name, part in parts.items()
+    }
 
 
 def summary_table(summaries: Sequence[ClassSummary], title: str | None = None) -> Table:
@@ -252,7 +255,7 @@ def _summary(name: str, rows: Sequence[ScoreRow]) -> ClassSummary:
     outcomes = Counter(row.score.outcome for row in rows)
     return ClassSummary(
         class_name=name,
-        dice=bootstrap_interval(*_per_case(rows, lambda r: r.score.dice)),
+        dice=bootstrap_interval(*_per_case(rows, lambda r: r.score.dice), bounds=(0.0, 1.0)),
         hd95_mm=_over(_per_case(rows, lambda r: r.score.hd95_mm)[0], np.median),
         nsd=_over(_per_case(rows, lambda r: r.score.nsd)[0], np.mean),
         volume_error_percent=_over(
@@ -290,7 +293,7 @@ def _interval_note(summaries: Sequence[ClassSummary]) -> str:
     interval = summaries[-1].dice
     if math.isnan(interval.low):
         return " (one subject says nothing about spread)" if interval.n else ""
-    return f" [bootstrap 95 % interval over {interval.subjects} subjects]"
+    return f" [95 % {interval.kind} interval over {interval.subjects} subjects]"
 
 
 def _number(value: float, form: str) -> str:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from hsf_finetune.data.check.examine import scan_findings
+from hsf_finetune.data.check.findings import Finding
 from hsf_finetune.data.volumes import SUFFIXES, VolumeRef, is_hdf5, is_volume
 from hsf_finetune.errors import DataError, OutputError, UserError
 from hsf_finetune.inference.outputs import write_segmentation
@@ -28,11 +30,15 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a job: `written`, `skipped` (it was there already) or `failed`."""
+    """What became of a job: `written`, `skipped` (it was there already) or `failed`.
+
+    A scan that was segmented may be odd all the same, which `remarks` say.
+    """
 
     job: Job
     fate: Literal["written", "skipped", "failed"]
     error: UserError | None = None
+    remarks: tuple[Finding, ...] = ()
 
 
 def plan_jobs(scans: Sequence[str], output: Path, key: str | None) -> list[Job]:
@@ -91,7 +97,8 @@ def run_jobs(
                 outcomes.append(Outcome(job, "failed", error))
             else:
                 write_segmentation(job.output, labels, scan)
-                outcomes.append(Outcome(job, "written"))
+                remarks = tuple(scan_findings(scan))
+                outcomes.append(Outcome(job, "written", remarks=remarks))
         progress(done, len(jobs))
     return outcomes
 

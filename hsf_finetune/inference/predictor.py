@@ -13,6 +13,7 @@ import torch
 from pydantic import TypeAdapter
 from torch import Tensor
 
+from hsf_finetune.data.check.source import DataSummary
 from hsf_finetune.data.preprocessing import Grid, load_image
 from hsf_finetune.data.volumes import Volume, VolumeRef
 from hsf_finetune.errors import ConfigError, DataError, WeightsError
@@ -37,6 +38,7 @@ class ModelCard:
         target_spacing_mm: voxel size that scans are resampled to; None keeps theirs.
         window_vox: largest size predicted in one piece.
         channel_names: names of the input channels, if they have any.
+        data: what it was trained on, in a few numbers, if that was looked at.
     """
 
     classes: tuple[str, ...]
@@ -46,6 +48,7 @@ class ModelCard:
     target_spacing_mm: tuple[float, ...] | None
     window_vox: tuple[int, int, int]
     channel_names: tuple[str, ...] | None = None
+    data: DataSummary | None = None
 
     def plain(self) -> dict[str, Any]:
         """The card as plain types."""
@@ -58,6 +61,7 @@ class ModelCard:
             "target_spacing_mm": list(self.target_spacing_mm) if self.target_spacing_mm else None,
             "window_vox": list(self.window_vox),
             "channel_names": list(self.channel_names) if self.channel_names else None,
+            "data": self.data.plain() if self.data else None,
         }
 
     @classmethod
@@ -73,6 +77,7 @@ class ModelCard:
             target_spacing_mm=tuple(spacing) if spacing else None,
             window_vox=(x, y, z),
             channel_names=tuple(names) if (names := plain.get("channel_names")) else None,
+            data=DataSummary.of(data) if (data := plain.get("data")) else None,
         )
 
 

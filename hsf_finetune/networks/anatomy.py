@@ -82,7 +82,8 @@ class Anatomy:
         bottleneck: the deepest level.
         decoders: from the deepest to full resolution: ..., `decoder2`, `decoder1`,
             numbered like the encoders of the same resolution.
-        head: what turns features into logits.
+        head: what turns features into logits. Of several modules, the first gives those of
+            full resolution, and each further one those of a coarser level.
         divisor: X, Y and Z must be multiples of these (voxels).
         logit_layers: the convolutions whose biases add to the logits one by one; empty
             means every convolution of the head.
@@ -137,6 +138,15 @@ class Anatomy:
         )
         own = {id(layer.bias) for layer in layers if layer.bias is not None}
         return frozenset(n for n, p in self.network.named_parameters() if id(p) in own)
+
+    def coarser_heads(self) -> tuple[frozenset[str], ...]:
+        """Names of the tensors of each head that only deep supervision has."""
+        state = self.network.state_dict(keep_vars=True)
+        owned = [
+            {id(t) for t in (*module.parameters(), *module.buffers())}
+            for module in self.head.modules[1:]
+        ]
+        return tuple(frozenset(n for n, t in state.items() if id(t) in own) for own in owned)
 
     def summed_axes(self) -> dict[str, int]:
         """The axis of each weight over which its layer sums: that of its inputs.

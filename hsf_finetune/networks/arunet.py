@@ -6,6 +6,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Mapping
 from itertools import pairwise
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.functional import gelu
@@ -198,24 +199,24 @@ def arunet(settings: ARUNetSettings, in_channels: int, out_channels: int) -> Ana
     )
 
 
-def arunet_overrides(tensors: Mapping[str, Tensor]) -> str | None:
-    """The overrides that rebuild an ARUNet from its tensors' names and shapes.
+def arunet_models(tensors: Mapping[str, Tensor]) -> dict[str, Any] | None:
+    """What an ARUNet's tensors say of its shape; HSF's checkpoints say it in no other way.
 
     Args:
         tensors: a checkpoint, with any prefix.
 
     Returns:
-        `models=arunet models.hparams.f_maps=...`; None for another network.
+        The settings as plain values, `{"name": "arunet", "hparams": {...}}`; None for
+        another network.
     """
     first = re.compile(r"(?:.*\.)?encoders\.(\d+)\.basic_module\.conv1\.conv\.weight")
     widths = {int(m[1]): t.shape[0] for name, t in tensors.items() if (m := first.fullmatch(name))}
-    if 0 not in widths or not any(".SwitchNorm3d." in name for name in tensors):
+    doubling = widths == {level: widths.get(0, 0) * 2**level for level in range(len(widths))}
+    if not (widths and doubling and any(".SwitchNorm3d." in name for name in tensors)):
         return None
+    shape = {"f_maps": widths[0], "num_levels": len(widths)}
     gated = any(".attention." in name for name in tensors)
-    return (
-        f"models=arunet models.hparams.f_maps={widths[0]} "
-        f"models.hparams.num_levels={len(widths)} models.hparams.use_attention={gated}".lower()
-    )
+    return {"name": "arunet", "hparams": {**shape, "use_attention": gated}}
 
 
 def _convolution(in_channels: int, out_channels: int, activated: bool = True) -> nn.Sequential:

@@ -89,7 +89,8 @@ def nnunet(settings: NnUNetSettings, in_channels: int, out_channels: int) -> Ana
     if settings.architecture == "ResidualEncoderUNet":
         down[0].insert(0, encoder.stem)
     up = list(zip(decoder.transpconvs, decoder.stages, strict=True))[::-1]
-    heads = tuple(head for head in decoder.seg_layers if not isinstance(head, nn.Identity))
+    finest_first = list(decoder.seg_layers)[::-1]
+    heads = tuple(head for head in finest_first if not isinstance(head, nn.Identity))
     along = divisor(strides)
     x, y, z = (along[network.axes.index(axis)] for axis in range(3))
     return Anatomy(

@@ -111,8 +111,7 @@ def gradual_unfreezing(request: Request) -> list[Stage]:
     }[mode]
     if depth > len(order):
         raise ConfigError(
-            f"finetuning.depth={depth} is more than the {len(order)} blocks of mode "
-            f"'{mode}'",
+            f"finetuning.depth={depth} is more than the {len(order)} blocks of mode '{mode}'",
             found=", ".join(order),
             fix=f"finetuning.depth={len(order)} (or -1 for every block)",
         )

@@ -128,6 +128,9 @@ class DatasetsSettings(Group):
     """Make the phantom cohort below `main_path` first, where it is missing."""
     channel_names: list[Text] | None = None
     """Name of each input channel, in the order of `mri:`, such as `[T1w, T2w]`."""
+    retention: dict[str, DatasetSettings] = {}
+    """Cohorts of the source model's own task, as in `datasets`: scored before and after, to see
+    what is forgotten, and never trained on."""
     datasets: dict[str, DatasetSettings] = Field(min_length=1)
     """Name -> cohort."""
 

@@ -91,7 +91,7 @@ class TrainingCost:
 
 
 def read_cost(folder: Path) -> TrainingCost:
-    """The cost of a run so far.
+    """The cost of a run so far, or of all the runs that its folds and final model are.
 
     Epochs that were counted from 0 again stand in files of their own and count as well;
     an epoch that was interrupted and trained again counts once.
@@ -99,7 +99,8 @@ def read_cost(folder: Path) -> TrainingCost:
     Args:
         folder: of the run.
     """
-    parts = [_rows(path) for path in sorted(folder.glob("metrics*.csv"))]
+    within = ("metrics*.csv", "fold_*/metrics*.csv", "final/metrics*.csv")
+    parts = [_rows(path) for pattern in within for path in sorted(folder.glob(pattern))]
     rows = [row for part in parts for row in part]
     shares = [float(row[SHARE]) for row in rows if row.get(SHARE)]
     cpu = _total(rows, ["cost/train_cpu_s"])

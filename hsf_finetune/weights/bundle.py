@@ -214,5 +214,7 @@ def _licence(root: Path, metadata: Mapping[str, Any]) -> str | None:
             with (root / name).open(encoding="utf-8", errors="replace") as file:
                 start = file.read(2000)
             lines = [line.strip() for line in start.splitlines() if line.strip()]
-            return ", ".join(lines[:2])[:_LONGEST] or None
+            # What MONAI puts there until somebody chooses one.
+            chosen = not lines or not lines[0].startswith("Select a license")
+            return (", ".join(lines[:2])[:_LONGEST] or None) if chosen else None
     return None

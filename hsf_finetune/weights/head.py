@@ -27,6 +27,7 @@ def plan_head(
     target: Sequence[str],
     derive_from: Derivations,
     policy: HeadPolicy,
+    coarser: Sequence[Collection[str]] = (),
 ) -> tuple[tuple[ChannelRule, ...], dict[str, tuple[Status, str]]]:
     """The rule of each class, and what becomes of each tensor that counts classes.
 
@@ -37,6 +38,8 @@ def plan_head(
         target: classes of the network.
         derive_from: as in `channels.channel_rules`.
         policy: as in `channels.channel_rules`.
+        coarser: names of the tensors of each head of deep supervision. One of which the
+            checkpoint has nothing starts fresh by itself; all else goes or stays together.
 
     Raises:
         ConfigError: see `channels.channel_rules`.
@@ -46,14 +49,16 @@ def plan_head(
     rules = channel_rules(target, source, channels, derive_from, policy)
     known = len(source) if source is not None else channels
     misfits = {n: reason for n, own in axes.items() if (reason := _misfit(n, own, match, known))}
-    if misfits and policy == "copy":
-        name, reason = next(iter(misfits.items()))
+    without = {n for head in coarser if not any(n in match.there for n in head) for n in head}
+    wrong = [name for name in misfits if name not in without]
+    if wrong and policy == "copy":
+        name, reason = wrong[0], misfits[wrong[0]]
         raise WeightsError(
             "finetuning.head=copy: the checkpoint's head does not fit",
             found=f"{name}: {reason}",
             fix="finetuning.head=fresh",
         )
-    if misfits and policy == "transfer":
+    if wrong and policy == "transfer":
         rules = fresh_rules(target, "the checkpoint's head does not fit")
     fresh = not any(rule.channels for rule in rules)
     same = known == len(target) and all(

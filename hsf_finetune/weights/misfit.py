@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from hsf_finetune.errors import WeightsError
-from hsf_finetune.networks.arunet import arunet_overrides
 from hsf_finetune.networks.pretrained import architecture
 from hsf_finetune.weights.checkpoint import Checkpoint
 from hsf_finetune.weights.receipt import Receipt, mismatch_lines
@@ -48,17 +47,10 @@ def _architecture(checkpoint: Checkpoint) -> list[str]:
     """The overrides that rebuild the checkpoint's network, as far as it records them."""
     models = checkpoint.models
     if not isinstance(models, dict) or "name" not in models:
-        return [
-            arunet_overrides(checkpoint.tensors)
-            or "use the network it was made with: models=..., its channels, models.in_channels"
-        ]
+        return ["use the network it was made with: models=..., its channels, models.in_channels"]
     # Groups inside a group (`models.hparams`) are overridden key by key.
     flat = dict(_flat(architecture(models)))
-    settings = [
-        f"models.{key}={'null' if value is None else value}".replace(" ", "")
-        for key, value in flat.items()
-        if key != "name"
-    ]
+    settings = [f"models.{key}={_written(value)}" for key, value in flat.items() if key != "name"]
     lines = [
         "take the network from the checkpoint: models=pretrained; or give it by hand:",
         " ".join([f"models={models['name']}", *settings]),
@@ -66,6 +58,13 @@ def _architecture(checkpoint: Checkpoint) -> list[str]:
     if checkpoint.in_channels:
         lines.append(f"the checkpoint's input channels: {checkpoint.in_channels}")
     return lines
+
+
+def _written(value: object) -> str:
+    """A value as an override has it."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return str(value).replace(" ", "")
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from hsf_finetune.errors import WeightsError
+from hsf_finetune.networks.arunet import arunet_models
 from hsf_finetune.weights.checkpoint import FORMAT, OWN, PREFIX, Checkpoint
 from hsf_finetune.weights.content import Weights, below_prefix, find_weights, no_weights
 from hsf_finetune.weights.safetensors import is_safetensors, load_safetensors
@@ -59,7 +60,7 @@ def read_checkpoint(
         path=path,
         digest=_digest(path),
         averaged=weights.averaged,
-        models=meta.get("models"),
+        models=meta.get("models") or arunet_models(weights.tensors),
         in_channels=meta.get("in_channels"),
         channel_names=meta.get("channel_names"),
         origin=origin | ({"key": weights.key} if weights.key else {}),

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from hsf_finetune.errors import WeightsError
+from hsf_finetune.errors import ConfigError, WeightsError
 from hsf_finetune.weights.bundle import is_bundle, read_bundle
 from hsf_finetune.weights.checkpoint import Checkpoint
 from hsf_finetune.weights.content import Weights, below_prefix
@@ -21,7 +21,8 @@ def locate(pretrained: str | Path, checkpoint: Literal["best", "last"] = "best")
     """The file that `finetuning.pretrained` means.
 
     Args:
-        pretrained: a checkpoint, or the folder of a run.
+        pretrained: a checkpoint, or the folder of a run; of one of several folds it is the
+            final model, which trained on every case.
         checkpoint: which checkpoint of a run folder.
 
     Raises:
@@ -37,7 +38,7 @@ def locate(pretrained: str | Path, checkpoint: Literal["best", "last"] = "best")
             found=_listing(path.parent) if path.parent.is_dir() else "no such folder",
             expected="a checkpoint (" + ", ".join(_SUFFIXES) + ") or the folder of a run",
         )
-    for folder in (path / "checkpoints", path):
+    for folder in (path / "checkpoints", path, path / "final" / "checkpoints"):
         if (folder / f"{checkpoint}.ckpt").is_file():
             return folder / f"{checkpoint}.ckpt"
     if not any((path / name).exists() for name in ("checkpoints", "best.ckpt", "last.ckpt")):
@@ -54,6 +55,26 @@ def locate(pretrained: str | Path, checkpoint: Literal["best", "last"] = "best")
         if has_other
         else "give the folder of a run that has ended an epoch, or a checkpoint file",
     )
+
+
+def locate_file(pretrained: str | Path, checkpoint: Literal["best", "last"] = "best") -> Path:
+    """The one file that `finetuning.pretrained` means, as `locate` finds it, to be checked.
+
+    Raises:
+        ConfigError: it means a folder of several files that all matter.
+        WeightsError: nothing is there, or the folder holds no such checkpoint.
+    """
+    path = Path(pretrained).expanduser()
+    if path.is_dir() and (is_bundle(path) or is_nnunet(path)):
+        raise ConfigError(
+            "a folder has no checksum",
+            file=path,
+            found="finetuning.checksum beside the folder of "
+            + ("a MONAI bundle" if is_bundle(path) else "an nnU-Net"),
+            fix="leave finetuning.checksum out"
+            + ("; or give the bundle as a zip archive" if is_bundle(path) else ""),
+        )
+    return locate(path, checkpoint)
 
 
 def read_source(

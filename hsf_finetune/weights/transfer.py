@@ -44,8 +44,8 @@ def transfer(
     Tensors that count neither classes nor input channels load where name and shape agree.
     Those that count classes are put together channel by channel, by the rules of
     `channels.channel_rules`; biases that add to logits are shifted as these say. If any
-    tensor with a class axis does not fit, none of them is touched. Those that count input
-    channels follow `inputs.input_rules`.
+    tensor with a class axis does not fit, none of them is touched; heads of deep
+    supervision that the checkpoint lacks start fresh. Those that count input channels follow `inputs.input_rules`.
 
     Args:
         anatomy: the network to load into.
@@ -84,7 +84,9 @@ def transfer(
     by_class = {name: axes for name, axes in by_class.items() if name in match.here}
     reading = {n: a for n, a in inputs.axes.items() if n in match.here and n not in by_class}
     recorded = source_names(checkpoint.classes, source_classes, counted(match, by_class))
-    rules, head_fates = plan_head(match, by_class, recorded, classes, derive_from or {}, head)
+    rules, head_fates = plan_head(
+        match, by_class, recorded, classes, derive_from or {}, head, anatomy.coarser_heads()
+    )
     channels, read_fates, dropped = _plan_inputs(match, reading, inputs, checkpoint)
     fates = {name: _fate(name, match) for name in match.here} | read_fates | head_fates
     receipt = _receipt(

@@ -15,9 +15,9 @@ from nibabel.affines import apply_affine
 from nibabel.orientations import inv_ornt_aff
 
 from hsf_finetune.data.cases import Case
+from hsf_finetune.data.checks import label_rows
 from hsf_finetune.data.preprocessing import (
     Grid,
-    label_rows,
     load_case,
     load_image,
     z_normalise,

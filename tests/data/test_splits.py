@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hsf_finetune.data.cases import Case
-from hsf_finetune.data.splits import SIDES, Split, split_cases
+from hsf_finetune.data.splits import SIDES, Split, fold_count, split_cases
 from hsf_finetune.data.volumes import VolumeRef
 from hsf_finetune.errors import ConfigError, DataError
 from hsf_finetune.settings import DatasetsSettings
@@ -103,9 +103,39 @@ def test_one_subject_cannot_do_both() -> None:
     assert "train_on_all" in str(caught.value)
 
 
-def test_few_subjects_are_offered_leave_one_out() -> None:
-    assert "leave-one-out" in split_cases(cases(4), settings(), 0).how
-    assert "leave-one-out" not in split_cases(cases(5), settings(), 0).how
+def test_few_subjects_are_offered_folds() -> None:
+    assert "datasets.fold=all" in split_cases(cases(7), settings(fold=None), 0).how
+    assert "datasets.fold=all" not in split_cases(cases(8), settings(fold=None), 0).how
+
+
+@given(counts, ratios, st.integers(2, 12), st.integers(0, 31), seeds)
+def test_by_default_few_subjects_are_folded_and_every_one_validates_once(
+    n: int, ratio: float, folds: int, few: int, seed: int
+) -> None:
+    every = cases(n)
+    asked = settings(train_ratio=ratio, folds=folds, few_subjects=few)
+    count = fold_count(every, asked)
+    assert (count is None) == (n >= few)
+    assert fold_count(every, asked.model_copy(update={"fold": "all"})) == min(folds, n)
+    assert fold_count(every, asked.model_copy(update={"fold": None})) is None
+    numbers: list[int | None] = [None] if count is None else list(range(count))
+    splits = [split_cases(every, asked.model_copy(update={"fold": k}), seed) for k in numbers]
+    for split in splits:
+        check(split, every)
+    if count:
+        assert sorted(s for split in splits for s in people(split.validation)) == sorted(
+            people(tuple(every))
+        )
+
+
+@pytest.mark.parametrize(
+    "given_split",
+    [{"train_on_all": True}, {"split_file": "s.json"}, {"train_val_test_idx": [[0], [2]]}],
+)
+def test_a_split_that_is_given_is_not_folded(given_split: dict[str, Any]) -> None:
+    assert fold_count(cases(3), settings(**given_split)) is None
+    with pytest.raises(ConfigError, match="contradicts"):
+        fold_count(cases(3), settings(fold="all", **given_split))
 
 
 def test_training_on_all_is_flagged_and_read_back(tmp_path: Path) -> None:

@@ -83,15 +83,27 @@ def test_many_cases_give_the_normal_interval() -> None:
     assert interval.high - interval.low == pytest.approx(2 * half, rel=0.05)
 
 
-@pytest.mark.parametrize("n", [5, 10])
+@pytest.mark.parametrize("n", [2, 3, 5, 7, 10])
 def test_few_cases_still_get_an_honest_interval(n: int) -> None:
     rng = np.random.default_rng(3)
     hits = 0
     for _ in range(300):
         interval = bootstrap_interval(rng.normal(size=n), samples=500)
         hits += interval.low <= 0 <= interval.high
-    # The plain percentile interval holds the mean in about 84 % (n = 5) and 90 % (n = 10).
+    # The plain percentile interval holds the mean in about 50 % (n = 2), 84 % (n = 5) and
+    # 90 % (n = 10).
     assert hits / 300 > 0.905
+
+
+def test_few_subjects_have_student_s_interval() -> None:
+    values = np.array([0.5, 0.7, 0.9])
+    half = 4.302653 * values.std(ddof=1) / math.sqrt(3)
+    interval = bootstrap_interval(values)
+    assert (interval.low, interval.high) == pytest.approx((0.7 - half, 0.7 + half), abs=1e-6)
+    assert interval.kind == "t"
+    cut = bootstrap_interval(values, bounds=(0.0, 1.0))
+    assert (cut.low, cut.high) == (pytest.approx(0.7 - half), 1.0)
+    assert bootstrap_interval(np.linspace(0, 1, 8)).kind == "bootstrap"
 
 
 def test_misuse_is_refused() -> None:

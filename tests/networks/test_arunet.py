@@ -14,6 +14,7 @@ from torch.nn.functional import instance_norm, layer_norm
 from hsf_finetune.configuration import compose
 from hsf_finetune.errors import ConfigError, WeightsError
 from hsf_finetune.networks.anatomy import Anatomy
+from hsf_finetune.networks.arunet import arunet_models
 from hsf_finetune.networks.build import build, class_axes
 from hsf_finetune.networks.switchnorm import SwitchNorm
 from hsf_finetune.settings import ARUNetHparams, ARUNetSettings, NetworkSettings, UNetSettings
@@ -252,6 +253,23 @@ def test_another_network_is_told_which_to_take(settings: NetworkSettings) -> Non
         "models=arunet models.hparams.f_maps=8 models.hparams.num_levels=4 "
         "models.hparams.use_attention=true"
     ) in str(caught.value)
+
+
+@original
+def test_hsfs_checkpoint_tells_its_shape() -> None:
+    assert _checkpoint().models == {
+        "name": "arunet",
+        "hparams": {"f_maps": 8, "num_levels": 4, "use_attention": True},
+    }
+
+
+def test_another_networks_tensors_are_not_taken_for_it() -> None:
+    state = build(SMALL, 1, 2).network.state_dict()
+    assert arunet_models(state)
+    assert arunet_models({f"a.b.{name}": tensor for name, tensor in state.items()})
+    assert not arunet_models({n: t for n, t in state.items() if "encoders.1" not in n})
+    assert not arunet_models({n: t for n, t in state.items() if "SwitchNorm3d" not in n})
+    assert not arunet_models(build(UNetSettings(), 1, 2).network.state_dict())
 
 
 def test_our_own_checkpoint_tells_its_width(tmp_path: Path) -> None:

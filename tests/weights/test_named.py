@@ -16,7 +16,7 @@ from hsf_finetune.data.cases import discover
 from hsf_finetune.errors import ConfigError, WeightsError
 from hsf_finetune.networks.build import build
 from hsf_finetune.settings import Settings
-from hsf_finetune.starting_point import build_network, find_source, start_from
+from hsf_finetune.starting_point import build_network, find_source, start_from, with_network
 from hsf_finetune.weights.address import address_of
 from hsf_finetune.weights.checksum import Checksum
 from hsf_finetune.weights.named import read_named
@@ -294,6 +294,29 @@ def test_a_checksum_for_a_file_of_ones_own(data: Path, own: Path, tmp_path: Path
     right = Checksum.of(file, "xxh3_64")
     _, receipt = load(tiny(data, own, pretrained, f"finetuning.checksum={right}"), [])
     assert receipt.share_loaded == 1
+
+
+def test_a_folder_has_no_checksum(data: Path, own: Path, tmp_path: Path) -> None:
+    digits = f"finetuning.checksum={'0' * 32}"
+    bundle = tmp_path / "bundle"
+    (bundle / "configs").mkdir(parents=True)
+    (bundle / "configs" / "metadata.json").touch()
+    nnunet = Path(__file__).parent / "files" / "nnunet" / "plain"
+    for folder, kind in ((bundle, "MONAI bundle"), (next(nnunet.glob("nnUNet*")), "nnU-Net")):
+        with pytest.raises(ConfigError, match=rf"a folder has no checksum[\s\S]*{kind}"):
+            load(tiny(data, own, f"finetuning.pretrained={folder}", digits), [])
+
+
+def test_a_name_tells_the_network(data: Path, own: Path, site: Site) -> None:
+    composed = compose("finetune", ["models=pretrained", "finetuning.pretrained=ours"], own)
+    settings = tiny(data, own).model_copy(
+        update={"models": composed.models, "finetuning": composed.finetuning}
+    )
+    source = find_source(settings, discover(settings.datasets), Path)
+    assert source is not None
+    ours = compose("finetune", FAST).models
+    resolved = with_network(settings, source.checkpoint).models
+    assert resolved.model_dump(exclude={"lr"}) == ours.model_dump(exclude={"lr"})
 
 
 def test_a_path_is_nothing_remote() -> None:

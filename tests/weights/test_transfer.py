@@ -133,6 +133,46 @@ def test_a_head_that_is_not_there_cannot_be_copied(tmp_path: Path) -> None:
     assert unchanged(target, before)
 
 
+@pytest.mark.parametrize("policy", ["transfer", "copy"])
+@pytest.mark.parametrize(
+    ("theirs", "ours", "coarser"),
+    [
+        ({"deep_supervision": False}, SETTINGS[2], 2),
+        ({"deep_supr_num": 1}, SETTINGS[2], 1),
+        ({"deep_supervision": False}, SETTINGS[9], 1),
+    ],
+)
+def test_heads_of_coarser_levels_start_fresh_by_themselves(
+    tmp_path: Path, theirs: dict[str, object], ours: NetworkSettings, coarser: int, policy: str
+) -> None:
+    source = random_network(ours.model_copy(update=theirs), 4, seed=1)
+    target = fresh(ours, SOURCE)
+    before = copied(target)
+    receipt = load(ours, target, saved(tmp_path, source, SOURCE), SOURCE, head=policy)
+    kept = [entry for entry in receipt.entries if entry.status == "fresh"]
+    assert len(kept) == 2 * coarser, "weight and bias of each"
+    assert {entry.reason for entry in kept} == {"not in the checkpoint"}
+    assert all(torch.equal(before[e.name], target.network.state_dict()[e.name]) for e in kept)
+    assert all(rule.rule.startswith("copied") for rule in receipt.channels)
+    assert receipt.share_loaded == 1
+    assert torch.equal(logits(source), logits(target))
+
+
+def test_a_head_of_which_a_part_is_missing_stays_whole(tmp_path: Path) -> None:
+    settings = SETTINGS[2]
+    state = random_network(settings, 4, seed=1).network.state_dict()
+    for lost in ("deep_supervision_heads.0.conv.conv.bias", "output_block.conv.conv"):
+        # The same tensors also go by the names of the levels they belong to.
+        gone = {t.data_ptr() for name, t in state.items() if name.startswith(lost)}
+        kept = {name: t for name, t in state.items() if t.data_ptr() not in gone}
+        assert len(kept) < len(state)
+        torch.save(kept, tmp_path / "a.pt")
+        checkpoint = read_checkpoint(tmp_path / "a.pt")
+        receipt = load(settings, fresh(settings, SOURCE), checkpoint, SOURCE)
+        assert {rule.rule for rule in receipt.channels} == {"fresh"}
+        assert not any(entry.arrived for entry in receipt.entries if not entry.trunk)
+
+
 @pytest.mark.parametrize(("channels", "status"), [(4, "loaded"), (3, "fresh")])
 def test_weights_without_class_names(tmp_path: Path, channels: int, status: str) -> None:
     settings = UNET

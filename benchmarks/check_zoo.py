@@ -1,0 +1,204 @@
+"""What the check of the data catches, misses and alarms falsely, and what it costs.
+
+    python benchmarks/check_zoo.py --data ../shared/data/msd_hippocampus
+
+Three tables: every defect of tests/zoo with its tier and whether it was caught there; how
+often a flip, and a shift by so many voxels, is caught in sets of 8 and 40 drawn at random; and
+time and peak memory, each measured in a process of its own. On clean data every warning and
+refusal is a false alarm.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rows import show, write
+
+from hsf_finetune.check import report_on
+from hsf_finetune.configuration import compose
+from hsf_finetune.data.cases import Cohort, discover
+from hsf_finetune.data.check.examine import examine
+from hsf_finetune.data.check.look import set_findings
+from hsf_finetune.settings import Settings
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+Rows = list[dict[str, Any]]
+
+_MEASURE = """
+import json, resource, sys, time
+from hsf_finetune.configuration import compose
+from hsf_finetune.check import report_on
+settings = compose("train", json.loads(sys.argv[1]))
+start = time.perf_counter()
+report = report_on(settings, int(sys.argv[2]))
+print(json.dumps({
+    "cases": len(report.look.cases),
+    "seconds": round(time.perf_counter() - start, 2),
+    "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+    "warned": report.count("warned"), "refused": report.count("refused"),
+    "repaired": report.count("repaired"),
+}))
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--data", type=Path, default=Path("../shared/data/msd_hippocampus"))
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--trials", type=int, default=40, help="of each shift and flip")
+    parser.add_argument("--phantoms", type=int, nargs=2, default=[200, 1000])
+    parser.add_argument("--skip", nargs="*", default=[], choices=["zoo", "pose", "cost"])
+    parser.add_argument("--json", type=Path, help="file for the rows")
+    options = parser.parse_args()
+    os.environ["HSF_FINETUNE_MSD"] = str(options.data.resolve())
+    rows: Rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["HSF_FINETUNE_CACHE"] = str(Path(folder) / "cache")
+        if "zoo" not in options.skip:
+            rows += zoo_rows(Path(folder))
+            show("The zoo", rows)
+        if "pose" not in options.skip:
+            found = pose_rows(options.data, options.trials)
+            show("Flips and shifts in random sets of real crops", found)
+            rows += found
+        if "cost" not in options.skip:
+            found = cost_rows(options, Path(folder))
+            show("Time and memory", found)
+            rows += found
+    write(options.json, rows)
+
+
+def zoo_rows(folder: Path) -> Rows:
+    """Each defect: caught in its tier, elsewhere, or missed; and what else was said."""
+    from tests.zoo.zoo import DEFECTS, Zoo
+
+    zoo, rows = Zoo(folder), []
+    for defect in DEFECTS:
+        cohort, _ = zoo.damaged(defect)
+        found = report_on(zoo.settings(cohort.root, defect.overrides), 1).findings
+        hits = [f for f in found if all(word in str(f.error()) for word in defect.words)]
+        tiers = {f.tier for f in hits}
+        rows.append(
+            {
+                "defect": defect.name,
+                "tier": defect.tier,
+                "caught": "yes" if defect.tier in tiers else ", ".join(tiers) or "missed",
+                "also": ", ".join(sorted({f.kind for f in found if f not in hits})) or "-",
+            }
+        )
+    caught = sum(row["caught"] == "yes" for row in rows)
+    rows.append({"defect": "all", "tier": "", "caught": f"{caught} of {len(rows)}", "also": ""})
+    return rows
+
+
+def pose_rows(data: Path, trials: int) -> Rows:
+    """How often a label that was moved is named, by the size of the move and of the set."""
+    settings = msd(data)
+    cohort = discover(settings.datasets, settings.models)
+    facts = [examine(case) for case in cohort.cases]
+    moves: dict[str, Callable[[Any], Any]] = {"none": lambda label: label}
+    for axis, name in enumerate(("left-right", "front-back", "up-down")):
+        moves[f"flip {name}"] = partial(np.flip, axis=axis)
+        for by in (3, 5, 7):
+            moves[f"shift {name} by {by}"] = partial(shifted, axis=axis, by=by)
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for name, change in moves.items():
+            row: dict[str, Any] = {"move": name}
+            for size in (8, 40):
+                named = 0
+                random = np.random.default_rng(size)
+                for _ in range(trials):
+                    chosen = [int(n) for n in random.choice(len(facts), size, replace=False)]
+                    case = cohort.cases[chosen[0]]
+                    moved = moved_case(case, change, Path(folder))
+                    cases = (moved, *(cohort.cases[n] for n in chosen[1:]))
+                    own = (examine(moved), *(facts[n] for n in chosen[1:]))
+                    few = Cohort(cases, cohort.classes, 1, ())
+                    named += any(f.case == case.name for f in set_findings(few, own))
+                row[f"named in sets of {size}"] = f"{named} of {trials}"
+            rows.append(row)
+    return rows
+
+
+def moved_case(case: Any, change: Callable[[Any], Any], folder: Path) -> Any:
+    import nibabel as nib
+
+    from hsf_finetune.data.volumes import VolumeRef
+
+    label: Any = nib.load(case.label.path)
+    array = np.asarray(change(np.asarray(label.dataobj))).astype(np.uint8)
+    path = folder / "moved.nii"
+    nib.save(nib.Nifti1Image(array, label.affine), path)
+    return dataclasses.replace(case, label=VolumeRef(path))
+
+
+def shifted(array: Any, axis: int, by: int) -> Any:
+    moved = np.roll(array, by, axis)
+    np.moveaxis(moved, axis, 0)[:by] = 0
+    return moved
+
+
+def cost_rows(options: argparse.Namespace, folder: Path) -> Rows:
+    """Time and peak memory of a first and a second look."""
+    rows = []
+    given = ["datasets=msd_hippocampus", f"datasets.main_path={options.data.resolve()}"]
+    for look in ("first", "second"):
+        rows.append({"set": "MSD", "look": look, **measured(given, options.jobs)})
+    for count in options.phantoms:
+        root = folder / f"phantoms{count}"
+        many_phantoms(root, count)
+        given = [
+            "datasets=msd_hippocampus",
+            f"datasets.main_path={root}",
+            "datasets.datasets.msd_hippocampus.labels_names={1: head, 2: body}",
+        ]
+        rows.append({"set": "phantoms", "look": "first", **measured(given, options.jobs)})
+    return rows
+
+
+def many_phantoms(root: Path, count: int) -> None:
+    """Volumes of 64 x 96 x 64, which differ in noise and place, of a few phantoms."""
+    from hsf_finetune.data.phantom import make_phantom
+    from tests.zoo.cohorts import write as write_nifti
+
+    made = [make_phantom(0, n, "left", "T2w", (64, 96, 64), 0.5) for n in range(6)]
+    random = np.random.default_rng(0)
+    for number in range(count):
+        phantom = made[number % len(made)]
+        by = random.integers(-3, 4, 3)
+        image = np.roll(phantom.image, by, (0, 1, 2)) + random.normal(0, 20, phantom.image.shape)
+        label = np.roll(np.where(phantom.subfields > 3, 2, phantom.subfields > 0), by, (0, 1, 2))
+        name = f"hippocampus_{number:04d}.nii.gz"
+        write_nifti(root / "imagesTr" / name, image.astype(np.float32), phantom.affine)
+        write_nifti(root / "labelsTr" / name, label.astype(np.uint8), phantom.affine)
+
+
+def measured(overrides: list[str], jobs: int) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, "-c", _MEASURE, json.dumps(overrides), str(jobs)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def msd(data: Path) -> Settings:
+    return compose("train", ["datasets=msd_hippocampus", f"datasets.main_path={data.resolve()}"])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Looking at the data before anything is computed from them: one module per subject."""

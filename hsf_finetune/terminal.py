@@ -1,0 +1,58 @@
+"""The terminal: lines, and progress that also suits a log file."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+from hsf_finetune.processes import follower
+
+# Without a terminal (a log file, a cluster) rich would wrap at 80 columns.
+console = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
+
+
+def say(line: str) -> None:
+    """One line, however long: a path that is broken in two cannot be copied."""
+    console.print(line, markup=False, soft_wrap=True)
+
+
+@contextmanager
+def progress(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar with the time left on a terminal; without one, a line now and then."""
+    if not console.is_terminal:
+        yield Sparse(what)
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+class Sparse:
+    """Progress for a log file: one line every half minute."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._said = time.monotonic()
+
+    def __call__(self, done: int, total: int) -> None:
+        """Says where things stand, if it is time to."""
+        if time.monotonic() - self._said > 30 and not follower():
+            self._said = time.monotonic()
+            say(f"{self._what}: {done}/{total}")

@@ -1,0 +1,1 @@
+"""Tests of init: from folders to dataset YAMLs."""

@@ -1,0 +1,1 @@
+"""A zoo of defects: clean volumes, damaged one way at a time."""
