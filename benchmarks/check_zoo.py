@@ -40,11 +40,12 @@ import json, resource, sys, time
 from hsf_finetune.configuration import compose
 from hsf_finetune.check import report_on
 settings = compose("train", json.loads(sys.argv[1]))
-start = time.perf_counter()
+start, busy = time.perf_counter(), time.process_time()
 report = report_on(settings, int(sys.argv[2]))
 print(json.dumps({
     "cases": len(report.look.cases),
     "seconds": round(time.perf_counter() - start, 2),
+    "cpu_s": round(time.process_time() - busy, 2),
     "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
     "warned": report.count("warned"), "refused": report.count("refused"),
     "repaired": report.count("repaired"),

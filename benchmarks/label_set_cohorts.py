@@ -119,7 +119,7 @@ def _write_msd(data: Path, folder: Path, stem: str, values: Mapping[int, int]) -
         path.parent.mkdir(parents=True, exist_ok=True)
     if not image.exists():
         image.symlink_to(data / "imagesTr" / image.name)
-    drawn = nib.load(data / "labelsTr" / label.name)
+    drawn: Any = nib.load(data / "labelsTr" / label.name)
     raw = np.asarray(drawn.dataobj)
     kept = np.zeros(raw.shape, np.uint8)
     for value, other in values.items():
