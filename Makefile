@@ -22,7 +22,7 @@ demo: install
 		data/target_T2w/sub-T01/*_T2w.nii.gz -o outputs/segmentations --overwrite
 
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 # The table of docs/weights.md, from the files that its test writes.
 docs-table: install

@@ -170,20 +170,16 @@ def cost_rows(options: argparse.Namespace, folder: Path) -> Rows:
 
 
 def many_phantoms(root: Path, count: int) -> None:
-    """Volumes of 64 x 96 x 64, which differ in noise and place, of a few phantoms."""
+    """Left hippocampi of so many phantom subjects, 48 x 64 x 48 voxels each."""
     from hsf_finetune.data.phantom import make_phantom
     from tests.zoo.cohorts import write as write_nifti
 
-    made = [make_phantom(0, n, "left", "T2w", (64, 96, 64), 0.5) for n in range(6)]
-    random = np.random.default_rng(0)
     for number in range(count):
-        phantom = made[number % len(made)]
-        by = random.integers(-3, 4, 3)
-        image = np.roll(phantom.image, by, (0, 1, 2)) + random.normal(0, 20, phantom.image.shape)
-        label = np.roll(np.where(phantom.subfields > 3, 2, phantom.subfields > 0), by, (0, 1, 2))
+        phantom = make_phantom(0, number, "left", "T2w", (48, 64, 48), 0.7)
+        label = np.where(phantom.subfields > 3, 2, phantom.subfields > 0).astype(np.uint8)
         name = f"hippocampus_{number:04d}.nii.gz"
-        write_nifti(root / "imagesTr" / name, image.astype(np.float32), phantom.affine)
-        write_nifti(root / "labelsTr" / name, label.astype(np.uint8), phantom.affine)
+        write_nifti(root / "imagesTr" / name, phantom.image, phantom.affine)
+        write_nifti(root / "labelsTr" / name, label, phantom.affine)
 
 
 def measured(overrides: list[str], jobs: int) -> dict[str, Any]:

@@ -20,10 +20,11 @@ from hsf_finetune.starting_point import build_network, start_from, with_network
 from hsf_finetune.successive import one_device
 
 DEFAULT = "full"
+HSF = "hsf"
 FROM_SCRATCH = "from_scratch"
 PRESETS = (
     DEFAULT,
-    "hsf",
+    HSF,
     "linear",
     "gradual",
     "progressive",
@@ -89,7 +90,13 @@ def settings_by_preset(
     return wanted
 
 
+_OF_HSF = tuple(f"finetuning.{name}" for name in ("mode", "depth", "unfreeze_frequency"))
+"""Settings of HSF's unfreezing, which no other preset knows."""
+
+
 def _with_preset(overrides: Sequence[str], preset: str) -> list[str]:
+    if preset != HSF:
+        overrides = [o for o in overrides if _key(o) not in _OF_HSF]
     if preset != FROM_SCRATCH:
         return [*overrides, f"finetuning={preset}"]
     # The overrides name the weights that the others start from.

@@ -26,7 +26,7 @@ from hsf_finetune.evaluation.compare import score_cases
 from hsf_finetune.evaluation.tables import ScoreRow, read_scores, summarise, write_scores
 from hsf_finetune.files import write_json
 from hsf_finetune.folds import first_fold, run_folds
-from hsf_finetune.forecast import show_forecast, sized
+from hsf_finetune.forecast import show_forecast
 from hsf_finetune.inference.predictor import ModelCard, Predictor, pick_device
 from hsf_finetune.loop import train
 from hsf_finetune.networks.anatomy import Anatomy
@@ -37,6 +37,7 @@ from hsf_finetune.run_folder import RunFolder, find_run, open_run
 from hsf_finetune.schedule.picture import save_picture
 from hsf_finetune.schedule.schedule import Schedule
 from hsf_finetune.settings import PretrainedSettings, Settings
+from hsf_finetune.sizing import sized
 from hsf_finetune.starting_point import (
     Source,
     Start,

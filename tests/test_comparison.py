@@ -22,7 +22,7 @@ from hsf_finetune.run import execute
 from hsf_finetune.settings import Settings
 from tests.conftest import CONF, FAST
 
-PRESETS_HERE = ("default", "lpft", "from_scratch")
+PRESETS_HERE = ("hsf", "lpft", "from_scratch")
 RUNS = ["pretrained", *PRESETS_HERE]
 
 
@@ -48,7 +48,7 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def compared(data: Path, outputs: Path, source_run: Path) -> Comparison:
     given = overrides(data, outputs, source_run)
-    return compare_presets(given, presets=PRESETS_HERE, config_dir=CONF)
+    return compare_presets(given, presets=PRESETS_HERE, config_dir=CONF, reference="hsf")
 
 
 def table(comparison: Comparison) -> dict[str, dict[str, str]]:
@@ -66,14 +66,15 @@ def contents(folder: Path) -> dict[Path, bytes]:
 
 def test_every_shipped_preset_is_compared() -> None:
     shipped = {path.stem for path in (CONF.parents[1] / "conf" / "finetuning").glob("*.yaml")}
-    assert set(PRESETS) == shipped
+    # The default is full under another name.
+    assert set(PRESETS) == shipped - {"default"}
 
 
 def test_table_and_picture_are_written(compared: Comparison) -> None:
     assert [*table(compared)] == RUNS
     written = json.loads((compared.folder / "compare.json").read_text())
     assert [run["run"] for run in written["runs"]] == RUNS
-    assert (written["reference"], written["side"]) == ("default", "validation")
+    assert (written["reference"], written["side"]) == ("hsf", "validation")
     assert imread(compared.folder / "compare.png").std() > 0.05
 
 
@@ -84,9 +85,9 @@ def test_its_figures_are_those_of_the_runs(compared: Comparison) -> None:
         for summary in summarise(read_scores(compared.folder / file)):
             column = "dice" if summary.class_name == MEAN else f"dice_{summary.class_name}"
             assert float(row[column]) == pytest.approx(summary.dice.mean)
-    default, lpft = (float(table(compared)[name]["dice"]) for name in ("default", "lpft"))
-    assert float(table(compared)["lpft"]["less_default"]) == pytest.approx(lpft - default)
-    assert table(compared)["default"]["less_default"] == ""
+    default, lpft = (float(table(compared)[name]["dice"]) for name in ("hsf", "lpft"))
+    assert float(table(compared)["lpft"]["less_hsf"]) == pytest.approx(lpft - default)
+    assert table(compared)["hsf"]["less_hsf"] == ""
 
 
 def test_split_seed_and_length_are_the_same_in_all(compared: Comparison) -> None:
@@ -117,7 +118,7 @@ def test_the_cost_is_that_of_the_epochs_that_were_trained(compared: Comparison) 
         assert row["gpu_seconds"] == ""
         cost = json.loads((compared.folder / name / "result.json").read_text())["training"]
         assert cost["cpu_seconds"] == float(row["cpu_seconds"])
-    default, scratch = (table(compared)[name] for name in ("default", "from_scratch"))
+    default, scratch = (table(compared)[name] for name in ("hsf", "from_scratch"))
     assert 0 < float(default["trainable_share_mean"]) < float(default["trainable_share_peak"]) < 1
     assert float(scratch["trainable_share_mean"]) == 1
     assert table(compared)["pretrained"]["epochs"] == ""
@@ -138,12 +139,12 @@ def test_only_missing_runs_are_made_and_one_that_fails_does_not_stop_the_others(
     before = contents(copy)
     given = overrides(data, outputs, source_run)
     with pytest.raises(UserError, match=r"1 of 3 runs failed:\nfinetuning=full: .*in use"):
-        compare_presets(given, presets=["full", "linear", "default"], config_dir=CONF, output=copy)
+        compare_presets(given, presets=["full", "linear", "hsf"], config_dir=CONF, output=copy)
     after = contents(copy)
     assert {path: after[path] for path in before} == before
     with (copy / "compare.csv").open(newline="") as file:
         rows = [row["run"] for row in csv.DictReader(file)]
-    assert rows == ["pretrained", "linear", "default", "from_scratch", "lpft"]
+    assert rows == ["pretrained", "linear", "hsf", "from_scratch", "lpft"]
 
 
 def test_an_interrupted_run_goes_on(
@@ -167,11 +168,11 @@ def test_the_same_settings_find_their_folder_and_others_do_not(
     assert again.folder == compared.folder
     assert set(table(again)) == set(RUNS), "the table has not lost the others"
     given = overrides(data, outputs, source_run, "lightning.max_epochs=1")
-    other = compare_presets(given, presets=["default"], config_dir=CONF)
+    other = compare_presets(given, presets=["hsf"], config_dir=CONF)
     assert other.folder != compared.folder
     assert contents(compared.folder) == before
     with pytest.raises(ConfigError, match=r"lightning\.max_epochs: 2 there, 1 now"):
-        compare_presets(given, presets=["default"], config_dir=CONF, output=compared.folder)
+        compare_presets(given, presets=["hsf"], config_dir=CONF, output=compared.folder)
 
 
 def test_runs_that_are_there_give_the_same_table(compared: Comparison, tmp_path: Path) -> None:
@@ -186,7 +187,7 @@ def other_seed(
 ) -> tuple[Path, dict[str, float]]:
     """A run with another split, first of one epoch, then of two; and its cost after one."""
     folder = tmp_path_factory.mktemp("other") / "run"
-    given = overrides(data, folder.parent, source_run, "finetuning=full", "seed=1")
+    given = overrides(data, folder.parent, source_run, "finetuning=hsf", "seed=1")
     given.append(f"run_dir={folder}")
     execute(compose("finetune", [*given, "lightning.max_epochs=1"], CONF))
     short = json.loads((folder / "result.json").read_text())["training"]
@@ -206,7 +207,7 @@ def test_a_resumed_run_costs_all_of_its_epochs(other_seed: tuple[Path, dict[str,
 def test_runs_with_another_split_or_other_classes_are_refused(
     compared: Comparison, source_run: Path, other_seed: tuple[Path, object], tmp_path: Path
 ) -> None:
-    default, (other, _) = compared.folder / "default", other_seed
+    default, (other, _) = compared.folder / "hsf", other_seed
     with pytest.raises(
         ConfigError, match=r"different splits.*\n.*\n.*sub-\d\d.* is among the train"
     ):
@@ -224,9 +225,9 @@ def test_runs_with_another_split_or_other_classes_are_refused(
 @pytest.mark.parametrize(
     ("more", "presets", "said"),
     [
-        (["finetuning=full"], ["default"], "--presets"),
-        ([], ["default", "default"], "each once"),
-        ([], ["default", "ful"], "full"),
+        (["finetuning=full"], ["hsf"], "--presets"),
+        ([], ["hsf", "hsf"], "each once"),
+        ([], ["hsf", "ful"], "full"),
         (["lightning.max_epochs=1"], ["full", "lpft"], "two phases"),
         (["lightning.devices=2"], ["full"], "one device"),
         (["finetuning.pretrained=nowhere.ckpt"], ["full"], "nowhere"),

@@ -27,6 +27,7 @@ FILES = {
     "transfer.json",
     "schedule.json",
     "schedule.png",
+    "forecast.json",
     "metrics.csv",
     "preview.png",
     "pretrained_scores.csv",

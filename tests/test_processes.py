@@ -80,7 +80,11 @@ def together(arguments: Sequence[str], processes: int = 2) -> list[str]:
         )
         for rank in range(processes)
     ]
-    said = [process.communicate(timeout=400) for process in running]
+    try:
+        said = [process.communicate(timeout=300) for process in running]
+    finally:
+        for process in running:
+            process.kill()
     for process, (_, error) in zip(running, said, strict=True):
         assert process.returncode == 0, error[-3000:]
     return [out for out, _ in said]

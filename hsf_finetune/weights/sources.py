@@ -18,7 +18,7 @@ _SUFFIXES = (".ckpt", ".pt", ".pth", ".safetensors")
 
 
 def locate(pretrained: str | Path, checkpoint: Literal["best", "last"] = "best") -> Path:
-    """The file that `finetuning.pretrained` means.
+    """The checkpoint of a run that a path means.
 
     Args:
         pretrained: a checkpoint, or the folder of a run; of one of several folds it is the
@@ -65,12 +65,11 @@ def locate_file(pretrained: str | Path, checkpoint: Literal["best", "last"] = "b
         WeightsError: nothing is there, or the folder holds no such checkpoint.
     """
     path = Path(pretrained).expanduser()
-    if path.is_dir() and (is_bundle(path) or is_nnunet(path)):
+    if path.is_dir() and (kind := _kind(path)):
         raise ConfigError(
             "a folder has no checksum",
             file=path,
-            found="finetuning.checksum beside the folder of "
-            + ("a MONAI bundle" if is_bundle(path) else "an nnU-Net"),
+            found=f"finetuning.checksum beside {kind}",
             fix="leave finetuning.checksum out"
             + ("; or give the bundle as a zip archive" if is_bundle(path) else ""),
         )
@@ -121,8 +120,23 @@ def _checked(checkpoint: Checkpoint, prefix: str | None) -> Checkpoint:
     return checkpoint
 
 
+def _kind(path: Path) -> str:
+    """What a folder of weights that others made is called; empty for any other folder."""
+    if is_bundle(path):
+        return "the folder of a MONAI bundle"
+    return "the results folder of an nnU-Net" if is_nnunet(path) else ""
+
+
 def _no_source(path: Path) -> WeightsError:
     """The error for a folder that is no source of weights, with what was looked for."""
+    if kind := _kind(path):
+        return WeightsError(
+            "these weights have to be fine-tuned before they can be used",
+            file=path,
+            found=kind,
+            expected="a run of finetune.py or train.py, or a checkpoint of one",
+            fix=f"python finetune.py models=pretrained 'finetuning.pretrained={path}' datasets=...",
+        )
     files = sorted(p for p in path.rglob("*") if p.suffix in _SUFFIXES)
     return WeightsError(
         "the folder is none that weights can be read from",

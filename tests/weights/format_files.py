@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -63,7 +64,7 @@ class Format:
     @property
     def name(self) -> str:
         """What the test is called."""
-        return f"{self.file}, {self.network}".replace(" ", "_")
+        return re.sub(r"\W+", "_", f"{self.file} {self.network}")
 
 
 class Segmenter(L.LightningModule):

@@ -12,6 +12,7 @@ import torch
 
 from hsf_finetune.errors import ConfigError, WeightsError
 from hsf_finetune.weights.sources import locate, read_source
+from tests.weights.test_nnunet import PLAIN as NNUNET
 
 
 def test_run_folders(tmp_path: Path) -> None:
@@ -27,6 +28,14 @@ def test_run_folders(tmp_path: Path) -> None:
     assert locate(tmp_path, "last") == last
     assert locate(str(tmp_path / "checkpoints")) == best
     assert locate(str(last), "best") == last
+
+
+def test_what_others_made_is_no_model_that_predicts(tmp_path: Path) -> None:
+    for folder, kind in ((_bundle(tmp_path / "a"), "MONAI bundle"), (NNUNET, "nnU-Net")):
+        with pytest.raises(
+            WeightsError, match=rf"fine-tuned before(?s:.*){kind}(?s:.*)finetune\.py"
+        ):
+            locate(folder)
 
 
 def test_missing_path_lists_what_lies_beside_it(tmp_path: Path) -> None:
