@@ -131,7 +131,7 @@ def main() -> None:
         found = forecast_one(overrides) if what == "forecast" else train_one(overrides)
         print(json.dumps(found))
         return
-    from benchmarks.rows import Row, row, show, write
+    from rows import Row, row, show, write
 
     wanted = [part for part in options.only.split(",") if part]
     rows: list[Row] = []
