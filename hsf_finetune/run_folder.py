@@ -25,6 +25,7 @@ from hsf_finetune.settings import Settings
 _FREE_TO_CHANGE = (
     "resume",
     "reset",
+    "check",
     "run_dir",
     "name",
     "lightning.accelerator",

@@ -187,7 +187,8 @@ def other_seed(
 ) -> tuple[Path, dict[str, float]]:
     """A run with another split, first of one epoch, then of two; and its cost after one."""
     folder = tmp_path_factory.mktemp("other") / "run"
-    given = overrides(data, folder.parent, source_run, "finetuning=hsf", "seed=1")
+    given = overrides(data, folder.parent, source_run, "finetuning=full", "seed=1")
+    given.remove("finetuning.unfreeze_frequency=1")
     given.append(f"run_dir={folder}")
     execute(compose("finetune", [*given, "lightning.max_epochs=1"], CONF))
     short = json.loads((folder / "result.json").read_text())["training"]

@@ -4,7 +4,8 @@ Each case is held to the mean picture of the others of its kind. A label that wa
 agrees better with the others' labels once it is flipped back; one that was shifted sits
 elsewhere in the volume, and the image around it agrees better with the others' once it
 is shifted back. The bounds are set on 200 real crops of the hippocampus, so that none of
-them is named; flips and shifts of 6 voxels then are found in nearly all.
+them is named. Flips then are found in nearly all; shifts only once they leave the range
+of real anatomy and cropping, along the structure later than across it.
 """
 
 from __future__ import annotations
