@@ -85,8 +85,12 @@ def together(arguments: Sequence[str], processes: int = 2) -> list[str]:
     finally:
         for process in running:
             process.kill()
-    for process, (_, error) in zip(running, said, strict=True):
-        assert process.returncode == 0, error[-3000:]
+    failed = [
+        f"process {rank} ended with {process.returncode}:\n{error[-3000:]}"
+        for rank, (process, (_, error)) in enumerate(zip(running, said, strict=True))
+        if process.returncode
+    ]
+    assert not failed, "\n".join(failed)
     return [out for out, _ in said]
 
 
