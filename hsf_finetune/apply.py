@@ -8,7 +8,7 @@ from typing import Literal
 
 import yaml
 
-from hsf_finetune import screen
+from hsf_finetune import terminal
 from hsf_finetune.data.cases import discover
 from hsf_finetune.data.splits import split_cases
 from hsf_finetune.errors import ConfigError, OutputError
@@ -44,16 +44,16 @@ def predict(
     """
     jobs = plan_jobs(scans, output, key)
     predictor = Predictor.load(model, checkpoint, device)
-    with screen.progress("segmenting") as tick:
+    with terminal.progress("segmenting") as tick:
         outcomes = run_jobs(predictor, jobs, overwrite, tick)
     fates = [outcome.fate for outcome in outcomes]
     for outcome in outcomes:
         if outcome.error is not None:
-            screen.say(f"failed: {outcome.error}")
+            terminal.say(f"failed: {outcome.error}")
         for remark in outcome.remarks:
-            screen.say(f"segmented, but look at it: {remark.error()}")
+            terminal.say(f"segmented, but look at it: {remark.error()}")
     skipped = fates.count("skipped")
-    screen.say(
+    terminal.say(
         f"{fates.count('written')} written to {output}, {fates.count('failed')} failed, "
         f"{skipped} skipped" + (" because they exist (--overwrite redoes them)" if skipped else "")
     )
@@ -105,7 +105,7 @@ def _scores(
     if not cases:
         raise ConfigError(f"the run's split has no {side} cases", file=run / "splits.json")
     predictor = Predictor.load(run, "best", device)
-    with screen.progress(f"scoring {side} cases") as tick:
+    with terminal.progress(f"scoring {side} cases") as tick:
         return score_cases(predictor, cases, tolerance_mm, tick)
 
 
@@ -123,13 +123,13 @@ def evaluate_files(
 
 
 def _report(rows: Sequence[ScoreRow], output: Path | None, title: str) -> None:
-    screen.console.print(summary_table(summarise(rows), title=title))
+    terminal.console.print(summary_table(summarise(rows), title=title))
     by_protocol = protocol_table(rows)
     if by_protocol is not None:
-        screen.console.print(by_protocol)
+        terminal.console.print(by_protocol)
     if output is not None:
         write_scores(output, rows)
-        screen.say(f"every case: {output}")
+        terminal.say(f"every case: {output}")
 
 
 def _check_free(output: Path | None) -> None:

@@ -174,7 +174,7 @@ def _add_advise(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 
 def _advise(options: argparse.Namespace) -> int:
-    from hsf_finetune import screen
+    from hsf_finetune import terminal
     from hsf_finetune.check import report_on
     from hsf_finetune.configuration import compose
     from hsf_finetune.run import make_data, pretrained_source
@@ -186,7 +186,7 @@ def _advise(options: argparse.Namespace) -> int:
     source = pretrained_source(settings, report.cohort) if report.cohort else None
     for one in advise(settings, report, source):
         for line in one.lines():
-            screen.say(line)
+            terminal.say(line)
     return 0
 
 
@@ -376,10 +376,10 @@ def _add_phantom(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def _phantom(options: argparse.Namespace) -> int:
-    from hsf_finetune import screen
+    from hsf_finetune import terminal
     from hsf_finetune.data.phantom import write_cohort
 
-    with screen.progress(f"phantom cohort in {options.folder}") as tick:
+    with terminal.progress(f"phantom cohort in {options.folder}") as tick:
         write_cohort(options.folder, seed=options.seed, progress=tick)
-    screen.say(f"the phantom cohort is in {options.folder}")
+    terminal.say(f"the phantom cohort is in {options.folder}")
     return 0

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hsf_finetune import screen
+from hsf_finetune import terminal
 from hsf_finetune.errors import ConfigError, SeveralErrors, UserError
 from hsf_finetune.evaluation.arms import (
     ArmFigures,
@@ -83,14 +83,14 @@ def compare_presets(
     folder = folder_of(wanted, output)
     failed: list[UserError] = []
     for number, (preset, settings) in enumerate(wanted.items(), start=1):
-        screen.say(f"\n{preset} ({number} of {len(wanted)} presets)")
+        terminal.say(f"\n{preset} ({number} of {len(wanted)} presets)")
         try:
             make_run(settings, folder / preset, execute)
         except UserError as error:
-            screen.say(f"{preset} failed: {error}")
+            terminal.say(f"{preset} failed: {error}")
             failed.append(UserError(f"finetuning={preset}: {error}"))
         except (KeyboardInterrupt, SystemExit):
-            screen.say("the same command goes on from here")
+            terminal.say("the same command goes on from here")
             raise
     finished = [preset for preset in wanted if has_ended(folder / preset)]
     if not finished:
@@ -145,12 +145,14 @@ def _compare(
     write_figures_csv(folder / "compare.csv", figures, reference)
     write_figures_json(folder / "compare.json", figures, reference, {"side": side})
     save_figures(folder / "compare.png", figures, reference, title)
-    screen.console.print(arms_table(figures, reference, title))
+    terminal.console.print(arms_table(figures, reference, title))
     if len(figures[0].classes) > 2:
-        screen.console.print(classes_table(figures))
-    screen.say(f"compare.csv, compare.json and compare.png are in {folder}")
+        terminal.console.print(classes_table(figures))
+    terminal.say(f"compare.csv, compare.json and compare.png are in {folder}")
     if side == "validation":
-        screen.say("validation cases chose each run's best epoch, so all figures are a little high")
+        terminal.say(
+            "validation cases chose each run's best epoch, so all figures are a little high"
+        )
     return Comparison(folder, side, reference, tuple(figures))
 
 

@@ -14,7 +14,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from hsf_finetune import screen
+from hsf_finetune import terminal
 from hsf_finetune.data.cases import Case
 from hsf_finetune.data.splits import fold_count, split_cases
 from hsf_finetune.errors import UserError
@@ -92,7 +92,7 @@ def run_folds(
     _announce(run, cases, settings, count)
     runs[FINAL] = _final(settings)
     for number, (name, own) in enumerate(runs.items(), start=1):
-        screen.say(f"\n{name} ({number} of {len(runs)} runs)")
+        terminal.say(f"\n{name} ({number} of {len(runs)} runs)")
         try:
             make_run(own, run.file(name), execute, longer=_to_go_on(run.file(name), own))
         except UserError:
@@ -100,7 +100,7 @@ def run_folds(
                 shutil.rmtree(run.path, ignore_errors=True)
             raise
         except (KeyboardInterrupt, SystemExit):
-            screen.say(f"folds that have ended are kept: resume={run.path} goes on from here")
+            terminal.say(f"folds that have ended are kept: resume={run.path} goes on from here")
             raise
     return _pool(settings, run, cases, count)
 
@@ -138,16 +138,16 @@ def _to_go_on(folder: Path, settings: Settings) -> bool:
 
 def _announce(run: RunFolder, cases: Sequence[Case], settings: Settings, count: int) -> None:
     subjects = len({case.subject for case in cases})
-    screen.say(f"{'resuming' if run.resumed else 'new'} run of {count} folds: {run.path}")
+    terminal.say(f"{'resuming' if run.resumed else 'new'} run of {count} folds: {run.path}")
     if settings.datasets.fold == "auto":
-        screen.say(
+        terminal.say(
             f"  {subjects} subjects are few (datasets.few_subjects="
             f"{settings.datasets.few_subjects}): a single split would validate on one or two of "
             "them, which says little. So every subject validates once, in "
             + ("a fold of its own" if count == subjects else f"one of {count} folds")
             + "; datasets.fold=null makes a single split instead"
         )
-    screen.say(
+    terminal.say(
         f"  {count + 1} runs one after the other: {count} folds, and a final model on all "
         f"{subjects} subjects to segment new scans with"
     )
@@ -221,16 +221,16 @@ def _conclude(
     cases = list(dict.fromkeys(row.case for row in after))
     subjects = len({row.subject for row in after})
     title = f"All {len(cases)} cases of {subjects} subjects, each by the fold that did not train"
-    screen.say("")
+    terminal.say("")
     if len(cases) <= _MOST_ROWS:
-        screen.console.print(_cases_table(run.path, before, after))
+        terminal.console.print(_cases_table(run.path, before, after))
     if before:
         differences = paired_differences(before, after)
-        screen.console.print(comparison_table(summarise(before), summarise(after), differences))
-    screen.console.print(summary_table(summarise(after), title=f"{title} on it"))
+        terminal.console.print(comparison_table(summarise(before), summarise(after), differences))
+    terminal.console.print(summary_table(summarise(after), title=f"{title} on it"))
     for line in (*_caveats(settings, subjects, count), f"\neverything is in {run.path}"):
-        screen.say(line)
-    screen.say(f"segment new scans: hsf-finetune predict {run.path} SCANS -o SEGMENTATIONS")
+        terminal.say(line)
+    terminal.say(f"segment new scans: hsf-finetune predict {run.path} SCANS -o SEGMENTATIONS")
 
 
 def _caveats(settings: Settings, subjects: int, count: int) -> list[str]:

@@ -11,7 +11,7 @@ from itertools import islice
 
 import psutil
 
-from hsf_finetune import screen
+from hsf_finetune import terminal
 from hsf_finetune.data.datamodule import CasesDataModule
 from hsf_finetune.data.splits import Split
 from hsf_finetune.dry_run import Clock, Cost, DryRun, Load
@@ -216,10 +216,10 @@ def show_forecast(
     if any(int(os.environ.get(name) or 1) > 1 for name in ("WORLD_SIZE", "SLURM_NTASKS")):
         # A trainer of one device cannot be made among several processes.
         return
-    with screen.progress("a few dry steps"):
+    with terminal.progress("a few dry steps"):
         found = forecast(dry, split, data)
     for line in found.lines():
-        screen.say(line)
+        terminal.say(line)
     if run is not None:
         kept = {"patch_vox": sizes.patch_vox, "batch_size": sizes.batch_size}
         write_json(run.file(FORECAST_FILE), {**asdict(found), "seconds": found.seconds, **kept})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lightning.pytorch.callbacks import Callback
 
-from hsf_finetune import screen
+from hsf_finetune import terminal
 from hsf_finetune.budget import keep_last
 from hsf_finetune.data.augmentation import BatchAugmentation
 from hsf_finetune.data.cases import Cohort
@@ -145,7 +145,7 @@ def _callbacks(
     average = None if tuning.ema_decay is None else WarmAverage(tuning.ema_decay)
     *best, last = checkpoint_callbacks(run.checkpoints)
     around: list[Callback] = [
-        Heartbeat(screen.console, baseline),
+        Heartbeat(terminal.console, baseline),
         ScheduleLogger(block_sizes(anatomy), baseline),
         Cost(),
         MetricsCsv(run.file("metrics.csv")),
@@ -161,7 +161,7 @@ def _callbacks(
         last,
     ]
     if tuning.divergence_share is not None:
-        around.append(DivergenceGuard(screen.console, tuning.divergence_share))
+        around.append(DivergenceGuard(terminal.console, tuning.divergence_share))
     if tuning.regularise == "l2sp":
         around.append(TowardsStart(tuning.l2sp_strength, run.checkpoints / "start.ckpt"))
     # The average comes last, so that it averages what the others made of the weights.

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hsf_finetune import screen
+from hsf_finetune import terminal
 from hsf_finetune.configuration import compose
 from hsf_finetune.data.cases import discover
 from hsf_finetune.errors import ConfigError
@@ -82,7 +82,7 @@ def settings_by_preset(
         schedule = plan(anatomy, settings.finetuning, settings.models, engine)
         asked = sum(stage.epochs for stage in settings.finetuning.stages)
         if settings.finetuning.regime == "staged" and asked > schedule.max_epochs:
-            screen.say(
+            terminal.say(
                 f"{preset}: its stages have {asked} epochs in all, of which the last "
                 f"{asked - schedule.max_epochs} fall away; lightning.max_epochs={asked} keeps them"
             )

@@ -2,11 +2,12 @@
 
 Lightning starts the further processes of a run itself, and they inherit the folder
 through the environment. Under `srun` or `torchrun` all start at once: the first one
-leaves a note in the output folder, and the others wait for it.
+leaves a note in the output folder when it is ready to train, and the others wait for it.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -25,6 +26,8 @@ _JOB = (
 """What tells one start of several processes from every other, by launcher."""
 _STALE_S = 600.0
 _started = time.time()
+_runs = itertools.count(1)
+"""The number of a run among those of this process, the same in every process."""
 
 
 def rank() -> int:
@@ -41,15 +44,17 @@ def follower() -> bool:
 
 
 def lead(note: dict[str, Any], output_path: Path) -> None:
-    """Tells the run's other processes, started or yet to start, where it is."""
+    """Calls in the run's other processes, started or yet to start: all train from here on."""
     os.environ[_INHERITED] = json.dumps(note)
     file = _meeting_point(output_path)
     if file is not None:
-        write_json(file, note)
+        write_json(_numbered(file, next(_runs)), note)
 
 
-def follow(output_path: Path, timeout_s: float = 600.0) -> dict[str, Any]:
-    """What the leading process says of the run.
+def follow(output_path: Path, timeout_s: float = 3600.0) -> dict[str, Any]:
+    """What the leading process says of the run, once it is ready to train.
+
+    It checks the data and scores the untouched model before, which may take long.
 
     Raises:
         OutputError: it has not said anything in time.
@@ -57,7 +62,8 @@ def follow(output_path: Path, timeout_s: float = 600.0) -> dict[str, Any]:
     if _INHERITED in os.environ:
         inherited: dict[str, Any] = json.loads(os.environ[_INHERITED])
         return inherited
-    file = _meeting_point(output_path)
+    meeting = _meeting_point(output_path)
+    file = _numbered(meeting, next(_runs)) if meeting else None
     until = time.monotonic() + timeout_s
     while file is not None and time.monotonic() < until:
         if file.exists() and file.stat().st_mtime > _started - _STALE_S:
@@ -73,17 +79,22 @@ def follow(output_path: Path, timeout_s: float = 600.0) -> dict[str, Any]:
 
 
 def forget(output_path: Path) -> None:
-    """Removes a note that an earlier start may have left, and that of a finished run."""
-    file = _meeting_point(output_path)
-    if file is not None and not follower():
-        file.unlink(missing_ok=True)
+    """Removes the notes of this start of several processes, or of an earlier one like it."""
+    meeting = _meeting_point(output_path)
+    if meeting is not None and not follower():
+        for file in output_path.glob(f"{meeting.name}_*.json"):
+            file.unlink(missing_ok=True)
+
+
+def _numbered(meeting: Path, run: int) -> Path:
+    return meeting.with_name(f"{meeting.name}_{run}.json")
 
 
 def _meeting_point(output_path: Path) -> Path | None:
     for names in _JOB:
         if os.environ.get(names[0]):
             key = "_".join(os.environ.get(name, "0") for name in names)
-            return output_path / f".run_{re.sub(r'[^0-9A-Za-z]+', '_', key)}.json"
+            return output_path / f".run_{re.sub(r'[^0-9A-Za-z]+', '_', key)}"
     if "RANK" in os.environ:
-        return output_path / f".run_{os.environ.get('MASTER_PORT', '0')}.json"
+        return output_path / f".run_{os.environ.get('MASTER_PORT', '0')}"
     return None

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from hsf_finetune import screen
+from hsf_finetune import terminal
 from hsf_finetune.data.cases import Case, Cohort, discover
 from hsf_finetune.errors import ConfigError
 from hsf_finetune.evaluation.retention import score_groups
@@ -110,7 +110,7 @@ def remember(
     values = {name: number for number, name in enumerate(task.classes)}
     own = replace(card, classes=task.classes, label_values=values)
     predictor = Predictor(source_network(settings, cohort, start), own, device)
-    with screen.progress("scoring the source model on its own task") as tick:
+    with terminal.progress("scoring the source model on its own task") as tick:
         rows = score_groups(predictor, task.cases, groups, "there", progress=tick)
     write_scores(run.file(_BEFORE), rows)
 
@@ -124,7 +124,7 @@ def recall(task: OldTask, run: RunFolder, device: torch.device) -> dict[str, Any
     written = json.loads(run.file(_GROUPS).read_text())["groups"]
     groups = [Group(g["name"], tuple(g["there"]), tuple(g["here"])) for g in written]
     predictor = Predictor.load(run.path, "best", str(device))
-    with screen.progress("scoring the model on the source's task") as tick:
+    with terminal.progress("scoring the model on the source's task") as tick:
         after = score_groups(predictor, task.cases, groups, "here", progress=tick)
     write_scores(run.file(_AFTER), after)
     before = read_scores(run.file(_BEFORE))
@@ -141,14 +141,16 @@ def recall(task: OldTask, run: RunFolder, device: torch.device) -> dict[str, Any
 # -------------------------------------------------------------------- internals
 def _say(before: Sequence[ScoreRow], after: Sequence[ScoreRow], lost: Sequence[str]) -> None:
     cases = len({row.case for row in after})
-    screen.say(f"\nThe source's own task ({cases} cases of datasets.retention)")
+    terminal.say(f"\nThe source's own task ({cases} cases of datasets.retention)")
     if after:
         differences = paired_differences(before, after)
         titles = ("before", "after")
         table = comparison_table(summarise(before), summarise(after), differences, titles)
-        screen.console.print(table)
+        terminal.console.print(table)
         points = -100 * differences[MEAN].mean
         word = "forgot" if points > 0 else "gained"
-        screen.say(f"it {word} {abs(points):.1f} Dice points of what it knew")
+        terminal.say(f"it {word} {abs(points):.1f} Dice points of what it knew")
     if lost:
-        screen.say(f"without a counterpart in the new head, and so not compared: {', '.join(lost)}")
+        terminal.say(
+            f"without a counterpart in the new head, and so not compared: {', '.join(lost)}"
+        )

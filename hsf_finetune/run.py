@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from hsf_finetune import demo, screen
+from hsf_finetune import demo, screen, terminal
 from hsf_finetune.budget import planned, with_budget
 from hsf_finetune.check import check_before_training
 from hsf_finetune.data.cases import Cohort, discover
@@ -31,9 +31,9 @@ from hsf_finetune.inference.predictor import ModelCard, Predictor, pick_device
 from hsf_finetune.loop import train
 from hsf_finetune.networks.anatomy import Anatomy
 from hsf_finetune.padding import padded_shape
-from hsf_finetune.processes import follower, forget
+from hsf_finetune.processes import follower
 from hsf_finetune.retention import classes_of, old_task, recall, remember
-from hsf_finetune.run_folder import RunFolder, find_run, open_run
+from hsf_finetune.run_folder import RunFolder, call_in, calling_back, find_run, open_run
 from hsf_finetune.schedule.picture import save_picture
 from hsf_finetune.schedule.schedule import Schedule
 from hsf_finetune.settings import PretrainedSettings, Settings
@@ -75,6 +75,11 @@ def execute(settings: Settings) -> Result:
     Raises:
         UserError: anything the user can mend.
     """
+    with calling_back(settings):
+        return _execute(settings)
+
+
+def _execute(settings: Settings) -> Result:
     if settings.lightning.threads:
         torch.set_num_threads(settings.lightning.threads)
     asked, earlier = settings, find_run(settings)
@@ -97,7 +102,7 @@ def execute(settings: Settings) -> Result:
     settings = sized(DryRun(settings, cohort, anatomy, schedule, card), split, earlier)
     task = old_task(settings, cohort, classes_of(source, earlier))
     data = _data_module(settings, cohort, split, anatomy)
-    with screen.progress("reading cases") as tick:
+    with terminal.progress("reading cases") as tick:
         kept_in = data.read(tick)
     census = data.censuses()
     check_census(census["train"], settings.datasets.allow_unsupervised)
@@ -117,6 +122,8 @@ def execute(settings: Settings) -> Result:
         if task and start:
             remember(task, settings, run, cohort, start, card, _device(settings))
     baseline = summarise(before)[-1].dice.mean if before else None
+    if not follower():
+        call_in(run, settings)
     train(settings, run, cohort, anatomy, schedule, data, card, baseline)
     if follower():
         return Result(run.path, (), ())
@@ -124,7 +131,6 @@ def execute(settings: Settings) -> Result:
     screen.conclude(run, before, after, split)
     retained = recall(task, run, _device(settings)) if task else None
     _write_result(settings, run, before, after, retained)
-    forget(Path(settings.datasets.output_path).expanduser())
     return Result(run.path, before, after)
 
 
@@ -159,7 +165,7 @@ def preview_plan(
         show_forecast(replace(dry, settings=sized(dry, split, None)), split)
     if picture is not None:
         save_picture(schedule, picture)
-        screen.say(f"the picture is in {picture}")
+        terminal.say(f"the picture is in {picture}")
     return schedule
 
 
@@ -167,7 +173,7 @@ def make_data(settings: Settings) -> None:
     """Makes the phantom cohort, where the datasets ask for it and it is not there."""
     if settings.datasets.generate == "phantom":
         folder = Path(settings.datasets.main_path).expanduser()
-        with screen.progress(f"phantom cohort in {folder}") as tick:
+        with terminal.progress(f"phantom cohort in {folder}") as tick:
             write_cohort(folder, progress=tick)
 
 
@@ -176,11 +182,11 @@ def demo_source(settings: Settings) -> Path:
     """The run folder of the phantom source model, which is trained if it is not there."""
     folder = demo.demo_run(settings)
     if not (folder / "result.json").exists():
-        screen.say(f"training the phantom source model once (kept in {folder})")
+        terminal.say(f"training the phantom source model once (kept in {folder})")
         source = demo.source_settings(settings)
         begun = (folder / "config.yaml").exists()
         execute(source.model_copy(update={"resume": str(folder)}) if begun else source)
-        screen.say("the phantom source model is ready\n")
+        terminal.say("the phantom source model is ready\n")
     return folder
 
 
@@ -212,8 +218,8 @@ def _card(
 
 def pretrained_source(settings: Settings, cohort: Cohort) -> Source | None:
     """The weights that the settings ask for, fetched with a progress bar."""
-    say = (lambda line: None) if follower() else screen.say
-    with screen.download("fetching weights") as tick:
+    say = (lambda line: None) if follower() else terminal.say
+    with terminal.download("fetching weights") as tick:
         return find_source(settings, cohort, lambda: demo_source(settings), tick, say)
 
 
@@ -252,7 +258,7 @@ def _show_transfer(
         settings, cohort, anatomy, start, card, split.validation[0], _device(settings)
     )
     for line in found.lines() if found else ():
-        screen.say(line)
+        terminal.say(line)
     smoke = asdict(found) if found else None
     write_json(run.file("transfer.json"), {**start.receipt.plain(), "smoke": smoke})
 
@@ -288,7 +294,7 @@ def _score_after(settings: Settings, run: RunFolder, split: Split) -> tuple[Scor
 def _scored(
     predictor: Predictor, split: Split, what: str, path: Path, side: str = "validation"
 ) -> tuple[ScoreRow, ...]:
-    with screen.progress(what) as tick:
+    with terminal.progress(what) as tick:
         rows = score_cases(predictor, split.side(side), progress=tick)
     write_scores(path, rows)
     return tuple(rows)

@@ -9,13 +9,15 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import ValidationError
 
 from hsf_finetune.errors import ConfigError, OutputError
 from hsf_finetune.files import atomic_write, write_json
@@ -118,29 +120,39 @@ def open_run(settings: Settings, earlier: RunFolder | None) -> RunFolder:
         ConfigError: the folder that `run_dir` names is in use.
         OutputError: it cannot be made.
     """
-    output_path = Path(settings.datasets.output_path).expanduser()
     if follower():
-        note = follow(output_path)
+        note = follow(_output_path(settings))
         longer = note["longer"]
         return RunFolder(
             Path(note["path"]), note["resumed"], (longer[0], longer[1]) if longer else None
         )
-    forget(output_path)
     folder = earlier or RunFolder(_new_folder(settings))
     try:
         if earlier is None or earlier.longer or settings.reset:
             _set_aside(folder, settings)
             _write_yaml(folder.file("config.yaml"), settings.plain())
         write_json(folder.file("environment.json"), environment())
-        lead(
-            {"path": str(folder.path), "resumed": folder.resumed, "longer": folder.longer},
-            output_path,
-        )
     except OutputError:
         if earlier is None:
             shutil.rmtree(folder.path, ignore_errors=True)
         raise
     return folder
+
+
+def call_in(run: RunFolder, settings: Settings) -> None:
+    """Has the run's other processes begin to train in its folder."""
+    note = {"path": str(run.path), "resumed": run.resumed, "longer": run.longer}
+    lead(note, _output_path(settings))
+
+
+@contextmanager
+def calling_back(settings: Settings) -> Iterator[None]:
+    """Takes `call_in` back at the end, whatever it is, as for a run before that was killed."""
+    forget(_output_path(settings))
+    try:
+        yield
+    finally:
+        forget(_output_path(settings))
 
 
 def environment() -> dict[str, Any]:
@@ -160,6 +172,10 @@ def environment() -> dict[str, Any]:
     }
 
 
+def _output_path(settings: Settings) -> Path:
+    return Path(settings.datasets.output_path).expanduser()
+
+
 def _new_folder(settings: Settings) -> Path:
     if settings.run_dir is not None:
         path = Path(settings.run_dir).expanduser()
@@ -170,7 +186,7 @@ def _new_folder(settings: Settings) -> Path:
                 fix=f"give another run_dir, or continue that run: resume={path}",
             )
         return _made(path)
-    root = Path(settings.datasets.output_path).expanduser()
+    root = _output_path(settings)
     name = settings.name or "_".join(settings.datasets.datasets)
     stem = f"{time.strftime('%Y%m%d-%H%M%S')}_{settings.task}_{_safe(name)}"
     for number in range(1, 1000):
@@ -200,7 +216,7 @@ def _made(path: Path) -> Path:
 
 def _latest_unfinished(settings: Settings) -> Path | None:
     """The newest run of the same settings that started but did not end."""
-    root = Path(settings.datasets.output_path).expanduser()
+    root = _output_path(settings)
     candidates = [Path(settings.run_dir).expanduser()] if settings.run_dir else []
     if root.is_dir():
         candidates += sorted(root.iterdir(), reverse=True)
@@ -296,13 +312,21 @@ def _free(path: Path) -> Path:
 def _differences(
     before: Mapping[str, Any], now: Mapping[str, Any]
 ) -> list[tuple[str, object, object]]:
-    old, new = _flat(before), _flat(_stringly(now))
+    old, new = _flat(_stringly(_completed(before))), _flat(_stringly(now))
     return [
         (key, old.get(key, "not set"), new.get(key, "not set"))
         for key in sorted(old.keys() | new.keys())
         if old.get(key) != new.get(key)
         and not any(key == free or key.startswith(free + ".") for free in _FREE_TO_CHANGE)
     ]
+
+
+def _completed(before: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The settings of a run, where those that it did not know yet have their defaults."""
+    try:
+        return Settings.model_validate(before).plain()
+    except ValidationError:
+        return before
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

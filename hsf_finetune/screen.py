@@ -2,20 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from collections.abc import Sequence
 
 from hsf_finetune.data.cases import Cohort
 from hsf_finetune.data.census import Census, census_table, census_warnings
@@ -30,7 +17,6 @@ from hsf_finetune.evaluation.tables import (
     summary_table,
 )
 from hsf_finetune.networks.anatomy import Anatomy
-from hsf_finetune.processes import follower
 from hsf_finetune.run_folder import RunFolder
 from hsf_finetune.schedule.schedule import Schedule
 from hsf_finetune.schedule.table import schedule_table
@@ -40,58 +26,9 @@ from hsf_finetune.schedule.text_picture import (
     MIN_WIDTH,
     text_picture,
 )
+from hsf_finetune.terminal import console, say
 from hsf_finetune.training.groups import block_sizes
 from hsf_finetune.weights.receipt import Receipt
-
-# Without a terminal (a log file, a cluster) rich would wrap at 80 columns.
-console = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
-
-
-def say(line: str) -> None:
-    """One line, however long: a path that is broken in two cannot be copied."""
-    console.print(line, markup=False, soft_wrap=True)
-
-
-@contextmanager
-def progress(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar with the time left on a terminal; without one, a line now and then."""
-    if not console.is_terminal:
-        yield _Sparse(what)
-        return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
-@contextmanager
-def download(what: str) -> Iterator[Callable[[int, int], None]]:
-    """As `progress`, in bytes; nothing is shown before the first of them."""
-    if not console.is_terminal:
-        yield _Sparse(what)
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as bar:
-        task = bar.add_task(what, total=None, visible=False)
-        yield lambda done, total: bar.update(task, completed=done, total=total, visible=True)
-
-
-class _Sparse:
-    """Progress for a log file: one line every half minute."""
-
-    def __init__(self, what: str) -> None:
-        self._what = what
-        self._said = time.monotonic()
-
-    def __call__(self, done: int, total: int) -> None:
-        if time.monotonic() - self._said > 30 and not follower():
-            self._said = time.monotonic()
-            say(f"{self._what}: {done}/{total}")
 
 
 def announce(

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from hsf_finetune import screen
+from hsf_finetune import terminal
 from hsf_finetune.advice import FAR, Advice, Situation, advice_on
 from hsf_finetune.budget import planned, with_budget
 from hsf_finetune.data.cases import Case, Cohort
@@ -124,7 +124,7 @@ def _tried(
     )
     device = pick_device("cpu" if settings.lightning.accelerator == "cpu" else "auto")
     cases = list({case.subject: case for case in training}.values())[:_TRIED]
-    with screen.progress("trying the untouched model") as tick:
+    with terminal.progress("trying the untouched model") as tick:
         for done, case in enumerate(cases, start=1):
             found = smoke_test(settings, cohort, anatomy, start, card, case, device)
             tick(done, len(cases))

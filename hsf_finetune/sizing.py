@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import torch
 
-from hsf_finetune import screen
+from hsf_finetune import terminal
 from hsf_finetune.data.cases import Cohort
 from hsf_finetune.data.splits import Split
 from hsf_finetune.data.store import sample_bytes
@@ -72,7 +72,7 @@ def sized(dry: DryRun, split: Split, earlier: RunFolder | None) -> Settings:
         chosen = {"patch_vox": kept["patch_vox"], "batch_size": kept["batch_size"]}
         data = settings.model_copy(update=chosen)
         return dry.settings.model_copy(update={"datasets": data})
-    with screen.progress("finding sizes that fit"):
+    with terminal.progress("finding sizes that fit"):
         return decide_auto(dry, split)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from hsf_finetune import screen
+from hsf_finetune import terminal
 from hsf_finetune.errors import ConfigError
 from hsf_finetune.settings import LightningSettings, Settings
 
@@ -27,7 +27,7 @@ def make_run(settings: Settings, folder: Path, execute: Execute, longer: bool = 
     """
     begun = (folder / "config.yaml").exists()
     if has_ended(folder) and not (longer or "epoch" in settings.reset):
-        screen.say(f"has ended before: {folder}")
+        terminal.say(f"has ended before: {folder}")
         return
     where = {"run_dir": str(folder), "resume": str(folder) if begun else None}
     reset: dict[str, list[str]] = {} if begun else {"reset": []}

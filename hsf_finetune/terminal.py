@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import (
     BarColumn,
+    DownloadColumn,
     MofNCompleteColumn,
     Progress,
     TextColumn,
@@ -31,7 +32,7 @@ def say(line: str) -> None:
 def progress(what: str) -> Iterator[Callable[[int, int], None]]:
     """A bar with the time left on a terminal; without one, a line now and then."""
     if not console.is_terminal:
-        yield Sparse(what)
+        yield _Sparse(what)
         return
     columns = (
         TextColumn("{task.description}"),
@@ -44,7 +45,19 @@ def progress(what: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-class Sparse:
+@contextmanager
+def download(what: str) -> Iterator[Callable[[int, int], None]]:
+    """As `progress`, in bytes; nothing is shown before the first of them."""
+    if not console.is_terminal:
+        yield _Sparse(what)
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as bar:
+        task = bar.add_task(what, total=None, visible=False)
+        yield lambda done, total: bar.update(task, completed=done, total=total, visible=True)
+
+
+class _Sparse:
     """Progress for a log file: one line every half minute."""
 
     def __init__(self, what: str) -> None:
@@ -52,7 +65,6 @@ class Sparse:
         self._said = time.monotonic()
 
     def __call__(self, done: int, total: int) -> None:
-        """Says where things stand, if it is time to."""
         if time.monotonic() - self._said > 30 and not follower():
             self._said = time.monotonic()
             say(f"{self._what}: {done}/{total}")

@@ -122,6 +122,17 @@ def test_other_settings_are_refused_and_listed(outputs: Path) -> None:
     assert "seed: 0 there, 4 now" in str(caught.value)
 
 
+def test_a_setting_that_a_run_did_not_know_yet_had_its_default(outputs: Path) -> None:
+    run = open_run(settings(outputs), None)
+    written = yaml.safe_load(run.file("config.yaml").read_text())
+    del written["finetuning"]["head"]
+    run.file("config.yaml").write_text(yaml.safe_dump(written))
+    again = f"resume={run.path}"
+    assert find_run(settings(outputs, again)) == RunFolder(run.path, resumed=True)
+    with pytest.raises(ConfigError, match=r"finetuning\.head"):
+        find_run(settings(outputs, again, "finetuning.head=fresh"))
+
+
 def test_what_cannot_be_resumed(outputs: Path) -> None:
     run = open_run(settings(outputs), None)
     run.checkpoints.mkdir()
