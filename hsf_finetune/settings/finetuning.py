@@ -142,7 +142,7 @@ class FinetuningSettings(Group):
     """Tensor name of the checkpoint, or prefix that ends in a dot -> the network's."""
     min_loaded: Probability = 0.9
     """Smallest share of the trunk (its tensors, and its parameters) that must load."""
-    lr_factors: dict[str, Positive] = {}
+    lr_factors: dict[str, Positive] = {"head": 10.0}
     """Block (or `encoder`, `decoder`, `backbone`, `norms`) -> factor of its learning rate."""
     llrd_decay: Annotated[float, Field(gt=0, le=1)] | None = None
     """Layer-wise decay: factor of the rate for each block farther from the head; None is 0.9

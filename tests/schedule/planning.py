@@ -21,10 +21,10 @@ class ThreeLevels:
 
 
 def planned(epochs: int | None = None, **finetuning: object) -> Schedule:
-    """The schedule of these `finetuning` settings at a rate of 1e-3."""
+    """The schedule of these `finetuning` settings at a rate of 1e-3, the head's too."""
     return plan(
         ThreeLevels(),
-        FinetuningSettings.model_validate(finetuning),
+        FinetuningSettings.model_validate({"lr_factors": {}, **finetuning}),
         ModelSettings(lr=1e-3),
         LightningSettings(max_epochs=epochs),
     )
