@@ -9,6 +9,7 @@ from typing import TypedDict
 
 import lightning as L
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
@@ -75,7 +76,8 @@ class EpochSampler(Sampler[Draw]):
     """The cases of an epoch, a function of seed and epoch alone.
 
     Without replacement an epoch is a shuffled pass (or several, cut to
-    `k_sample`). With several processes each takes every n-th draw, and the first
+    `k_sample`). Cases of unequal weights come as often as these say, without replacement
+    to within one of it in every epoch. With several processes each takes every n-th draw, and the first
     draws come again at the end so that all take equally many.
 
     Args:
@@ -85,6 +87,7 @@ class EpochSampler(Sampler[Draw]):
         seed: of the run.
         rank: this process.
         world_size: number of processes.
+        weights: how often each case comes, beside the others; None is equally often.
     """
 
     def __init__(
@@ -95,8 +98,11 @@ class EpochSampler(Sampler[Draw]):
         seed: int,
         rank: int = 0,
         world_size: int = 1,
+        weights: Sequence[float] | None = None,
     ) -> None:
         self._cases = cases
+        given = np.asarray(weights if weights is not None else np.ones(cases), np.float64)
+        self._shares = given / given.sum()
         self._draws = k_sample or cases
         self._replace = replace
         self._seed = seed
@@ -115,16 +121,28 @@ class EpochSampler(Sampler[Draw]):
     def __iter__(self) -> Iterator[Draw]:
         """The draws of the current epoch."""
         random = np.random.default_rng([self._seed, self._epoch])
-        if self._replace:
-            order = random.integers(self._cases, size=self._draws)
-        else:
-            passes = -(-self._draws // self._cases)
-            order = np.concatenate([random.permutation(self._cases) for _ in range(passes)])
-            order = order[: self._draws]
+        order = self._order(random)
         seeds = random.integers(2**31, size=self._draws)
         draws = [Draw(int(i), int(s)) for i, s in zip(order, seeds, strict=True)]
         mine = range(self._rank, len(self) * self._world_size, self._world_size)
         return iter([draws[n % len(draws)] for n in mine])
+
+    def _order(self, random: np.random.Generator) -> npt.NDArray[np.int64]:
+        equal = np.ptp(self._shares) == 0
+        if self._replace:
+            return random.choice(
+                self._cases, self._draws, p=None if equal else self._shares
+            ).astype(np.int64)
+        if equal:
+            passes = -(-self._draws // self._cases)
+            order = np.concatenate([random.permutation(self._cases) for _ in range(passes)])
+            return order[: self._draws]
+        # Systematic sampling: evenly spaced marks on a line of the cases' shares, in any order.
+        line = random.permutation(self._cases)
+        marks = (np.arange(self._draws) + random.random()) / self._draws
+        ends = np.cumsum(self._shares[line])
+        taken = line[np.searchsorted(ends, np.minimum(marks, np.nextafter(ends[-1], 0)), "right")]
+        return random.permutation(taken)
 
 
 class TrainingCases(Dataset[Item]):
@@ -293,6 +311,7 @@ class CasesDataModule(L.LightningDataModule):
             self.seed,
             rank,
             world_size,
+            [self.settings.datasets[case.dataset].weight for case in self.split.train],
         )
 
     def _process(self) -> tuple[int, int]:

@@ -59,6 +59,8 @@ class DatasetSettings(Group):
     """Values in the label file that say nothing about their voxel."""
     subject: str | None = None
     """Regular expression on the path below `path`; its first group is the subject."""
+    weight: Positive = 1.0
+    """How often one of its cases is drawn in training, beside one of another dataset."""
     exclude: list[str] = []
     """Globs of files to leave out, each noted in the ledger."""
     spacing_mm: Annotated[list[Positive], Field(min_length=3, max_length=3)] | None = None

@@ -106,6 +106,29 @@ def test_with_replacement_cases_come_independently() -> None:
     assert set(order) == set(range(10))
 
 
+@given(
+    st.lists(st.sampled_from([0.5, 1.0, 3.0]), min_size=1, max_size=12), draws, st.integers(0, 9)
+)
+def test_weights_say_how_often_a_case_comes(weights: list[float], k: int, seed: int) -> None:
+    given = {"cases": len(weights), "k_sample": k, "weights": weights, "seed": seed}
+    came = Counter(draw.index for draw in sampled(**given))
+    for index, weight in enumerate(weights):
+        expected = k * weight / sum(weights)
+        assert np.floor(expected - 1e-9) <= came[index] <= np.ceil(expected + 1e-9)
+    assert len(sampled(**given)) == k
+    assert sampled(**given) == sampled(**given)
+
+
+def test_weights_hold_with_replacement_too() -> None:
+    given = {"cases": 2, "k_sample": 4000, "replace": True, "weights": [1.0, 3.0]}
+    came = Counter(draw.index for draw in sampled(**given))
+    assert 850 < came[0] < 1150
+
+
+def test_equal_weights_are_none() -> None:
+    assert sampled(cases=5, weights=[2.0] * 5) == sampled(cases=5)
+
+
 @given(counts, draws, st.booleans(), st.integers(1, 6))
 def test_several_processes_together_draw_what_one_draws(
     cases: int, k: int, replace: bool, world_size: int
