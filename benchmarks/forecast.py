@@ -67,7 +67,7 @@ def forecast_one(overrides: list[str]) -> dict[str, Any]:
     from hsf_finetune.data.splits import split_cases
     from hsf_finetune.dry_run import DryRun
     from hsf_finetune.forecast import forecast
-    from hsf_finetune.starting_point import build_network
+    from hsf_finetune.starting_point import build_network, model_card
 
     torch.set_num_threads(1)
     settings = compose("finetune", overrides)
@@ -75,9 +75,9 @@ def forecast_one(overrides: list[str]) -> dict[str, Any]:
     split = split_cases(cohort.cases, settings.datasets, settings.seed)
     anatomy = build_network(settings, cohort)
     schedule = planned(settings, anatomy)
-    card = run._card(settings, cohort, anatomy, None)
+    card = model_card(settings, cohort, anatomy)
     dry = DryRun(settings, cohort, anatomy, schedule, card)
-    data = run._data_module(settings, cohort, split, anatomy)
+    data = run.data_module(settings, cohort, split, anatomy)
     data.read()
     begun = time.perf_counter()
     found = forecast(replace(dry, clock=time.thread_time), split, data)

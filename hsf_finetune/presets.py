@@ -15,7 +15,7 @@ from hsf_finetune.errors import ConfigError
 from hsf_finetune.evaluation.runs import read_settings_of
 from hsf_finetune.run import make_data, pretrained_source
 from hsf_finetune.schedule.strategies import plan
-from hsf_finetune.settings import Settings
+from hsf_finetune.settings import Settings, dotted
 from hsf_finetune.starting_point import build_network, start_from, with_network
 from hsf_finetune.successive import one_device
 
@@ -176,19 +176,9 @@ def _differing(run: Path, settings: Settings) -> list[str]:
         earlier = read_settings_of(run)
     except ConfigError as error:
         return [str(error)]
-    there, now = (_flat(s.model_copy(update=own).plain()) for s in (earlier, settings))
+    there, now = (dotted(s.model_copy(update=own).plain()) for s in (earlier, settings))
     return [
         f"{key}: {there.get(key, 'not set')} there, {now.get(key, 'not set')} now"
         for key in sorted(there.keys() | now.keys())
         if there.get(key) != now.get(key)
     ]
-
-
-def _flat(tree: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping) and value:
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat

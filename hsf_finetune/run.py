@@ -14,7 +14,6 @@ from hsf_finetune.budget import planned, with_budget
 from hsf_finetune.check import check_before_training
 from hsf_finetune.data.cases import Cohort, discover
 from hsf_finetune.data.census import Census, check_census, write_census
-from hsf_finetune.data.check.source import DataSummary
 from hsf_finetune.data.datamodule import Augment, CasesDataModule
 from hsf_finetune.data.flips import plan_flips
 from hsf_finetune.data.ledger import write_ledger
@@ -30,7 +29,6 @@ from hsf_finetune.forecast import show_forecast
 from hsf_finetune.inference.predictor import ModelCard, Predictor, pick_device
 from hsf_finetune.loop import train
 from hsf_finetune.networks.anatomy import Anatomy
-from hsf_finetune.padding import padded_shape
 from hsf_finetune.processes import follower
 from hsf_finetune.retention import classes_of, old_task, recall, remember
 from hsf_finetune.run_folder import RunFolder, call_in, calling_back, find_run, open_run
@@ -43,6 +41,7 @@ from hsf_finetune.starting_point import (
     Start,
     build_network,
     find_source,
+    model_card,
     smoke_test,
     start_from,
     with_network,
@@ -98,10 +97,10 @@ def _execute(settings: Settings) -> Result:
     anatomy = build_network(settings, cohort)
     schedule = planned(settings, anatomy)
     start = start_from(settings, anatomy, cohort, source) if source else None
-    card = _card(settings, cohort, anatomy, checked.here if checked else None)
+    card = model_card(settings, cohort, anatomy, checked.here if checked else None)
     settings = sized(DryRun(settings, cohort, anatomy, schedule, card), split, earlier)
     task = old_task(settings, cohort, classes_of(source, earlier))
-    data = _data_module(settings, cohort, split, anatomy)
+    data = data_module(settings, cohort, split, anatomy)
     with terminal.progress("reading cases") as tick:
         kept_in = data.read(tick)
     census = data.censuses()
@@ -161,7 +160,7 @@ def preview_plan(
         if settings.lightning.threads:
             torch.set_num_threads(settings.lightning.threads)
         split = split_cases(cohort.cases, first_fold(cohort.cases, settings), settings.seed)
-        dry = DryRun(settings, cohort, anatomy, schedule, _card(settings, cohort, anatomy, None))
+        dry = DryRun(settings, cohort, anatomy, schedule, model_card(settings, cohort, anatomy))
         show_forecast(replace(dry, settings=sized(dry, split, None)), split)
     if picture is not None:
         save_picture(schedule, picture)
@@ -190,30 +189,15 @@ def demo_source(settings: Settings) -> Path:
     return folder
 
 
-def _data_module(
+def data_module(
     settings: Settings, cohort: Cohort, split: Split, anatomy: Anatomy
 ) -> CasesDataModule:
+    """The loaders of a run; its cases are not read yet."""
     augment: Augment | None = None
     if settings.augmentation.pipeline == "torchio_hsf":
         flips = plan_flips(settings.augmentation, cohort.classes)
         augment = hsf_pipeline(flips.allowed, flips.partners)
     return CasesDataModule(split, settings.datasets, anatomy.divisor, settings.seed, augment)
-
-
-def _card(
-    settings: Settings, cohort: Cohort, anatomy: Anatomy, seen: DataSummary | None
-) -> ModelCard:
-    spacing, names = settings.datasets.target_spacing_mm, settings.datasets.channel_names
-    return ModelCard(
-        classes=cohort.classes.names,
-        label_values=cohort.label_values,
-        models=settings.models,
-        in_channels=cohort.channels,
-        target_spacing_mm=tuple(spacing) if spacing else None,
-        window_vox=padded_shape(settings.datasets.window_vox, anatomy.divisor),
-        channel_names=tuple(names) if names else None,
-        data=seen,
-    )
 
 
 def pretrained_source(settings: Settings, cohort: Cohort) -> Source | None:

@@ -22,7 +22,7 @@ from pydantic import ValidationError
 from hsf_finetune.errors import ConfigError, OutputError
 from hsf_finetune.files import atomic_write, write_json
 from hsf_finetune.processes import follow, follower, forget, lead
-from hsf_finetune.settings import Settings
+from hsf_finetune.settings import Settings, dotted
 
 _FREE_TO_CHANGE = (
     "resume",
@@ -312,7 +312,7 @@ def _free(path: Path) -> Path:
 def _differences(
     before: Mapping[str, Any], now: Mapping[str, Any]
 ) -> list[tuple[str, object, object]]:
-    old, new = _flat(_stringly(_completed(before))), _flat(_stringly(now))
+    old, new = dotted(_stringly(_completed(before))), dotted(_stringly(now))
     return [
         (key, old.get(key, "not set"), new.get(key, "not set"))
         for key in sorted(old.keys() | new.keys())
@@ -327,16 +327,6 @@ def _completed(before: Mapping[str, Any]) -> Mapping[str, Any]:
         return Settings.model_validate(before).plain()
     except ValidationError:
         return before
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping) and value:
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
 
 
 def _safe(name: str) -> str:

@@ -18,15 +18,15 @@ from hsf_finetune.data.splits import fold_count, split_cases, validation_count
 from hsf_finetune.errors import SeveralErrors
 from hsf_finetune.evaluation.smoke import Smoke
 from hsf_finetune.folds import first_fold
-from hsf_finetune.inference.predictor import ModelCard, pick_device
+from hsf_finetune.inference.predictor import pick_device
 from hsf_finetune.labels import BACKGROUND
 from hsf_finetune.networks.anatomy import Anatomy
-from hsf_finetune.padding import padded_shape
 from hsf_finetune.settings import Settings
 from hsf_finetune.starting_point import (
     Source,
     Start,
     build_network,
+    model_card,
     smoke_test,
     start_from,
     with_network,
@@ -113,15 +113,7 @@ def _tried(
     training: Sequence[Case],
 ) -> Iterator[Smoke]:
     """The source model, by its own head, on a few cases of different subjects."""
-    spacing = settings.datasets.target_spacing_mm
-    card = ModelCard(
-        classes=cohort.classes.names,
-        label_values=cohort.label_values,
-        models=settings.models,
-        in_channels=cohort.channels,
-        target_spacing_mm=tuple(spacing) if spacing else None,
-        window_vox=padded_shape(settings.datasets.window_vox, anatomy.divisor),
-    )
+    card = model_card(settings, cohort, anatomy)
     device = pick_device("cpu" if settings.lightning.accelerator == "cpu" else "auto")
     cases = list({case.subject: case for case in training}.values())[:_TRIED]
     with terminal.progress("trying the untouched model") as tick:

@@ -11,6 +11,7 @@ import torch
 
 from hsf_finetune import demo
 from hsf_finetune.data.cases import Case, Cohort
+from hsf_finetune.data.check.source import DataSummary
 from hsf_finetune.data.phantom import is_phantom
 from hsf_finetune.errors import ConfigError
 from hsf_finetune.evaluation.smoke import Smoke, smoke
@@ -18,6 +19,7 @@ from hsf_finetune.inference.predictor import ModelCard
 from hsf_finetune.networks.anatomy import Anatomy
 from hsf_finetune.networks.build import build, channel_axes, class_axes
 from hsf_finetune.networks.pretrained import resolve
+from hsf_finetune.padding import padded_shape
 from hsf_finetune.settings import Settings
 from hsf_finetune.weights.channels import Derivations, HeadPolicy
 from hsf_finetune.weights.checkpoint import Checkpoint
@@ -206,6 +208,30 @@ def start_from(settings: Settings, anatomy: Anatomy, cohort: Cohort, source: Sou
         settings.finetuning.head,
     )
     return Start(source, replace(receipt, origin={**receipt.origin, **source.origin}))
+
+
+def model_card(
+    settings: Settings, cohort: Cohort, anatomy: Anatomy, seen: DataSummary | None = None
+) -> ModelCard:
+    """What a model says of itself.
+
+    Args:
+        settings: of the run that trains it.
+        cohort: its cases.
+        anatomy: its network.
+        seen: a summary of its training data.
+    """
+    spacing, names = settings.datasets.target_spacing_mm, settings.datasets.channel_names
+    return ModelCard(
+        classes=cohort.classes.names,
+        label_values=cohort.label_values,
+        models=settings.models,
+        in_channels=cohort.channels,
+        target_spacing_mm=tuple(spacing) if spacing else None,
+        window_vox=padded_shape(settings.datasets.window_vox, anatomy.divisor),
+        channel_names=tuple(names) if names else None,
+        data=seen,
+    )
 
 
 def smoke_test(

@@ -18,7 +18,7 @@ from hsf_finetune.settings.base import (
 )
 from hsf_finetune.settings.datasets import DatasetSettings, DatasetsSettings, PatternSettings
 from hsf_finetune.settings.engine import LightningSettings, LoggerSettings
-from hsf_finetune.settings.everything import Settings, cache_folder
+from hsf_finetune.settings.everything import Settings, cache_folder, dotted
 from hsf_finetune.settings.finetuning import (
     OTHER_NAMES,
     FinetuningSettings,
@@ -75,4 +75,5 @@ __all__ = [
     "UNetSettings",
     "Whole",
     "cache_folder",
+    "dotted",
 ]

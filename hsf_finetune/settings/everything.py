@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -48,6 +49,17 @@ class Settings(Group):
     def plain(self) -> dict[str, Any]:
         """The settings as plain types, for checkpoints and YAML."""
         return self.model_dump(mode="json")
+
+
+def dotted(tree: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
+    """Plain settings as overrides name them: `finetuning.mode` -> its value."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            flat |= dotted(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
 
 
 def cache_folder() -> Path:
