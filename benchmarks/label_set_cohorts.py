@@ -45,7 +45,7 @@ class Drawn:
         first = seed * self.number % len(self.pool)
         return [*self.pool, *self.pool][first : first + self.number]
 
-    def described(self, folder: Path) -> DatasetSettings:
+    def described(self, folder: Path, weight: float = 1.0) -> DatasetSettings:
         """The cohort as a dataset of the configuration."""
         return DatasetSettings.model_validate(
             {
@@ -56,6 +56,7 @@ class Drawn:
                 "labels_names": dict(self.names),
                 "label_sets": dict(self.sets),
                 "unannotated": list(self.unannotated),
+                "weight": weight,
             }
         )
 
@@ -71,6 +72,8 @@ class Part:
         arms: name -> the cohorts that it trains on; the first is what others are compared with.
         validation: cases of the finest cohort that validate.
         scored: cases of the finest cohort that are scored.
+        weights: arm -> how often a case of the finest cohort is drawn, beside the others; 1
+            where nothing is said.
     """
 
     title: str
@@ -79,10 +82,15 @@ class Part:
     arms: Mapping[str, tuple[str, ...]]
     validation: tuple[str, ...]
     scored: tuple[str, ...]
+    weights: Mapping[str, float] = field(default_factory=dict)
 
     def datasets(self, arm: str) -> dict[str, DatasetSettings]:
         """The datasets of an arm."""
-        return {name: self.cohorts[name].described(self.root / name) for name in self.arms[arm]}
+        weights = {FINEST: self.weights.get(arm, 1.0)}
+        return {
+            name: self.cohorts[name].described(self.root / name, weights.get(name, 1.0))
+            for name in self.arms[arm]
+        }
 
 
 # -------------------------------------------------------------------------------- MSD
@@ -108,7 +116,9 @@ def msd(options: argparse.Namespace, split: Mapping[str, Sequence[str]], work: P
         for stem in sorted({*cohort.pool, *others}):
             _write_msd(options.data.resolve(), root / name, stem, written[name])
     arms = {FINEST: (FINEST,), **{n: (FINEST, n) for n in cohorts if n != FINEST}}
-    return Part("MSD hippocampus", root, cohorts, arms, validation, scored)
+    arms["merged_by_halves"] = arms["merged"]
+    halves = {"merged_by_halves": 4.0}
+    return Part("MSD hippocampus", root, cohorts, arms, validation, scored, halves)
 
 
 def _write_msd(data: Path, folder: Path, stem: str, values: Mapping[int, int]) -> None:
@@ -173,9 +183,11 @@ def phantom(options: argparse.Namespace, split: Mapping[str, Sequence[str]], wor
     arms = {
         FINEST: (FINEST,),
         "four_protocols": (FINEST, *protocols),
+        "four_by_halves": (FINEST, *protocols),
         "drawn_finest": (FINEST, "drawn_finest"),
     }
-    return Part("Phantoms in four protocols", root, cohorts, arms, validation, scored)
+    halves = {"four_by_halves": 6.0}
+    return Part("Phantoms in four protocols", root, cohorts, arms, validation, scored, halves)
 
 
 def _persons(first: int, number: int) -> tuple[str, ...]:

@@ -75,6 +75,13 @@ def check(
         with progress("drawing flagged cases") as tick:
             pictures = draw_flagged(folder / "pictures", report.look.cases, report.findings, tick)
     _show(report, folder, pictures)
+    if report.exit_code(strict=False) == 0:
+        if settings.finetuning.pretrained in (None, "none"):
+            say(
+                "hsf-finetune advise, with finetuning.pretrained=PATH, says which settings suit them"
+            )
+        else:
+            show_advice(settings, report)
     return report.exit_code(strict or settings.check == "strict")
 
 
@@ -94,6 +101,26 @@ def report_on(settings: Settings, jobs: int | None = None) -> Report:
     source, path = _source(settings, cohort)
     report = _report(settings, cohort, split, source, path, jobs)
     return Report((*trouble, *report.findings), cohort, report.look, report.here, report.source)
+
+
+def show_advice(settings: Settings, report: Report) -> None:
+    """Says which settings suit the data and the weights, and why.
+
+    Args:
+        settings: as they are so far.
+        report: of the check of the same settings.
+
+    Raises:
+        UserError: the data or the weights cannot be used as they are.
+    """
+    # Imported late: PyTorch takes longer to import than unchanged data to check.
+    from hsf_finetune.run import pretrained_source
+    from hsf_finetune.situation import advise
+
+    source = pretrained_source(settings, report.cohort) if report.cohort else None
+    for one in advise(settings, report, source):
+        for line in one.lines():
+            say(line)
 
 
 def check_before_training(

@@ -174,19 +174,13 @@ def _add_advise(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 
 def _advise(options: argparse.Namespace) -> int:
-    from hsf_finetune import terminal
-    from hsf_finetune.check import report_on
+    from hsf_finetune.check import report_on, show_advice
     from hsf_finetune.configuration import compose
-    from hsf_finetune.run import make_data, pretrained_source
-    from hsf_finetune.situation import advise
+    from hsf_finetune.run import make_data
 
     settings = compose("finetune", options.overrides, options.config_dir)
     make_data(settings)
-    report = report_on(settings)
-    source = pretrained_source(settings, report.cohort) if report.cohort else None
-    for one in advise(settings, report, source):
-        for line in one.lines():
-            terminal.say(line)
+    show_advice(settings, report_on(settings))
     return 0
 
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hsf_finetune.advice import Advice, Situation, advice_on
-from hsf_finetune.check import report_on
+from hsf_finetune.check import check, report_on
 from hsf_finetune.configuration import compose
 from hsf_finetune.run import pretrained_source
 from hsf_finetune.situation import advise
@@ -137,3 +137,19 @@ def test_it_looks_at_data_and_weights(data: Path, tmp_path: Path, source_run: Pa
     said = advised(same[1:])
     assert said["what trains"].override == ""
     assert not list(tmp_path.iterdir())
+
+
+def test_check_ends_with_it(
+    data: Path, tmp_path: Path, source_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["datasets=tiny_source", f"datasets.main_path={data}", *FAST]
+    folder = tmp_path / "report"
+    assert check(given, config_dir=CONF, output=folder) == 0
+    said = capsys.readouterr().out
+    assert "hsf-finetune advise, with finetuning.pretrained=PATH" in said
+    assert "what trains" not in said
+    given.append(f"finetuning.pretrained={source_run}")
+    assert check(given, config_dir=CONF, output=folder) == 0
+    said = capsys.readouterr().out
+    assert "what trains: everything" in said
+    assert "because neither another contrast nor another protocol" in said
