@@ -5,7 +5,8 @@
 The source model of msd_hippocampus.py (one class, hippocampus) is fine-tuned on n subjects to
 anterior and posterior, every block from the first step on. The trunk is transferred in both arms;
 the head is that of hippocampus, split (`finetuning.derive_from`), or starts fresh
-(`finetuning.head=fresh`). Each seed takes n other `finetune` subjects, the same for both arms,
+(`finetuning.head=fresh`); `_even` heads train at the rate of the other blocks, not at ten times
+that rate. Each seed takes n other `finetune` subjects, the same for both arms,
 as far as there are.
 
 dice_start, dice_quarter and dice_end are of the validation subjects: before any step, after a
@@ -38,7 +39,13 @@ from hsf_finetune.inference.predictor import Predictor
 from hsf_finetune.run import execute
 from hsf_finetune.settings import Settings
 
-HEADS: Mapping[str, str] = {"split": SPLIT_HEAD, "fresh": "finetuning.head=fresh"}
+FRESH_HEAD, EVEN = "finetuning.head=fresh", "finetuning.lr_factors={head: 1}"
+HEADS: Mapping[str, tuple[str, ...]] = {
+    "split": (SPLIT_HEAD,),
+    "fresh": (FRESH_HEAD,),
+    "split_even": (SPLIT_HEAD, EVEN),
+    "fresh_even": (FRESH_HEAD, EVEN),
+}
 """What each arm says of the head."""
 SCORES = ("dice_start", "dice_quarter", "dice_end")
 
@@ -136,7 +143,7 @@ def settings_of(
             f"lightning.max_epochs={options.epochs}",
             "finetuning.budget=fixed",
             f"finetuning.pretrained={source}",
-            HEADS[head],
+            *HEADS[head],
             f"seed={seed}",
         ],
     )

@@ -128,16 +128,16 @@ def measure_appetite(dry: DryRun, work: Workload) -> Appetite:
     divisor = dry.anatomy.divisor
     tiny = padded_shape((1, 1, 1), divisor)
     small = half(work.typical_vox, divisor)
-    if small == tiny:
-        small = padded_shape([2 * n for n in tiny], divisor)
-    one, two = (dry.measure(index, Load(1, size, tiny), steps=2) for size in (tiny, small))
+    # Where no size lies between the smallest and the run's own, two of the smallest do.
+    larger = Load(2, tiny, tiny) if small == tiny else Load(1, small, tiny)
+    one, two = (dry.measure(index, load, steps=2) for load in (Load(1, tiny, tiny), larger))
     on_device = two.device_bytes > 0
     low, high = (
         (one.device_bytes, two.device_bytes) if on_device else (one.host_bytes, two.host_bytes)
     )
-    voxels = math.prod(small) - math.prod(tiny)
-    slope = max(high - low, 0) / voxels
-    return Appetite(low - slope * math.prod(tiny), slope, two.step_s / math.prod(small), on_device)
+    least, most = math.prod(tiny), larger.batch * math.prod(larger.patch_vox)
+    slope = max(high - low, 0) / (most - least)
+    return Appetite(low - slope * least, slope, two.step_s / most, on_device)
 
 
 def remedies(
