@@ -79,9 +79,15 @@ def follow(output_path: Path, timeout_s: float = 3600.0) -> dict[str, Any]:
 
 
 def forget(output_path: Path) -> None:
-    """Removes the notes of this start of several processes, or of an earlier one like it."""
+    """Removes the notes of this start of several processes, or of an earlier one like it.
+
+    The environment has to forget the run as well: it goes on to whatever this process starts.
+    """
+    if follower():
+        return
+    os.environ.pop(_INHERITED, None)
     meeting = _meeting_point(output_path)
-    if meeting is not None and not follower():
+    if meeting is not None:
         for file in output_path.glob(f"{meeting.name}_*.json"):
             file.unlink(missing_ok=True)
 

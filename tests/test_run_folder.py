@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import yaml
 
 from hsf_finetune.configuration import compose
 from hsf_finetune.errors import ConfigError, OutputError
-from hsf_finetune.run_folder import RunFolder, find_run, open_run
+from hsf_finetune.run_folder import RunFolder, call_in, calling_back, find_run, open_run
 from hsf_finetune.settings import Settings
 from tests.conftest import CONF
 
@@ -67,6 +68,36 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="cannot be made"):
         open_run(settings(tmp_path / "file" / "outputs"), None)
+
+
+def test_nothing_is_left_of_what_called_other_processes_in(
+    outputs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = settings(outputs)
+    with calling_back(asked):
+        run = open_run(asked, None)
+        call_in(run, asked)
+        monkeypatch.setenv("LOCAL_RANK", "1")
+        assert open_run(asked, None) == run, "a process that Lightning starts inherits the run"
+        monkeypatch.delenv("LOCAL_RANK")
+    assert "HSF_FINETUNE_RUN" not in os.environ
+
+
+def test_processes_that_start_at_once_meet_run_by_run(
+    outputs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = settings(outputs)
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("MASTER_PORT", "12345")
+    outputs.mkdir(parents=True, exist_ok=True)
+    stale = outputs / ".run_12345_1.json"
+    stale.write_text('{"path": "gone", "resumed": true, "longer": null}')
+    with calling_back(asked):
+        assert not stale.exists(), "what a run that was killed has left"
+        call_in(open_run(asked, None), asked)
+        (note,) = outputs.glob(".run_12345_*.json")
+        assert json.loads(note.read_text())["resumed"] is False
+    assert not [*outputs.glob(".run*")]
 
 
 def test_without_resume_no_run_is_looked_for(outputs: Path) -> None:
