@@ -45,7 +45,7 @@ class Drawn:
         first = seed * self.number % len(self.pool)
         return [*self.pool, *self.pool][first : first + self.number]
 
-    def described(self, folder: Path, weight: float = 1.0) -> DatasetSettings:
+    def described(self, folder: Path, weight: float | None = None) -> DatasetSettings:
         """The cohort as a dataset of the configuration."""
         return DatasetSettings.model_validate(
             {
@@ -72,8 +72,7 @@ class Part:
         arms: name -> the cohorts that it trains on; the first is what others are compared with.
         validation: cases of the finest cohort that validate.
         scored: cases of the finest cohort that are scored.
-        weights: arm -> how often a case of the finest cohort is drawn, beside the others; 1
-            where nothing is said.
+        even: arms that draw all cases alike, and not half of them of the finest cohort.
     """
 
     title: str
@@ -82,14 +81,13 @@ class Part:
     arms: Mapping[str, tuple[str, ...]]
     validation: tuple[str, ...]
     scored: tuple[str, ...]
-    weights: Mapping[str, float] = field(default_factory=dict)
+    even: tuple[str, ...] = ()
 
     def datasets(self, arm: str) -> dict[str, DatasetSettings]:
         """The datasets of an arm."""
-        weights = {FINEST: self.weights.get(arm, 1.0)}
+        weight = 1.0 if arm in self.even else None
         return {
-            name: self.cohorts[name].described(self.root / name, weights.get(name, 1.0))
-            for name in self.arms[arm]
+            name: self.cohorts[name].described(self.root / name, weight) for name in self.arms[arm]
         }
 
 
@@ -116,9 +114,9 @@ def msd(options: argparse.Namespace, split: Mapping[str, Sequence[str]], work: P
         for stem in sorted({*cohort.pool, *others}):
             _write_msd(options.data.resolve(), root / name, stem, written[name])
     arms = {FINEST: (FINEST,), **{n: (FINEST, n) for n in cohorts if n != FINEST}}
-    arms["merged_by_halves"] = arms["merged"]
-    halves = {"merged_by_halves": 4.0}
-    return Part("MSD hippocampus", root, cohorts, arms, validation, scored, halves)
+    arms["merged_evenly"] = arms["merged"]
+    even = ("merged_evenly",)
+    return Part("MSD hippocampus", root, cohorts, arms, validation, scored, even)
 
 
 def _write_msd(data: Path, folder: Path, stem: str, values: Mapping[int, int]) -> None:
@@ -183,11 +181,11 @@ def phantom(options: argparse.Namespace, split: Mapping[str, Sequence[str]], wor
     arms = {
         FINEST: (FINEST,),
         "four_protocols": (FINEST, *protocols),
-        "four_by_halves": (FINEST, *protocols),
+        "four_evenly": (FINEST, *protocols),
         "drawn_finest": (FINEST, "drawn_finest"),
     }
-    halves = {"four_by_halves": 6.0}
-    return Part("Phantoms in four protocols", root, cohorts, arms, validation, scored, halves)
+    even = ("four_evenly",)
+    return Part("Phantoms in four protocols", root, cohorts, arms, validation, scored, even)
 
 
 def _persons(first: int, number: int) -> tuple[str, ...]:

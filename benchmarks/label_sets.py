@@ -7,8 +7,8 @@ drawn in every class (`finest`), most on cases of another protocol beside them:
 
 MSD hippocampus, 8 subjects in anterior and posterior, and 32 in which
 
-- `merged`: both are one label, which stands for the set of them (`merged_by_halves` draws as many
-  of the 8 as of the 32, by `weight: 4`);
+- `merged`: both are one label, which stands for the set of them (`merged_evenly` draws all cases
+  alike, and not half of them of the 8);
 - `merged_as_anterior`: both are one label, taken for anterior;
 - `unannotated`: posterior is not drawn, and declared so;
 - `unannotated_as_background`: posterior is not drawn, and background is taken for background;
@@ -16,7 +16,7 @@ MSD hippocampus, 8 subjects in anterior and posterior, and 32 in which
 
 Phantoms with seven subfields, 4 persons in the finest protocol, and beside them in
 `four_protocols` 8 in each of three others (CA2 and CA3 merged; CA1 to CA3 merged, and a
-TAIL; HEAD and TAIL; `four_by_halves` weighs the finest), in `drawn_finest` the same persons in the finest protocol.
+TAIL; HEAD and TAIL; `four_evenly` draws all alike), in `drawn_finest` the same persons in the finest protocol.
 
 The last epoch is scored, in the finest protocol, on cases that none trains on. A long run can be
 interrupted: rows that are in --json are not measured again.

@@ -109,7 +109,9 @@ def _execute(settings: Settings) -> Result:
     before: tuple[ScoreRow, ...] = ()
     if not follower():
         screen.announce(run, cohort, split, kept_in, settings.reset)
-        screen.show_labels(census["train"], plan_flips(settings.augmentation, cohort.classes))
+        screen.show_labels(
+            census["train"], plan_flips(settings.augmentation, cohort.classes), data.draws
+        )
         _write_down(run, cohort, split, schedule, census)
         if checked:
             write_json(run.file("check.json"), checked.plain())

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from hsf_finetune.data.cases import Cohort
 from hsf_finetune.data.census import Census, census_table, census_warnings
+from hsf_finetune.data.draws import DrawWeights
 from hsf_finetune.data.flips import Flips
 from hsf_finetune.data.splits import Split
 from hsf_finetune.evaluation.tables import (
@@ -59,10 +60,10 @@ def announce(
         say("  validation cases train too: their scores are no measure of new scans")
 
 
-def show_labels(census: Census, flips: Flips) -> None:
-    """What supervises each class, what is doubtful about it, and what flips exchange."""
+def show_labels(census: Census, flips: Flips, draws: DrawWeights) -> None:
+    """What supervises each class, what is doubtful about it, how it is drawn and flipped."""
     console.print(census_table(census))
-    for line in (*census_warnings(census), *filter(None, [flips.remark])):
+    for line in (*census_warnings(census), *filter(None, [flips.remark, draws.remark])):
         say(f"  {line}")
 
 

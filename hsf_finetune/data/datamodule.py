@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypedDict
 
 import lightning as L
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from hsf_finetune.data.census import Census, take_census
+from hsf_finetune.data.draws import Draw, EpochSampler, draw_weights
 from hsf_finetune.data.patches import Triple, patch_corner
 from hsf_finetune.data.preprocessing import Sample
 from hsf_finetune.data.splits import Split
@@ -48,14 +47,6 @@ class Batch(TypedDict):
 
 
 @dataclass(frozen=True)
-class Draw:
-    """One case of an epoch, with the seed for everything random about it."""
-
-    index: int
-    seed: int
-
-
-@dataclass(frozen=True)
 class Item:
     """One sample on its way into a batch.
 
@@ -70,79 +61,6 @@ class Item:
     allowed: Tensor
     case: str
     seed: int = 0
-
-
-class EpochSampler(Sampler[Draw]):
-    """The cases of an epoch, a function of seed and epoch alone.
-
-    Without replacement an epoch is a shuffled pass (or several, cut to
-    `k_sample`). Cases of unequal weights come as often as these say, without replacement
-    to within one of it in every epoch. With several processes each takes every n-th draw, and the first
-    draws come again at the end so that all take equally many.
-
-    Args:
-        cases: number of training cases.
-        k_sample: draws per epoch over all processes; None is one pass.
-        replace: draw with replacement.
-        seed: of the run.
-        rank: this process.
-        world_size: number of processes.
-        weights: how often each case comes, beside the others; None is equally often.
-    """
-
-    def __init__(
-        self,
-        cases: int,
-        k_sample: int | None,
-        replace: bool,
-        seed: int,
-        rank: int = 0,
-        world_size: int = 1,
-        weights: Sequence[float] | None = None,
-    ) -> None:
-        self._cases = cases
-        given = np.asarray(weights if weights is not None else np.ones(cases), np.float64)
-        self._shares = given / given.sum()
-        self._draws = k_sample or cases
-        self._replace = replace
-        self._seed = seed
-        self._rank = rank
-        self._world_size = world_size
-        self._epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by the training loop before each epoch."""
-        self._epoch = epoch
-
-    def __len__(self) -> int:
-        """Draws of this process."""
-        return -(-self._draws // self._world_size)
-
-    def __iter__(self) -> Iterator[Draw]:
-        """The draws of the current epoch."""
-        random = np.random.default_rng([self._seed, self._epoch])
-        order = self._order(random)
-        seeds = random.integers(2**31, size=self._draws)
-        draws = [Draw(int(i), int(s)) for i, s in zip(order, seeds, strict=True)]
-        mine = range(self._rank, len(self) * self._world_size, self._world_size)
-        return iter([draws[n % len(draws)] for n in mine])
-
-    def _order(self, random: np.random.Generator) -> npt.NDArray[np.int64]:
-        equal = np.ptp(self._shares) == 0
-        if self._replace:
-            return random.choice(
-                self._cases, self._draws, p=None if equal else self._shares
-            ).astype(np.int64)
-        if equal:
-            passes = -(-self._draws // self._cases)
-            order = np.concatenate([random.permutation(self._cases) for _ in range(passes)])
-            return order[: self._draws]
-        # Systematic sampling: evenly spaced marks on a line of the cases' shares, in any order.
-        line = random.permutation(self._cases)
-        marks = (np.arange(self._draws) + random.random()) / self._draws
-        ends = np.cumsum(self._shares[line])
-        taken = line[np.searchsorted(ends, np.minimum(marks, np.nextafter(ends[-1], 0)), "right")]
-        return random.permutation(taken)
 
 
 class TrainingCases(Dataset[Item]):
@@ -265,6 +183,7 @@ class CasesDataModule(L.LightningDataModule):
         self.batch_size = settings.batch_size
         self.patch_vox = padded_shape(settings.patch_vox, divisor)
         self.window_vox = padded_shape(settings.window_vox, divisor)
+        self.draws = draw_weights(split.train, settings.datasets)
         every = tuple(dict.fromkeys((*split.train, *split.validation)))
         self._store = SampleStore(every, settings)
         self._train = self._store.view(split.train)
@@ -311,7 +230,7 @@ class CasesDataModule(L.LightningDataModule):
             self.seed,
             rank,
             world_size,
-            [self.settings.datasets[case.dataset].weight for case in self.split.train],
+            [self.draws.of[case.dataset] for case in self.split.train],
         )
 
     def _process(self) -> tuple[int, int]:

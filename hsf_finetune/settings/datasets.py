@@ -59,8 +59,9 @@ class DatasetSettings(Group):
     """Values in the label file that say nothing about their voxel."""
     subject: str | None = None
     """Regular expression on the path below `path`; its first group is the subject."""
-    weight: Positive = 1.0
-    """How often one of its cases is drawn in training, beside one of another dataset."""
+    weight: Positive | None = None
+    """How often one of its cases is drawn in training, beside one of another dataset. None is 1,
+    or more where no dataset has a weight and this one is small and in the finest protocol."""
     exclude: list[str] = []
     """Globs of files to leave out, each noted in the ledger."""
     spacing_mm: Annotated[list[Positive], Field(min_length=3, max_length=3)] | None = None

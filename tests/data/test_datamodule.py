@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,10 @@ from hsf_finetune.data.datamodule import (
     Batch,
     CasesDataModule,
     Collate,
-    Draw,
-    EpochSampler,
     Item,
     TrainingCases,
 )
+from hsf_finetune.data.draws import Draw, EpochSampler, draw_weights
 from hsf_finetune.data.patches import patch_corner
 from hsf_finetune.data.preprocessing import Sample
 from hsf_finetune.data.splits import Split
@@ -123,6 +123,22 @@ def test_weights_hold_with_replacement_too() -> None:
     given = {"cases": 2, "k_sample": 4000, "replace": True, "weights": [1.0, 3.0]}
     came = Counter(draw.index for draw in sampled(**given))
     assert 850 < came[0] < 1150
+
+
+def test_half_of_the_draws_are_of_the_finest_protocol(tmp_path: Path) -> None:
+    merged = LabelMap.of(SPACE, {1: SPACE.foreground})
+    cases = [case(tmp_path, f"c{n}", n, (8, 8, 8)) for n in range(5)]
+    cases = [*cases[:1], *(replace(one, dataset="b", protocol=merged) for one in cases[1:])]
+    one = settings().datasets["lab"]
+    a = cases[0].dataset
+    found = draw_weights(cases, {a: one, "b": one})
+    assert found.of == {a: 4.0, "b": 1.0}
+    assert f"cases of {a} come 4 times as often" in found.remark
+    given = draw_weights(cases, {a: one, "b": one.model_copy(update={"weight": 2.0})})
+    assert (given.of, given.remark) == ({a: 1.0, "b": 2.0}, "")
+    alike = [replace(one, protocol=cases[0].protocol) for one in cases]
+    assert draw_weights(alike, {a: one, "b": one}).of == {a: 1.0, "b": 1.0}
+    assert draw_weights([cases[0], *cases[1:] * 5], {a: one, "b": one}).of[a] == 8.0
 
 
 def test_equal_weights_are_none() -> None:
