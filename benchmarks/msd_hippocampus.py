@@ -124,7 +124,7 @@ def measure(
         "finetune",
         [
             *COMMON,
-            "finetuning=full",
+            f"finetuning={'default' if fine_tuned else 'from_scratch'}",
             *data_overrides(options, split, work, f"{arm.replace(' ', '_')}_{n}", cases),
             *length(options.steps, n, every=4),
             f"finetuning.pretrained={source if fine_tuned else 'none'}",
