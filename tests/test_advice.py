@@ -42,9 +42,10 @@ def test_what_is_new_decides_what_trains(contrast: str, protocol: str, override:
     assert protocol in said.reason
 
 
-def test_few_subjects_train_little_and_are_folded() -> None:
+def test_few_subjects_are_folded_and_stay_near_what_was_known() -> None:
     few = by_subject(replace(PLAIN, subjects=3, folds=3, protocol="finer"))
-    assert few["depth"].override == "finetuning.depth=1"
+    assert few["depth"].override == ""
+    assert by_subject(replace(PLAIN, subjects=3))["depth"].override == "finetuning.regularise=l2sp"
     assert "3 folds" in few["validation"].what
     assert "depth" not in by_subject(PLAIN)
     assert by_subject(replace(PLAIN, subjects=12))["validation"].override == "datasets.fold=all"
