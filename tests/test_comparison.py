@@ -35,6 +35,8 @@ def overrides(data: Path, outputs: Path, source: Path, *more: str) -> list[str]:
         "finetuning.derive_from={anterior: blob, posterior: blob}",
         "finetuning.unfreeze_frequency=1",
         "models.lr=1e-2",
+        # so that two epochs end differently in each regime
+        "finetuning.lr_factors={head: 1}",
         *FAST,
         *more,
     ]
