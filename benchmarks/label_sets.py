@@ -35,7 +35,7 @@ import numpy as np
 import torch
 from label_set_cohorts import FINEST, Part, msd, phantom
 from msd_hippocampus import COMMON, length, numbers
-from rows import show, write
+from rows import measured, show
 from strategies import finished, shown
 
 from hsf_finetune.configuration import compose
@@ -58,17 +58,14 @@ def main() -> None:
     options = arguments()
     torch.set_num_threads(options.threads)
     split = json.loads(options.split.read_text())
-    rows: list[Row] = []
-    if options.json and options.json.exists():
-        rows = json.loads(options.json.read_text())["rows"]
     with tempfile.TemporaryDirectory() as folder:
         work = (options.work or Path(folder)).resolve()
         parts = {name: PARTS[name](options, split, work) for name in options.part}
-        for wanted in missing(options, parts, rows):
-            part = parts[wanted["part"]]
-            rows.append({**wanted, **measure(options, part, work, wanted)})
-            print(json.dumps({k: v for k, v in rows[-1].items() if k != "cases"}), flush=True)
-            write(options.json, rows)
+        rows = measured(
+            options.json,
+            lambda there: missing(options, parts, there),
+            lambda wanted: measure(options, parts[wanted["part"]], work, wanted),
+        )
     for name, part in parts.items():
         mine = [row for row in rows if row["part"] == name and same_setting(options, row)]
         title = (

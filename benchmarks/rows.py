@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -38,6 +39,26 @@ def write(path: Path | None, rows: Sequence[Row]) -> None:
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps({"rows": list(rows)}, indent=1) + "\n")
+
+
+def measured(
+    path: Path | None,
+    missing: Callable[[list[dict[str, Any]]], Iterable[dict[str, Any]]],
+    measure: Callable[[dict[str, Any]], dict[str, Any]],
+) -> list[dict[str, Any]]:
+    """The rows of a file and those that it lacks, each written as soon as it is measured.
+
+    Args:
+        path: of the rows; None keeps none.
+        missing: the rows that are there -> what is to be measured yet.
+        measure: one of those -> its figures.
+    """
+    rows = json.loads(path.read_text())["rows"] if path and path.exists() else []
+    for wanted in missing(rows):
+        rows.append({**wanted, **measure(wanted)})
+        print(json.dumps({k: v for k, v in rows[-1].items() if k != "cases"}), flush=True)
+        write(path, rows)
+    return rows
 
 
 def _text(value: object) -> str:

@@ -18,13 +18,14 @@ import argparse
 import json
 import tempfile
 from collections.abc import Iterable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from msd_hippocampus import COMMON, SPLIT_HEAD, data_overrides, numbers, train_source
-from rows import show, write
+from rows import measured, show
 
 from hsf_finetune.configuration import compose
 from hsf_finetune.data.cases import Case, discover
@@ -51,17 +52,14 @@ def main() -> None:
     options = arguments()
     torch.set_num_threads(options.threads)
     split = json.loads(options.split.read_text())
-    rows: list[Row] = []
-    if options.json and options.json.exists():
-        rows = json.loads(options.json.read_text())["rows"]
     with tempfile.TemporaryDirectory() as folder:
         work = options.work or Path(folder)
-        source: Path | None = options.source
-        for wanted in missing(options, rows):
-            source = source or train_source(options, split, work)
-            rows.append({**wanted, **measure(options, split, work, source, wanted)})
-            print(json.dumps({k: v for k, v in rows[-1].items() if k != "cases"}), flush=True)
-            write(options.json, rows)
+        source = cache(lambda: options.source or train_source(options, split, work))
+        rows = measured(
+            options.json,
+            lambda there: missing(options, there),
+            lambda wanted: measure(options, split, work, source(), wanted),
+        )
     for n in options.n:
         mine = [row for row in rows if row["n"] == n and same_setting(options, row)]
         table = [summary(mine, arm) for arm in [UNTOUCHED, *options.presets]]
