@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from itertools import islice
@@ -35,6 +35,8 @@ from hsf_finetune.workload import Triple, Workload, workload
 
 _PATIENCE_S = 40.0
 """Longest that dry steps at full size may take; a smaller size is extrapolated otherwise."""
+_Kind = tuple[frozenset[str], str | None, float]
+"""Of a stage: what trains in it, and how it is augmented."""
 _LOADED = 3
 """Batches that are loaded to see how long it takes."""
 
@@ -136,48 +138,24 @@ def forecast(dry: DryRun, split: Split, data: CasesDataModule | None = None) -> 
     settings = dry.settings.datasets
     assert settings.patch_vox != "auto"
     assert settings.batch_size != "auto"
-    divisor = dry.anatomy.divisor
-    patch = padded_shape(settings.patch_vox, divisor)
-    work = workload(split, settings, patch, settings.batch_size, divisor)
+    patch = padded_shape(settings.patch_vox, dry.anatomy.divisor)
+    work = workload(split, settings, patch, settings.batch_size, dry.anatomy.divisor)
     base = psutil.Process().memory_info().rss
     free = host_free(base)
     appetite = measure_appetite(dry, work)
-    stages = _distinct(dry.schedule.stages)
-    voxels = work.batch * math.prod(work.typical_vox)
     room = device_free() if appetite.on_device else free
-    most = appetite.bytes(work.batch, work.largest_vox)
-    slow = appetite.voxel_s * voxels * 4 * len(stages) > _PATIENCE_S
-    extrapolated = slow or lacks(most, room)
-    load = Load(work.batch, work.typical_vox, work.volume_vox)
-    if extrapolated:
-        small = half(work.typical_vox, divisor)
-        load = Load(1, small, _smaller(work.volume_vox, small))
-    costs = {key: dry.measure(index, load) for key, index in stages.items()}
-    ratio = voxels / (load.batch * math.prod(load.patch_vox))
-    volumes = work.volumes * math.prod(work.volume_vox) / math.prod(load.volume_vox)
+    steps = _dry_steps(dry, work, appetite, base, room)
     loading = _loading_s(data, dry.clock) if data is not None else 0.0
     every = dry.settings.lightning.check_val_every_n_epoch
     times = tuple(
         StageTime(
-            dry.schedule.first_epoch(index),
-            stage.length,
-            work.batches * (costs[_key(stage)].step_s * ratio + loading)
-            + volumes * costs[_key(stage)].validation_s / every
-            + costs[_key(stage)].epoch_s,
+            dry.schedule.first_epoch(index), stage.length, steps.epoch_s(stage, loading, every)
         )
         for index, stage in enumerate(dry.schedule.stages)
     )
-    scoring = 16.0 * len(dry.card.classes) * work.largest_volume
-    grown = _grown([*costs.values()], appetite, work, load, extrapolated, base)
     cache = 0.0 if data is not None else cache_bytes(dry.cohort, dry.settings)
-    host, device = base + cache + max(grown, scoring), None
-    if appetite.on_device:
-        device = (
-            max(most, *(cost.device_bytes for cost in costs.values()))
-            if extrapolated
-            else max(cost.device_bytes for cost in costs.values())
-        )
-        host = max(*(cost.host_bytes for cost in costs.values()), base) + cache + scoring
+    host = steps.host_bytes(len(dry.card.classes)) + cache
+    device = steps.device_bytes() if appetite.on_device else None
     lacking = lacks(host, free) or (device is not None and lacks(device, room))
     return Forecast(
         patch,
@@ -187,7 +165,7 @@ def forecast(dry: DryRun, split: Split, data: CasesDataModule | None = None) -> 
         None if device is None else int(device),
         room if appetite.on_device else None,
         times,
-        extrapolated,
+        steps.extrapolated,
         tuple(remedies(dry, work, appetite, room)) if lacking else (),
     )
 
@@ -226,34 +204,82 @@ def show_forecast(
 
 
 # -------------------------------------------------------------------- internals
-def _key(stage: Stage) -> tuple[frozenset[str], str | None, float]:
+@dataclass(frozen=True)
+class _DrySteps:
+    """What dry steps took, and what that says of the run's own.
+
+    Args:
+        work: of the run.
+        load: of the dry steps.
+        costs: of one stage of each kind.
+        appetite: memory by the number of voxels.
+        base_bytes: memory of the process before them.
+        extrapolated: whether they were smaller than those of the run.
+    """
+
+    work: Workload
+    load: Load
+    costs: Mapping[_Kind, Cost]
+    appetite: Appetite
+    base_bytes: int
+    extrapolated: bool
+
+    def epoch_s(self, stage: Stage, loading_s: float, every: int) -> float:
+        """Seconds of an epoch of this stage, with a validation in one of every so many."""
+        work, load, cost = self.work, self.load, self.costs[_key(stage)]
+        ratio = work.batch * math.prod(work.typical_vox) / (load.batch * math.prod(load.patch_vox))
+        volumes = work.volumes * math.prod(work.volume_vox) / math.prod(load.volume_vox)
+        steps = work.batches * (cost.step_s * ratio + loading_s)
+        return steps + volumes * cost.validation_s / every + cost.epoch_s
+
+    def host_bytes(self, classes: int) -> float:
+        """Most memory of the process, but for cached cases."""
+        scoring = 16.0 * classes * self.work.largest_volume
+        if self.appetite.on_device:
+            seen = max(cost.host_bytes for cost in self.costs.values())
+            return max(seen, self.base_bytes) + scoring
+        return self.base_bytes + max(self._grown(), scoring)
+
+    def device_bytes(self) -> float:
+        """Most memory of the GPU."""
+        seen = max(cost.device_bytes for cost in self.costs.values())
+        most = self.appetite.bytes(self.work.batch, self.work.largest_vox)
+        return max(most, seen) if self.extrapolated else seen
+
+    def _grown(self) -> float:
+        """By how much the process is to grow in training."""
+        work = self.work
+        if self.extrapolated:
+            return self.appetite.bytes(work.batch, work.largest_vox) - self.base_bytes
+        seen = max(cost.host_bytes for cost in self.costs.values()) - self.base_bytes
+        # The largest batch may be larger than the one that was tried.
+        more = work.batch * (math.prod(work.largest_vox) - math.prod(self.load.patch_vox))
+        return float(seen + self.appetite.voxel_bytes * more)
+
+
+def _dry_steps(dry: DryRun, work: Workload, appetite: Appetite, base: int, room: int) -> _DrySteps:
+    """Makes them, as large as those of the run where that takes neither too long nor too much."""
+    stages = _distinct(dry.schedule.stages)
+    load = Load(work.batch, work.typical_vox, work.volume_vox)
+    seconds = appetite.voxel_s * work.batch * math.prod(work.typical_vox) * 4 * len(stages)
+    smaller = seconds > _PATIENCE_S or lacks(appetite.bytes(work.batch, work.largest_vox), room)
+    if smaller:
+        small = half(work.typical_vox, dry.anatomy.divisor)
+        load = Load(1, small, _smaller(work.volume_vox, small))
+    costs = {kind: dry.measure(index, load) for kind, index in stages.items()}
+    return _DrySteps(work, load, costs, appetite, base, smaller)
+
+
+def _key(stage: Stage) -> _Kind:
     return (frozenset(stage.rates), stage.augmentation, stage.augmentation_strength)
 
 
-def _distinct(stages: Sequence[Stage]) -> dict[tuple[frozenset[str], str | None, float], int]:
+def _distinct(stages: Sequence[Stage]) -> dict[_Kind, int]:
     """One stage, by its number, of each kind that takes another time."""
-    found: dict[tuple[frozenset[str], str | None, float], int] = {}
+    found: dict[_Kind, int] = {}
     for index, stage in enumerate(stages):
         found.setdefault(_key(stage), index)
     return found
-
-
-def _grown(
-    costs: Sequence[Cost],
-    appetite: Appetite,
-    work: Workload,
-    load: Load,
-    extrapolated: bool,
-    base: int,
-) -> float:
-    """By how much the process is to grow in training."""
-    most = appetite.bytes(work.batch, work.largest_vox) - base
-    if extrapolated:
-        return most
-    seen = max(cost.host_bytes for cost in costs) - base
-    # The largest batch may be larger than the one that was tried.
-    more = work.batch * (math.prod(work.largest_vox) - math.prod(load.patch_vox))
-    return float(seen + appetite.voxel_bytes * more)
 
 
 def _smaller(a: Triple, b: Triple) -> Triple:
