@@ -28,7 +28,8 @@ from hsf_finetune.evaluation.runs import (
 )
 from hsf_finetune.presets import DEFAULT, PRESETS, beside, folder_of, new_folder, settings_by_preset
 from hsf_finetune.run import execute
-from hsf_finetune.successive import has_ended, make_run
+from hsf_finetune.run_folder import has_ended
+from hsf_finetune.successive import make_run
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def compare_presets(
         config_dir: folder with the user's own groups.
         output: folder of the comparison; None is the latest one of the same settings
             below `datasets.output_path`, or a new one.
-        reference: preset that differences refer to; None is `default`, or the best.
+        reference: preset that differences refer to; None is `full`, or the best.
         side: of the split to compare on; None is `test` where there is one.
 
     Raises:
@@ -116,7 +117,7 @@ def compare_runs(
         folders: of the runs.
         output: folder to write into; None is a new one beside the first run.
         reference: name of the run that differences refer to, as the table shows it;
-            None is `default` where there is one, else the best.
+            None is `full` where there is one, else the best.
         side: of the split to compare on; None is `test` where all have one.
 
     Raises:

@@ -6,7 +6,7 @@ import json
 import math
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from hsf_finetune import terminal
 from hsf_finetune.data.cases import Case
 from hsf_finetune.data.splits import fold_count, split_cases
 from hsf_finetune.errors import UserError
-from hsf_finetune.evaluation.runs import FINAL, fold_folders
+from hsf_finetune.evaluation.runs import FINAL, fold_folders, write_result
 from hsf_finetune.evaluation.tables import (
     ScoreRow,
     comparison_table,
@@ -29,10 +29,9 @@ from hsf_finetune.evaluation.tables import (
     write_scores,
 )
 from hsf_finetune.files import write_json
-from hsf_finetune.run_folder import RunFolder, open_run
+from hsf_finetune.run_folder import RESULT, RunFolder, has_ended, open_run
 from hsf_finetune.settings import DatasetsSettings, Settings
-from hsf_finetune.successive import Execute, has_ended, make_run, one_device
-from hsf_finetune.training.cost import read_cost
+from hsf_finetune.successive import Execute, make_run, one_device
 
 _MOST_ROWS = 40
 """Cases that are listed one by one on the terminal."""
@@ -182,29 +181,19 @@ def _pool(settings: Settings, run: RunFolder, cases: Sequence[Case], count: int)
             "folds": [split.plain() for split in splits],
         },
     )
-    write_json(
-        run.result,
-        {
-            "pretrained": [asdict(s) for s in summarise(before)],
-            "best_epoch": [asdict(s) for s in summarise(after)],
-            "training": asdict(read_cost(run.path)),
-            "budget": settings.finetuning.budget,
-            "folds": {
-                folder.name: json.loads((folder / "result.json").read_text())["best_epoch"]
-                for folder in folders
-            },
-            "final": FINAL,
-            **_retention(run),
-        },
-    )
+    own = {folder.name: _result(folder)["best_epoch"] for folder in folders}
+    final = _result(run.file(FINAL))
+    # What the final model still knows of the source's task, where that was asked.
+    kept = {"retention": final["retention"]} if "retention" in final else {}
+    budget = settings.finetuning.budget
+    write_result(run.path, before, after, budget, folds=own, final=FINAL, **kept)
     _conclude(settings, run, before, after, count)
     return Pooled(run.path, tuple(before), tuple(after))
 
 
-def _retention(run: RunFolder) -> dict[str, Any]:
-    """What the final model still knows of the source's task, where that was asked."""
-    final = json.loads((run.file(FINAL) / "result.json").read_text())
-    return {"retention": final["retention"]} if "retention" in final else {}
+def _result(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / RESULT).read_text())
+    return found
 
 
 def _scores(path: Path) -> list[ScoreRow]:

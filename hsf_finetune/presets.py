@@ -14,6 +14,7 @@ from hsf_finetune.data.cases import discover
 from hsf_finetune.errors import ConfigError
 from hsf_finetune.evaluation.runs import read_settings_of
 from hsf_finetune.run import make_data, pretrained_source
+from hsf_finetune.run_folder import RESULT
 from hsf_finetune.schedule.strategies import plan
 from hsf_finetune.settings import Settings, dotted
 from hsf_finetune.starting_point import build_network, start_from, with_network
@@ -154,7 +155,7 @@ def beside(folder: Path, wanted: Mapping[str, Settings]) -> list[str]:
     Returns:
         Those whose settings differ within the `finetuning` group alone.
     """
-    others = [path.parent for path in sorted(folder.glob("*/result.json"))]
+    others = [path.parent for path in sorted(folder.glob(f"*/{RESULT}"))]
     first = next(iter(wanted.values()))
     return [
         run.name

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -22,6 +21,7 @@ from hsf_finetune.data.splits import Split, fold_count, split_cases
 from hsf_finetune.data.torchio_hsf import hsf_pipeline
 from hsf_finetune.dry_run import DryRun
 from hsf_finetune.evaluation.compare import score_cases
+from hsf_finetune.evaluation.runs import write_result
 from hsf_finetune.evaluation.tables import ScoreRow, read_scores, summarise, write_scores
 from hsf_finetune.files import write_json
 from hsf_finetune.folds import first_fold, run_folds
@@ -31,7 +31,7 @@ from hsf_finetune.loop import train
 from hsf_finetune.networks.anatomy import Anatomy
 from hsf_finetune.processes import follower
 from hsf_finetune.retention import classes_of, old_task, recall, remember
-from hsf_finetune.run_folder import RunFolder, call_in, calling_back, find_run, open_run
+from hsf_finetune.run_folder import RunFolder, call_in, calling_back, find_run, has_ended, open_run
 from hsf_finetune.schedule.picture import save_picture
 from hsf_finetune.schedule.schedule import Schedule
 from hsf_finetune.settings import PretrainedSettings, Settings
@@ -46,7 +46,6 @@ from hsf_finetune.starting_point import (
     start_from,
     with_network,
 )
-from hsf_finetune.training.cost import read_cost
 from hsf_finetune.weights.checkpoint import Checkpoint
 from hsf_finetune.weights.reading import read_checkpoint
 
@@ -131,7 +130,8 @@ def _execute(settings: Settings) -> Result:
     after = _score_after(settings, run, split)
     screen.conclude(run, before, after, split)
     retained = recall(task, run, _device(settings)) if task else None
-    _write_result(settings, run, before, after, retained)
+    kept = {"retention": retained} if retained else {}
+    write_result(run.path, before, after, settings.finetuning.budget, **kept)
     return Result(run.path, before, after)
 
 
@@ -182,7 +182,7 @@ def make_data(settings: Settings) -> None:
 def demo_source(settings: Settings) -> Path:
     """The run folder of the phantom source model, which is trained if it is not there."""
     folder = demo.demo_run(settings)
-    if not (folder / "result.json").exists():
+    if not has_ended(folder):
         terminal.say(f"training the phantom source model once (kept in {folder})")
         source = demo.source_settings(settings)
         begun = (folder / "config.yaml").exists()
@@ -288,23 +288,3 @@ def _scored(
 
 def _device(settings: Settings) -> torch.device:
     return pick_device("cpu" if settings.lightning.accelerator == "cpu" else "auto")
-
-
-def _write_result(
-    settings: Settings,
-    run: RunFolder,
-    before: Sequence[ScoreRow],
-    after: Sequence[ScoreRow],
-    retained: Mapping[str, Any] | None,
-) -> None:
-    """Writes result.json, whose presence says that the run has ended."""
-    write_json(
-        run.result,
-        {
-            "pretrained": [asdict(s) for s in summarise(before)],
-            "best_epoch": [asdict(s) for s in summarise(after)],
-            "training": asdict(read_cost(run.path)),
-            "budget": settings.finetuning.budget,
-            **({"retention": retained} if retained else {}),
-        },
-    )

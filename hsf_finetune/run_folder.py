@@ -24,6 +24,8 @@ from hsf_finetune.files import atomic_write, write_json
 from hsf_finetune.processes import follow, follower, forget, lead
 from hsf_finetune.settings import Settings, dotted
 
+RESULT = "result.json"
+"""File of a run that is written last."""
 _FREE_TO_CHANGE = (
     "resume",
     "reset",
@@ -47,6 +49,11 @@ _LENGTH = "lightning.max_epochs"
 """The one setting by which a run may become longer than it was."""
 
 _PACKAGES = ("hsf-finetune", "torch", "monai", "lightning", "torchio", "hydra-core", "nibabel")
+
+
+def has_ended(folder: Path) -> bool:
+    """Whether there is a run in the folder that has come to its end."""
+    return (folder / RESULT).exists()
 
 
 @dataclass(frozen=True)
@@ -73,11 +80,6 @@ class RunFolder:
         """The checkpoint to go on from, if there is one."""
         path = self.checkpoints / "last.ckpt"
         return path if self.resumed and path.exists() else None
-
-    @property
-    def result(self) -> Path:
-        """Written when a run has ended; its presence says that it has."""
-        return self.path / "result.json"
 
     def file(self, name: str) -> Path:
         """A file of the run."""
@@ -222,7 +224,7 @@ def _latest_unfinished(settings: Settings) -> Path | None:
         candidates += sorted(root.iterdir(), reverse=True)
     for path in candidates:
         config = path / "config.yaml"
-        unfinished = config.exists() and not (path / "result.json").exists()
+        unfinished = config.exists() and not has_ended(path)
         if unfinished and not _differences(_read_yaml(config), settings.plain()):
             return path.resolve()
     return None
@@ -254,7 +256,7 @@ def _to_resume(path: Path, settings: Settings) -> RunFolder:
             fix="resume with the settings of that run, or start a new one",
         )
     longer = _longer(folder, settings) if different else None
-    if (folder / "result.json").exists() and not longer and "epoch" not in settings.reset:
+    if has_ended(folder) and not longer and "epoch" not in settings.reset:
         raise ConfigError(
             "the run has ended; there is nothing to resume",
             file=folder,
@@ -293,7 +295,7 @@ def epochs_done(folder: Path) -> int:
 
 def _set_aside(folder: RunFolder, settings: Settings) -> None:
     """Renames what a run came to, before it goes on to something else."""
-    names = ["config.yaml", "schedule.json", "schedule.png", "result.json"]
+    names = ["config.yaml", "schedule.json", "schedule.png", RESULT]
     names += ["validation_scores.csv", "test_scores.csv"]
     if "epoch" in settings.reset:
         names.append("metrics.csv")

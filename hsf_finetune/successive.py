@@ -7,6 +7,7 @@ from pathlib import Path
 
 from hsf_finetune import terminal
 from hsf_finetune.errors import ConfigError
+from hsf_finetune.run_folder import has_ended
 from hsf_finetune.settings import LightningSettings, Settings
 
 Execute = Callable[[Settings], object]
@@ -32,11 +33,6 @@ def make_run(settings: Settings, folder: Path, execute: Execute, longer: bool = 
     where = {"run_dir": str(folder), "resume": str(folder) if begun else None}
     reset: dict[str, list[str]] = {} if begun else {"reset": []}
     execute(settings.model_copy(update={**where, **reset}))
-
-
-def has_ended(folder: Path) -> bool:
-    """Whether there is a run in the folder that has come to its end."""
-    return (folder / "result.json").exists()
 
 
 def one_device(engine: LightningSettings, what: str, instead: str) -> LightningSettings:

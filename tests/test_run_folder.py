@@ -11,7 +11,7 @@ import yaml
 
 from hsf_finetune.configuration import compose
 from hsf_finetune.errors import ConfigError, OutputError
-from hsf_finetune.run_folder import RunFolder, call_in, calling_back, find_run, open_run
+from hsf_finetune.run_folder import RESULT, RunFolder, call_in, calling_back, find_run, open_run
 from hsf_finetune.settings import Settings
 from tests.conftest import CONF
 
@@ -23,7 +23,7 @@ def settings(outputs: Path, *overrides: str) -> Settings:
 
 
 def ended(run: RunFolder) -> RunFolder:
-    run.result.write_text("{}")
+    run.file(RESULT).write_text("{}")
     return run
 
 

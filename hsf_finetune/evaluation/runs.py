@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -14,6 +14,8 @@ from pydantic import ValidationError
 from hsf_finetune.errors import ConfigError
 from hsf_finetune.evaluation.arms import Arm
 from hsf_finetune.evaluation.tables import MEAN, ScoreRow, read_scores, summarise
+from hsf_finetune.files import write_json
+from hsf_finetune.run_folder import RESULT, has_ended
 from hsf_finetune.settings import Settings
 from hsf_finetune.training.cost import TrainingCost, read_cost
 
@@ -85,7 +87,7 @@ def read_run(folder: Path, name: str) -> FinishedRun:
         DataError: its scores cannot be read.
     """
     read_settings_of(folder)
-    if not (folder / "result.json").exists():
+    if not has_ended(folder):
         raise ConfigError(
             "the run has not ended",
             file=folder,
@@ -99,6 +101,37 @@ def read_run(folder: Path, name: str) -> FinishedRun:
         {side: _scores(folder / files[0]) for side, files in _FILES.items()},
         {side: _scores(folder / files[1]) for side, files in _FILES.items()},
         read_cost(folder),
+    )
+
+
+def write_result(
+    folder: Path,
+    before: Sequence[ScoreRow],
+    after: Sequence[ScoreRow],
+    budget: object,
+    **more: object,
+) -> None:
+    """Writes result.json, whose presence says that the run has ended.
+
+    Args:
+        folder: of the run.
+        before: validation scores of the model it started from; empty for random weights.
+        after: validation scores of its best epoch.
+        budget: what ended its training.
+        more: further entries.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    write_json(
+        folder / RESULT,
+        {
+            "pretrained": [asdict(mean) for mean in summarise(before)],
+            "best_epoch": [asdict(mean) for mean in summarise(after)],
+            "training": asdict(read_cost(folder)),
+            "budget": budget,
+            **more,
+        },
     )
 
 
