@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 from hsf_finetune.data.phantom import is_phantom
+from hsf_finetune.files import cache_folder
 from hsf_finetune.settings import (
     AugmentationSettings,
     DatasetSettings,
@@ -14,7 +15,6 @@ from hsf_finetune.settings import (
     LightningSettings,
     PatternSettings,
     Settings,
-    cache_folder,
 )
 
 SOURCE_LABELS = {1: "DG", 2: "CA1", 3: "CA2", 4: "CA3", 5: "SUB"}
@@ -85,7 +85,9 @@ def source_settings(settings: Settings) -> Settings:
             "resume": None,
             "datasets": datasets,
             "models": type(settings.models)(**settings.models.model_dump(exclude=_OPTIMISATION)),
-            "finetuning": FinetuningSettings(strategy="full", pretrained="none"),
+            "finetuning": FinetuningSettings(
+                strategy="full", pretrained="none", lr_factors={"head": 1.0}
+            ),
             "augmentation": AugmentationSettings(),
             "lightning": LightningSettings(
                 max_epochs=SOURCE_EPOCHS,

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +38,14 @@ def other_side(name: str) -> str | None:
 
     renamed, count = _SIDE.subn(exchanged, name)
     return renamed if count else None
+
+
+def side_of(name: str) -> Literal["left", "right"] | None:
+    """The side that a class's or a file's name speaks of; None where it is neither, or both."""
+    sides = {found.group()[0].lower() for found in _SIDE.finditer(name)}
+    if len(sides) != 1:
+        return None
+    return "left" if sides == {"l"} else "right"
 
 
 @dataclass(frozen=True)

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from hsf_finetune.data.cases import Case
 from hsf_finetune.data.check.facts import Facts, Measured, Portrait
+from hsf_finetune.labels import side_of
 
 FEWEST = 4
 """Fewer cases than this are no standard to hold another one to."""
-
-_LEFT = re.compile(r"left|(?<![^\W_])(l|lh)(?![^\W_])", re.IGNORECASE)
-_RIGHT = re.compile(r"right|(?<![^\W_])(r|rh)(?![^\W_])", re.IGNORECASE)
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,12 +39,6 @@ def measured_members(cases: Sequence[Case], facts: Sequence[Facts]) -> list[Memb
         for case, fact in zip(cases, facts, strict=True)
         if fact.measured is not None and fact.portrait is not None
     ]
-
-
-def side_of(name: str) -> Literal["left", "right"] | None:
-    """The side that a file's or a class's name speaks of; None where it is neither, or both."""
-    left, right = bool(_LEFT.search(name)), bool(_RIGHT.search(name))
-    return None if left == right else "left" if left else "right"
 
 
 def groups(members: Sequence[Member]) -> list[list[Member]]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from hsf_finetune.data.check.findings import Finding
-from hsf_finetune.data.check.members import FEWEST, Member, side_of
-from hsf_finetune.labels import other_side
+from hsf_finetune.data.check.members import FEWEST, Member
+from hsf_finetune.labels import other_side, side_of
 
 _SURE_SHARE = 0.75
 """Share of the cases that have to agree before the rest is taken for wrong."""
