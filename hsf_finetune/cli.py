@@ -8,10 +8,13 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hsf_finetune import __version__
 from hsf_finetune.errors import ConfigError, OutputError, TrainingError, UserError
-from hsf_finetune.settings import Settings
+
+if TYPE_CHECKING:
+    from hsf_finetune.settings import Settings
 
 Command = Callable[[argparse.Namespace], int]
 
@@ -148,7 +151,7 @@ def _add_check(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def _check(options: argparse.Namespace) -> int:
-    from hsf_finetune.check import check
+    from hsf_finetune.check_command import check
 
     return check(
         options.overrides,
@@ -174,13 +177,15 @@ def _add_advise(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 
 def _advise(options: argparse.Namespace) -> int:
-    from hsf_finetune.check import report_on, show_advice
+    from hsf_finetune import terminal
+    from hsf_finetune.check import advice_for, report_on
     from hsf_finetune.configuration import compose
     from hsf_finetune.run import make_data
 
     settings = compose("finetune", options.overrides, options.config_dir)
     make_data(settings)
-    show_advice(settings, report_on(settings))
+    for line in advice_for(settings, report_on(settings)):
+        terminal.say(line)
     return 0
 
 
@@ -295,7 +300,7 @@ def _add_compare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     compare.add_argument("--runs", type=Path, nargs="+", metavar="RUN", help="folders of runs")
     compare.add_argument("--config-dir", type=Path, help="folder with your own YAML groups")
     compare.add_argument(
-        "--reference", metavar="NAME", help="which one to take differences to (default: default)"
+        "--reference", metavar="NAME", help="which one to take differences to (default: full)"
     )
     compare.add_argument(
         "--on",

@@ -1,4 +1,8 @@
-"""Writing files whole or not at all."""
+"""Writing files whole or not at all, and the folder for what can be made again.
+
+NumPy is known by its ways alone: a command that only reads what it remembers need not
+wait for its import.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +11,13 @@ import dataclasses
 import errno
 import json
 import math
+import numbers
 import os
 import secrets
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-
-import numpy as np
 
 from hsf_finetune.errors import OutputError, UserError
 
@@ -31,6 +34,15 @@ _FIXES = {
 _ANY_FIX = "check that the disk has space left and that you may write there"
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _FULL_BELOW_BYTES = 1 << 20
+
+
+def cache_folder() -> Path:
+    """Where downloads, demo models and disk caches go (HSF_FINETUNE_CACHE overrides)."""
+    given = os.environ.get("HSF_FINETUNE_CACHE")
+    if given:
+        return Path(given).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base).expanduser() / "hsf_finetune"
 
 
 @contextmanager
@@ -122,7 +134,10 @@ def write_csv(path: str | Path, header: Sequence[str], rows: Iterable[Sequence[o
 
 
 def _is_nan(cell: object) -> bool:
-    return isinstance(cell, (float, np.floating)) and math.isnan(cell)
+    # NumPy's floats of every width are registered as real numbers.
+    if isinstance(cell, numbers.Integral):
+        return False
+    return isinstance(cell, numbers.Real) and math.isnan(cell)
 
 
 def _plain(obj: object) -> object:
@@ -131,7 +146,7 @@ def _plain(obj: object) -> object:
         return obj
     if isinstance(obj, float):
         return obj if math.isfinite(obj) else None
-    if isinstance(obj, (np.generic, np.ndarray)):
+    if hasattr(obj, "tolist"):  # NumPy's scalars and arrays
         return _plain(obj.tolist())
     if isinstance(obj, Path):
         return str(obj)

@@ -13,7 +13,7 @@ from hsf_finetune.budget import planned, with_budget
 from hsf_finetune.data.cases import Case, Cohort
 from hsf_finetune.data.check.findings import of_tier
 from hsf_finetune.data.check.report import Report
-from hsf_finetune.data.check.source import DataSummary
+from hsf_finetune.data.check.summary import DataSummary
 from hsf_finetune.data.splits import fold_count, split_cases, validation_count
 from hsf_finetune.errors import SeveralErrors
 from hsf_finetune.evaluation.smoke import Smoke

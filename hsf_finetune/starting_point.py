@@ -11,7 +11,7 @@ import torch
 
 from hsf_finetune import demo
 from hsf_finetune.data.cases import Case, Cohort
-from hsf_finetune.data.check.source import DataSummary
+from hsf_finetune.data.check.summary import DataSummary
 from hsf_finetune.data.phantom import is_phantom
 from hsf_finetune.errors import ConfigError
 from hsf_finetune.evaluation.smoke import Smoke, smoke

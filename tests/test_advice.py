@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hsf_finetune.advice import Advice, Situation, advice_on
-from hsf_finetune.check import check, report_on
+from hsf_finetune.check import report_on
+from hsf_finetune.check_command import check
 from hsf_finetune.configuration import compose
 from hsf_finetune.run import pretrained_source
 from hsf_finetune.situation import advise

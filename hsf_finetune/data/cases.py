@@ -44,6 +44,11 @@ class Case:
     series: str = ""
     side: str | None = None
 
+    @property
+    def volumes(self) -> tuple[VolumeRef, ...]:
+        """Its images and its label."""
+        return (*self.images, self.label)
+
 
 @dataclass(frozen=True)
 class LedgerEntry:

@@ -20,8 +20,8 @@ from hsf_finetune.data.geometry import voxel_size_mm
 from hsf_finetune.data.preprocessing import Sample, load_case
 from hsf_finetune.data.volumes import read_shape
 from hsf_finetune.errors import DataError, OutputError, SeveralErrors, UserError
-from hsf_finetune.files import atomic_write
-from hsf_finetune.settings import DatasetsSettings, cache_folder
+from hsf_finetune.files import atomic_write, cache_folder
+from hsf_finetune.settings import DatasetsSettings
 
 Progress = Callable[[int, int], None]
 
@@ -135,7 +135,7 @@ class SampleStore:
     def _fingerprint(self, case: Case) -> str:
         """Changes with the files, the protocol and the preprocessing."""
         files = []
-        for ref in (*case.images, case.label):
+        for ref in case.volumes:
             try:
                 stat = ref.path.stat()
             except OSError as error:

@@ -13,7 +13,7 @@ import torch
 from pydantic import TypeAdapter
 from torch import Tensor
 
-from hsf_finetune.data.check.source import DataSummary
+from hsf_finetune.data.check.summary import DataSummary
 from hsf_finetune.data.preprocessing import Grid, load_image
 from hsf_finetune.data.volumes import Volume, VolumeRef
 from hsf_finetune.errors import ConfigError, DataError, WeightsError

@@ -56,7 +56,7 @@ def prove(described: Description, name: str) -> Proof | None:
             _refs([item.ref for item in case.items]): subject
             for case, subject in zip(described.layout.cases, described.subjects.ids, strict=True)
         }
-        found = {_refs((*case.images, case.label)): case.subject for case in cohort.cases}
+        found = {_refs(case.volumes): case.subject for case in cohort.cases}
         return Proof(described, cohort, overrides) if found == wanted else None
     return None
 

@@ -18,7 +18,7 @@ from hsf_finetune.settings.base import (
 )
 from hsf_finetune.settings.datasets import DatasetSettings, DatasetsSettings, PatternSettings
 from hsf_finetune.settings.engine import LightningSettings, LoggerSettings
-from hsf_finetune.settings.everything import Settings, cache_folder, dotted
+from hsf_finetune.settings.everything import Settings, dotted
 from hsf_finetune.settings.finetuning import (
     OTHER_NAMES,
     FinetuningSettings,
@@ -74,6 +74,5 @@ __all__ = [
     "Text",
     "UNetSettings",
     "Whole",
-    "cache_folder",
     "dotted",
 ]

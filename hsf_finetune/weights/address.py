@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
 from hsf_finetune.errors import ConfigError
-from hsf_finetune.settings import cache_folder
+from hsf_finetune.files import cache_folder
 
 _HUB = "https://huggingface.co"
 _LONGEST_NAME = 100

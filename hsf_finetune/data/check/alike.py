@@ -12,15 +12,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from itertools import combinations
 
 import numpy as np
 import numpy.typing as npt
 
-from hsf_finetune.data.check.facts import SIDE_VOX
+from hsf_finetune.data.check.facts import SIDE_VOX, z_scores
 from hsf_finetune.data.check.findings import EXCLUDE, Finding
 from hsf_finetune.data.check.members import FEWEST, Member
-from hsf_finetune.data.check.portrait import unpacked
 
 Cube = npt.NDArray[np.float32]
 
@@ -58,23 +58,24 @@ def pose_findings(group: Sequence[Member]) -> Iterator[Finding]:
     if len(drawn) <= FEWEST:
         return
     rows = np.flatnonzero(drawn[0].case.protocol.foreground_rows)[:_MOST_CLASSES]
-    images = [unpacked(_around(m)) for m in drawn]
-    image_sum = np.sum(images, axis=0)
-    label_sum = np.sum([_one_hot(m, rows) for m in drawn], axis=0)
-    others = len(drawn) - 1
-    agreement = [_correlation(image, (image_sum - image) / others) for image in images]
+    # One case at a time, since in 32 bits the pictures of all would fill the memory.
+    image_sum = reduce(np.add, (_around(m) for m in drawn))
+    label_sum = reduce(np.add, (_one_hot(m, rows) for m in drawn))
+    others = np.float32(len(drawn) - 1)
+    agreement = [_correlation(_around(m), (image_sum - _around(m)) / others) for m in drawn]
     for n, member in enumerate(drawn):
+        image = _around(member)
         standard = _Standard(
-            (image_sum - images[n]) / others,
+            (image_sum - image) / others,
             (label_sum - _one_hot(member, rows)) / others,
             float(np.median(np.delete(agreement, n))),
         )
-        flip_gain, flip = _flipped_label(member, rows, images[n], agreement[n], standard)
+        flip_gain, flip = _flipped_label(member, rows, image, agreement[n], standard)
         swap_gain, swap = _exchanged(member, rows, standard)
         finding = (
             (swap if swap_gain > flip_gain else flip)
-            or _odd_image(member, images[n], agreement[n], standard)
-            or _shifted(member, drawn, images[n], agreement[n], standard)
+            or _odd_image(member, image, agreement[n], standard)
+            or _shifted(member, drawn, image, agreement[n], standard)
         )
         if finding is not None:
             yield finding
@@ -222,9 +223,9 @@ def _best_shift(image: Cube, standard: Cube) -> tuple[float, tuple[int, int, int
     return best
 
 
-def _around(member: Member) -> npt.NDArray[np.int8]:
+def _around(member: Member) -> Cube:
     assert member.portrait.around is not None
-    return member.portrait.around
+    return z_scores(member.portrait.around)
 
 
 def _one_hot(member: Member, rows: npt.NDArray[np.intp]) -> Cube:

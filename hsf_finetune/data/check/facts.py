@@ -18,6 +18,8 @@ Triple = tuple[float, float, float]
 
 SIDE_VOX = 16
 """Length of a portrait's edges, in voxels of its own."""
+STEPS_PER_STD = 25.0
+"""Steps of a portrait's 8 bits in a standard deviation of the image."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,6 +111,11 @@ class Facts:
 
 def _tuples(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
+
+
+def z_scores(picture: Small) -> npt.NDArray[np.float32]:
+    """A picture of an image as it was, z-normalised."""
+    return picture.astype(np.float32) / np.float32(STEPS_PER_STD)
 
 
 def _packed(picture: Small) -> str:

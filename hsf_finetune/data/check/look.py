@@ -15,7 +15,6 @@ from hsf_finetune.data.census import FEW_CASES, Census, check_census, take_censu
 from hsf_finetune.data.check.alike import pose_findings
 from hsf_finetune.data.check.cache import fingerprint, remember, remembered
 from hsf_finetune.data.check.duplicates import duplicate_findings
-from hsf_finetune.data.check.examine import examine
 from hsf_finetune.data.check.facts import Facts
 from hsf_finetune.data.check.findings import TIERS, Finding, Tier
 from hsf_finetune.data.check.members import Member, groups, measured_members
@@ -75,7 +74,7 @@ def look_at(
     """
     cases = cohort.cases
     keys = [fingerprint(case) for case in cases]
-    before = remembered(cases)
+    before = remembered(cases, {*keys})
     facts: dict[int, Facts] = {n: before[k] for n, k in enumerate(keys) if k and k in before}
     known = len(facts)
     todo = [n for n in range(len(cases)) if n not in facts]
@@ -130,6 +129,11 @@ def _examined(
     cases: Sequence[Case], numbers: Sequence[int], jobs: int
 ) -> Iterator[tuple[int, Facts]]:
     """Facts by number, with never more than two cases per thread on their way."""
+    if not numbers:
+        return
+    # Imported late: SciPy takes longer to import than remembered facts to judge.
+    from hsf_finetune.data.check.examine import examine
+
     if jobs <= 1 or len(numbers) <= 1:
         yield from ((n, examine(cases[n])) for n in numbers)
         return

@@ -8,11 +8,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from hsf_finetune.data.check.facts import SIDE_VOX, Portrait, Small
+from hsf_finetune.data.check.facts import SIDE_VOX, STEPS_PER_STD, Portrait, Small
 
 Array = npt.NDArray[np.float32]
 
-STEPS_PER_STD = 25.0
 _MARGIN = 1.6
 """Edge of the picture around a label, in lengths of the label."""
 
@@ -38,11 +37,6 @@ def portrait_of(
     points = _points(around)
     labels = ndimage.map_coordinates(rows, points, order=0, mode="constant", cval=0)
     return Portrait(view, _steps(_sampled(image, around)), labels.astype(np.int8))
-
-
-def unpacked(picture: Small) -> Array:
-    """A picture of an image as it was, z-normalised."""
-    return picture.astype(np.float32) / np.float32(STEPS_PER_STD)
 
 
 def _points(ends: Sequence[tuple[float, float]]) -> npt.NDArray[np.float64]:

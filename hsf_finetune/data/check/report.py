@@ -2,40 +2,47 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from hsf_finetune.data.cases import Cohort
 from hsf_finetune.data.check.findings import TIERS, Finding
-from hsf_finetune.data.check.look import Look
-from hsf_finetune.data.check.source import DataSummary
+from hsf_finetune.data.check.summary import DataSummary
 from hsf_finetune.files import write_csv, write_json
+
+if TYPE_CHECKING:
+    from hsf_finetune.data.cases import Cohort
+    from hsf_finetune.data.check.look import Look
+
+CHECK_JSON = "check.json"
+LEDGER = "ledger.csv"
+PICTURES = "pictures"
 
 _STYLE = {"refused": "bold red", "warned": "yellow", "repaired": "green"}
 _EXAMPLES = 3
 
 
 @dataclass(frozen=True, eq=False)
-class Report:
-    """Everything that the check found.
+class Outcome:
+    """What a check comes to, whether it looked just now or an earlier look still stands.
 
     Args:
         findings: of files, set and source model, the gravest first.
-        cohort: the cases; None where the files do not fit the dataset's description.
-        look: what was seen of them.
+        cases: how many were looked at; 0 where the files do not fit the description.
+        known: how many of them had not changed since an earlier look.
         here: summary of the data.
         source: summary of what the source model was trained on, if there is one.
     """
 
     findings: tuple[Finding, ...]
-    cohort: Cohort | None = None
-    look: Look | None = None
+    cases: int = 0
+    known: int = 0
     here: DataSummary | None = None
     source: DataSummary | None = None
 
@@ -48,6 +55,26 @@ class Report:
         if self.count("refused"):
             return 2
         return 1 if strict and self.count("warned") else 0
+
+    def line(self) -> str:
+        """One line on the whole."""
+        cases = f"{self.cases} cases" if self.cases else "no case could be looked at"
+        known = f" ({self.known} unchanged since the last look)" if self.cases else ""
+        counts = ", ".join(f"{self.count(tier)} {tier}" for tier in TIERS if self.count(tier))
+        return f"{cases}{known}: {counts or 'nothing to remark'}"
+
+
+@dataclass(frozen=True, eq=False)
+class Report(Outcome):
+    """The outcome with what it was found in.
+
+    Args:
+        cohort: the cases; None where the files do not fit the dataset's description.
+        look: what was seen of them.
+    """
+
+    cohort: Cohort | None = None
+    look: Look | None = None
 
     def plain(self) -> dict[str, Any]:
         """The report as plain types."""
@@ -71,12 +98,21 @@ class Report:
             "source": self.source.plain() if self.source else None,
         }
 
-    def lines(self) -> list[str]:
-        """One line on the whole."""
-        cases = f"{len(self.look.cases)} cases" if self.look else "no case could be looked at"
-        known = f" ({self.look.known} unchanged since the last look)" if self.look else ""
-        counts = ", ".join(f"{self.count(tier)} {tier}" for tier in TIERS if self.count(tier))
-        return [f"{cases}{known}: {counts or 'nothing to remark'}"]
+
+def read_outcome(folder: Path) -> Outcome:
+    """The outcome that a check left in its folder, whose cases have not changed since.
+
+    Raises:
+        OSError, KeyError, TypeError, ValueError: there is none, or it is damaged.
+    """
+    text = (folder / CHECK_JSON).read_text(encoding="utf-8", errors="surrogateescape")
+    plain = json.loads(text)
+    cases = len(plain["cases"])
+    here, source = (
+        DataSummary.of(plain[key]) if plain[key] else None for key in ("data", "source")
+    )
+    findings = tuple(Finding(**found) for found in plain["findings"])
+    return Outcome(findings, cases, cases, here, source)
 
 
 def write_report(folder: Path, report: Report) -> None:
@@ -85,9 +121,9 @@ def write_report(folder: Path, report: Report) -> None:
     Raises:
         OutputError: they cannot be written.
     """
-    write_json(folder / "check.json", report.plain())
+    write_json(folder / CHECK_JSON, report.plain())
     if report.cohort is not None:
-        _write_ledger(folder / "ledger.csv", report.cohort, report.findings)
+        _write_ledger(folder / LEDGER, report.cohort, report.findings)
 
 
 def findings_table(findings: Sequence[Finding]) -> Table:
@@ -138,7 +174,7 @@ def _write_ledger(path: Path, cohort: Cohort, findings: Sequence[Finding]) -> No
     said: dict[str, list[Finding]] = {}
     for finding in findings:
         said.setdefault(finding.file, []).append(finding)
-    keys = {ref.path: str(ref) for case in cohort.cases for ref in (*case.images, case.label)}
+    keys = {ref.path: str(ref) for case in cohort.cases for ref in case.volumes}
     rows = []
     for entry in cohort.ledger:
         own = said.get(str(entry.path), []) or said.get(keys.get(entry.path, ""), [])

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from hsf_finetune.data.check.findings import Finding
 from hsf_finetune.data.check.members import Member
+from hsf_finetune.data.check.summary import DataSummary
 from hsf_finetune.labels import BACKGROUND
 
 _SPACING_RATIO = 1.5
@@ -18,51 +17,6 @@ _OPPOSITE = 0.2
 """Contrasts of opposite sign count where both are at least this strong."""
 _PROFILE_SHIFT = 1.0
 """In standard deviations of the z-normalised image."""
-
-
-@dataclass(frozen=True)
-class DataSummary:
-    """What a model was trained on.
-
-    Args:
-        cases: their number.
-        spacing_mm: median voxel size along RAS+ axes.
-        size_vox: median size of the volumes.
-        contrast: median of what is drawn less its surroundings, in their standard
-            deviations; None where it could not be measured.
-        profile: class -> its median in the z-normalised image, for classes that are
-            drawn by themselves.
-    """
-
-    cases: int
-    spacing_mm: tuple[float, ...]
-    size_vox: tuple[int, ...]
-    contrast: float | None
-    profile: Mapping[str, float]
-
-    def plain(self) -> dict[str, Any]:
-        """The summary as plain types, for checkpoints."""
-        return {
-            **asdict(self),
-            "spacing_mm": list(self.spacing_mm),
-            "size_vox": list(self.size_vox),
-            "profile": dict(self.profile),
-        }
-
-    @classmethod
-    def of(cls, plain: Mapping[str, Any]) -> DataSummary:
-        """The summary that `plain` describes.
-
-        Raises:
-            KeyError, TypeError, ValueError: it describes none.
-        """
-        return cls(
-            int(plain["cases"]),
-            tuple(float(n) for n in plain["spacing_mm"]),
-            tuple(int(n) for n in plain["size_vox"]),
-            None if plain["contrast"] is None else float(plain["contrast"]),
-            {str(name): float(value) for name, value in plain["profile"].items()},
-        )
 
 
 def summarise_data(members: Sequence[Member]) -> DataSummary | None:

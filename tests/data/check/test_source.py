@@ -10,7 +10,8 @@ import pytest
 
 from hsf_finetune.data.check.examine import examine
 from hsf_finetune.data.check.members import measured_members
-from hsf_finetune.data.check.source import DataSummary, source_findings, summarise_data
+from hsf_finetune.data.check.source import source_findings, summarise_data
+from hsf_finetune.data.check.summary import DataSummary
 from tests.data.writing import case
 
 SEEN = DataSummary(40, (0.8, 0.8, 0.8), (40, 56, 40), -0.5, {"DG": -0.4, "CA1": 0.2})
