@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from pathlib import Path
+from typing import Any
 
-from hsf_finetune.data.phantom import is_phantom
 from hsf_finetune.files import cache_folder
 from hsf_finetune.settings import (
     AugmentationSettings,
     DatasetSettings,
+    DatasetsSettings,
     FinetuningSettings,
     LightningSettings,
     PatternSettings,
@@ -37,21 +37,24 @@ _OPTIMISATION = {
 """Settings of `models` that say how, or to tell which classes, and not what is trained."""
 
 
-def demo_run(settings: Settings) -> Path:
-    """Folder of the run that trains the source model for this network."""
-    network = settings.models.model_dump(mode="json", exclude=_OPTIMISATION)
-    key = json.dumps([SOURCE_EPOCHS, network], sort_keys=True)
-    return cache_folder() / "demo" / hashlib.sha256(key.encode()).hexdigest()[:12]
-
-
-def phantom_folder(settings: Settings) -> Path:
-    """Where the phantom cohort lies: the run's own data, else the cache."""
-    main = Path(settings.datasets.main_path).expanduser()
-    return main if is_phantom(main) else cache_folder() / "phantom"
+_OF_THE_MACHINE: dict[str, Any] = {
+    "logger": True,
+    "datasets": {"main_path", "output_path", "num_workers", "pin_memory", "cache", "cache_dir"},
+    "lightning": {"accelerator", "threads"},
+}
+"""Settings that do not change what the source model becomes."""
 
 
 def source_settings(settings: Settings) -> Settings:
-    """The settings that train the source model: six classes, T1-like, from scratch."""
+    """The settings that train the source model: six classes, T1-like, from scratch.
+
+    Its folder is named after all that makes it what it is: the network of the run that asks
+    for it, and the recipe.
+
+    Args:
+        settings: of that run.
+    """
+    given = settings.datasets
     cohort = DatasetSettings(
         path="source_T1w",
         patterns={
@@ -59,40 +62,32 @@ def source_settings(settings: Settings) -> Settings:
         },
         labels_names=SOURCE_LABELS,
     )
-    datasets = settings.datasets.model_copy(
-        update={
-            "main_path": str(phantom_folder(settings)),
-            "generate": "phantom",
-            "datasets": {"phantom_source": cohort},
-            "batch_size": 2,
-            "patch_vox": [32, 48, 32],
-            "train_ratio": 0.85,
-            "train_val_test_idx": None,
-            "split_file": None,
-            "fold": None,
-            "train_on_all": False,
-            "k_sample": None,
-            "replace": False,
-            "target_spacing_mm": None,
-            "retention": {},
-        }
+    source = Settings(
+        task="train",
+        name="demo_source",
+        datasets=DatasetsSettings(
+            main_path=str(cache_folder() / "phantom"),
+            output_path=given.output_path,
+            generate="phantom",
+            datasets={"phantom_source": cohort},
+            patch_vox=[32, 48, 32],
+            train_ratio=0.85,
+            fold=None,
+            num_workers=given.num_workers,
+            pin_memory=given.pin_memory,
+            cache=given.cache,
+            cache_dir=given.cache_dir,
+        ),
+        models=type(settings.models)(**settings.models.model_dump(exclude=_OPTIMISATION)),
+        finetuning=FinetuningSettings(strategy="full", pretrained="none", lr_factors={"head": 1.0}),
+        augmentation=AugmentationSettings(),
+        lightning=LightningSettings(
+            max_epochs=SOURCE_EPOCHS,
+            accelerator=settings.lightning.accelerator,
+            threads=settings.lightning.threads,
+        ),
+        logger=settings.logger,
     )
-    return settings.model_copy(
-        update={
-            "task": "train",
-            "name": "demo_source",
-            "run_dir": str(demo_run(settings)),
-            "resume": None,
-            "datasets": datasets,
-            "models": type(settings.models)(**settings.models.model_dump(exclude=_OPTIMISATION)),
-            "finetuning": FinetuningSettings(
-                strategy="full", pretrained="none", lr_factors={"head": 1.0}
-            ),
-            "augmentation": AugmentationSettings(),
-            "lightning": LightningSettings(
-                max_epochs=SOURCE_EPOCHS,
-                accelerator=settings.lightning.accelerator,
-                threads=settings.lightning.threads,
-            ),
-        }
-    )
+    recipe = json.dumps(source.model_dump(mode="json", exclude=_OF_THE_MACHINE), sort_keys=True)
+    digest = hashlib.sha256(recipe.encode()).hexdigest()[:12]
+    return source.model_copy(update={"run_dir": str(cache_folder() / "demo" / digest)})

@@ -46,6 +46,7 @@ from hsf_finetune.starting_point import (
     start_from,
     with_network,
 )
+from hsf_finetune.successive import make_run
 from hsf_finetune.weights.checkpoint import Checkpoint
 from hsf_finetune.weights.reading import read_checkpoint
 
@@ -181,12 +182,11 @@ def make_data(settings: Settings) -> None:
 # -------------------------------------------------------------------- internals
 def demo_source(settings: Settings) -> Path:
     """The run folder of the phantom source model, which is trained if it is not there."""
-    folder = demo.demo_run(settings)
+    source = demo.source_settings(settings)
+    folder = Path(str(source.run_dir))
     if not has_ended(folder):
         terminal.say(f"training the phantom source model once (kept in {folder})")
-        source = demo.source_settings(settings)
-        begun = (folder / "config.yaml").exists()
-        execute(source.model_copy(update={"resume": str(folder)}) if begun else source)
+        make_run(source, folder, execute)
         terminal.say("the phantom source model is ready\n")
     return folder
 
