@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich import box
 from rich.table import Table
 from rich.text import Text
 
@@ -248,13 +247,7 @@ def _cases_table(folder: Path, before: Sequence[ScoreRow], after: Sequence[Score
         for number, part in enumerate(fold_folders(folder))
         for row in _scores(part / "validation_scores.csv")
     }
-    table = Table(
-        title=Text("Mean Dice of each case"),
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        pad_edge=False,
-    )
+    table = terminal.TitledTable("Mean Dice of each case")
     table.add_column("case", overflow="fold")
     headings = ["fold", *(["pretrained"] if before else []), "trained"]
     for heading in headings:

@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
+from rich import box
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -16,6 +17,8 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.table import Table
+from rich.text import Text
 
 from hsf_finetune.processes import follower
 
@@ -26,6 +29,28 @@ console = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
 def say(line: str) -> None:
     """One line, however long: a path that is broken in two cannot be copied."""
     console.print(line, markup=False, soft_wrap=True)
+
+
+class TitledTable(Table):
+    """A table as all of them look; its title and caption may be wider than its columns.
+
+    Args:
+        title: lines above it.
+        caption: lines below it.
+    """
+
+    def __init__(self, title: str = "", caption: str = "") -> None:
+        super().__init__(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+        self._above = Text(title, style="table.title")
+        self._below = Text(caption, style="table.caption")
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Title, table and caption, from top to bottom."""
+        if self._above:
+            yield self._above
+        yield from super().__rich_console__(console, options)
+        if self._below:
+            yield self._below
 
 
 @contextmanager

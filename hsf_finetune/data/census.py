@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from hsf_finetune import terminal
 from hsf_finetune.data.cases import Case
 from hsf_finetune.errors import DataError
 from hsf_finetune.files import write_csv
@@ -139,14 +139,9 @@ def census_warnings(census: Census) -> list[str]:
 
 def census_table(census: Census) -> Table:
     """Cases and voxels that supervise each class, a column per dataset."""
-    table = Table(
-        title=Text("Label census of the training cases"),
-        caption=Text("cases (voxels) of the class alone; ~ through a set it belongs to; - none"),
-        title_justify="left",
-        caption_justify="left",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        pad_edge=False,
+    table = terminal.TitledTable(
+        "Label census of the training cases",
+        "cases (voxels) of the class alone; ~ through a set it belongs to; - none",
     )
     table.add_column("class")
     for dataset in census.datasets:

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from hsf_finetune import terminal
 from hsf_finetune.evaluation.intervals import Interval
 from hsf_finetune.evaluation.tables import (
     MEAN,
@@ -86,8 +86,7 @@ def compare_arms(arms: Sequence[Arm], reference: str) -> list[ArmFigures]:
 
 def arms_table(figures: Sequence[ArmFigures], reference: str, title: str) -> Table:
     """One row per arm: Dice, difference, what trained, and what it took; 110 columns at most."""
-    table = _table(title)
-    table.caption = Text(_caption(figures))
+    table = _table(title, _caption(figures))
     clocks = _clocks(figures)
     table.add_column("Dice", justify="right", no_wrap=True)
     table.add_column(Text(f"less {reference}"), justify="right", no_wrap=True)
@@ -163,15 +162,8 @@ def write_figures_json(
 
 
 # -------------------------------------------------------------------- internals
-def _table(title: str) -> Table:
-    table = Table(
-        title=Text(title),
-        title_justify="left",
-        caption_justify="left",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        pad_edge=False,
-    )
+def _table(title: str, caption: str = "") -> Table:
+    table = terminal.TitledTable(title, caption)
     table.add_column("run", overflow="fold", min_width=10, max_width=26)
     return table
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, cast, get_args
 
 import numpy as np
-from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from hsf_finetune import terminal
 from hsf_finetune.errors import DataError
 from hsf_finetune.evaluation.intervals import Interval, bootstrap_interval
 from hsf_finetune.evaluation.scores import ClassScore, Outcome
@@ -274,15 +274,7 @@ def _shown(summaries: Sequence[ClassSummary]) -> Sequence[ClassSummary]:
 
 
 def _table(title: str | None, caption: str) -> Table:
-    table = Table(
-        title=None if title is None else Text(title),
-        caption=Text(caption),
-        title_justify="left",
-        caption_justify="left",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        pad_edge=False,
-    )
+    table = terminal.TitledTable(title or "", caption)
     table.add_column("class", overflow="fold", min_width=8, max_width=24)
     return table
 

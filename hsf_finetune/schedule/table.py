@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from rich.table import Table
 
+from hsf_finetune import terminal
 from hsf_finetune.schedule.schedule import NORMS, Schedule, Stage
 
 
@@ -41,12 +42,10 @@ def schedule_table(schedule: Schedule, sizes: Sizes) -> Table:
         schedule: what to show.
         sizes: how large the blocks are.
     """
-    table = Table(
-        title=f"Schedule: {schedule.regime}, {schedule.max_epochs} epochs"
-        + (" at most" if any(stage.patience_epochs for stage in schedule.stages) else ""),
-        caption="\n".join(_caption(schedule)),
-        title_justify="left",
-        caption_justify="left",
+    most = " at most" if any(stage.patience_epochs for stage in schedule.stages) else ""
+    table = terminal.TitledTable(
+        f"Schedule: {schedule.regime}, {schedule.max_epochs} epochs{most}",
+        "\n".join(_caption(schedule)),
     )
     table.add_column("epochs", no_wrap=True)
     table.add_column("starts to train (peak learning rate)")

@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from hsf_finetune import terminal
 from hsf_finetune.weights.rules import ChannelRule, InputRule, derive_override
 
 Status = Literal["loaded", "remapped", "fresh", "refused"]
@@ -125,22 +127,18 @@ class Receipt:
         full: dict[str, Any] = _listed(asdict(self))
         return shares | full
 
-    def table(self) -> Table:
+    def table(self) -> Group:
         """The receipt for a terminal of 100 columns: blocks, channels, what is left over."""
-        page = Table.grid()
-        page.add_row(self._blocks())
-        page.add_row(_rules("Head", "class", self.channels))
+        tables = [self._blocks(), _rules("Head", "class", self.channels)]
         if any(
             not rule.keeps_weights(place) or rule.sources != (rule.target,)
             for place, rule in enumerate(self.inputs)
         ):
-            page.add_row(_rules("Input", "channel", self.inputs))
-        for line in self._remarks():
-            page.add_row(Text(line))
-        return page
+            tables.append(_rules("Input", "channel", self.inputs))
+        return Group(*tables, *(Text(line) for line in self._remarks()))
 
     def _blocks(self) -> Table:
-        table = Table(title=f"Weights from {self.source}", title_justify="left")
+        table = terminal.TitledTable(f"Weights from {self.source}")
         table.add_column("block")
         for status in ("loaded", "remapped", "fresh", "refused", "tensors", "parameters"):
             table.add_column(status, justify="right")
@@ -188,7 +186,7 @@ class Receipt:
 
 
 def _rules(title: str, of: str, rules: Sequence[ChannelRule | InputRule]) -> Table:
-    table = Table(title=title, title_justify="left")
+    table = terminal.TitledTable(title)
     table.add_column(of)
     table.add_column("comes from", max_width=70)
     for rule in rules:

@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from hsf_finetune import terminal
 from hsf_finetune.data.check.findings import TIERS, Finding
 from hsf_finetune.data.check.summary import DataSummary
 from hsf_finetune.files import write_csv, write_json
@@ -128,7 +128,7 @@ def write_report(folder: Path, report: Report) -> None:
 
 def findings_table(findings: Sequence[Finding]) -> Table:
     """What was found how often, with examples."""
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table = terminal.TitledTable()
     for name in ("tier", "files", "what", "such as"):
         table.add_column(name, justify="right" if name == "files" else "left")
     kinds: dict[tuple[str, str], list[Finding]] = {}
@@ -148,7 +148,7 @@ def findings_table(findings: Sequence[Finding]) -> Table:
 
 def source_table(here: DataSummary, source: DataSummary) -> Table:
     """The data beside what the source model was trained on."""
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table = terminal.TitledTable()
     for name in ("", "these data", "source model"):
         table.add_column(name)
     both = (here, source)
