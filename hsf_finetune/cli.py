@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import errno
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn, TypeAlias
 
 from hsf_finetune import __version__
 from hsf_finetune.errors import ConfigError, OutputError, TrainingError, UserError
@@ -103,8 +105,21 @@ def _known(error: Exception) -> UserError | None:
     return None
 
 
+class _Parser(argparse.ArgumentParser):
+    """Knows what was meant by a command, or an option's value, that is misspelt."""
+
+    def error(self, message: str) -> NoReturn:
+        found = re.search(r"invalid choice: '([^']*)' \(choose from (.+)\)", message)
+        known = re.findall(r"[\w-]+", found.group(2)) if found else []
+        close = difflib.get_close_matches(found.group(1), known, n=1) if found else []
+        super().error(f"{message}; did you mean '{close[0]}'?" if close else message)
+
+
+_Commands: TypeAlias = "argparse._SubParsersAction[_Parser]"
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="hsf-finetune",
         description="Fine-tune pretrained 3D segmentation networks on a few manual segmentations.",
     )
@@ -129,7 +144,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_check(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_check(commands: _Commands) -> None:
     check = commands.add_parser(
         "check",
         help="look at the data before anything is trained on them",
@@ -162,7 +177,7 @@ def _check(options: argparse.Namespace) -> int:
     )
 
 
-def _add_advise(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_advise(commands: _Commands) -> None:
     advise = commands.add_parser(
         "advise",
         help="say which settings suit these data and weights, and why",
@@ -189,7 +204,7 @@ def _advise(options: argparse.Namespace) -> int:
     return 0
 
 
-def _add_plan(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_plan(commands: _Commands) -> None:
     plan = commands.add_parser(
         "plan",
         help="show which blocks train when and at which rate, without training",
@@ -216,7 +231,7 @@ def _plan(options: argparse.Namespace) -> int:
     return 0
 
 
-def _add_predict(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_predict(commands: _Commands) -> None:
     predict = commands.add_parser("predict", help="segment scans with a trained model")
     predict.add_argument("model", help="folder of a run, or a checkpoint")
     predict.add_argument(
@@ -246,7 +261,7 @@ def _predict(options: argparse.Namespace) -> int:
     )
 
 
-def _add_evaluate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_evaluate(commands: _Commands) -> None:
     evaluate = commands.add_parser(
         "evaluate",
         help="score segmentations against labels, or a run on one side of its split",
@@ -281,7 +296,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     return 0
 
 
-def _add_compare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_compare(commands: _Commands) -> None:
     compare = commands.add_parser(
         "compare",
         help="fine-tune with every preset and compare the results, or compare runs that are there",
@@ -340,7 +355,7 @@ def _compare(options: argparse.Namespace) -> int:
     return 0
 
 
-def _add_init(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_init(commands: _Commands) -> None:
     init = commands.add_parser(
         "init",
         help="look at a folder of images and labels and write the dataset YAML that describes it",
@@ -367,7 +382,7 @@ def _init(options: argparse.Namespace) -> int:
     return 0
 
 
-def _add_phantom(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_phantom(commands: _Commands) -> None:
     phantom = commands.add_parser("phantom", help="write the phantom cohort that the demo runs on")
     phantom.add_argument("folder", type=Path)
     phantom.add_argument("--seed", type=int, default=0)

@@ -99,6 +99,22 @@ def test_flags_that_no_command_knows_are_refused(capsys: pytest.CaptureFixture[s
         assert "unrecognized arguments" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "meant"),
+    [(["predct", "x"], "predict"), (["evaluate", "x", "--split", "valdation"], "validation")],
+)
+def test_a_misspelt_word_is_understood(
+    arguments: list[str], meant: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert f"did you mean '{meant}'?" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["segment"])
+    assert "did you mean" not in capsys.readouterr().err
+
+
 def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(["--version"])
