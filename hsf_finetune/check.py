@@ -44,24 +44,6 @@ def report_on(settings: Settings, jobs: int | None = None) -> Report:
     return replace(report, findings=(*trouble, *report.findings))
 
 
-def advice_for(settings: Settings, report: Report) -> list[str]:
-    """Lines that say which settings suit the data and the weights, and why.
-
-    Args:
-        settings: as they are so far.
-        report: of the check of the same settings.
-
-    Raises:
-        UserError: the data or the weights cannot be used as they are.
-    """
-    # Imported late: PyTorch takes longer to import than unchanged data to check.
-    from hsf_finetune.run import pretrained_source
-    from hsf_finetune.situation import advise
-
-    source = pretrained_source(settings, report.cohort) if report.cohort else None
-    return [line for one in advise(settings, report, source) for line in one.lines()]
-
-
 def check_before_training(
     settings: Settings, cohort: Cohort, split: Split, source: Checkpoint | None
 ) -> Report | None:

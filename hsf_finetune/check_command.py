@@ -1,4 +1,4 @@
-"""`hsf-finetune check`: looks at the data, or finds that an earlier look still stands."""
+"""`hsf-finetune check` and `advise`: look at the data, or find that an earlier look stands."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from hsf_finetune.data.check.report import (
     LEDGER,
     PICTURES,
     Outcome,
+    Report,
     findings_table,
     read_outcome,
     source_table,
@@ -73,13 +74,33 @@ def check(
     return outcome.exit_code(strict or earlier.strict)
 
 
+def advise(overrides: Sequence[str], config_dir: Path | None = None) -> None:
+    """Says which settings suit the data and the weights of a run, and why.
+
+    Args:
+        overrides: as on the command line of finetune.py.
+        config_dir: folder with the user's own groups.
+
+    Raises:
+        UserError: the data or the weights cannot be used as they are.
+    """
+    from hsf_finetune.check import report_on
+    from hsf_finetune.configuration import compose
+    from hsf_finetune.run import make_data
+
+    settings = compose("finetune", overrides, config_dir)
+    make_data(settings)
+    for line in _advice(settings, report_on(settings)):
+        say(line)
+
+
 # -------------------------------------------------------------------- internals
 def _look(
     given: Sequence[str], config_dir: Path | None, output: Path | None, jobs: int | None
 ) -> tuple[Outcome, Earlier]:
     """Looks at everything, writes the report, and keeps what it followed from."""
     # Imported late: none of this is needed where an earlier look stands.
-    from hsf_finetune.check import advice_for, report_on
+    from hsf_finetune.check import report_on
     from hsf_finetune.configuration import compose
 
     watch = Watch(given, config_dir)
@@ -106,7 +127,7 @@ def _look(
                 "hsf-finetune advise, with finetuning.pretrained=PATH, says which settings suit them"
             )
         else:
-            advice += advice_for(settings, report)
+            advice += _advice(settings, report)
     below, strict = Path(data.output_path), settings.check == "strict"
     earlier = Earlier(folder, below, stem, strict, tuple(advice))
     if (
@@ -116,6 +137,14 @@ def _look(
     ):
         watch.remember(earlier)
     return report, earlier
+
+
+def _advice(settings: Settings, report: Report) -> list[str]:
+    from hsf_finetune.run import pretrained_source
+    from hsf_finetune.situation import advise as advice_on
+
+    source = pretrained_source(settings, report.cohort) if report.cohort else None
+    return [line for one in advice_on(settings, report, source) for line in one.lines()]
 
 
 def _again(earlier: Earlier, output: Path | None) -> tuple[Outcome, Earlier]:

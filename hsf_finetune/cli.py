@@ -192,15 +192,9 @@ def _add_advise(commands: _Commands) -> None:
 
 
 def _advise(options: argparse.Namespace) -> int:
-    from hsf_finetune import terminal
-    from hsf_finetune.check import advice_for, report_on
-    from hsf_finetune.configuration import compose
-    from hsf_finetune.run import make_data
+    from hsf_finetune.check_command import advise
 
-    settings = compose("finetune", options.overrides, options.config_dir)
-    make_data(settings)
-    for line in advice_for(settings, report_on(settings)):
-        terminal.say(line)
+    advise(options.overrides, options.config_dir)
     return 0
 
 
