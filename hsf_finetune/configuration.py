@@ -21,13 +21,14 @@ from yaml import YAMLError
 
 from hsf_finetune.errors import ConfigError
 from hsf_finetune.mistakes import unknown_option, unknown_setting, validation_error
-from hsf_finetune.settings import OTHER_NAMES, Settings
+from hsf_finetune.settings import OTHER_NAMES, DatasetSettings, Settings
 from hsf_finetune.weights.address import is_remote
 from hsf_finetune.weights.named import meant_name, read_named
 
 _NEW_KEY = re.compile(
     r"^(?:\+\+)?("
     r"[\w./-]*\.(?:labels|labels_names)\.\d+="
+    rf"|datasets\.(?:datasets|retention)\.[\w-]+\.(?:{'|'.join(DatasetSettings.model_fields)})="
     rf"|finetuning\.(?:{'|'.join(OTHER_NAMES)})="
     r"|[\w./-]+=\{)"
 )
@@ -190,7 +191,8 @@ def settable(override: str) -> str:
     """An override of a key that stands in no YAML, with the `++` that Hydra asks for.
 
     To Hydra, 1 in `labels.1` is no key of that YAML: its command line knows keys of text
-    only. Nor is another name of a setting, or a key of a mapping that is empty so far.
+    only. Nor is another name of a setting, one that a cohort's YAML leaves at its default,
+    or a key of a mapping that is empty so far.
     Validation unites each with what is there.
     """
     return _NEW_KEY.sub(r"++\1", override)

@@ -129,6 +129,26 @@ def test_whatever_changes_is_looked_at(cohort: Checked, change: str) -> None:
     assert len(newest["cases"]) == SUBJECTS + MORE.get(change, 0)
 
 
+def test_folders_behind_links_are_watched(cohort: Checked) -> None:
+    """As datalad and many a BIDS folder have them, one that leads back included."""
+    elsewhere = cohort.root.parent / "elsewhere"
+    for number in (1, 2):
+        subject = f"sub-{number:02d}"
+        (cohort.root / "tiny" / subject).rename(elsewhere.with_name(f"elsewhere{number}"))
+        (cohort.root / "tiny" / subject).symlink_to(elsewhere.with_name(f"elsewhere{number}"))
+    (elsewhere.with_name("elsewhere1") / "back").symlink_to(cohort.root / "tiny")
+    cohort.given.append("datasets.datasets.tiny.exclude=['*/back/**']")
+    cohort.check()
+    cohort.check()
+    assert cohort.looks == 1
+    for name, array in zip(("T2w", "dseg"), tiny_case(13), strict=True):
+        save_nifti(elsewhere.with_name("elsewhere2") / f"sub-02_run-2_{name}.nii.gz", array)
+    cohort.check()
+    assert cohort.looks == 2
+    newest = json.loads((cohort.reports()[-1] / "check.json").read_text())
+    assert len(newest["cases"]) == SUBJECTS + 1
+
+
 def test_what_changes_during_the_look_is_looked_at_again(
     cohort: Checked, monkeypatch: pytest.MonkeyPatch
 ) -> None:

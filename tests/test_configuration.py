@@ -178,6 +178,16 @@ def test_labels_can_be_added_changed_and_named_on_the_command_line() -> None:
     assert phantom.labels_names[3] == "X"
 
 
+def test_what_a_cohort_leaves_at_its_default_can_be_given_on_the_command_line() -> None:
+    cohort = "datasets.datasets.phantom"
+    given = [f"{cohort}.exclude=['sub-T01/**']", f"{cohort}.weight=2", f"{cohort}.unannotated=[DG]"]
+    found = compose("finetune", ["datasets=phantom", *given]).datasets.datasets["phantom"]
+    assert (found.exclude, found.weight, found.unannotated) == (["sub-T01/**"], 2, ["DG"])
+    for wrong, said in (("phantom.excluded", "phantom.exclude"), ("fantom.exclude", "fantom")):
+        with pytest.raises(ConfigError, match=said):
+            compose("finetune", ["datasets=phantom", f"datasets.datasets.{wrong}=[a]"])
+
+
 def test_derive_from_is_given_in_one_piece() -> None:
     settings = compose("finetune", ["finetuning.derive_from={a: blob, b: [blob, c]}"])
     assert settings.finetuning.derive_from == {"a": "blob", "b": ["blob", "c"]}

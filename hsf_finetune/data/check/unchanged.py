@@ -74,7 +74,13 @@ class Watch:
             Those files.
         """
         watched: list[Path] = []
-        for folder, below, files in os.walk(top):
+        places: set[str] = set()
+        for folder, below, files in os.walk(top, followlinks=True):
+            place = os.path.realpath(folder)
+            if place in places:
+                below.clear()  # a link that leads back
+                continue
+            places.add(place)
             below[:] = [name for name in below if Path(folder, name) not in but]
             self._paths.add(Path(folder))
             watched += [Path(folder, name) for name in files if name.endswith(suffixes)]
