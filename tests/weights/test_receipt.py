@@ -68,7 +68,7 @@ def test_table_fits_a_terminal_and_says_it_all() -> None:
         "'module.' removed",
         "CSF",
         "'finetuning.derive_from={new [thing]: CSF}'",
-        "│ from background (bias",
+        "  from background (bias",
         "(8,) in it, (4,) here",
         "20 tensors",
         "and 12 more",
