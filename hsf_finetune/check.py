@@ -101,8 +101,7 @@ def _report(
     if source is not None and here is not None:
         findings += source_findings(source, here, source_path, data.target_spacing_mm)
     findings.sort(key=lambda finding: TIERS.index(finding.tier))
-    known = look.known
-    return Report(tuple(findings), len(look.cases), known, here, source, cohort, look)
+    return Report(tuple(findings), len(look.cases), look.known, here, source, cohort, look)
 
 
 def _source(settings: Settings, cohort: Cohort) -> tuple[DataSummary | None, str]:

@@ -163,23 +163,25 @@ def _watch_inputs(watch: Watch, settings: Settings, cohort: Cohort, report: Path
     """Watches data and weights; False where they are not files of this machine."""
     data, tuning = settings.datasets, settings.finetuning
     own = {ref.path for case in cohort.cases for ref in case.volumes}
+    # What runs and reports write may lie among the data, and is no change of them.
+    written = {Path(data.output_path).resolve(), report.resolve()}
+    written = {w for w in written if not any(file.is_relative_to(w) for file in own)}
     if data.split_file is not None:
         watch.files(Path(data.split_file))
     for dataset in data.datasets.values():
         root = (Path(data.main_path).expanduser() / dataset.path).resolve()
         if dataset.table is not None:
             watch.files(root / dataset.table)
-        # What runs and reports write may lie among the data, and is no change of them.
-        written = {Path(data.output_path).resolve(), report.resolve()}
-        written = {w for w in written if not any(file.is_relative_to(w) for file in own)}
         watch.folder(root, but=written)
     watch.files(*own)
     if tuning.pretrained in (None, "none"):
         return True
-    source = Path(str(tuning.pretrained)).expanduser()
+    if tuning.pretrained == "demo" or tuning.named is not None:
+        return False
+    source = Path(tuning.pretrained).expanduser()
     watch.files(source)
     watch.folder(source, ("",))
-    return tuning.named is None and source.exists()
+    return source.exists()
 
 
 def _watch_configuration(watch: Watch, given: Sequence[str], config_dir: Path | None) -> bool:
