@@ -26,12 +26,12 @@ from typing import Any
 import numpy as np
 from rows import show, write
 
-from hsf_finetune.check import report_on
-from hsf_finetune.configuration import compose
-from hsf_finetune.data.cases import Cohort, discover
-from hsf_finetune.data.check.examine import examine
-from hsf_finetune.data.check.look import set_findings
-from hsf_finetune.settings import Settings
+from hsf_finetune.check.check_case import examine
+from hsf_finetune.check.check_cohort import set_findings
+from hsf_finetune.check.check_run import report_on
+from hsf_finetune.config.compose import compose
+from hsf_finetune.config.settings import Settings
+from hsf_finetune.data.discovery.cases import Cohort, discover
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 Rows = list[dict[str, Any]]
@@ -135,7 +135,7 @@ def pose_rows(data: Path, trials: int) -> Rows:
 def moved_case(case: Any, change: Callable[[Any], Any], folder: Path) -> Any:
     import nibabel as nib
 
-    from hsf_finetune.data.volumes import VolumeRef
+    from hsf_finetune.data.volumes.read_volume import VolumeRef
 
     label: Any = nib.load(case.label.path)
     array = np.asarray(change(np.asarray(label.dataobj))).astype(np.uint8)
@@ -173,7 +173,7 @@ def many_phantoms(root: Path, count: int, jobs: int) -> None:
 
 
 def one_phantom(root: Path, number: int) -> None:
-    from hsf_finetune.data.phantom import make_phantom
+    from hsf_finetune.data.phantom.write_phantoms import make_phantom
     from tests.zoo.cohorts import write as write_nifti
 
     phantom = make_phantom(0, number, "left", "T2w", (48, 64, 48), 0.7)

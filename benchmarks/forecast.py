@@ -60,14 +60,14 @@ def forecast_one(overrides: list[str]) -> dict[str, Any]:
 
     import torch
 
-    from hsf_finetune import run
-    from hsf_finetune.budget import planned
-    from hsf_finetune.configuration import compose
-    from hsf_finetune.data.cases import discover
+    from hsf_finetune.config.compose import compose
+    from hsf_finetune.data.discovery.cases import discover
     from hsf_finetune.data.splits import split_cases
-    from hsf_finetune.dry_run import DryRun
-    from hsf_finetune.forecast import forecast
-    from hsf_finetune.starting_point import build_network, model_card
+    from hsf_finetune.experiment import run
+    from hsf_finetune.planning.budget import planned
+    from hsf_finetune.planning.dry_run import DryRun
+    from hsf_finetune.planning.forecast import forecast
+    from hsf_finetune.planning.start import build_network, model_card
 
     torch.set_num_threads(1)
     settings = compose("finetune", overrides)
@@ -91,8 +91,8 @@ def forecast_one(overrides: list[str]) -> dict[str, Any]:
 
 def train_one(overrides: list[str]) -> dict[str, Any]:
     """What a run takes, per epoch and for the process."""
-    from hsf_finetune.configuration import compose
-    from hsf_finetune.run import execute
+    from hsf_finetune.config.compose import compose
+    from hsf_finetune.experiment.run import execute
 
     folder = execute(compose("finetune", [*overrides, "lightning.forecast=false"])).folder
     with (folder / "metrics.csv").open(newline="") as file:
@@ -136,7 +136,7 @@ def main() -> None:
     wanted = [part for part in options.only.split(",") if part]
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as folder:
-        from hsf_finetune.data.phantom import write_cohort
+        from hsf_finetune.data.phantom.write_phantoms import write_cohort
 
         write_cohort(Path(folder) / "data")
         for name, own in SETS.items():

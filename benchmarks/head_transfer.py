@@ -32,13 +32,13 @@ from msd_hippocampus import COMMON, SPLIT_HEAD, data_overrides, numbers, train_s
 from rows import measured, show
 from strategies import cases_named, finished, over_seeds, same_setting, shown, steps, subjects
 
-from hsf_finetune.configuration import compose
-from hsf_finetune.evaluation.compare import score_cases
+from hsf_finetune.config.compose import compose
+from hsf_finetune.config.settings import Settings
 from hsf_finetune.evaluation.intervals import bootstrap_interval
-from hsf_finetune.evaluation.tables import MEAN, ScoreRow, read_scores, summarise
+from hsf_finetune.evaluation.score_model import score_cases
+from hsf_finetune.evaluation.score_tables import MEAN, ScoreRow, read_scores, summarise
+from hsf_finetune.experiment.run import execute
 from hsf_finetune.inference.predictor import Predictor
-from hsf_finetune.run import execute
-from hsf_finetune.settings import Settings
 
 FRESH_HEAD, EVEN = "finetuning.head=fresh", "finetuning.lr_factors={head: 1}"
 HEADS: Mapping[str, tuple[str, ...]] = {

@@ -15,8 +15,14 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from hsf_finetune.data.phantom import PROTOCOLS, SUBFIELDS, Protocol, Rule, make_phantom
-from hsf_finetune.settings import DatasetSettings
+from hsf_finetune.config.settings import DatasetSettings
+from hsf_finetune.data.phantom.write_phantoms import (
+    PROTOCOLS,
+    SUBFIELDS,
+    Protocol,
+    Rule,
+    make_phantom,
+)
 
 FINEST = "finest"
 """The cohort that draws every class by itself, which every arm trains on and is scored in."""

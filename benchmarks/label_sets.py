@@ -38,15 +38,15 @@ from msd_hippocampus import COMMON, length, numbers
 from rows import measured, show
 from strategies import finished, shown
 
-from hsf_finetune.configuration import compose
-from hsf_finetune.data.cases import discover
-from hsf_finetune.evaluation.compare import score_cases
+from hsf_finetune.config.compose import compose
+from hsf_finetune.config.settings import Settings
+from hsf_finetune.data.discovery.cases import discover
 from hsf_finetune.evaluation.intervals import bootstrap_interval
-from hsf_finetune.evaluation.tables import MEAN
+from hsf_finetune.evaluation.score_model import score_cases
+from hsf_finetune.evaluation.score_tables import MEAN
+from hsf_finetune.experiment.run import execute
 from hsf_finetune.inference.predictor import Predictor
-from hsf_finetune.run import execute
-from hsf_finetune.settings import Settings
-from hsf_finetune.training.cost import read_cost
+from hsf_finetune.training.training_cost import read_cost
 
 PARTS = {"msd": msd, "phantom": phantom}
 

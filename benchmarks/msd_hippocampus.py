@@ -24,14 +24,14 @@ from typing import Any
 import torch
 from rows import show, write
 
-from hsf_finetune.configuration import compose
-from hsf_finetune.data.cases import discover
+from hsf_finetune.config.compose import compose
+from hsf_finetune.config.settings import Settings
+from hsf_finetune.data.discovery.cases import discover
 from hsf_finetune.data.splits import split_cases
-from hsf_finetune.evaluation.compare import score_cases
-from hsf_finetune.evaluation.tables import MEAN, summarise
+from hsf_finetune.evaluation.score_model import score_cases
+from hsf_finetune.evaluation.score_tables import MEAN, summarise
+from hsf_finetune.experiment.run import execute
 from hsf_finetune.inference.predictor import Predictor
-from hsf_finetune.run import execute
-from hsf_finetune.settings import Settings
 
 COMMON = (
     "datasets=msd_hippocampus",

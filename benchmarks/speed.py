@@ -19,16 +19,16 @@ from loss_step import loss_figures
 from rows import Row, row, show, write
 from speed_training import stage_rows, training_rows
 
-from hsf_finetune.configuration import compose
-from hsf_finetune.data.augmentation import BatchAugmentation
-from hsf_finetune.data.cases import discover
-from hsf_finetune.data.datamodule import Batch, CasesDataModule
-from hsf_finetune.data.phantom import write_cohort
+from hsf_finetune.config.compose import compose
+from hsf_finetune.config.settings import AugmentationSettings, Settings
+from hsf_finetune.data.augment.augmentation import BatchAugmentation
+from hsf_finetune.data.augment.torchio_hsf import hsf_pipeline
+from hsf_finetune.data.discovery.cases import discover
+from hsf_finetune.data.loading.datamodule import Batch, CasesDataModule
+from hsf_finetune.data.phantom.write_phantoms import write_cohort
 from hsf_finetune.data.splits import split_cases
-from hsf_finetune.data.torchio_hsf import hsf_pipeline
 from hsf_finetune.inference.predictor import ModelCard, Predictor
-from hsf_finetune.settings import AugmentationSettings, Settings
-from hsf_finetune.starting_point import build_network
+from hsf_finetune.planning.start import build_network
 from hsf_finetune.training.allocator import keep_freed_memory
 from hsf_finetune.training.module import Augmentation
 

@@ -24,19 +24,19 @@ from rows import Row, row
 from torch import Tensor
 from torch.nn import functional
 
-from hsf_finetune.data.cases import discover
-from hsf_finetune.data.datamodule import Batch, CasesDataModule
+from hsf_finetune.config.settings import Settings
+from hsf_finetune.data.discovery.cases import discover
+from hsf_finetune.data.loading.datamodule import Batch, CasesDataModule
 from hsf_finetune.data.splits import split_cases
-from hsf_finetune.loop import stage_augmentations
 from hsf_finetune.networks.anatomy import Anatomy
-from hsf_finetune.schedule.schedule import NORMS, Schedule
+from hsf_finetune.planning.start import build_network
+from hsf_finetune.schedule.stages import NORMS, Schedule
 from hsf_finetune.schedule.strategies import plan
-from hsf_finetune.settings import Settings
-from hsf_finetune.starting_point import build_network
 from hsf_finetune.training.averaging import WarmAverage
-from hsf_finetune.training.fit import fit, make_trainer
 from hsf_finetune.training.losses import Loss, build_loss
 from hsf_finetune.training.module import SegmentationModule
+from hsf_finetune.training.train import stage_augmentations
+from hsf_finetune.training.trainer import fit, make_trainer
 
 STAGES = (
     # Its first stages are those of the default, mode decoder.

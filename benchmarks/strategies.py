@@ -27,17 +27,17 @@ import torch
 from msd_hippocampus import COMMON, SPLIT_HEAD, data_overrides, numbers, train_source
 from rows import measured, show
 
-from hsf_finetune.configuration import compose
-from hsf_finetune.data.cases import Case, discover
-from hsf_finetune.evaluation.compare import score_cases
+from hsf_finetune.config.compose import compose
+from hsf_finetune.config.settings import FinetuningSettings, Settings
+from hsf_finetune.data.discovery.cases import Case, discover
 from hsf_finetune.evaluation.intervals import Interval, bootstrap_interval
-from hsf_finetune.evaluation.tables import MEAN, summarise
+from hsf_finetune.evaluation.score_model import score_cases
+from hsf_finetune.evaluation.score_tables import MEAN, summarise
+from hsf_finetune.experiment.presets import DEFAULT, FROM_SCRATCH, PRESETS
+from hsf_finetune.experiment.run import execute
 from hsf_finetune.inference.predictor import ModelCard, Predictor
-from hsf_finetune.presets import DEFAULT, FROM_SCRATCH, PRESETS
-from hsf_finetune.run import execute
-from hsf_finetune.settings import FinetuningSettings, Settings
-from hsf_finetune.starting_point import build_network, find_source, start_from
-from hsf_finetune.training.cost import read_cost
+from hsf_finetune.planning.start import build_network, find_source, start_from
+from hsf_finetune.training.training_cost import read_cost
 
 UNTOUCHED = "pretrained"
 STAGES = 4

@@ -1,5 +1,5 @@
 """`python -m hsf_finetune` is the command `hsf-finetune`."""
 
-from hsf_finetune.cli import main
+from hsf_finetune.cli.main import main
 
 main()

@@ -111,8 +111,8 @@ def outputs(tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def source_run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Run folder of a model that knows one class, `blob`."""
-    from hsf_finetune.configuration import compose
-    from hsf_finetune.run import execute
+    from hsf_finetune.config.compose import compose
+    from hsf_finetune.experiment.run import execute
 
     return execute(
         compose(

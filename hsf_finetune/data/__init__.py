@@ -1,1 +1,1 @@
-"""From files to batches: cases, splits, volumes, preprocessing, augmentation."""
+"""From files to batches."""

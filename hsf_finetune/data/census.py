@@ -11,11 +11,11 @@ import numpy.typing as npt
 from rich.table import Table
 from rich.text import Text
 
-from hsf_finetune import terminal
-from hsf_finetune.data.cases import Case
-from hsf_finetune.errors import DataError
-from hsf_finetune.files import write_csv
-from hsf_finetune.labels import BACKGROUND, ClassSpace
+from hsf_finetune.data.discovery.cases import Case
+from hsf_finetune.labels.classes import BACKGROUND, ClassSpace
+from hsf_finetune.system import console
+from hsf_finetune.system.errors import DataError
+from hsf_finetune.system.files import write_csv
 
 FEW_CASES = 3
 """A class with fewer training cases than this is worth a warning."""
@@ -139,7 +139,7 @@ def census_warnings(census: Census) -> list[str]:
 
 def census_table(census: Census) -> Table:
     """Cases and voxels that supervise each class, a column per dataset."""
-    table = terminal.TitledTable(
+    table = console.TitledTable(
         "Label census of the training cases",
         "cases (voxels) of the class alone; ~ through a set it belongs to; - none",
     )

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hsf_finetune.data.cases import Cohort
+from hsf_finetune.data.discovery.cases import Cohort
 from hsf_finetune.data.splits import SIDES, Split
-from hsf_finetune.files import write_csv
+from hsf_finetune.system.files import write_csv
 
 
 def write_ledger(path: Path, cohort: Cohort, split: Split) -> None:

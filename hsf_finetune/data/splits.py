@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hsf_finetune.data.cases import Case
-from hsf_finetune.errors import ConfigError, DataError
-from hsf_finetune.settings import DatasetsSettings
+from hsf_finetune.config.settings import DatasetsSettings
+from hsf_finetune.data.discovery.cases import Case
+from hsf_finetune.system.errors import ConfigError, DataError
 
 SIDES = ("train", "validation", "test")
 

@@ -13,17 +13,17 @@ import torch
 from pydantic import TypeAdapter
 from torch import Tensor
 
-from hsf_finetune.data.check.summary import DataSummary
-from hsf_finetune.data.preprocessing import Grid, load_image
-from hsf_finetune.data.volumes import Volume, VolumeRef
-from hsf_finetune.errors import ConfigError, DataError, WeightsError
+from hsf_finetune.config.settings import NetworkSettings
+from hsf_finetune.data.data_summary import DataSummary
+from hsf_finetune.data.preprocessing.grid import Grid, load_image
+from hsf_finetune.data.volumes.read_volume import Volume, VolumeRef
 from hsf_finetune.networks.anatomy import Anatomy
 from hsf_finetune.networks.build import build
 from hsf_finetune.networks.volumetric import volume_logits
-from hsf_finetune.settings import NetworkSettings
-from hsf_finetune.weights.checkpoint import FORMAT
-from hsf_finetune.weights.reading import read_checkpoint
-from hsf_finetune.weights.sources import locate
+from hsf_finetune.system.errors import ConfigError, DataError, WeightsError
+from hsf_finetune.weights.files.checkpoint import FORMAT
+from hsf_finetune.weights.files.read_checkpoint import read_checkpoint
+from hsf_finetune.weights.sources.locate import locate
 
 
 @dataclass(frozen=True)

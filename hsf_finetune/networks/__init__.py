@@ -1,1 +1,1 @@
-"""Networks and their anatomy."""
+"""Networks and the names of their parts."""

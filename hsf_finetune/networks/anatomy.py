@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from hsf_finetune.networks.switchnorm import SwitchNorm
+from hsf_finetune.networks.layers.switchnorm import SwitchNorm
 
 NORM_LAYERS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, SwitchNorm)
 """What counts as normalisation: batch, instance, group, layer and switchable."""

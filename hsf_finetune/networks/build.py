@@ -11,17 +11,17 @@ from typing import Any
 
 import torch
 
+from hsf_finetune.config.settings import ARUNetSettings, NetworkSettings, PretrainedSettings
 from hsf_finetune.networks.anatomy import Anatomy
-from hsf_finetune.networks.arunet import arunet
-from hsf_finetune.networks.basicunet import basicunet
-from hsf_finetune.networks.dynunet import dynunet
-from hsf_finetune.networks.monai_unet import monai_unet
-from hsf_finetune.networks.nnunet import nnunet
-from hsf_finetune.networks.pretrained import no_network_known
-from hsf_finetune.networks.segresnet import segresnet
-from hsf_finetune.networks.swinunetr import swinunetr
-from hsf_finetune.networks.unet import unet
-from hsf_finetune.settings import ARUNetSettings, NetworkSettings, PretrainedSettings
+from hsf_finetune.networks.architectures.arunet import arunet
+from hsf_finetune.networks.architectures.basicunet import basicunet
+from hsf_finetune.networks.architectures.dynunet import dynunet
+from hsf_finetune.networks.architectures.monai_unet import monai_unet
+from hsf_finetune.networks.architectures.nnunet import nnunet
+from hsf_finetune.networks.architectures.segresnet import segresnet
+from hsf_finetune.networks.architectures.swinunetr import swinunetr
+from hsf_finetune.networks.architectures.unet import unet
+from hsf_finetune.networks.pretrained_network import no_network_known
 
 BUILDERS: Mapping[str, Callable[[Any, int, int], Anatomy]] = {
     "unet": unet,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from monai.inferers.utils import sliding_window_inference
 from torch import Tensor
 
-from hsf_finetune.padding import pad_to, padded_shape
+from hsf_finetune.networks.padding import pad_to, padded_shape
 
 
 def volume_logits(

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Protocol
 
-from hsf_finetune.errors import ConfigError
-from hsf_finetune.schedule.schedule import NORMS
+from hsf_finetune.schedule.stages import NORMS
+from hsf_finetune.system.errors import ConfigError
 
 
 class NamedBlock(Protocol):

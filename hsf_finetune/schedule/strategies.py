@@ -10,15 +10,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from hsf_finetune.errors import ConfigError
-from hsf_finetune.schedule.blocks import Blocks, HasBlocks
-from hsf_finetune.schedule.schedule import NORMS, Boost, RateCurve, Schedule, Stage
-from hsf_finetune.settings import (
+from hsf_finetune.config.settings import (
     FinetuningSettings,
     LightningSettings,
     ModelSettings,
     StageSettings,
 )
+from hsf_finetune.schedule.blocks import Blocks, HasBlocks
+from hsf_finetune.schedule.stages import NORMS, Boost, RateCurve, Schedule, Stage
+from hsf_finetune.system.errors import ConfigError
 
 DEFAULT_EPOCHS = 50
 """Epochs of a regime that says nothing of its length."""

@@ -17,8 +17,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from hsf_finetune.schedule.schedule import NORMS
-from hsf_finetune.schedule.table import Sizes
+from hsf_finetune.schedule.display.schedule_table import Sizes
+from hsf_finetune.schedule.stages import NORMS
 from hsf_finetune.training.module import MONITOR, SegmentationModule
 
 

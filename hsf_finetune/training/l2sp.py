@@ -10,8 +10,8 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
-from hsf_finetune.errors import WeightsError
-from hsf_finetune.files import atomic_write
+from hsf_finetune.system.errors import WeightsError
+from hsf_finetune.system.files import atomic_write
 from hsf_finetune.training.module import SegmentationModule
 
 

@@ -9,15 +9,15 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from hsf_finetune.data.datamodule import Batch
-from hsf_finetune.errors import TrainingError
+from hsf_finetune.data.loading.datamodule import Batch
 from hsf_finetune.networks.anatomy import Anatomy
-from hsf_finetune.networks.deep_supervision import supervised_outputs
+from hsf_finetune.networks.layers.deep_supervision import supervised_outputs
 from hsf_finetune.networks.volumetric import volume_logits
-from hsf_finetune.schedule.schedule import NORMS, Schedule
-from hsf_finetune.training.groups import parameter_groups
+from hsf_finetune.schedule.stages import NORMS, Schedule
+from hsf_finetune.system.errors import TrainingError
 from hsf_finetune.training.losses import Loss
-from hsf_finetune.training.metrics import case_dice, mean_per_class
+from hsf_finetune.training.parameter_groups import parameter_groups
+from hsf_finetune.training.validation_dice import case_dice, mean_per_class
 
 Augmentation = Callable[
     [Tensor, Tensor, Tensor, torch.Generator, Tensor], tuple[Tensor, Tensor, Tensor]

@@ -19,8 +19,8 @@ from matplotlib.image import imsave
 from matplotlib.patches import Patch
 from torch import Tensor
 
-from hsf_finetune.data.datamodule import Batch
-from hsf_finetune.files import atomic_write
+from hsf_finetune.data.loading.datamodule import Batch
+from hsf_finetune.system.files import atomic_write
 
 _PLANES = ("sagittal", "coronal", "axial")
 _ALPHA = 0.6

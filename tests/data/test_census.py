@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from hsf_finetune.data.cases import Case
 from hsf_finetune.data.census import (
     Counted,
     census_table,
@@ -20,11 +19,12 @@ from hsf_finetune.data.census import (
     take_census,
     write_census,
 )
-from hsf_finetune.data.store import SampleStore
-from hsf_finetune.data.volumes import VolumeRef
-from hsf_finetune.errors import DataError
-from hsf_finetune.labels import BACKGROUND, ClassSpace, LabelMap
-from tests.data.test_datamodule import settings
+from hsf_finetune.data.discovery.cases import Case
+from hsf_finetune.data.loading.sample_store import SampleStore
+from hsf_finetune.data.volumes.read_volume import VolumeRef
+from hsf_finetune.labels.classes import BACKGROUND, ClassSpace, LabelMap
+from hsf_finetune.system.errors import DataError
+from tests.data.loading.test_datamodule import settings
 from tests.data.writing import case
 
 SPACE = ClassSpace((BACKGROUND, "A", "B", "C"))

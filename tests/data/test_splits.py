@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hsf_finetune.data.cases import Case
+from hsf_finetune.config.settings import DatasetsSettings
+from hsf_finetune.data.discovery.cases import Case
 from hsf_finetune.data.splits import SIDES, Split, fold_count, split_cases
-from hsf_finetune.data.volumes import VolumeRef
-from hsf_finetune.errors import ConfigError, DataError
-from hsf_finetune.settings import DatasetsSettings
+from hsf_finetune.data.volumes.read_volume import VolumeRef
+from hsf_finetune.system.errors import ConfigError, DataError
 from tests.data.writing import NAMES, PROTOCOL
 
 counts = st.integers(2, 30)

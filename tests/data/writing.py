@@ -10,10 +10,10 @@ import h5py
 import nibabel as nib
 import numpy as np
 
-from hsf_finetune.data.cases import Case
-from hsf_finetune.data.volumes import VolumeRef
-from hsf_finetune.labels import BACKGROUND, ClassSpace, LabelMap
-from hsf_finetune.settings import DatasetsSettings
+from hsf_finetune.config.settings import DatasetsSettings
+from hsf_finetune.data.discovery.cases import Case
+from hsf_finetune.data.volumes.read_volume import VolumeRef
+from hsf_finetune.labels.classes import BACKGROUND, ClassSpace, LabelMap
 
 SHAPE = (10, 9, 8)
 AFFINE = np.array([[0.8, 0, 0, -4], [0, 0.9, 0, 5], [0, 0, 1.1, 6], [0, 0, 0, 1]], dtype=float)

@@ -13,11 +13,11 @@ import pytest
 import torch
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
-from hsf_finetune.data.volumes import VolumeRef
-from hsf_finetune.errors import ConfigError, DataError, WeightsError
+from hsf_finetune.config.settings import UNetSettings
+from hsf_finetune.data.volumes.read_volume import VolumeRef
 from hsf_finetune.inference.predictor import ModelCard, Predictor, pick_device
 from hsf_finetune.networks.build import build
-from hsf_finetune.settings import UNetSettings
+from hsf_finetune.system.errors import ConfigError, DataError, WeightsError
 from tests.conftest import SHAPE, save_nifti, tiny_case
 
 TINY = UNetSettings(channels=[4, 8], strides=[2], features=4, num_res_units=1)

@@ -6,11 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from hsf_finetune.errors import ConfigError
-from hsf_finetune.networks.anatomy import Anatomy
-from hsf_finetune.networks.build import BUILDERS, build, class_axes
-from hsf_finetune.networks.deep_supervision import supervised_outputs
-from hsf_finetune.settings import (
+from hsf_finetune.config.settings import (
     ARUNetHparams,
     ARUNetSettings,
     BasicUNetSettings,
@@ -23,6 +19,10 @@ from hsf_finetune.settings import (
     SwinUNETRSettings,
     UNetSettings,
 )
+from hsf_finetune.networks.anatomy import Anatomy
+from hsf_finetune.networks.build import BUILDERS, build, class_axes
+from hsf_finetune.networks.layers.deep_supervision import supervised_outputs
+from hsf_finetune.system.errors import ConfigError
 
 SETTINGS: list[NetworkSettings] = [
     UNetSettings(),

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from hsf_finetune.schedule.schedule import Schedule
+from hsf_finetune.config.settings import FinetuningSettings, LightningSettings, ModelSettings
+from hsf_finetune.schedule.stages import Schedule
 from hsf_finetune.schedule.strategies import plan
-from hsf_finetune.settings import FinetuningSettings, LightningSettings, ModelSettings
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from hsf_finetune.errors import ConfigError
-from hsf_finetune.schedule.schedule import NORMS
+from hsf_finetune.schedule.stages import NORMS
+from hsf_finetune.system.errors import ConfigError
 from tests.schedule.planning import planned
 
 EVERYTHING = planned(strategy="full").blocks

@@ -8,9 +8,9 @@ import signal
 
 from torch import Tensor
 
-from hsf_finetune.data.datamodule import Batch
-from hsf_finetune.run import execute
-from hsf_finetune.settings import Settings
+from hsf_finetune.config.settings import Settings
+from hsf_finetune.data.loading.datamodule import Batch
+from hsf_finetune.experiment.run import execute
 from hsf_finetune.training.module import SegmentationModule
 
 

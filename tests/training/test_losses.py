@@ -13,7 +13,7 @@ from monai.losses.focal_loss import FocalLoss
 from monai.losses.tversky import TverskyLoss
 from torch import Tensor
 
-from hsf_finetune.settings import ModelSettings
+from hsf_finetune.config.settings import ModelSettings
 from hsf_finetune.training.losses import (
     SetLoss,
     build_loss,

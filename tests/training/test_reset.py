@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-from hsf_finetune.configuration import compose
-from hsf_finetune.errors import ConfigError
-from hsf_finetune.run import execute
-from hsf_finetune.settings import Settings
+from hsf_finetune.config.compose import compose
+from hsf_finetune.config.settings import Settings
+from hsf_finetune.experiment.run import execute
+from hsf_finetune.system.errors import ConfigError
 from hsf_finetune.training.module import SegmentationModule
 from tests.conftest import CONF, FAST
 from tests.training.killing import run_until_killed

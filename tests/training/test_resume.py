@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from hsf_finetune.configuration import compose
-from hsf_finetune.run import execute
-from hsf_finetune.settings import Settings
+from hsf_finetune.config.compose import compose
+from hsf_finetune.config.settings import Settings
+from hsf_finetune.experiment.run import execute
 from tests.conftest import CONF, NETWORK
 from tests.training.killing import run_until_killed
 

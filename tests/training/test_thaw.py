@@ -10,19 +10,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from hsf_finetune.configuration import compose
-from hsf_finetune.data.cases import discover
-from hsf_finetune.data.datamodule import CasesDataModule
+from hsf_finetune.config.compose import compose
+from hsf_finetune.data.discovery.cases import discover
+from hsf_finetune.data.loading.datamodule import CasesDataModule
 from hsf_finetune.data.splits import split_cases
 from hsf_finetune.networks.anatomy import Anatomy
-from hsf_finetune.schedule.schedule import NORMS, Schedule
+from hsf_finetune.planning.start import build_network
+from hsf_finetune.schedule.stages import NORMS, Schedule
 from hsf_finetune.schedule.strategies import plan
-from hsf_finetune.starting_point import build_network
 from hsf_finetune.training.averaging import WarmAverage
-from hsf_finetune.training.fit import fit, make_trainer
 from hsf_finetune.training.losses import build_loss
 from hsf_finetune.training.module import SegmentationModule
-from hsf_finetune.training.stages import Stages
+from hsf_finetune.training.stage_control import Stages
+from hsf_finetune.training.trainer import fit, make_trainer
 from tests.conftest import CONF
 
 NETWORK = [

@@ -20,11 +20,11 @@ from monai.networks.nets.swin_unetr import SwinUNETR
 from monai.networks.nets.unet import UNet
 from torch import nn
 
-from tests.networks.test_arunet import FOLDER as HSF
-from tests.networks.test_arunet import original
+from tests.networks.architectures.test_arunet import FOLDER as HSF
+from tests.networks.architectures.test_arunet import original
 from tests.weights.bundles import METADATA, NETWORKS, bundle, monai_network
 
-NNUNET = Path(__file__).parent / "files" / "nnunet"
+NNUNET = Path(__file__).parent / "stored" / "nnunet"
 NAMED = "finetuning.source_classes=[background, anterior, posterior]"
 SPLIT_BLOB = "finetuning.derive_from={anterior: blob, posterior: blob}"
 PRETRAINED = ("models=pretrained",)

@@ -9,9 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from hsf_finetune.networks.anatomy import Anatomy
-from hsf_finetune.networks.build import build, channel_axes, class_axes
-from hsf_finetune.settings import (
+from hsf_finetune.config.settings import (
     ARUNetHparams,
     ARUNetSettings,
     BasicUNetSettings,
@@ -23,11 +21,13 @@ from hsf_finetune.settings import (
     SwinUNETRSettings,
     UNetSettings,
 )
-from hsf_finetune.weights.checkpoint import Checkpoint
-from hsf_finetune.weights.inputs import Inputs
-from hsf_finetune.weights.reading import read_checkpoint
-from hsf_finetune.weights.receipt import Receipt
-from hsf_finetune.weights.transfer import transfer
+from hsf_finetune.networks.anatomy import Anatomy
+from hsf_finetune.networks.build import build, channel_axes, class_axes
+from hsf_finetune.weights.files.checkpoint import Checkpoint
+from hsf_finetune.weights.files.read_checkpoint import read_checkpoint
+from hsf_finetune.weights.transfer.inputs import Inputs
+from hsf_finetune.weights.transfer.receipt import Receipt
+from hsf_finetune.weights.transfer.transfer_weights import transfer
 
 SETTINGS: list[NetworkSettings] = [
     UNetSettings(channels=[4, 8, 8], strides=[2, 2], features=4, norm="batch"),

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import nn
 
+from hsf_finetune.config.settings import NetworkSettings
 from hsf_finetune.networks.anatomy import Anatomy
 from hsf_finetune.networks.build import BUILDERS
-from hsf_finetune.settings import NetworkSettings
-from hsf_finetune.weights.receipt import Receipt
+from hsf_finetune.weights.transfer.receipt import Receipt
 from tests.weights.small_networks import (
     DYNUNET,
     SETTINGS,

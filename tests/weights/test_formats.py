@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from hsf_finetune.configuration import compose
-from hsf_finetune.data.cases import Cohort, discover
-from hsf_finetune.settings import Settings
-from hsf_finetune.starting_point import build_network, find_source, start_from, with_network
+from hsf_finetune.config.compose import compose
+from hsf_finetune.config.settings import Settings
+from hsf_finetune.data.discovery.cases import Cohort, discover
+from hsf_finetune.planning.start import build_network, find_source, start_from, with_network
 from tests.conftest import CONF, FAST, save_nifti, tiny_case
 from tests.weights.format_files import FORMATS, Format
 

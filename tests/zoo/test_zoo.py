@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hsf_finetune.check import report_on
+from hsf_finetune.check.check_run import report_on
 from tests.zoo.cohorts import MSD, SIDED_OVERRIDES, WHY_SKIPPED
 from tests.zoo.defect import Defect
 from tests.zoo.zoo import DEFECTS, Zoo

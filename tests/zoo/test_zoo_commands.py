@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import yaml
 
-from hsf_finetune.apply import evaluate_files, predict
-from hsf_finetune.cli import main
-from hsf_finetune.errors import UserError
-from hsf_finetune.run import execute
-from hsf_finetune.settings import Settings
+from hsf_finetune.cli.main import main
+from hsf_finetune.config.settings import Settings
+from hsf_finetune.experiment.run import execute
+from hsf_finetune.inference.apply import evaluate_files, predict
+from hsf_finetune.system.errors import UserError
 from tests.zoo.cohorts import MSD, VICTIM, WHY_SKIPPED
 from tests.zoo.defect import Defect
 from tests.zoo.zoo import DEFECTS, Zoo
@@ -100,7 +100,7 @@ def test_predict_segments_on_the_scans_own_grid_or_says_why_not(
 
 def kinds(zoo: Zoo, defect: Defect, root: Path) -> str:
     """What the check calls a defect."""
-    from hsf_finetune.check import report_on
+    from hsf_finetune.check.check_run import report_on
 
     settings = zoo.settings(root, defect.overrides)
     return " ".join(finding.kind for finding in report_on(settings, jobs=1).findings)

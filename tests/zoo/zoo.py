@@ -5,8 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from hsf_finetune.configuration import compose
-from hsf_finetune.settings import Settings
+from hsf_finetune.config.compose import compose
+from hsf_finetune.config.settings import Settings
 from tests.zoo import content, geometry, labels, sets
 from tests.zoo.cohorts import MSD_OVERRIDES, Cohort, both_sides, msd, named_sides
 from tests.zoo.defect import Defect

@@ -1,0 +1,150 @@
+"""Geometry that one file, or the files of one case, show by themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+
+from hsf_finetune.check.findings import EXCLUDE, Finding
+from hsf_finetune.data.volumes.affines import Affine, corner_shift_mm, rows_of, voxel_size_mm
+from hsf_finetune.data.volumes.read_volume import Volume, is_hdf5
+
+_SHEAR_DEG = 0.5
+_AMBIGUOUS_DEG = 40.0
+_SMALLEST_MM, _LARGEST_MM = 0.02, 20.0
+_THINNEST_VOX = 8
+_FLOAT_NOISE_MM = 1e-6
+"""Below this even two ways of writing the same affine differ."""
+_UNITS = {1: "metres", 3: "micrometres"}
+
+
+def header_findings(volume: Volume, case: str) -> Iterator[Finding]:
+    """What a volume's own geometry shows.
+
+    Args:
+        volume: image or label.
+        case: its name, for messages.
+    """
+    file = str(volume.ref)
+    sizes = voxel_size_mm(volume.affine)
+    found = " x ".join(f"{size:.3g}" for size in sizes) + " mm"
+    if min(sizes) < _SMALLEST_MM or max(sizes) > _LARGEST_MM:
+        yield Finding(
+            "warned",
+            "geometry/voxel size",
+            "the voxels are of no size that a scanner makes",
+            file,
+            case,
+            found,
+            f"{_SMALLEST_MM} to {_LARGEST_MM:g} mm",
+            "correct the header's affine, which must be in millimetres",
+        )
+    shear, tilt = shear_deg(volume.affine), tilt_deg(volume.affine)
+    if shear > _SHEAR_DEG:
+        yield Finding(
+            "warned",
+            "geometry/shear",
+            "the grid is sheared: its axes are not at right angles",
+            file,
+            case,
+            f"{shear:.1f} degrees off\n{rows_of(volume.affine)}",
+            "axes at right angles",
+            "resample it to a plain grid; distances and voxel sizes are wrong on this one",
+        )
+    if tilt > _AMBIGUOUS_DEG:
+        yield Finding(
+            "warned",
+            "geometry/oblique",
+            "the axes lie half-way between two directions, so that a small turn swaps them",
+            file,
+            case,
+            f"turned by {tilt:.0f} degrees",
+            "less than 40 degrees",
+            "resample it along the scanner's axes, or along the structure's as in the other cases",
+        )
+    if min(volume.array.shape) < _THINNEST_VOX:
+        yield Finding(
+            "warned",
+            "geometry/thin",
+            "the volume has very few slices",
+            file,
+            case,
+            f"shape {volume.array.shape}",
+            f"{_THINNEST_VOX} voxels or more along each axis",
+            f"check that it is a 3D scan, or {EXCLUDE}",
+        )
+    if not is_hdf5(volume.ref.path):
+        yield from _nifti_findings(volume, case)
+
+
+def pair_findings(image: Volume, label: Volume, case: str) -> Iterator[Finding]:
+    """What two volumes on the same grid (`check_same_grid`) differ in all the same."""
+    shift = corner_shift_mm(image.affine, label.affine, image.array.shape)
+    if shift > _FLOAT_NOISE_MM:
+        yield Finding(
+            "repaired",
+            "geometry/float noise",
+            "the label's affine differs from its image's by rounding; the image's counts",
+            str(label.ref),
+            case,
+            f"a corner is {shift:.2g} mm off",
+        )
+
+
+def shear_deg(affine: Affine) -> float:
+    """Largest departure of the angles between the axes from 90 degrees."""
+    axes = affine[:3, :3] / np.maximum(voxel_size_mm(affine), 1e-12)
+    cosines = axes.T @ axes
+    off = np.abs(cosines[np.triu_indices(3, 1)]).clip(0, 1)
+    return float(np.degrees(np.arcsin(off)).max())
+
+
+def tilt_deg(affine: Affine) -> float:
+    """Largest angle between an axis of the grid and the nearest axis of the scanner."""
+    axes = np.abs(affine[:3, :3]) / np.maximum(voxel_size_mm(affine), 1e-12)
+    return float(np.degrees(np.arccos(axes.max(axis=0).clip(0, 1))).max())
+
+
+def _nifti_findings(volume: Volume, case: str) -> Iterator[Finding]:
+    header: Any = nib.load(volume.ref.path).header
+    file = str(volume.ref)
+    unit = _UNITS.get(int(header["xyzt_units"]) & 7)
+    if unit:
+        yield Finding(
+            "warned",
+            "geometry/units",
+            f"the header says that its numbers are {unit}; they are read as millimetres",
+            file,
+            case,
+            f"xyzt_units {int(header['xyzt_units'])}",
+            "millimetres",
+            "img.header.set_xyzt_units('mm'), after correcting the affine if it is not in mm",
+        )
+    if not (int(header["sform_code"]) or int(header["qform_code"])):
+        yield Finding(
+            "warned",
+            "geometry/no orientation",
+            "the header does not say where the volume lies: left and right are a guess",
+            file,
+            case,
+            "sform_code 0 and qform_code 0",
+            "one of them set",
+            "convert it again from DICOM, or if you know it is right: img.set_sform(img.affine, 1)",
+        )
+        return
+    zooms = np.asarray(header.get_zooms()[:3], dtype=np.float64)
+    sizes = np.asarray(voxel_size_mm(volume.affine), dtype=np.float64)
+    if not np.allclose(zooms, sizes, rtol=0.02, atol=1e-3):
+        yield Finding(
+            "warned",
+            "geometry/pixdim",
+            "the header's voxel size (pixdim) contradicts its affine; the affine counts",
+            file,
+            case,
+            f"pixdim {np.round(zooms, 4).tolist()}, affine {np.round(sizes, 4).tolist()} mm",
+            "the same",
+            "decide which is right; img.header.set_zooms(...) or img.set_sform(...), and save",
+        )

@@ -1,0 +1,70 @@
+"""What the check says: a finding has a tier, names a file, and knows the remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from hsf_finetune.system.errors import DataError, SeveralErrors, UserError
+
+Tier = Literal["repaired", "warned", "refused"]
+TIERS: tuple[Tier, ...] = ("refused", "warned", "repaired")
+"""The gravest first."""
+
+EXCLUDE = "list it under the dataset's exclude:"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing about one file, or about the set.
+
+    Args:
+        tier: `repaired` where reading it right takes care of it; `warned` where a person
+            should look; `refused` where training on it would be wrong.
+        kind: subject and name, such as `geometry/spacing`.
+        what: one sentence that says what is wrong.
+        file: the file, or the folder for the whole set.
+        case: name of the case; empty for the whole set.
+        found: what was found.
+        expected: what should have been there.
+        fix: the remedy.
+    """
+
+    tier: Tier
+    kind: str
+    what: str
+    file: str
+    case: str = ""
+    found: str = ""
+    expected: str = ""
+    fix: str = ""
+
+    @classmethod
+    def refusal(cls, error: UserError, kind: str, file: object, case: str = "") -> Finding:
+        """The finding for what reading a file, or a setting, raised."""
+        texts = [str(x) if x is not None else "" for x in (error.found, error.expected, error.fix)]
+        where = str(error.file if error.file is not None else file)
+        return cls("refused", kind, error.what, where, case, *texts)
+
+    def error(self) -> DataError:
+        """The same as an error, for a run that stops because of it."""
+        return DataError(
+            self.what,
+            file=self.file or None,
+            found=self.found or None,
+            expected=self.expected or None,
+            fix=self.fix or None,
+        )
+
+
+def of_tier(findings: Iterable[Finding], *tiers: Tier) -> list[Finding]:
+    """The findings of these tiers, in order."""
+    return [finding for finding in findings if finding.tier in tiers]
+
+
+def singly(error: UserError) -> list[UserError]:
+    """The errors that one error stands for."""
+    if isinstance(error, SeveralErrors):
+        return [single for inner in error.errors for single in singly(inner)]
+    return [error]

@@ -1,0 +1,1 @@
+"""The command `hsf-finetune`: one file per command."""

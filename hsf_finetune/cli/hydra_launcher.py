@@ -1,0 +1,182 @@
+"""The command line of finetune.py and train.py: Hydra's, with our messages and our help."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import hydra
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra._internal.utils import get_args_parser
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+
+from hsf_finetune.config.compose import (
+    compose,
+    composed,
+    conf_folder,
+    groups,
+    options_of,
+    own_folder,
+    read_settings,
+    searching,
+    settable,
+)
+from hsf_finetune.config.settings import Settings
+from hsf_finetune.system.errors import SeveralErrors, UserError
+
+Task = Callable[[Settings], object]
+
+_ABOUT_HYDRA = (
+    "hydra_help",
+    "info",
+    "shell_completion",
+    "cfg",
+    "config_name",
+    "config_path",
+    "experimental_rerun",
+)
+"""Flags that ask about Hydra, or for a configuration that is not ours."""
+
+
+def launch(config: str, task: Task, arguments: Sequence[str] | None = None) -> None:
+    """Composes a configuration from the command line and hands it to a task.
+
+    With `--multirun`, every configuration is composed before the first one runs, and
+    one that fails does not stop the others.
+
+    Args:
+        config: `finetune` or `train`.
+        task: what to do with the settings.
+        arguments: Hydra's command line; None is this process's.
+
+    Raises:
+        ConfigError: the configuration cannot be composed, or holds wrong values.
+        UserError: what the task raised.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    options = get_args_parser().parse_intermixed_args(given)
+    overrides = [settable(override) for override in options.overrides]
+    where = own_folder(options.config_dir)
+    if options.help:
+        print(usage(config, overrides, where))
+    elif any(getattr(options, flag) for flag in _ABOUT_HYDRA):
+        if options.cfg:
+            composed(config, overrides, where)
+        _through_hydra(config, task, options, overrides, where)
+    elif options.multirun or any(o.startswith(("hydra.", "hydra/")) for o in overrides):
+        for job in _jobs(overrides) if options.multirun else [overrides]:
+            compose(config, job, where)
+        _through_hydra(config, task, options, overrides, where)
+    else:
+        # Without Hydra around it, Lightning starts further processes with our own command.
+        task(compose(config, overrides, where))
+
+
+def _through_hydra(
+    config: str,
+    task: Task,
+    options: argparse.Namespace,
+    overrides: Sequence[str],
+    where: Path | None,
+) -> None:
+    """Lets Hydra sweep, or show what it is asked for.
+
+    Raises:
+        Exception: what the task raised, which Hydra would print with a traceback.
+    """
+    failed: list[tuple[str, Exception]] = []
+    parent = os.getpid()
+
+    def run(configuration: DictConfig) -> None:
+        try:
+            task(read_settings(configuration, where=where))
+        except Exception as error:
+            # In a process of a launcher's own, raising is the only way to be heard.
+            if os.getpid() != parent:
+                raise
+            failed.append((" ".join(HydraConfig.get().overrides.task), error))
+
+    decorate = hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name=config)
+    before = sys.argv
+    try:
+        sys.argv = [before[0], *_flags(options), *overrides]
+        with searching(where):
+            decorate(run)()
+    finally:
+        sys.argv = before
+    _raise(failed, options.multirun)
+
+
+def usage(config: str, overrides: Sequence[str], where: Path | None) -> str:
+    """What `--help` prints: what the command does, every choice and every setting.
+
+    Args:
+        config: `finetune` or `train`.
+        overrides: choices whose settings are to be shown.
+        where: the user's own folder, if any.
+    """
+    tree, _ = composed(config, overrides, where)
+    command = f"python {config}.py" if sys.argv[0].endswith(".py") else f"hsf-finetune {config}"
+    text = (conf_folder() / f"{config}.yaml").read_text()
+    lead = [line.lstrip("# ") for line in text.split("\ndefaults:")[0].splitlines()]
+    return "\n".join(
+        [
+            *lead,
+            "",
+            f"{command} [group=option] [group.key=value] [--config-dir DIR] [-m]",
+            "",
+            "  --config-dir DIR  your own options: DIR/datasets/mine.yaml is datasets=mine",
+            "  -m, --multirun    one run per combination: -m seed=0,1,2",
+            "  --cfg job         print the configuration and stop",
+            "  --hydra-help      further flags",
+            "",
+            "groups and their options:",
+            *(
+                f"  {group + ':':<14}{', '.join(options_of(group, where))}"
+                for group in groups(where)
+            ),
+            "",
+            f"settings and their values (the files in {conf_folder()} explain each one):",
+            *(f"  {line}" for line in OmegaConf.to_yaml(tree).splitlines()),
+        ]
+    )
+
+
+# -------------------------------------------------------------------- internals
+def _flags(options: argparse.Namespace) -> list[str]:
+    """The flags of a command line that Hydra is to see."""
+    flags = []
+    for name, value in vars(options).items():
+        if name in ("overrides", "config_dir") or value in (None, False):
+            continue
+        flag = f"--{name.replace('_', '-')}"
+        flags.append(flag if value is True else f"{flag}={value}")
+    return flags
+
+
+def _jobs(overrides: Sequence[str]) -> list[list[str]]:
+    """The overrides of each run of a sweep; none where only a sweeper plugin knows them."""
+    try:
+        parsed = OverridesParser.create().parse_overrides([*overrides])
+        return [[*job] for batch in BasicSweeper.split_arguments(parsed, None) for job in batch]
+    except HydraException:
+        return []
+
+
+def _raise(failed: Sequence[tuple[str, Exception]], several: bool) -> None:
+    """Raises what the runs raised, a defect of the program before an error of the user."""
+    mine = []
+    for _, error in failed:
+        if not (isinstance(error, UserError) and several):
+            raise error
+        mine.append(error)
+    if mine:
+        names = "; ".join(name or "the defaults" for name, _ in failed)
+        distinct = list({str(error): error for error in mine}.values())
+        raise SeveralErrors(f"{len(mine)} run(s) failed ({names}):", distinct)

@@ -1,0 +1,1 @@
+"""Settings: composed by Hydra, validated by pydantic, with messages that help."""

@@ -1,0 +1,82 @@
+"""Every setting, typed: one module per group of `conf/`.
+
+The YAML files in `conf/` carry the defaults that users see and a comment above
+each key; these classes carry types, bounds and the fallbacks for keys that a
+user's own YAML leaves out.
+"""
+
+from hsf_finetune.config.settings.all_settings import Settings, dotted
+from hsf_finetune.config.settings.augmentation_settings import AugmentationSettings
+from hsf_finetune.config.settings.base_settings import (
+    Activation,
+    Group,
+    Norm,
+    Positive,
+    Probability,
+    Size,
+    Text,
+    Whole,
+)
+from hsf_finetune.config.settings.datasets_settings import (
+    DatasetSettings,
+    DatasetsSettings,
+    PatternSettings,
+)
+from hsf_finetune.config.settings.engine_settings import LightningSettings, LoggerSettings
+from hsf_finetune.config.settings.finetuning_settings import (
+    OTHER_NAMES,
+    FinetuningSettings,
+    NamedWeights,
+    StageSettings,
+)
+from hsf_finetune.config.settings.library_networks import (
+    BasicUNetSettings,
+    DynUNetSettings,
+    MonaiUNetSettings,
+    NnUNetSettings,
+    SegResNetSettings,
+    SwinUNETRSettings,
+)
+from hsf_finetune.config.settings.models_settings import (
+    ARUNetHparams,
+    ARUNetSettings,
+    ModelSettings,
+    PretrainedSettings,
+    UNetSettings,
+)
+from hsf_finetune.config.settings.network_choice import NetworkSettings
+
+__all__ = [
+    "OTHER_NAMES",
+    "ARUNetHparams",
+    "ARUNetSettings",
+    "Activation",
+    "AugmentationSettings",
+    "BasicUNetSettings",
+    "DatasetSettings",
+    "DatasetsSettings",
+    "DynUNetSettings",
+    "FinetuningSettings",
+    "Group",
+    "LightningSettings",
+    "LoggerSettings",
+    "ModelSettings",
+    "MonaiUNetSettings",
+    "NamedWeights",
+    "NetworkSettings",
+    "NnUNetSettings",
+    "Norm",
+    "PatternSettings",
+    "Positive",
+    "PretrainedSettings",
+    "Probability",
+    "SegResNetSettings",
+    "Settings",
+    "Size",
+    "StageSettings",
+    "SwinUNETRSettings",
+    "Text",
+    "UNetSettings",
+    "Whole",
+    "dotted",
+]

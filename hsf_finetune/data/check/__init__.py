@@ -1,1 +1,0 @@
-"""Looking at the data before anything is computed from them: one module per subject."""

@@ -1,0 +1,1 @@
+"""From a dataset description to cases: which files belong together."""

@@ -1,0 +1,232 @@
+"""The images and labels that a table lists: `table: cases.csv` in place of patterns."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hsf_finetune.config.settings import DatasetSettings
+from hsf_finetune.data.discovery.conflicts import label_conflicts
+from hsf_finetune.data.discovery.images import Pair, volume_ref
+from hsf_finetune.data.volumes.read_volume import SUFFIXES, VolumeRef, is_volume
+from hsf_finetune.system.errors import ConfigError, DataError, UserError
+
+_COLUMNS = "image[, image2, ...], label[, subject][, split]"
+_OTHERS = ("label", "subject", "split")
+_SIDES = {
+    "train": ("train", "training"),
+    "validation": ("validation", "val", "valid"),
+    "test": ("test", "testing"),
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table.
+
+    Args:
+        line: its number in the file, from 1.
+        cells: column -> text without blanks around it; empty where there is none.
+    """
+
+    line: int
+    cells: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class CaseTable:
+    """A table of cases.
+
+    Args:
+        path: its file.
+        images: its columns of images, one per channel.
+        columns: every column, in lower case.
+        rows: its lines, but for the header and the empty ones.
+    """
+
+    path: Path
+    images: tuple[str, ...]
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+
+    @property
+    def has_split(self) -> bool:
+        """Whether it says who trains and who validates."""
+        return any(row.cells.get("split") for row in self.rows)
+
+    def wrong(self, row: Row, column: str, what: str, expected: str | None = None) -> DataError:
+        """The error about one cell, which names its line and column."""
+        where = f"{self.path}, line {row.line}, column {column}"
+        return DataError(what, file=where, found=row.cells[column] or None, expected=expected)
+
+
+def read_case_table(path: Path) -> CaseTable:
+    """Reads a CSV or TSV with a header; commas, semicolons or tabs part its cells.
+
+    Columns of other names (age, scanner, ...) may be there.
+
+    Raises:
+        DataError: the file cannot be read, lacks a column, or a line has too many cells.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            first = next((line for line in file if line.strip()), "")
+            file.seek(0)
+            reader = csv.reader(file, delimiter=max("\t;,", key=first.count), strict=True)
+            lines = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(
+            "the table cannot be read",
+            file=path,
+            found=getattr(error, "strerror", None) or str(error),
+            expected="a CSV or TSV in UTF-8",
+            fix="correct it, or table: in the dataset's YAML",
+        ) from error
+    filled = [(number, cells) for number, cells in lines if any(cells)]
+    columns = tuple(cell.lower() for cell in filled[0][1]) if filled else ()
+    images = _image_columns(path, columns)
+    rows = []
+    for number, cells in filled[1:]:
+        if any(cells[len(columns) :]):
+            raise DataError(
+                "a line of the table has more cells than the header",
+                file=f"{path}, line {number}",
+                found=f"{len(cells)} cells",
+                expected=f"{len(columns)}: {', '.join(columns)}",
+                fix='put a path that holds the separator into quotes: "a,b.nii.gz"',
+            )
+        padded = [*cells, *[""] * (len(columns) - len(cells))]
+        rows.append(Row(number, dict(zip(columns, padded, strict=False))))
+    return CaseTable(path, images, columns, tuple(rows))
+
+
+def listed_images(
+    name: str, dataset: DatasetSettings, root: Path, excluded: dict[Path, str]
+) -> tuple[list[Pair], list[UserError]]:
+    """The images of a dataset's table with their labels, and what is wrong with the rest.
+
+    Args:
+        name: of the dataset, for messages and as the name of the series.
+        dataset: its description.
+        root: its folder.
+        excluded: files to leave out and why; an image whose label or further channel
+            is among them is added.
+
+    Raises:
+        DataError, ConfigError: the table as a whole cannot be used.
+    """
+    table = read_case_table(Path(os.path.normpath(root / Path(str(dataset.table)).expanduser())))
+    if not table.rows:
+        raise DataError("the table lists no case", file=table.path, expected=_COLUMNS)
+    if dataset.subject is not None and "subject" in table.columns:
+        raise ConfigError(
+            f"dataset '{name}' says twice who the subjects are",
+            file=table.path,
+            found=f"a column subject, and in the YAML subject: {dataset.subject}",
+            fix="remove one of the two",
+        )
+    pairs: list[Pair] = []
+    problems: list[UserError] = []
+    first: dict[VolumeRef, Row] = {}
+    for row in table.rows:
+        pair, trouble = _pair(name, dataset, root, table, row)
+        problems += trouble
+        if pair is None:
+            continue
+        refs = (*pair.channels, pair.label)
+        out = next((ref.path for ref in refs if ref.path in excluded), None)
+        if out is not None:
+            excluded.setdefault(pair.image, f"{excluded[out]} ({out.name})")
+        elif refs[0] in first:
+            what = f"the table lists the image twice: line {first[refs[0]].line} has it as well"
+            problems.append(table.wrong(row, table.images[0], what))
+        else:
+            first[refs[0]] = row
+            pairs.append(pair)
+    problems += label_conflicts([(pair.channels[0], pair.label) for pair in pairs])
+    if not pairs and not problems:
+        problems.append(DataError(f"exclude: leaves no case of {name}", file=table.path))
+    return pairs, problems
+
+
+# -------------------------------------------------------------------- internals
+def _image_columns(path: Path, columns: Sequence[str]) -> tuple[str, ...]:
+    """The columns of images, in the order of their numbers.
+
+    Raises:
+        DataError: the header lacks a column, has one twice, or one under a misspelt name.
+    """
+    found = [(column, re.fullmatch(r"image_?(\d*)", column)) for column in columns]
+    numbered = sorted((int(match[1] or 1), column) for column, match in found if match)
+    twice = [column for column in columns if column and columns.count(column) > 1]
+    unknown = [column for column, match in found if not match and column not in _OTHERS]
+    free = [name for name in ("image", *_OTHERS) if name not in columns]
+    close = [(c, difflib.get_close_matches(c, free, n=1, cutoff=0.8)) for c in unknown]
+    hints = [f"did you mean '{like[0]}' by '{column}'?" for column, like in close if like]
+    what = None
+    if twice:
+        what = f"the table has the column '{twice[0]}' twice"
+    elif not numbered or "label" not in columns:
+        what = f"the table has no column '{'label' if numbered else 'image'}'"
+    elif [number for number, _ in numbered] != [*range(1, len(numbered) + 1)]:
+        what = "the table's columns of images are not image, image2, image3, ..."
+    elif hints:
+        what = "a column of the table has a name that is almost a known one"
+    if what is not None:
+        raise DataError(
+            what,
+            file=f"{path}, line 1",
+            found=", ".join(columns) or "an empty file",
+            expected=_COLUMNS,
+            fix="\n".join(hints) or None,
+        )
+    return tuple(column for _, column in numbered)
+
+
+def _pair(
+    name: str, dataset: DatasetSettings, root: Path, table: CaseTable, row: Row
+) -> tuple[Pair | None, list[UserError]]:
+    """One line as a pair, and everything that is wrong with it."""
+    files = [_file(dataset, root, table, row, column) for column in (*table.images, "label")]
+    problems: list[UserError] = [found for found in files if isinstance(found, UserError)]
+    refs = [found for found in files if isinstance(found, VolumeRef)]
+    if row.cells.get("subject") == "":
+        expected = "the person's name or number in every line, or no such column"
+        problems.append(table.wrong(row, "subject", "the subject is missing", expected))
+    side = None
+    if table.has_split:
+        given = row.cells["split"].lower()
+        side = next((side for side, words in _SIDES.items() if given in words), None)
+    if table.has_split and side is None:
+        expected = "train, validation or test in every line, or an empty column"
+        what = "no side of the split" if row.cells["split"] else "the side of the split is missing"
+        problems.append(table.wrong(row, "split", what, expected))
+    if problems:
+        return None, problems
+    return Pair(name, refs[0].path, tuple(refs[:-1]), refs[-1], row.cells.get("subject"), side), []
+
+
+def _file(
+    dataset: DatasetSettings, root: Path, table: CaseTable, row: Row, column: str
+) -> VolumeRef | UserError:
+    """The volume that a cell names, `scan.nii.gz` or `scans.h5:key`, or what is wrong with it."""
+    text, key = row.cells[column], None
+    if not text:
+        return table.wrong(row, column, f"the {column} is missing", "a path")
+    inside = re.fullmatch(r"(.*\.(?:h5|hdf5)):(.+)", text, re.IGNORECASE)
+    if inside:
+        text, key = inside.groups()
+    path = Path(os.path.normpath(table.path.parent / Path(text).expanduser()))
+    if not path.is_relative_to(root) and path.resolve().is_relative_to(root):
+        path = path.resolve()
+    if not is_volume(path):
+        return table.wrong(row, column, "not a volume that can be read", " or ".join(SUFFIXES))
+    if not path.is_file():
+        expected = f"a path from {table.path.parent}, or an absolute one"
+        return table.wrong(row, column, "no such file", expected)
+    return volume_ref(path, key, dataset)

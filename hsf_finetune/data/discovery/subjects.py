@@ -1,0 +1,124 @@
+"""Which person a file belongs to, so that nobody ends up on both sides of a split."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from hsf_finetune.data.volumes.read_volume import stem
+from hsf_finetune.system.errors import ConfigError, DataError
+
+_BIDS = re.compile(r"(?:^|[/_])(sub-[A-Za-z0-9]+)")
+_SEPARATOR = re.compile(r"[_\-.\s]+")
+_NOT_A_PERSON = re.compile(
+    r"l|r|lh|rh|left|right|hemi|both|bilateral|(l|r|lh|rh|left|right)hipp(o(campus)?)?"
+    r"|t1|t2|t1w|t2w|t2star|flair|pd|pdw|mprage|space|tse|mri|anat|averaged?|mean"
+    r"|im|img|image|seg|segmentation|label|labels|dseg|mask|crop|cropped|desc|preproc|scan",
+    re.IGNORECASE,
+)
+"""Words for side, contrast and kind of file."""
+_SESSION = re.compile(
+    r"ses|session|visit|run|acq|tp|time|timepoint|baseline|followup", re.IGNORECASE
+)
+"""Words for a session; a number behind one belongs to it."""
+_NUMBERED_SESSION = re.compile(r"(ses|session|visit|run|tp|timepoint|v)\d+", re.IGNORECASE)
+
+
+def subject_ids(paths: Sequence[Path], root: Path, pattern: str | None) -> list[str]:
+    """One subject per file.
+
+    In order: the dataset's own regular expression; a BIDS `sub-*` entity; the
+    case's own folder, where folders tell people apart; the file's stem without
+    words for side, contrast and session. Files whose names hold nothing but such
+    words are taken for one person.
+
+    Args:
+        paths: image files below `root`.
+        root: the dataset's folder.
+        pattern: regular expression on the path relative to `root`; its first
+            group (or the whole match) is the subject.
+
+    Raises:
+        ConfigError: the expression is not valid.
+        DataError: the expression does not match a file.
+    """
+    relative = [path.relative_to(root).as_posix() for path in paths]
+    if pattern is not None:
+        return [_by_pattern(path, pattern) for path in relative]
+    bids = [_BIDS.search(path) for path in relative]
+    if all(bids) and bids:
+        return [match.group(1) for match in bids if match]
+    folders = [_person_words(Path(path).parent.parts) for path in relative]
+    if all(folders) and _each_has_its_own(relative):
+        return folders
+    return [_person_of_stem(stem(Path(path))) for path in relative]
+
+
+def _by_pattern(path: str, pattern: str) -> str:
+    try:
+        match = re.search(pattern, path)
+    except re.error as error:
+        raise ConfigError(
+            "subject: is not a valid regular expression", found=pattern, fix=str(error)
+        ) from error
+    subject = match and (match.group(1) if match.groups() else match.group())
+    if not subject:
+        raise DataError(
+            "the regular expression for the subject finds none in a file's path",
+            file=path,
+            found=f"subject: {pattern}",
+            fix=r"write one that matches every path, such as subject: 'sub-(\w+)/'",
+        )
+    return str(subject)
+
+
+def _each_has_its_own(relative: Sequence[str]) -> bool:
+    """Whether folders, rather than file names, tell people apart.
+
+    They do where each folder holds one kind of image, or where the same kinds
+    come back in folder after folder; a kind is a file name without words for
+    side, contrast and session, and without the folder's own words. In doubt the
+    folder wins: too few subjects is a nuisance, one subject on both sides of a
+    split is a wrong result.
+    """
+    kinds = {(Path(p).parent, _kind(Path(p))) for p in relative}
+    folders = {folder for folder, _ in kinds}
+    recurring = len({kind for _, kind in kinds}) < len(kinds)
+    return len(folders) == len(kinds) or recurring
+
+
+def _kind(path: Path) -> str:
+    """The words of a file's name that its folders do not say already."""
+    said = {word for part in path.parent.parts for word in _words(part)}
+    return "_".join(w for w in _without_sessions(_words(stem(path))) if w not in said)
+
+
+def _person_words(parts: Sequence[str]) -> str:
+    """The words of folders that may name a person."""
+    named = [_without_sessions(_words(part)) for part in parts]
+    return "/".join("_".join(words) for words in named if words)
+
+
+def _person_of_stem(name: str) -> str:
+    """The words of a file's name that may name a person; sessions if nothing else does."""
+    words = _words(name)
+    return "_".join(_without_sessions(words) or words) or "unnamed"
+
+
+def _words(part: str) -> list[str]:
+    """The words of a name, but for those that say side, contrast or kind of file."""
+    return [w for w in _SEPARATOR.split(part) if w and not _NOT_A_PERSON.fullmatch(w)]
+
+
+def _without_sessions(words: Sequence[str]) -> list[str]:
+    """Drops words for a session, and the numbers right behind them (`ses-1`)."""
+    kept, before = [], ""
+    for word in words:
+        is_number_of_session = word.isdigit() and _SESSION.fullmatch(before)
+        if not (is_number_of_session or _SESSION.fullmatch(word)) and not (
+            _NUMBERED_SESSION.fullmatch(word)
+        ):
+            kept.append(word)
+        before = word
+    return kept

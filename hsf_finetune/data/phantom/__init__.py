@@ -1,0 +1,1 @@
+"""The phantom cohort: scans whose true labels are known."""

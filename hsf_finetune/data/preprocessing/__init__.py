@@ -1,0 +1,1 @@
+"""From a volume in its file to what the network sees, and back."""

@@ -1,0 +1,1 @@
+"""Reading volumes, and where they lie in space."""

@@ -1,0 +1,116 @@
+"""Affines: 4x4 matrices from voxel indices to RAS+ millimetres."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from hsf_finetune.system.errors import DataError
+
+Affine = npt.NDArray[np.float64]
+
+
+def voxel_size_mm(affine: Affine) -> tuple[float, float, float]:
+    """Voxel size along the three array axes, in mm."""
+    sizes = np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
+    return (float(sizes[0]), float(sizes[1]), float(sizes[2]))
+
+
+def corner_shift_mm(a: Affine, b: Affine, shape: Sequence[int]) -> float:
+    """Largest distance between a volume's corners as two affines place them, in mm."""
+    sizes = (*shape, 1, 1, 1)[:3]
+    corners = np.array(np.meshgrid(*[(0, n - 1) for n in sizes])).reshape(3, -1)
+    corners = np.vstack([corners, np.ones(corners.shape[1])])
+    difference = (a - b) @ corners
+    return float(np.sqrt((difference[:3] ** 2).sum(axis=0)).max())
+
+
+def rows_of(affine: Affine) -> str:
+    """The upper three rows as text, for messages."""
+    return "\n".join("  ".join(f"{v:9.3f}" for v in row) for row in affine[:3])
+
+
+def hdf5_affine(
+    attributes: Mapping[str, Any],
+    spacing_mm: Sequence[float] | None,
+    affine: Sequence[Sequence[float]] | None,
+    file: object,
+) -> Affine:
+    """Geometry from the file's attributes, else from the dataset's YAML; never made up.
+
+    A voxel size alone says that the stored axes run right, anterior and superior.
+
+    Args:
+        attributes: of the HDF5 dataset and its file; `affine` and `spacing_mm` count.
+        spacing_mm: voxel size for a dataset that carries none.
+        affine: 4x4 matrix for a dataset that carries none.
+        file: for messages.
+
+    Raises:
+        DataError: there is no geometry, it is malformed, or it contradicts itself.
+    """
+    if "affine" in attributes:
+        return _matrix(attributes["affine"], file)
+    stored = attributes.get("spacing_mm")
+    if affine is not None:
+        matrix = _matrix(affine, file)
+        if stored is not None and not np.allclose(
+            voxel_size_mm(matrix), _sizes(stored, file), rtol=0.01
+        ):
+            raise DataError(
+                "the affine of the dataset's YAML contradicts the file's voxel size",
+                file=file,
+                found=f"{rows_of(matrix)}\nspacing_mm {_sizes(stored, file).tolist()} in the file",
+                fix="correct affine: in the dataset's YAML, or write the attribute affine",
+            )
+        return matrix
+    given = stored if stored is not None else spacing_mm
+    if given is None:
+        raise DataError(
+            "the HDF5 dataset does not say how large its voxels are",
+            file=file,
+            found="attributes " + (", ".join(attributes) or "none"),
+            expected="an attribute affine (4x4) or spacing_mm (3)",
+            fix="add to the dataset's YAML, for example: spacing_mm: [0.8, 0.8, 0.8]",
+        )
+    return np.diag([*_sizes(given, file), 1.0])
+
+
+def _matrix(given: object, file: object) -> Affine:
+    matrix = _numbers(given)
+    if (
+        matrix.shape == (4, 4)
+        and np.isfinite(matrix).all()
+        and np.abs(matrix[3] - (0, 0, 0, 1)).max() < 1e-6
+        and np.linalg.det(matrix) != 0
+    ):
+        return matrix
+    raise DataError(
+        "the affine does not place voxels in space",
+        file=file,
+        found=given,
+        expected="a finite, invertible 4x4 matrix whose last row is 0 0 0 1",
+        fix="correct the attribute affine, or affine: in the dataset's YAML",
+    )
+
+
+def _sizes(given: object, file: object) -> Affine:
+    sizes = _numbers(given)
+    if sizes.shape == (3,) and np.isfinite(sizes).all() and (sizes > 0).all():
+        return sizes
+    raise DataError(
+        "the voxel size is not three positive numbers",
+        file=file,
+        found=given,
+        fix="correct the attribute spacing_mm, or spacing_mm: in the dataset's YAML",
+    )
+
+
+def _numbers(given: object) -> Affine:
+    try:
+        return np.asarray(given, dtype=np.float64)
+    except (TypeError, ValueError):
+        return np.empty(0)

@@ -1,0 +1,268 @@
+"""Reading volumes from NIfTI and HDF5, and where they lie in space."""
+
+from __future__ import annotations
+
+import gzip
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+
+from hsf_finetune.data.volumes.affines import (
+    Affine,
+    corner_shift_mm,
+    hdf5_affine,
+    rows_of,
+    voxel_size_mm,
+)
+from hsf_finetune.system.errors import DataError
+
+NIFTI = (".nii.gz", ".nii")
+HDF5 = (".h5", ".hdf5")
+SUFFIXES = NIFTI + HDF5
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class VolumeRef:
+    """Where a volume lies.
+
+    Args:
+        path: NIfTI or HDF5 file.
+        key: HDF5 dataset inside the file; None if it holds just one.
+        spacing_mm: voxel size for an HDF5 dataset that carries none.
+        affine: 4x4 matrix for an HDF5 dataset that carries none, row by row.
+    """
+
+    path: Path
+    key: str | None = None
+    spacing_mm: tuple[float, ...] | None = None
+    affine: tuple[tuple[float, ...], ...] | None = None
+
+    def __str__(self) -> str:
+        """The path, with the dataset's name behind it if there is one."""
+        return f"{self.path}:{self.key}" if self.key else str(self.path)
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A volume as it lies in its file.
+
+    Args:
+        array: voxel values, (X, Y, Z).
+        affine: 4x4, from voxel to RAS+ millimetres.
+        stored_shape: the file's own shape; may end in axes of length 1.
+        ref: where it came from.
+        step: how far apart values are that the file can tell apart, where it stores
+            scaled integers; else 0.
+    """
+
+    array: Array
+    affine: Affine
+    stored_shape: tuple[int, ...]
+    ref: VolumeRef
+    step: float = 0.0
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """Voxel size along the three array axes, in mm."""
+        return voxel_size_mm(self.affine)
+
+
+def stem(path: Path) -> str:
+    """File name without its volume suffix (`a.nii.gz` -> `a`)."""
+    for suffix in SUFFIXES:
+        if path.name.lower().endswith(suffix):
+            return path.name[: -len(suffix)]
+    return path.stem
+
+
+def is_volume(path: Path) -> bool:
+    """Whether the name ends like a file that `read_volume` reads."""
+    return path.name.lower().endswith(SUFFIXES)
+
+
+def is_hdf5(path: Path) -> bool:
+    """Whether the name ends like an HDF5 file."""
+    return path.name.lower().endswith(HDF5)
+
+
+def read_volume(ref: VolumeRef) -> Volume:
+    """Reads a volume and its geometry.
+
+    HDF5 geometry comes from the attributes `affine` (4x4, voxel to RAS+ mm) or
+    `spacing_mm` (3) of the dataset or file, else from the reference.
+
+    Raises:
+        DataError: the file is missing, damaged, not three-dimensional, or its
+            geometry is absent or contradicts itself.
+    """
+    if not ref.path.exists():
+        raise DataError("no such file", file=ref.path)
+    if is_hdf5(ref.path):
+        return _read_hdf5(ref)
+    if is_volume(ref.path):
+        return _read_nifti(ref)
+    raise DataError(
+        "not a volume that can be read",
+        file=ref.path,
+        found=ref.path.suffix or "no suffix",
+        expected=" or ".join(SUFFIXES),
+    )
+
+
+def read_shape(ref: VolumeRef) -> tuple[tuple[int, ...], Affine]:
+    """Stored shape and affine of a volume, without reading its voxels.
+
+    Raises:
+        DataError: as `read_volume`, as far as the header tells.
+    """
+    if not is_hdf5(ref.path):
+        image = _open_nifti(ref)
+        return tuple(image.shape), np.asarray(image.affine, dtype=np.float64)
+    key = hdf5_key(ref)
+    with h5py.File(ref.path, "r") as file:
+        attributes = {**file.attrs, **file[key].attrs}
+        return tuple(file[key].shape), hdf5_affine(attributes, ref.spacing_mm, ref.affine, ref)
+
+
+# ----------------------------------------------------------------------- NIfTI
+def _read_nifti(ref: VolumeRef) -> Volume:
+    image = _open_nifti(ref)
+    try:
+        if ref.path.name.lower().endswith(".gz"):
+            # nibabel stops reading at the last voxel, before the checksum that
+            # tells damaged voxels.
+            image = type(image).from_bytes(gzip.decompress(ref.path.read_bytes()))
+        array = np.asanyarray(image.dataobj)
+    except Exception as error:  # nibabel, gzip and zlib raise many kinds for a damaged file
+        raise _unreadable(ref, error) from error
+    scaled = image.get_data_dtype().kind in "iu" and array.dtype.kind == "f"
+    step = abs(float(getattr(image.dataobj, "slope", 1.0))) if scaled else 0.0
+    return _three_dimensional(array, np.asarray(image.affine, dtype=np.float64), ref, step)
+
+
+def _open_nifti(ref: VolumeRef) -> nib.Nifti1Image:
+    """The image with its header read and checked; voxels are read later."""
+    try:
+        image = nib.load(ref.path)
+    except Exception as error:
+        raise _unreadable(ref, error) from error
+    if not isinstance(image, nib.Nifti1Image):
+        raise DataError("not a NIfTI image", file=ref.path, found=type(image).__name__)
+    if not np.isfinite(image.affine).all():
+        raise DataError(
+            "the affine holds NaN or infinity",
+            file=ref.path,
+            found=rows_of(image.affine),
+            fix="convert the volume again, or list it under the dataset's exclude:",
+        )
+    _check_forms(image, ref)
+    return image
+
+
+def _check_forms(image: nib.Nifti1Image, ref: VolumeRef) -> None:
+    """Refuses a sform and a qform that place the volume differently.
+
+    Libraries disagree on which of the two holds, so such a file is segmented in
+    one place and displayed in another.
+    """
+    try:
+        sform, qform = image.get_sform(coded=True)[0], image.get_qform(coded=True)[0]
+    except Exception as error:  # nibabel raises many kinds for an impossible quaternion
+        raise _unreadable(ref, error) from error
+    if sform is None or qform is None:
+        return
+    shift = corner_shift_mm(sform, qform, image.shape)
+    if not shift <= max(5e-2, 0.1 * min(voxel_size_mm(sform))):
+        raise DataError(
+            "the header's sform and qform place the volume differently",
+            file=ref.path,
+            found=f"a corner differs by {shift:.2f} mm",
+            fix="decide which one is right and write it to both, for example with nibabel: "
+            "img.set_qform(img.get_sform(), 1)",
+        )
+
+
+def _three_dimensional(array: Array, affine: Affine, ref: VolumeRef, step: float = 0.0) -> Volume:
+    stored = tuple(int(n) for n in array.shape)
+    while array.ndim > 3 and array.shape[-1] == 1:
+        array = array[..., 0]
+    if array.ndim != 3:
+        raise DataError(
+            "the volume is not three-dimensional",
+            file=ref,
+            found=f"shape {stored}",
+            expected="(X, Y, Z)",
+            fix="split a series into one file per volume; give channels as a list under mri:",
+        )
+    if array.dtype.kind not in "biuf":
+        raise DataError(
+            "voxels are not numbers",
+            file=ref,
+            found=str(array.dtype),
+            expected="one real number per voxel",
+            fix="convert the scan to grey values, or list it under the dataset's exclude:",
+        )
+    return Volume(array, affine, stored, ref, step)
+
+
+def _unreadable(ref: VolumeRef, error: Exception) -> DataError:
+    return DataError(
+        "the file is damaged or incomplete",
+        file=ref,
+        found=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
+        expected="a complete NIfTI or HDF5 file",
+        fix="copy or convert it again, or list it under the dataset's exclude:",
+    )
+
+
+# ------------------------------------------------------------------------ HDF5
+def hdf5_key(ref: VolumeRef) -> str:
+    """The dataset to read: the one that is named, or the only one there is.
+
+    Raises:
+        DataError: there is none of that name, or no name and several datasets.
+    """
+    try:
+        with h5py.File(ref.path, "r") as file:
+            # A key may be a link, which visiting the file would not show.
+            if ref.key and isinstance(file.get(ref.key), h5py.Dataset):
+                return ref.key.strip("/")
+            found: list[str] = []
+            file.visititems(
+                lambda name, node: found.append(name) if isinstance(node, h5py.Dataset) else None
+            )
+    except (OSError, RuntimeError, KeyError) as error:
+        raise _unreadable(ref, error) from error
+    if ref.key is not None:
+        raise DataError(
+            f"the HDF5 file has no dataset '{ref.key}'",
+            file=ref.path,
+            found=", ".join(found) or "no dataset at all",
+            fix="set key: (or mri_key: and label_key:) in the pattern to one of these",
+        )
+    if len(found) == 1:
+        return found[0]
+    raise DataError(
+        "the HDF5 file holds several datasets and none is named",
+        file=ref.path,
+        found=", ".join(found) or "no dataset at all",
+        fix="set key: (or mri_key: and label_key:) in the pattern to one of these",
+    )
+
+
+def _read_hdf5(ref: VolumeRef) -> Volume:
+    key = hdf5_key(ref)
+    try:
+        with h5py.File(ref.path, "r") as file:
+            array, attributes = np.asarray(file[key][()]), {**file.attrs, **file[key].attrs}
+    except (OSError, RuntimeError, KeyError) as error:
+        raise _unreadable(ref, error) from error
+    affine = hdf5_affine(attributes, ref.spacing_mm, ref.affine, ref)
+    return _three_dimensional(array, affine, ref)

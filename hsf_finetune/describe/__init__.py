@@ -1,0 +1,1 @@
+"""From a folder of scans to the dataset YAML that describes it."""

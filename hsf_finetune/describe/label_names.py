@@ -1,0 +1,164 @@
+"""Tables that name label values, in the four forms that lie beside segmentations.
+
+- BIDS `*dseg.tsv`: columns index and name.
+- FreeSurfer colour tables (`FreeSurferColorLUT.txt`, `.ctab`): number, name, red, green, blue, alpha.
+- ITK-SNAP label descriptions: number, red, green, blue, alpha, visibility, mesh, "name".
+- `dataset.json`: `{"1": "name"}` (Medical Segmentation Decathlon) or `{"name": 1}` (nnU-Net).
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hsf_finetune.data.discovery.pairing import is_hidden
+
+_LARGEST_BYTES = 2_000_000
+_SUFFIXES = (".tsv", ".txt", ".ctab", ".ctbl", ".label", ".lut", ".json")
+_FREESURFER = re.compile(r"\s*(\d+)\s+(\S+)((?:\s+\d+){4})\s*")
+_SNAP = re.compile(r'\s*(-?\d+)(?:\s+\d+){3}\s+[\d.]+\s+\d+\s+\d+\s+"(.*)"\s*')
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """Names of label values.
+
+    Args:
+        path: the file.
+        kind: its form, in words.
+        names: value -> name, the background included where the file has it.
+        ignore: values that mean "not annotated".
+        regions: name -> values, where a file names regions of several values.
+    """
+
+    path: Path
+    kind: str
+    names: Mapping[int, str]
+    ignore: tuple[int, ...] = ()
+    regions: tuple[tuple[str, tuple[int, ...]], ...] = ()
+
+
+def read_lookup(path: Path) -> Lookup | None:
+    """Reads a table that names label values; None if the file is no such table."""
+    readers: dict[str, Sequence[Callable[[Path], Lookup | None]]] = {
+        ".tsv": (_bids,),
+        ".json": (_dataset_json,),
+    }
+    for reader in readers.get(path.suffix.lower(), (_snap, _freesurfer)):
+        found = reader(path)
+        if found is not None:
+            return found
+    return None
+
+
+def find_lookups(root: Path) -> list[Lookup]:
+    """Every table of names below a folder, those in fewer folders first."""
+    files = [
+        path
+        for path in root.rglob("*")
+        if path.suffix.lower() in _SUFFIXES
+        and not is_hidden(path, root)
+        and path.is_file()
+        and path.stat().st_size <= _LARGEST_BYTES
+        # Sidecars of scans, one for each.
+        and (path.suffix.lower() != ".json" or path.name == "dataset.json")
+    ]
+    ordered = sorted(files, key=lambda path: (len(path.parts), path))
+    return [found for path in ordered if (found := read_lookup(path)) is not None]
+
+
+def best_lookup(lookups: Sequence[Lookup], values: Collection[int]) -> Lookup | None:
+    """The table that names the most of the values; of equals the one with the fewest others.
+
+    Args:
+        lookups: the tables, the likeliest first.
+        values: label values, without the background.
+    """
+    wanted = {*values}
+    named = [(len(wanted & found.names.keys()), found) for found in lookups]
+    fitting = [
+        (-count, len(found.names.keys() - wanted), n)
+        for n, (count, found) in enumerate(named)
+        if count or found.ignore or found.regions
+    ]
+    return lookups[min(fitting)[2]] if fitting else None
+
+
+def read_json(path: Path) -> Mapping[str, Any] | None:
+    """The object of a JSON file; None if there is none."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, Mapping) else None
+
+
+# -------------------------------------------------------------------- internals
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+    except OSError:
+        return []
+
+
+def _bids(path: Path) -> Lookup | None:
+    rows = list(csv.reader(_lines(path), delimiter="\t"))
+    header = [cell.strip().lower() for cell in rows[0]] if rows else []
+    if "index" not in header or "name" not in header:
+        return None
+    index, name = header.index("index"), header.index("name")
+    names = [
+        (row[index].strip(), row[name].strip()) for row in rows[1:] if len(row) > max(index, name)
+    ]
+    return _lookup(path, "BIDS table", names)
+
+
+def _freesurfer(path: Path) -> Lookup | None:
+    lines = [line for line in _lines(path) if line.strip() and not line.lstrip().startswith("#")]
+    found = [_FREESURFER.fullmatch(line) for line in lines]
+    names = [(match[1], match[2]) for match in found if match]
+    # A table of numbers that is something else has other lines as well.
+    return _lookup(path, "FreeSurfer colour table", names) if 2 * len(names) > len(lines) else None
+
+
+def _snap(path: Path) -> Lookup | None:
+    found = [_SNAP.fullmatch(line) for line in _lines(path) if not line.lstrip().startswith("#")]
+    names = [(match[1], match[2]) for match in found if match]
+    return _lookup(path, "ITK-SNAP label descriptions", names)
+
+
+def _dataset_json(path: Path) -> Lookup | None:
+    labels = (read_json(path) or {}).get("labels")
+    if not isinstance(labels, Mapping):
+        return None
+    names: list[tuple[str, str]] = []
+    regions = []
+    ignore: tuple[int, ...] = ()
+    for key, value in labels.items():
+        if isinstance(value, (list, tuple)) and all(isinstance(v, int) for v in value):
+            regions.append((str(key), tuple(value)))
+        elif isinstance(value, int) and not isinstance(value, bool):
+            if str(key) == "ignore":
+                ignore = (value,)
+            else:
+                names.append((str(value), str(key)))
+        elif isinstance(value, str):
+            names.append((str(key), value))
+    found = _lookup(path, "dataset.json", names)
+    if found is None and not regions:
+        return None
+    known = found.names if found else {}
+    return Lookup(path, "dataset.json", known, ignore, tuple(regions))
+
+
+def _lookup(path: Path, kind: str, rows: Sequence[tuple[str, str]]) -> Lookup | None:
+    names: dict[int, str] = {}
+    for value, name in rows:
+        if re.fullmatch(r"-?\d+(\.0+)?", value) and name.strip():
+            names.setdefault(int(float(value)), " ".join(name.split()))
+    return Lookup(path, kind, names) if names else None

@@ -1,0 +1,122 @@
+"""Every volume below a folder, those inside of HDF5 files included."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+
+from hsf_finetune.data.discovery.pairing import is_hidden
+from hsf_finetune.data.volumes.read_volume import SUFFIXES, VolumeRef, is_hdf5, is_volume, stem
+from hsf_finetune.describe.layouts.base_layout import Item
+from hsf_finetune.system.errors import DataError
+
+_FOREIGN = (
+    ".mgz",
+    ".mgh",
+    ".nrrd",
+    ".mha",
+    ".mhd",
+    ".dcm",
+    ".img",
+    ".hdr",
+    ".zarr",
+    ".npz",
+    ".npy",
+)
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The volumes of a folder.
+
+    Args:
+        root: the folder.
+        items: its volumes, in order of their paths.
+        unreadable: files that look like volumes and cannot be used, and why.
+    """
+
+    root: Path
+    items: tuple[Item, ...]
+    unreadable: tuple[tuple[Path, str], ...]
+
+
+def list_volumes(folder: Path) -> Listing:
+    """Lists the volumes below a folder; hidden files do not count.
+
+    Raises:
+        DataError: it is no folder, or holds none.
+    """
+    root = folder.expanduser().resolve()
+    if not root.is_dir():
+        raise DataError("not a folder", file=folder, expected="the folder of your data")
+    items: list[Item] = []
+    unreadable: list[tuple[Path, str]] = []
+    others: dict[str, int] = {}
+    for path in sorted(root.rglob("*")):
+        if is_hidden(path, root) or not path.is_file():
+            continue
+        if not is_volume(path):
+            suffix = path.suffix.lower()
+            others[suffix] = others.get(suffix, 0) + 1
+        elif is_hdf5(path):
+            found, why = _inside(path, root)
+            items += found
+            unreadable += [(path, why)] if why else []
+        else:
+            items.append(Item(VolumeRef(path), path.relative_to(root).parts[:-1], stem(path)))
+    if not items:
+        raise _nothing(root, others, unreadable)
+    return Listing(root, tuple(items), tuple(unreadable))
+
+
+# -------------------------------------------------------------------- internals
+def _inside(path: Path, root: Path) -> tuple[list[Item], str]:
+    """The three-dimensional datasets of an HDF5 file, and why there may be none."""
+    keys: list[str] = []
+    shapes: list[str] = []
+
+    def visit(name: str, node: object) -> None:
+        if not isinstance(node, h5py.Dataset) or node.dtype.kind not in "biuf":
+            return
+        shape = node.shape
+        while len(shape) > 3 and shape[-1] == 1:
+            shape = shape[:-1]
+        if len(shape) == 3 and min(shape) > 1:
+            keys.append(name)
+        elif len(shape) > 1:
+            shapes.append(f"{name} {node.shape}")
+
+    try:
+        with h5py.File(path, "r") as file:
+            file.visititems(visit)
+    except (OSError, RuntimeError, KeyError) as error:
+        return [], f"cannot be read: {error}"
+    folders = path.relative_to(root).parts[:-1]
+    if not keys:
+        return [], f"no three-dimensional dataset inside ({', '.join(shapes[:3]) or 'none at all'})"
+    if len(keys) == 1 and "/" not in keys[0]:
+        return [Item(VolumeRef(path, keys[0]), folders, stem(path))], ""
+    return [
+        Item(
+            VolumeRef(path, key),
+            (*folders, stem(path), *key.split("/")[:-1]),
+            key.rpartition("/")[2],
+        )
+        for key in keys
+    ], ""
+
+
+def _nothing(root: Path, others: dict[str, int], unreadable: list[tuple[Path, str]]) -> DataError:
+    foreign = [f"{n} {suffix} files" for suffix, n in others.items() if suffix in _FOREIGN]
+    found = "; ".join([f"{path.name}: {why}" for path, why in unreadable[:3]] + foreign)
+    return DataError(
+        "no volume that can be read lies below the folder",
+        file=root,
+        found=found or f"{sum(others.values())} files of other kinds",
+        expected=f"{', '.join(SUFFIXES)} files, each three-dimensional",
+        fix="convert the files to NIfTI, for example with dcm2niix or mri_convert"
+        if foreign
+        else None,
+    )

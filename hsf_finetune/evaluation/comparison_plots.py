@@ -1,0 +1,126 @@
+"""Several models on the same cases, as a picture."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from hsf_finetune.evaluation.intervals import Interval
+from hsf_finetune.evaluation.model_comparison import ArmFigures
+from hsf_finetune.evaluation.score_tables import MEAN
+from hsf_finetune.system.files import atomic_write
+
+_INK, _GREY, _SMALL = "#303030", "#b0b0b0", 8
+_NEAR = 0.2
+"""How much worse than the best a Dice may be to be drawn to scale: others would squeeze them."""
+
+
+def save_figures(path: Path, figures: Sequence[ArmFigures], reference: str, title: str) -> None:
+    """Writes the picture as PNG.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    with atomic_write(path) as temporary:
+        draw_figures(figures, reference, title).savefig(temporary)
+
+
+def draw_figures(figures: Sequence[ArmFigures], reference: str, title: str) -> Figure:
+    """Dice with intervals, paired differences, seconds of training and what trained.
+
+    Args:
+        figures: one row each, from the top.
+        reference: the arm that differences refer to.
+        title: heading.
+    """
+    height = 2.2 + 0.34 * len(figures)
+    figure = Figure(figsize=(11, height), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    dice, change, seconds, share = figure.subplots(
+        1, 4, sharey=True, gridspec_kw={"width_ratios": [3, 2.4, 1.4, 1.2]}
+    )
+    _draw_dice(dice, figures)
+    _draw_differences(change, figures, reference)
+    _draw_seconds(seconds, figures)
+    _draw_share(share, figures)
+    dice.set_yticks(range(len(figures)), [one.arm.name for one in figures], fontsize=9)
+    dice.set_ylim(len(figures) - 0.5, -0.5)
+    for axis in (dice, change, seconds, share):
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.tick_params(labelsize=_SMALL)
+        axis.grid(axis="y", color="#ececec", zorder=0)
+    dice.tick_params(axis="y", labelsize=9)
+    figure.suptitle(title, fontsize=10, color=_INK)
+    return figure
+
+
+# -------------------------------------------------------------------- internals
+def _draw_dice(axis: Axes, figures: Sequence[ArmFigures]) -> None:
+    names = [name for name in figures[0].classes if name != MEAN]
+    drawn = _dots(axis, {row: one.dice for row, one in enumerate(figures)})
+    for number, name in enumerate(names if len(names) > 1 else []):
+        means = [figures[row].classes[name].dice.mean for row in drawn]
+        colour = mpl.colormaps["tab10"](number % 10)
+        axis.scatter(means, drawn, s=14, color=colour, alpha=0.8, label=name, zorder=2)
+    if len(names) > 1:
+        axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=4, fontsize=7, frameon=False)
+    axis.set_xlabel("Dice (black: mean of the classes)", fontsize=_SMALL)
+
+
+def _draw_differences(axis: Axes, figures: Sequence[ArmFigures], reference: str) -> None:
+    axis.axvline(0, color=_GREY, linewidth=1, zorder=1)
+    rows = {row: one.differences[MEAN] for row, one in enumerate(figures) if one.differences}
+    _dots(axis, rows, sign="+")
+    axis.set_xlabel(f"Dice less {reference} (paired)", fontsize=_SMALL)
+
+
+def _draw_seconds(axis: Axes, figures: Sequence[ArmFigures]) -> None:
+    kinds = set()
+    for row, one in enumerate(figures):
+        if one.arm.cost is None:
+            continue
+        on_cpu = not math.isnan(one.arm.cost.cpu_seconds)
+        value = one.arm.cost.cpu_seconds if on_cpu else one.arm.cost.gpu_seconds
+        if not math.isnan(value):
+            kinds.add("CPU" if on_cpu else "GPU")
+            colour = "#7a9cc6" if on_cpu else "#c69a7a"
+            axis.barh(row, value, height=0.5, color=colour, zorder=2)
+    axis.set_xlabel(f"{' or '.join(sorted(kinds)) or 'no'} seconds of training", fontsize=_SMALL)
+
+
+def _draw_share(axis: Axes, figures: Sequence[ArmFigures]) -> None:
+    for row, one in enumerate(figures):
+        if one.arm.cost is None or math.isnan(one.arm.cost.peak_share):
+            continue
+        peak, mean = 100 * one.arm.cost.peak_share, 100 * one.arm.cost.mean_share
+        axis.barh(row, peak, height=0.5, color="#d7e3d4", zorder=2)
+        axis.barh(row, mean, height=0.5, color="#86b07f", zorder=3)
+    axis.set_xlim(0, 100)
+    axis.set_xlabel("% of parameters that train\n(light: peak, dark: mean)", fontsize=_SMALL)
+
+
+def _dots(axis: Axes, rows: Mapping[int, Interval], sign: str = "") -> list[int]:
+    """A dot and its interval in each row; one far below the others as a number at the edge.
+
+    Returns:
+        The rows that have a dot.
+    """
+    known = {row: one for row, one in rows.items() if not math.isnan(one.mean)}
+    best = max((one.mean for one in known.values()), default=0.0)
+    near = {row: one for row, one in known.items() if one.mean > best - _NEAR}
+    for row, one in near.items():
+        if not math.isnan(one.low):
+            axis.plot([one.low, one.high], [row, row], color=_INK, linewidth=1.4, zorder=3)
+        axis.plot([one.mean], [row], "o", color=_INK, markersize=4.5, zorder=4)
+    for row, one in known.items():
+        if row not in near:
+            where = axis.get_yaxis_transform()
+            text = f"\u25c2 {one.mean:{sign}.3f}"
+            axis.text(0.02, row, text, transform=where, va="center", fontsize=_SMALL, color=_INK)
+    return [*near]

@@ -1,0 +1,210 @@
+"""Several models on the same cases: figures, tables, CSV and JSON."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from hsf_finetune.evaluation.intervals import Interval
+from hsf_finetune.evaluation.score_tables import (
+    MEAN,
+    ClassSummary,
+    ScoreRow,
+    paired_differences,
+    summarise,
+    with_interval,
+)
+from hsf_finetune.system import console
+from hsf_finetune.system.files import write_csv, write_json
+from hsf_finetune.training.training_cost import TrainingCost
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One of the models that are compared.
+
+    Args:
+        name: unique among them.
+        scores: of every case and class.
+        cost: of its training; None for a model that was not trained.
+        folder: of its run; None likewise.
+    """
+
+    name: str
+    scores: tuple[ScoreRow, ...]
+    cost: TrainingCost | None = None
+    folder: Path | None = None
+
+
+@dataclass(frozen=True)
+class ArmFigures:
+    """What is compared of an arm.
+
+    Args:
+        arm: the arm.
+        classes: class name (and `mean`) -> its summary over the cases.
+        differences: class name (and `mean`) -> Dice less the reference's, over the cases
+            that both have; empty for the reference itself.
+    """
+
+    arm: Arm
+    classes: dict[str, ClassSummary]
+    differences: dict[str, Interval] = field(default_factory=dict)
+
+    @property
+    def dice(self) -> Interval:
+        """Mean Dice over classes and cases."""
+        return self.classes[MEAN].dice
+
+
+def compare_arms(arms: Sequence[Arm], reference: str) -> list[ArmFigures]:
+    """Every arm's figures, and its paired differences to the reference.
+
+    Intervals resample subjects (`bootstrap_interval`), each on its own: among many arms
+    one may seem better by chance.
+
+    Args:
+        arms: with scores of the same cases and classes.
+        reference: name of one of them.
+    """
+    against = next(arm for arm in arms if arm.name == reference)
+    return [
+        ArmFigures(
+            arm,
+            {summary.class_name: summary for summary in summarise(arm.scores)},
+            {} if arm is against else paired_differences(against.scores, arm.scores),
+        )
+        for arm in arms
+    ]
+
+
+def arms_table(figures: Sequence[ArmFigures], reference: str, title: str) -> Table:
+    """One row per arm: Dice, difference, what trained, and what it took; 110 columns at most."""
+    table = _table(title, _caption(figures))
+    clocks = _clocks(figures)
+    table.add_column("Dice", justify="right", no_wrap=True)
+    table.add_column(Text(f"less {reference}"), justify="right", no_wrap=True)
+    for heading in ("trains", "on average", "epochs", *clocks):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for one in figures:
+        table.add_row(
+            Text(one.arm.name),
+            with_interval(one.dice),
+            with_interval(one.differences.get(MEAN), sign="+"),
+            *_cost_cells(one.arm.cost, clocks),
+        )
+    return table
+
+
+def classes_table(figures: Sequence[ArmFigures]) -> Table:
+    """One row per arm and one column per class: mean Dice."""
+    table = _table("Dice of each class")
+    names = [name for name in figures[0].classes if name != MEAN]
+    for name in names:
+        table.add_column(Text(name), justify="right", overflow="fold", min_width=5)
+    for one in figures:
+        cells = (_number(one.classes[name].dice.mean, ".3f") for name in names)
+        table.add_row(Text(one.arm.name), *cells)
+    return table
+
+
+def write_figures_csv(path: Path, figures: Sequence[ArmFigures], reference: str) -> None:
+    """Writes one row per arm; empty cells stand where there is no value.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    names = [name for name in figures[0].classes if name != MEAN]
+    header = ["run", "dice", "dice_low", "dice_high", *(f"dice_{name}" for name in names)]
+    header += [f"less_{reference}", f"less_{reference}_low", f"less_{reference}_high"]
+    header += ["cases", "subjects", "trainable_share_peak", "trainable_share_mean"]
+    header += ["epochs", "steps", "cpu_seconds", "gpu_seconds", "validation_seconds", "folder"]
+    rows: list[list[object]] = []
+    for one in figures:
+        dice, change, cost = one.dice, one.differences.get(MEAN), one.arm.cost
+        row: list[object] = [one.arm.name, dice.mean, dice.low, dice.high]
+        row += [one.classes[name].dice.mean for name in names]
+        row += [change.mean, change.low, change.high] if change else [None] * 3
+        row += [dice.n, dice.subjects]
+        row += [cost.peak_share, cost.mean_share] if cost else [None] * 2
+        row += [cost.epochs, cost.steps] if cost else [None] * 2
+        row += [cost.cpu_seconds, cost.gpu_seconds] if cost else [None] * 2
+        row += [cost.validation_seconds if cost else None, one.arm.folder]
+        rows.append(row)
+    write_csv(path, header, rows)
+
+
+def write_figures_json(
+    path: Path, figures: Sequence[ArmFigures], reference: str, about: dict[str, Any]
+) -> None:
+    """Writes every figure, those of each class with their intervals.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    arms = [
+        {
+            "run": one.arm.name,
+            "folder": one.arm.folder,
+            "classes": one.classes,
+            f"less_{reference}": one.differences,
+            "training": one.arm.cost,
+        }
+        for one in figures
+    ]
+    write_json(path, {**about, "reference": reference, "runs": arms})
+
+
+# -------------------------------------------------------------------- internals
+def _table(title: str, caption: str = "") -> Table:
+    table = console.TitledTable(title, caption)
+    table.add_column("run", overflow="fold", min_width=10, max_width=26)
+    return table
+
+
+def _caption(figures: Sequence[ArmFigures]) -> str:
+    subjects = figures[0].dice.subjects
+    spread = (
+        f"95 % {figures[0].dice.kind} intervals over {subjects} subjects"
+        if subjects > 1
+        else "one subject says nothing about spread"
+    )
+    return (
+        f"Dice: mean over classes and cases; {spread}.\n"
+        "trains: largest share of the parameters in training, and its mean over epochs.\n"
+        "s: of training alone, without validation and scoring."
+    )
+
+
+def _clocks(figures: Sequence[ArmFigures]) -> list[str]:
+    """Which clocks any arm was measured with: `cpu s`, `gpu s`."""
+    costs = [one.arm.cost for one in figures if one.arm.cost]
+    on_gpu = any(not math.isnan(cost.gpu_seconds) for cost in costs)
+    on_cpu = any(not math.isnan(cost.cpu_seconds) for cost in costs)
+    return [name for name, used in (("cpu s", on_cpu), ("gpu s", on_gpu)) if used]
+
+
+def _cost_cells(cost: TrainingCost | None, clocks: Sequence[str]) -> list[str]:
+    if cost is None:
+        return ["-"] * (3 + len(clocks))
+    seconds = {"cpu s": cost.cpu_seconds, "gpu s": cost.gpu_seconds}
+    return [
+        _share(cost.peak_share),
+        _share(cost.mean_share),
+        str(cost.epochs),
+        *(_number(seconds[clock], ".1f") for clock in clocks),
+    ]
+
+
+def _number(value: float, form: str) -> str:
+    return "-" if math.isnan(value) else format(value, form)
+
+
+def _share(value: float) -> str:
+    return "< 0.1%" if 0 < value < 0.001 else _number(value, ".1%")

@@ -1,0 +1,64 @@
+"""How much of its old task a model still knows: Dice on the source's classes, before and after."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+
+from hsf_finetune.data.discovery.cases import Case
+from hsf_finetune.evaluation.head_check import Group, group_truth, is_drawn
+from hsf_finetune.evaluation.metrics import score_mask
+from hsf_finetune.evaluation.score_tables import ScoreRow
+from hsf_finetune.inference.predictor import Predictor
+
+
+def score_groups(
+    predictor: Predictor,
+    cases: Sequence[Case],
+    groups: Sequence[Group],
+    head: Literal["there", "here"],
+    tolerance_mm: float = 1.0,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[ScoreRow]:
+    """Scores one of two heads on cases of the source's task, class by class of what they share.
+
+    Classes that one head tells apart and the other does not are taken together, in the truth
+    and in the prediction (their probabilities summed), so that both heads are measured by the
+    same question.
+
+    Args:
+        predictor: the network with the head.
+        cases: annotated in the source's classes.
+        groups: of `comparable`, background first.
+        head: whether it is the source's head (`there`) or the new one (`here`).
+        tolerance_mm: of the normalised surface Dice.
+        progress: called with (done, all).
+
+    Returns:
+        One row per case and class that both heads have.
+    """
+    channels = [getattr(group, head) for group in groups]
+    found = []
+    for done, case in enumerate(cases, start=1):
+        probabilities, scan = predictor.predict_probabilities(case.images)
+        sums = torch.stack([probabilities[list(own)].sum(dim=0) for own in channels])
+        truth = group_truth(case, [group.there for group in groups])
+        predicted = np.where(truth >= 0, sums.argmax(dim=0).cpu().numpy(), -1)
+        found += [
+            ScoreRow(
+                case.name,
+                case.subject,
+                score_mask(
+                    group.name, predicted == place, truth == place, scan.spacing_mm, tolerance_mm
+                ),
+                case.dataset,
+            )
+            for place, group in enumerate(groups)
+            if place and group.there and group.here and is_drawn(case, group.there)
+        ]
+        if progress:
+            progress(done, len(cases))
+    return found

@@ -1,0 +1,300 @@
+"""Scores of many cases: CSV, summaries per class, and tables for a terminal."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, cast, get_args
+
+import numpy as np
+from rich.table import Table
+from rich.text import Text
+
+from hsf_finetune.evaluation.intervals import Interval, bootstrap_interval
+from hsf_finetune.evaluation.metrics import ClassScore, Outcome
+from hsf_finetune.system import console
+from hsf_finetune.system.errors import DataError
+from hsf_finetune.system.files import write_csv
+
+MEAN = "mean"
+"""Name of the summary over all classes."""
+
+_SCORES = [field.name for field in fields(ClassScore)]
+_HEADER = ["case", "subject", "dataset", "class", *_SCORES[1:]]
+
+
+@dataclass(frozen=True)
+class ScoreRow:
+    """One class of one case.
+
+    Args:
+        case: the case, unique in a table.
+        subject: the person; cases of one subject are no independent observations.
+        score: the scores.
+        dataset: name of the cohort, where there is one.
+    """
+
+    case: str
+    subject: str
+    score: ClassScore
+    dataset: str = ""
+
+
+@dataclass(frozen=True)
+class ClassSummary:
+    """One class over all cases; `absent` cases count in no figure but their own.
+
+    Args:
+        class_name: the class, or `mean`: each case's mean over its classes, then over
+            cases, with the counts of all classes together.
+        dice: mean Dice and its interval; missed and false positive cases count as 0.
+        hd95_mm: median HD95 of the scored cases, in mm.
+        nsd: mean normalised surface Dice; missed and false positive cases count as 0.
+        volume_error_percent: mean signed volume error where the truth has the class.
+        scored: cases in which prediction and truth have the class.
+        missed: cases in which only the truth has it.
+        false_positive: cases in which only the prediction has it.
+        absent: cases in which neither has it.
+    """
+
+    class_name: str
+    dice: Interval
+    hd95_mm: float
+    nsd: float
+    volume_error_percent: float
+    scored: int
+    missed: int
+    false_positive: int
+    absent: int
+
+
+def write_scores(path: str | Path, rows: Iterable[ScoreRow]) -> None:
+    """Writes one line per case and class as CSV, atomically; NaN is an empty cell.
+
+    Numbers keep all their digits, so that `read_scores` gives the same rows back.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    lines = ([r.case, r.subject, r.dataset, *(getattr(r.score, n) for n in _SCORES)] for r in rows)
+    write_csv(path, _HEADER, lines)
+
+
+def read_scores(path: str | Path) -> list[ScoreRow]:
+    """Reads what `write_scores` wrote.
+
+    Raises:
+        DataError: the file cannot be read or is no such table.
+    """
+    try:
+        with Path(path).open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+            header, *lines = list(csv.reader(file)) or [[]]
+        if header != _HEADER:
+            raise ValueError(f"columns {', '.join(header)}")
+        return [_row(*line) for line in lines]
+    except (OSError, ValueError, TypeError, csv.Error) as error:
+        raise DataError(
+            "cannot read the scores", file=path, found=error, expected=", ".join(_HEADER)
+        ) from error
+
+
+def _row(case: str, subject: str, dataset: str, name: str, outcome: str, *cells: str) -> ScoreRow:
+    if outcome not in get_args(Outcome):
+        raise ValueError(f"outcome '{outcome}'")
+    numbers = [float(cell) if cell else math.nan for cell in cells]
+    return ScoreRow(case, subject, ClassScore(name, cast("Outcome", outcome), *numbers), dataset)
+
+
+def summarise(rows: Iterable[ScoreRow]) -> list[ClassSummary]:
+    """One summary per class in order of first appearance, then `mean` over the classes."""
+    rows = list(rows)
+    if not rows:
+        return []
+    return [*(_summary(name, part) for name, part in _by_class(rows).items()), _summary(MEAN, rows)]
+
+
+def paired_differences(
+    before: Iterable[ScoreRow], after: Iterable[ScoreRow]
+) -> dict[str, Interval]:
+    """Change of Dice, per class and for `mean`, over the cases that have both.
+
+    The `mean` of a case is here over the classes that have a Dice before and after, so
+    that classes which only one model knows do not pass for a change.
+    """
+    old = {(r.case, r.score.class_name): r.score.dice for r in before}
+    rows = list(after)
+
+    def change(row: ScoreRow) -> float:
+        return row.score.dice - old.get((row.case, row.score.class_name), math.nan)
+
+    parts = {**_by_class(rows), MEAN: rows}
+    return {
+        name: bootstrap_interval(*_per_case(part, change), bounds=(-1.0, 1.0))
+        for name, part in parts.items()
+    }
+
+
+def summary_table(summaries: Sequence[ClassSummary], title: str | None = None) -> Table:
+    """The summaries as a table that fits 100 columns."""
+    table = _table(
+        title,
+        f"Dice: mean{_interval_note(summaries)}; HD95: median; NSD, volume error: means.\n"
+        "missed: only in the label; extra: only in the prediction; absent: in neither.",
+    )
+    for heading in ("Dice", "HD95 mm", "NSD", "volume %", "scored", "missed", "extra", "absent"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for summary in _shown(summaries):
+        counts = (summary.scored, summary.missed, summary.false_positive, summary.absent)
+        table.add_row(
+            Text(summary.class_name),
+            with_interval(summary.dice),
+            _number(summary.hd95_mm, ".2f"),
+            _number(summary.nsd, ".3f"),
+            _number(summary.volume_error_percent, "+.1f"),
+            *(str(count) for count in counts),
+            style="bold" if summary.class_name == MEAN else None,
+        )
+    return table
+
+
+def comparison_table(
+    before: Sequence[ClassSummary],
+    after: Sequence[ClassSummary],
+    differences: Mapping[str, Interval],
+    titles: tuple[str, str] = ("pretrained", "fine-tuned"),
+) -> Table:
+    """Dice of two models side by side, and the paired change, in 100 columns.
+
+    Args:
+        before: summaries of the model started from.
+        after: summaries of the other model; its classes make the rows.
+        differences: class name (and `mean`) -> change, as from `paired_differences`.
+        titles: headings of the two models.
+
+    Returns:
+        The table; "-" stands where there is no value.
+    """
+    table = _table(None, f"Dice: mean{_interval_note(after)}; change: over the cases with both.")
+    for heading in (*titles, "change"):
+        table.add_column(Text(heading), justify="right", min_width=23, max_width=24)
+    old = {summary.class_name: summary.dice for summary in before}
+    for summary in _shown(after):
+        name = summary.class_name
+        table.add_row(
+            Text(name),
+            with_interval(old.get(name)),
+            with_interval(summary.dice),
+            with_interval(differences.get(name), sign="+"),
+            style="bold" if name == MEAN else None,
+        )
+    return table
+
+
+def protocol_table(rows: Iterable[ScoreRow]) -> Table | None:
+    """Dice of each dataset in its own protocol, side by side; None if all draw the same.
+
+    Returns:
+        Classes and sets down, datasets across, `mean (cases with a Dice)` in the cells.
+    """
+    by_dataset: dict[str, list[ScoreRow]] = {}
+    for row in rows:
+        by_dataset.setdefault(row.dataset, []).append(row)
+    columns = {name: _by_class(part) for name, part in by_dataset.items()}
+    if len({frozenset(parts) for parts in columns.values()}) < 2:
+        return None
+    table = _table(
+        "Dice of each dataset in its own protocol",
+        "mean (cases); - where the protocol does not draw it or no case has it.",
+    )
+    for name in columns:
+        table.add_column(Text(name), justify="right")
+    for title in dict.fromkeys(title for parts in columns.values() for title in parts):
+        cells = (parts.get(title, []) for parts in columns.values())
+        table.add_row(Text(title), *(_mean_dice(cell) for cell in cells))
+    means = (_mean_dice(part) for part in by_dataset.values())
+    table.add_row(Text(MEAN), *means, style="bold")
+    return table
+
+
+def _mean_dice(rows: Sequence[ScoreRow]) -> Text:
+    """The mean over cases of their mean Dice, and how many cases have one."""
+    values = [v for v in _per_case(rows, lambda r: r.score.dice)[0] if not math.isnan(v)]
+    return Text(f"{np.mean(values):.3f} ({len(values)})" if values else "-")
+
+
+def _by_class(rows: Iterable[ScoreRow]) -> dict[str, list[ScoreRow]]:
+    parts: dict[str, list[ScoreRow]] = {}
+    for row in rows:
+        parts.setdefault(row.score.class_name, []).append(row)
+    return parts
+
+
+def _per_case(
+    rows: Sequence[ScoreRow], value: Callable[[ScoreRow], float]
+) -> tuple[list[float], list[str]]:
+    """Each case's mean over its rows that have the value, and its subject."""
+    cases: dict[str, list[float]] = {}
+    subjects: dict[str, str] = {}
+    for row in rows:
+        cases.setdefault(row.case, []).append(value(row))
+        subjects[row.case] = row.subject
+    return [_over(values, np.mean) for values in cases.values()], list(subjects.values())
+
+
+def _over(values: Iterable[float], reduce: Callable[[list[float]], np.floating[Any]]) -> float:
+    """The mean or median of the values that are not NaN; NaN if none is."""
+    known = [v for v in values if not math.isnan(v)]
+    return float(reduce(known)) if known else math.nan
+
+
+def _summary(name: str, rows: Sequence[ScoreRow]) -> ClassSummary:
+    outcomes = Counter(row.score.outcome for row in rows)
+    return ClassSummary(
+        class_name=name,
+        dice=bootstrap_interval(*_per_case(rows, lambda r: r.score.dice), bounds=(0.0, 1.0)),
+        hd95_mm=_over(_per_case(rows, lambda r: r.score.hd95_mm)[0], np.median),
+        nsd=_over(_per_case(rows, lambda r: r.score.nsd)[0], np.mean),
+        volume_error_percent=_over(
+            _per_case(rows, lambda r: r.score.volume_error_percent)[0], np.mean
+        ),
+        scored=outcomes["scored"],
+        missed=outcomes["missed"],
+        false_positive=outcomes["false_positive"],
+        absent=outcomes["absent"],
+    )
+
+
+def _shown(summaries: Sequence[ClassSummary]) -> Sequence[ClassSummary]:
+    """All summaries, but no mean over a single class."""
+    return summaries[:1] if len(summaries) == 2 else summaries
+
+
+def _table(title: str | None, caption: str) -> Table:
+    table = console.TitledTable(title or "", caption)
+    table.add_column("class", overflow="fold", min_width=8, max_width=24)
+    return table
+
+
+def _interval_note(summaries: Sequence[ClassSummary]) -> str:
+    if not summaries:
+        return ""
+    interval = summaries[-1].dice
+    if math.isnan(interval.low):
+        return " (one subject says nothing about spread)" if interval.n else ""
+    return f" [95 % {interval.kind} interval over {interval.subjects} subjects]"
+
+
+def _number(value: float, form: str) -> str:
+    return "-" if math.isnan(value) else format(value, form)
+
+
+def with_interval(interval: Interval | None, sign: str = "") -> Text:
+    """`0.842 [0.811, 0.868]`, as text since Rich reads brackets as markup."""
+    if interval is None or interval.n == 0:
+        return Text("-")
+    mean, low, high = (f"{v:{sign}.3f}" for v in (interval.mean, interval.low, interval.high))
+    return Text(mean if math.isnan(interval.low) else f"{mean} [{low}, {high}]")

@@ -1,0 +1,58 @@
+"""Runs that are made one after the other, each in a folder of its own below a common one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from hsf_finetune.config.settings import LightningSettings, Settings
+from hsf_finetune.system import console
+from hsf_finetune.system.errors import ConfigError
+from hsf_finetune.system.run_folder import has_ended
+
+Execute = Callable[[Settings], object]
+"""Makes one run, as `hsf_finetune.experiment.run.execute` does."""
+
+
+def make_run(settings: Settings, folder: Path, execute: Execute, longer: bool = False) -> None:
+    """Makes a run, goes on with it, or leaves it as it is, if it has ended.
+
+    Args:
+        settings: of the run.
+        folder: of the run.
+        execute: what makes it.
+        longer: go on with it even if it has ended, since it is to have more epochs.
+
+    Raises:
+        UserError: anything the user can mend.
+    """
+    begun = (folder / "config.yaml").exists()
+    if has_ended(folder) and not (longer or "epoch" in settings.reset):
+        console.say(f"has ended before: {folder}")
+        return
+    where = {"run_dir": str(folder), "resume": str(folder) if begun else None}
+    reset: dict[str, list[str]] = {} if begun else {"reset": []}
+    execute(settings.model_copy(update={**where, **reset}))
+
+
+def one_device(engine: LightningSettings, what: str, instead: str) -> LightningSettings:
+    """The same engine on a single device: several runs share this process.
+
+    Args:
+        engine: the `lightning` group.
+        what: what it is that trains on one device, for the message.
+        instead: what the user can do to train on several.
+
+    Raises:
+        ConfigError: several are asked for.
+    """
+    several = str(engine.devices) not in ("auto", "1", "[0]") and (
+        not isinstance(engine.devices, list) or len(engine.devices) > 1
+    )
+    if several or engine.num_nodes > 1:
+        raise ConfigError(
+            f"{what} on one device, one run after the other",
+            found=f"lightning.devices={engine.devices}, lightning.num_nodes={engine.num_nodes}",
+            fix=f"lightning.devices=1; or {instead}",
+        )
+    return engine.model_copy(update={"devices": 1}) if engine.devices == "auto" else engine

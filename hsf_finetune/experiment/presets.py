@@ -1,0 +1,185 @@
+"""The same settings under several presets: composed, planned, and found again on disk."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hsf_finetune.config.compose import compose
+from hsf_finetune.config.settings import Settings, dotted
+from hsf_finetune.data.discovery.cases import discover
+from hsf_finetune.evaluation.finished_runs import read_settings_of
+from hsf_finetune.experiment.child_runs import one_device
+from hsf_finetune.experiment.run import make_data, pretrained_source
+from hsf_finetune.planning.start import build_network, start_from, with_network
+from hsf_finetune.schedule.strategies import plan
+from hsf_finetune.system import console
+from hsf_finetune.system.errors import ConfigError
+from hsf_finetune.system.run_folder import RESULT
+
+DEFAULT = "full"
+HSF = "hsf"
+FROM_SCRATCH = "from_scratch"
+PRESETS = (
+    DEFAULT,
+    HSF,
+    "linear",
+    "gradual",
+    "progressive",
+    "staged",
+    "lpft",
+    "encoder_first",
+    FROM_SCRATCH,
+)
+"""Options of the `finetuning` group that are compared unless others are named."""
+
+
+def settings_by_preset(
+    overrides: Sequence[str], presets: Sequence[str], config_dir: Path | None
+) -> dict[str, Settings]:
+    """The settings of each run, all of equal length.
+
+    They compose, their weights load and each has a schedule before a run starts.
+
+    Args:
+        overrides: as for finetune.py, but for the choice of `finetuning`.
+        presets: options of the `finetuning` group.
+        config_dir: folder with the user's own groups.
+
+    Raises:
+        UserError: the settings, the data or the weights do not fit together.
+    """
+    chosen = [o for o in overrides if _key(o) == "finetuning"]
+    if chosen or len(set(presets)) < len(presets) or not presets:
+        raise ConfigError(
+            "which presets are compared is said by --presets, each once",
+            found=" ".join(chosen) or ",".join(presets) or "none",
+            fix=f"--presets {','.join(PRESETS)}",
+        )
+    default = compose("finetune", overrides, config_dir)
+    make_data(default)
+    cohort = discover(default.datasets, default.models)
+    source = pretrained_source(default, cohort) if {*presets} - {FROM_SCRATCH} else None
+    built = with_network(default, source.checkpoint if source else None)
+    anatomy = build_network(built, cohort)
+    if source:
+        start_from(built, anatomy, cohort, source)
+    engine = one_device(
+        default.lightning,
+        "a comparison trains",
+        "make the runs one by one with finetune.py, and then hsf-finetune compare --runs RUN RUN "
+        "...",
+    )
+    if engine.max_epochs is None:
+        epochs = plan(anatomy, default.finetuning, default.models, engine).max_epochs
+        engine = engine.model_copy(update={"max_epochs": epochs})
+    wanted = {}
+    for preset in presets:
+        settings = compose("finetune", _with_preset(overrides, preset), config_dir)
+        settings = settings.model_copy(update={"lightning": engine})
+        schedule = plan(anatomy, settings.finetuning, settings.models, engine)
+        asked = sum(stage.epochs for stage in settings.finetuning.stages)
+        if settings.finetuning.regime == "staged" and asked > schedule.max_epochs:
+            console.say(
+                f"{preset}: its stages have {asked} epochs in all, of which the last "
+                f"{asked - schedule.max_epochs} fall away; lightning.max_epochs={asked} keeps them"
+            )
+        wanted[preset] = settings
+    return wanted
+
+
+_OF_HSF = tuple(f"finetuning.{name}" for name in ("mode", "depth", "unfreeze_frequency"))
+"""Settings of HSF's unfreezing, which no other preset knows."""
+
+
+def _with_preset(overrides: Sequence[str], preset: str) -> list[str]:
+    if preset != HSF:
+        overrides = [o for o in overrides if _key(o) not in _OF_HSF]
+    if preset != FROM_SCRATCH:
+        return [*overrides, f"finetuning={preset}"]
+    # The overrides name the weights that the others start from.
+    weights = ("finetuning.pretrained", "finetuning.external_weights_path")
+    rest = [o for o in overrides if _key(o) not in weights]
+    return [*rest, f"finetuning={preset}", "finetuning.pretrained=none"]
+
+
+def _key(override: str) -> str:
+    return override.lstrip("+~").partition("=")[0]
+
+
+# --------------------------------------------------------------------- folders
+def folder_of(wanted: Mapping[str, Settings], output: Path | None) -> Path:
+    """The folder of the comparison, in which no run has other settings.
+
+    Raises:
+        ConfigError: one has, in the folder that the user names.
+    """
+    if output is not None:
+        output = output.expanduser().resolve()
+        for preset, settings in wanted.items():
+            different = _differing(output / preset, settings)
+            if different:
+                raise ConfigError(
+                    "the folder has a run of other settings",
+                    file=output / preset,
+                    found="\n".join(different),
+                    fix="name another folder with --output, or leave it out",
+                )
+        return output
+    first = next(iter(wanted.values()))
+    root = Path(first.datasets.output_path).expanduser()
+    for folder in sorted(root.glob("*_comparison_*"), reverse=True):
+        there = [preset for preset in wanted if (folder / preset / "config.yaml").exists()]
+        if there and not any(_differing(folder / preset, wanted[preset]) for preset in there):
+            return folder
+    return new_folder(root, first.name or "_".join(first.datasets.datasets))
+
+
+def new_folder(root: Path, name: str) -> Path:
+    """A folder that does not exist yet, named after the time."""
+    stem = f"{time.strftime('%Y%m%d-%H%M%S')}_comparison_{re.sub(r'[^-0-9A-Za-z_]+', '_', name)}"
+    tries = (root / (stem if n == 1 else f"{stem}_{n}") for n in range(1, 1000))
+    return next(path for path in tries if not path.exists())
+
+
+def beside(folder: Path, wanted: Mapping[str, Settings]) -> list[str]:
+    """Presets that have ended in a comparison's folder and were not asked for this time.
+
+    Args:
+        folder: of the comparison.
+        wanted: settings of the presets that were.
+
+    Returns:
+        Those whose settings differ within the `finetuning` group alone.
+    """
+    others = [path.parent for path in sorted(folder.glob(f"*/{RESULT}"))]
+    first = next(iter(wanted.values()))
+    return [
+        run.name
+        for run in others
+        if run.name not in wanted
+        and all(line.startswith("finetuning.") for line in _differing(run, first))
+    ]
+
+
+def _differing(run: Path, settings: Settings) -> list[str]:
+    """Settings in which a run differs from those wanted, a line each.
+
+    Unlike for a resume, the device counts: costs on two devices are no comparison.
+    """
+    if not (run / "config.yaml").exists():
+        return []
+    own: dict[str, Any] = {"run_dir": None, "resume": None, "reset": []}
+    try:
+        earlier = read_settings_of(run)
+    except ConfigError as error:
+        return [str(error)]
+    there, now = (dotted(s.model_copy(update=own).plain()) for s in (earlier, settings))
+    return [
+        f"{key}: {there.get(key, 'not set')} there, {now.get(key, 'not set')} now"
+        for key in sorted(there.keys() | now.keys())
+        if there.get(key) != now.get(key)
+    ]

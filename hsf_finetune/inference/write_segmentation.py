@@ -1,0 +1,57 @@
+"""Writing segmentations in the form their scans came in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import h5py
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+
+from hsf_finetune.data.volumes.read_volume import Volume, hdf5_key, is_hdf5
+from hsf_finetune.system.files import atomic_write
+
+
+def write_segmentation(path: Path, labels: npt.NDArray[Any], scan: Volume) -> None:
+    """Writes a segmentation of a scan, complete or not at all.
+
+    A NIfTI has the scan's shape, affine, and sform and qform with their codes; an
+    HDF5 file holds the dataset `label` with the scan's attributes.
+
+    Args:
+        path: `.nii`, `.nii.gz`, `.h5` or `.hdf5`.
+        labels: unsigned integers, (X, Y, Z).
+        scan: the volume that was segmented.
+
+    Raises:
+        OutputError: the disk is full, or the folder cannot be written to.
+    """
+    stored = labels.reshape(scan.stored_shape)
+    with atomic_write(path) as temporary:
+        if is_hdf5(path):
+            _write_hdf5(temporary, stored, scan)
+        else:
+            _write_nifti(temporary, stored, scan)
+
+
+def _write_nifti(path: Path, labels: npt.NDArray[Any], scan: Volume) -> None:
+    source: Any = nib.load(scan.ref.path)
+    header = source.header.copy()
+    header.set_data_dtype(labels.dtype)
+    header["cal_min"], header["cal_max"] = 0, 0
+    header["descrip"] = b"hsf_finetune segmentation"
+    # NIfTI-1 or NIfTI-2, as it came: a header of the other kind would lose its affine.
+    nib.save(type(source)(labels, None, header), path)
+
+
+def _write_hdf5(path: Path, labels: npt.NDArray[Any], scan: Volume) -> None:
+    with h5py.File(path, "w") as file:
+        dataset = file.create_dataset("label", data=labels, compression="gzip")
+        dataset.attrs["affine"] = scan.affine
+        dataset.attrs["spacing_mm"] = np.asarray(scan.spacing_mm)
+        if is_hdf5(scan.ref.path):
+            with h5py.File(scan.ref.path, "r") as source:
+                for name, value in source[hdf5_key(scan.ref)].attrs.items():
+                    dataset.attrs[name] = value

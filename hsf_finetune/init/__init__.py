@@ -1,1 +1,0 @@
-"""From a folder to the dataset YAML that describes it: one module per layout, and what they share."""

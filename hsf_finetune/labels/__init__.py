@@ -1,0 +1,1 @@
+"""Classes, label values, and the sets of classes that label values stand for."""

@@ -1,0 +1,230 @@
+"""HSF's ARUNet: a residual UNet with attention gates and switchable normalisation."""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.functional import gelu
+
+from hsf_finetune.config.settings import ARUNetSettings
+from hsf_finetune.networks.anatomy import Anatomy, Block
+from hsf_finetune.networks.layers.switchnorm import SwitchNorm
+from hsf_finetune.system.errors import ConfigError
+
+
+class ResidualBlock(nn.Module):
+    """Three convolutions, the first of which is added to the last before its non-linearity.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of all three.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv1 = _convolution(in_channels, out_channels)
+        self.conv2 = _convolution(out_channels, out_channels)
+        self.conv3 = _convolution(out_channels, out_channels, activated=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in_channels, X, Y, Z) to (B, out_channels, X, Y, Z)."""
+        first: Tensor = self.conv1(x)
+        return gelu(self.conv3(self.conv2(first)) + first)
+
+
+class Encoder(nn.Module):
+    """A level on the way down: halving by a convolution, but for the first; a residual block.
+
+    Args:
+        in_channels: channels of the level above.
+        out_channels: channels of this level.
+        halves: whether X, Y and Z are halved first.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, halves: bool) -> None:
+        super().__init__()
+        self.pooling = (
+            nn.Conv3d(in_channels, in_channels, 3, stride=2, padding=1, bias=False)
+            if halves
+            else nn.Identity()
+        )
+        self.basic_module = ResidualBlock(in_channels, out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in_channels, X, Y, Z) to (B, out_channels, X', Y', Z')."""
+        features: Tensor = self.basic_module(self.pooling(x))
+        return features
+
+
+class AttentionGate(nn.Module):
+    """Weighs a skip connection by where the decoder looks.
+
+    Oktay et al. 2018 ("Attention U-Net", arXiv:1804.03999), with GELU for ReLU and the
+    gating signal at the skip's own resolution.
+
+    Args:
+        channels: channels of the gating signal and of the skip.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        inner = channels // 2
+        self.W_g = nn.Sequential(nn.Conv3d(channels, inner, 1), SwitchNorm(inner))
+        self.W_x = nn.Sequential(nn.Conv3d(channels, inner, 1), SwitchNorm(inner))
+        self.psi = nn.Sequential(nn.Conv3d(inner, 1, 1), SwitchNorm(1), nn.Sigmoid())
+
+    def forward(self, gate: Tensor, skip: Tensor) -> Tensor:
+        """The skip (B, channels, X, Y, Z), each voxel times a weight between 0 and 1."""
+        weight: Tensor = self.psi(gelu(self.W_g(gate) + self.W_x(skip)))
+        return skip * weight
+
+
+class Upsampling(nn.Module):
+    """Doubling by a transposed convolution.
+
+    Args:
+        in_channels: channels of the level below.
+        out_channels: channels of this level.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        # The skip's size, as long as that was even: sizes are multiples of the divisor.
+        self.upsample = nn.ConvTranspose3d(
+            in_channels, out_channels, 3, stride=2, padding=1, output_padding=1
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in_channels, X, Y, Z) to (B, out_channels, 2X, 2Y, 2Z)."""
+        wider: Tensor = self.upsample(x)
+        return wider
+
+
+class Decoder(nn.Module):
+    """A level on the way up: doubling, addition of the gated skip, a residual block.
+
+    Args:
+        in_channels: channels of the level below.
+        out_channels: channels of this level.
+        gated: whether the skip passes an attention gate.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, gated: bool) -> None:
+        super().__init__()
+        self.upsampling = Upsampling(in_channels, out_channels)
+        self.attention = AttentionGate(out_channels) if gated else None
+        self.basic_module = ResidualBlock(out_channels, out_channels)
+
+    def forward(self, below: Tensor, skip: Tensor) -> Tensor:
+        """(B, in_channels, X, Y, Z) and (B, out_channels, 2X, 2Y, 2Z) to the latter's shape."""
+        gate: Tensor = self.upsampling(below)
+        if self.attention is not None:
+            skip = self.attention(gate, skip)
+        features: Tensor = self.basic_module(gate + skip)
+        return features
+
+
+class ARUNet(nn.Module):
+    """HSF's network (Poiret et al. 2023, doi:10.3389/fninf.2023.1130845).
+
+    The names of its tensors are those of HSF's checkpoints after `_model.`. HSF's own
+    ends in a softmax; this one gives logits.
+
+    Args:
+        in_channels: channels of the image.
+        out_channels: classes, background included.
+        f_maps: features at full resolution; each level doubles them.
+        num_levels: levels, bottleneck included.
+        use_attention: whether skips pass attention gates.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        f_maps: int = 64,
+        num_levels: int = 4,
+        use_attention: bool = True,
+    ) -> None:
+        super().__init__()
+        widths = [in_channels, *(f_maps * 2**level for level in range(num_levels))]
+        self.encoders = nn.ModuleList(
+            Encoder(a, b, halves=level > 0) for level, (a, b) in enumerate(pairwise(widths))
+        )
+        up = widths[:0:-1]
+        self.decoders = nn.ModuleList(Decoder(a, b, use_attention) for a, b in pairwise(up))
+        self.final_conv = nn.Conv3d(f_maps, out_channels, kernel_size=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (B, out_channels, X, Y, Z) of images (B, in_channels, X, Y, Z)."""
+        skips: list[Tensor] = []
+        for encoder in self.encoders:
+            x = encoder(x)
+            skips.append(x)
+        for decoder, skip in zip(self.decoders, skips[-2::-1], strict=True):
+            x = decoder(x, skip)
+        logits: Tensor = self.final_conv(x)
+        return logits
+
+
+def arunet(settings: ARUNetSettings, in_channels: int, out_channels: int) -> Anatomy:
+    """Builds HSF's network; `settings.hparams.out_channels` describes another one.
+
+    Raises:
+        ConfigError: `settings.hparams.in_channels` contradicts the data.
+    """
+    given = settings.hparams
+    if given.in_channels not in (None, in_channels):
+        raise ConfigError(
+            f"models.hparams.in_channels={given.in_channels} contradicts the data",
+            found=f"{in_channels} channel(s)",
+            fix=f"models.hparams.in_channels={in_channels}, or leave it out",
+        )
+    network = ARUNet(in_channels, out_channels, given.f_maps, given.num_levels, given.use_attention)
+    *down, deepest = network.encoders
+    up = list(network.decoders)[::-1]
+    stride = 2 ** len(down)
+    return Anatomy(
+        network=network,
+        encoders=tuple(Block(f"encoder{i}", (m,)) for i, m in enumerate(down, 1)),
+        bottleneck=Block("bottleneck", (deepest,)),
+        decoders=tuple(Block(f"decoder{i}", (m,)) for i, m in enumerate(up, 1))[::-1],
+        head=Block("head", (network.final_conv,)),
+        divisor=(stride, stride, stride),
+    )
+
+
+def arunet_models(tensors: Mapping[str, Tensor]) -> dict[str, Any] | None:
+    """What an ARUNet's tensors say of its shape; HSF's checkpoints say it in no other way.
+
+    Args:
+        tensors: a checkpoint, with any prefix.
+
+    Returns:
+        The settings as plain values, `{"name": "arunet", "hparams": {...}}`; None for
+        another network.
+    """
+    first = re.compile(r"(?:.*\.)?encoders\.(\d+)\.basic_module\.conv1\.conv\.weight")
+    widths = {int(m[1]): t.shape[0] for name, t in tensors.items() if (m := first.fullmatch(name))}
+    doubling = widths == {level: widths.get(0, 0) * 2**level for level in range(len(widths))}
+    if not (widths and doubling and any(".SwitchNorm3d." in name for name in tensors)):
+        return None
+    shape = {"f_maps": widths[0], "num_levels": len(widths)}
+    gated = any(".attention." in name for name in tensors)
+    return {"name": "arunet", "hparams": {**shape, "use_attention": gated}}
+
+
+def _convolution(in_channels: int, out_channels: int, activated: bool = True) -> nn.Sequential:
+    """A 3x3x3 convolution, GELU where `activated`, and normalisation: HSF's order `cgs`."""
+    layers: list[tuple[str, nn.Module]] = [
+        ("conv", nn.Conv3d(in_channels, out_channels, 3, padding=1)),
+        ("SwitchNorm3d", SwitchNorm(out_channels)),
+    ]
+    if activated:
+        layers.insert(1, ("GELU", nn.GELU()))
+    return nn.Sequential(OrderedDict(layers))

@@ -1,0 +1,75 @@
+"""MONAI's DynUNet, the network of nnU-Net."""
+
+from __future__ import annotations
+
+import torch
+from monai.networks.blocks.dynunet_block import UnetOutBlock
+from monai.networks.nets.dynunet import DynUNet as MonaiDynUNet
+
+from hsf_finetune.config.settings import DynUNetSettings
+from hsf_finetune.networks.anatomy import Anatomy, Block
+from hsf_finetune.networks.layers.norms import norm_layer
+from hsf_finetune.networks.layers.strides import divisor, triple
+
+
+class DynUNet(MonaiDynUNet):
+    """MONAI's DynUNet, without dropout of logits and without a memory.
+
+    Its tensors have MONAI's names.
+    """
+
+    def get_output_block(self, idx: int) -> UnetOutBlock:
+        """The 1x1x1 convolution to logits of a level; MONAI's would drop out logits."""
+        return UnetOutBlock(self.spatial_dims, self.filters[idx], self.out_channels)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Logits of images (B, in_channels, X, Y, Z).
+
+        Returns:
+            (B, out_channels, X, Y, Z); with deep supervision in training
+            (B, 1 + deep_supr_num, out_channels, X, Y, Z), finest level first, the coarser
+            ones brought to full size by repetition.
+        """
+        logits: torch.Tensor = super().forward(x)  # type: ignore[no-untyped-call]
+        # MONAI keeps the heads' last outputs, with which a copy of the network (as the
+        # averaged weights need one) fails, and which hold the memory of a whole step.
+        # In place: the levels share this list.
+        self.heads[:] = [torch.empty(0)] * len(self.heads)
+        return logits
+
+
+def dynunet(settings: DynUNetSettings, in_channels: int, out_channels: int) -> Anatomy:
+    """Builds the DynUNet (Isensee et al. 2021, doi:10.1038/s41592-020-01008-z).
+
+    Full resolution on the first level. With deep supervision, the heads of the coarser
+    levels belong to the head.
+    """
+    levels = len(settings.channels)
+    strides = [triple(s) for s in settings.strides or [1] + [2] * (levels - 1)]
+    kernels = [triple(k) for k in settings.kernel_size or [3] * levels]
+    network = DynUNet(
+        spatial_dims=3,
+        in_channels=in_channels,
+        out_channels=out_channels,
+        kernel_size=kernels,
+        strides=strides,
+        upsample_kernel_size=strides[1:],
+        filters=settings.channels,
+        dropout=settings.dropout or None,
+        norm_name=norm_layer(settings.norm, settings.channels, settings.norm_groups),
+        deep_supervision=settings.deep_supervision,
+        deep_supr_num=settings.deep_supr_num,
+        res_block=settings.residual,
+        trans_bias=settings.trans_bias,
+    )
+    coarser = tuple(network.deep_supervision_heads) if settings.deep_supervision else ()
+    down = (network.input_block, *network.downsamples)
+    up = tuple(network.upsamples)[::-1]
+    return Anatomy(
+        network=network,
+        encoders=tuple(Block(f"encoder{i}", (m,)) for i, m in enumerate(down, 1)),
+        bottleneck=Block("bottleneck", (network.bottleneck,)),
+        decoders=tuple(Block(f"decoder{i}", (m,)) for i, m in enumerate(up, 1))[::-1],
+        head=Block("head", (network.output_block, *coarser)),
+        divisor=divisor(strides),
+    )

@@ -1,0 +1,156 @@
+"""nnU-Net v2's own networks, fed with images that point as ours do."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from hsf_finetune.config.settings import NnUNetSettings
+from hsf_finetune.networks.anatomy import Anatomy, Block
+from hsf_finetune.networks.layers.strides import Triple, divisor, triple
+from hsf_finetune.system.errors import ConfigError
+
+_AXIS = {"R": 0, "L": 0, "A": 1, "P": 1, "S": 2, "I": 2}
+_AGAINST = "LPI"
+"""The letters that point against our axes."""
+
+
+class OrientedUNet(nn.Module):
+    """A UNet whose array axes point elsewhere than those of the images.
+
+    Learnt kernels belong to the axes they were learnt along, and a strided convolution
+    does not commute with a flip. So images are turned before the first layer and logits
+    after the last one, and the network in between is the original one, to the bit. Its
+    tensors have nnU-Net's names.
+
+    Args:
+        network: a PlainConvUNet or ResidualEncoderUNet, without deep supervision.
+        orientation: where its axes point, such as `SAR`.
+        deep_supervision: whether it segments at every level but the two deepest in
+            training, as nnU-Net does.
+    """
+
+    def __init__(self, network: Any, orientation: str, deep_supervision: bool) -> None:
+        super().__init__()
+        self.encoder: Any = network.encoder
+        self.decoder: Any = network.decoder
+        self.deep_supervision = deep_supervision
+        self.axes = tuple(_AXIS[letter] for letter in orientation)
+        self.flipped = tuple(i - 3 for i, letter in enumerate(orientation) if letter in _AGAINST)
+        heads = len(self.decoder.seg_layers)
+        self.levels = max(1, heads - 1) if deep_supervision else 1
+        # What no loss reaches would stay behind while the rest is trained.
+        for head in range(heads - self.levels):
+            self.decoder.seg_layers[head] = nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits of images (B, in_channels, X, Y, Z) that are RAS+.
+
+        Returns:
+            (B, out_channels, X, Y, Z); with deep supervision in training
+            (B, levels, out_channels, X, Y, Z), finest level first, the coarser ones
+            brought to full size by repetition.
+        """
+        turned = x.permute(0, 1, *(axis + 2 for axis in self.axes)).flip(self.flipped)
+        logits = self.decoder(self.encoder(turned))
+        if isinstance(logits, list):
+            full = logits[0].shape[2:]
+            logits = torch.stack([interpolate(o, full) for o in logits[: self.levels]], dim=1)
+        back = (self.axes.index(axis) - 3 for axis in range(3))
+        result: Tensor = logits.flip(self.flipped).permute(*range(logits.dim() - 3), *back)
+        return result
+
+    def train(self, mode: bool = True) -> OrientedUNet:
+        """Training or evaluation mode; the latter segments at full resolution only."""
+        super().train(mode)
+        self.decoder.deep_supervision = mode and self.deep_supervision
+        return self
+
+
+def nnunet(settings: NnUNetSettings, in_channels: int, out_channels: int) -> Anatomy:
+    """Builds nnU-Net's network (Isensee et al. 2021, doi:10.1038/s41592-020-01008-z).
+
+    The stem of a residual encoder belongs to the first encoder block. With deep
+    supervision, the convolutions to logits of all levels belong to the head.
+
+    Raises:
+        ConfigError: the library of these networks is missing, or it refuses the settings.
+    """
+    stages = len(settings.features_per_stage)
+    strides = [triple(size) for size in settings.strides or [1] + [2] * (stages - 1)]
+    made = _made(settings, strides, in_channels, out_channels)
+    network = OrientedUNet(made, settings.orientation, settings.deep_supervision).train()
+    encoder, decoder = network.encoder, network.decoder
+    down = [[stage] for stage in encoder.stages]
+    if settings.architecture == "ResidualEncoderUNet":
+        down[0].insert(0, encoder.stem)
+    up = list(zip(decoder.transpconvs, decoder.stages, strict=True))[::-1]
+    finest_first = list(decoder.seg_layers)[::-1]
+    heads = tuple(head for head in finest_first if not isinstance(head, nn.Identity))
+    along = divisor(strides)
+    x, y, z = (along[network.axes.index(axis)] for axis in range(3))
+    return Anatomy(
+        network=network,
+        encoders=tuple(Block(f"encoder{i}", tuple(part)) for i, part in enumerate(down[:-1], 1)),
+        bottleneck=Block("bottleneck", tuple(down[-1])),
+        decoders=tuple(Block(f"decoder{i}", part) for i, part in enumerate(up, 1))[::-1],
+        head=Block("head", heads),
+        divisor=(x, y, z),
+    )
+
+
+def _made(
+    settings: NnUNetSettings, strides: list[Triple], in_channels: int, out_channels: int
+) -> nn.Module:
+    """The library's network, initialised as nnU-Net does."""
+    stages = len(settings.features_per_stage)
+    given: dict[str, Any] = {
+        "input_channels": in_channels,
+        "num_classes": out_channels,
+        "n_stages": stages,
+        "features_per_stage": settings.features_per_stage,
+        "conv_op": nn.Conv3d,
+        "kernel_sizes": [triple(size) for size in settings.kernel_sizes or [3] * stages],
+        "strides": strides,
+        "n_conv_per_stage_decoder": settings.n_conv_per_stage_decoder,
+        "conv_bias": settings.conv_bias,
+        "norm_op": getattr(nn, settings.norm_op) if settings.norm_op else None,
+        "norm_op_kwargs": settings.norm_op_kwargs,
+        "dropout_op": getattr(nn, settings.dropout_op) if settings.dropout_op else None,
+        "dropout_op_kwargs": settings.dropout_op_kwargs,
+        "nonlin": getattr(nn, settings.nonlin),
+        "nonlin_kwargs": settings.nonlin_kwargs,
+        # False, since its decoder drops no heads either way; the mode decides.
+        "deep_supervision": False,
+    }
+    if settings.architecture == "PlainConvUNet":
+        given |= {"n_conv_per_stage": settings.n_blocks_per_stage}
+        given |= {"nonlin_first": settings.nonlin_first}
+    else:
+        given |= {"n_blocks_per_stage": settings.n_blocks_per_stage}
+        given |= {"stem_channels": settings.stem_channels}
+    kind = getattr(_library(), settings.architecture)
+    try:
+        network: nn.Module = kind(**given)
+    except TypeError as error:
+        raise ConfigError(
+            "the network's layers cannot be made with these settings",
+            found=error,
+            fix="see models.norm_op_kwargs, dropout_op_kwargs and nonlin_kwargs",
+        ) from error
+    return network.apply(kind.initialize)
+
+
+def _library() -> Any:
+    try:
+        return importlib.import_module("dynamic_network_architectures.architectures.unet")
+    except ImportError as error:
+        raise ConfigError(
+            "models=nnunet needs the library dynamic-network-architectures",
+            found=error,
+            fix="pip install 'hsf-finetune[nnunet]'",
+        ) from error

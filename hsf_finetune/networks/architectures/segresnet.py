@@ -1,0 +1,46 @@
+"""MONAI's SegResNet."""
+
+from __future__ import annotations
+
+from monai.networks.nets.segresnet import SegResNet
+from torch import nn
+
+from hsf_finetune.config.settings import SegResNetSettings
+from hsf_finetune.networks.anatomy import Anatomy, Block
+from hsf_finetune.networks.layers.norms import norm_layer
+
+
+def segresnet(settings: SegResNetSettings, in_channels: int, out_channels: int) -> Anatomy:
+    """Builds the SegResNet without its autoencoder (Myronenko 2018, arXiv:1810.11654).
+
+    The head is the final 1x1x1 convolution alone: the normalisation before it knows
+    nothing of the classes and belongs to the shallowest decoder.
+    """
+    network = SegResNet(
+        spatial_dims=3,
+        init_filters=settings.init_filters,
+        in_channels=in_channels,
+        out_channels=out_channels,
+        dropout_prob=settings.dropout or None,
+        norm=norm_layer(settings.norm, [settings.init_filters], settings.norm_groups),
+        blocks_down=tuple(settings.blocks_down),
+        blocks_up=tuple(settings.blocks_up),
+        upsample_mode=settings.upsample,
+    )
+    *down, deepest = network.down_layers
+    norm, activation, logits = network.conv_final
+    stem = [network.convInit, network.dropout] if settings.dropout else [network.convInit]
+    encoders: list[tuple[nn.Module, ...]] = [(module,) for module in down]
+    encoders[0] = (*stem, down[0])
+    decoders = list(zip(network.up_samples, network.up_layers, strict=True))[::-1]
+    parts: list[tuple[nn.Module, ...]] = list(decoders)
+    parts[0] = (*parts[0], norm, activation)
+    stride = 2 ** len(down)
+    return Anatomy(
+        network=network,
+        encoders=tuple(Block(f"encoder{i}", part) for i, part in enumerate(encoders, 1)),
+        bottleneck=Block("bottleneck", (deepest,)),
+        decoders=tuple(Block(f"decoder{i}", part) for i, part in enumerate(parts, 1))[::-1],
+        head=Block("head", (logits,)),
+        divisor=(stride, stride, stride),
+    )

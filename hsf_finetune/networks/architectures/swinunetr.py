@@ -1,0 +1,88 @@
+"""MONAI's SwinUNETR."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from monai.networks.nets.swin_unetr import SwinUNETR
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+from hsf_finetune.config.settings import SwinUNETRSettings
+from hsf_finetune.networks.anatomy import Anatomy, Block
+from hsf_finetune.networks.layers.norms import norm_layer
+
+
+def swinunetr(settings: SwinUNETRSettings, in_channels: int, out_channels: int) -> Anatomy:
+    """Builds the SwinUNETR (Hatamizadeh et al. 2022, arXiv:2201.01266; V2: He et al. 2023).
+
+    A stage of the transformer belongs to the level at which it attends, with the
+    convolutions through which that level's skip connection passes; the patch
+    embedding, which takes the image to half its resolution, to the first.
+    """
+    widths = [settings.feature_size]
+    with _NumbersOnCPU():
+        network = SwinUNETR(
+            in_channels=in_channels,
+            out_channels=out_channels,
+            feature_size=settings.feature_size,
+            depths=settings.depths,
+            num_heads=settings.num_heads,
+            window_size=settings.window_size,
+            norm_name=norm_layer(settings.norm, widths, settings.norm_groups),
+            drop_rate=settings.dropout,
+            attn_drop_rate=settings.attention_dropout,
+            dropout_path_rate=settings.drop_path,
+            use_checkpoint=settings.use_checkpoint,
+            spatial_dims=3,
+            downsample=settings.downsample,
+            use_v2=settings.use_v2,
+        )
+    swin = network.swinViT
+    # Each list holds one module, which MONAI calls by its index.
+    stages = [[*swin.layers1], [*swin.layers2], [*swin.layers3], [*swin.layers4]]
+    if settings.use_v2:
+        before = (swin.layers1c, swin.layers2c, swin.layers3c, swin.layers4c)
+        stages = [[*first, *stage] for first, stage in zip(before, stages, strict=True)]
+    skips: list[list[nn.Module]] = [[network.encoder2], [network.encoder3], [network.encoder4], []]
+    down: list[list[nn.Module]] = [
+        [swin.patch_embed, swin.pos_drop, network.encoder1],
+        *([*stage, *skip] for stage, skip in zip(stages, skips, strict=True)),
+    ]
+    up = (
+        network.decoder1,
+        network.decoder2,
+        network.decoder3,
+        network.decoder4,
+        network.decoder5,
+    )
+    return Anatomy(
+        network=network,
+        encoders=tuple(Block(f"encoder{i}", tuple(part)) for i, part in enumerate(down, 1)),
+        bottleneck=Block("bottleneck", (network.encoder10,)),
+        decoders=tuple(Block(f"decoder{i}", (m,)) for i, m in enumerate(up, 1))[::-1],
+        head=Block("head", (network.out,)),
+        divisor=(32, 32, 32),
+    )
+
+
+class _NumbersOnCPU(TorchFunctionMode):
+    """Keeps `linspace` off the meta device, where the numbers it gives cannot be read.
+
+    MONAI reads the layers' drop path rates from one; everything else stays on the
+    device that the network is built on.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        given = dict(kwargs or {})
+        if func is torch.linspace:
+            given.setdefault("device", "cpu")
+        return func(*args, **given)

@@ -1,0 +1,83 @@
+"""A fixed budget: the schedule runs its whole length, and validation only measures.
+
+One or two validation subjects cannot say which epoch is best: the epoch that suits them is
+picked, and their scores then flatter the model.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from hsf_finetune.config.settings import FinetuningSettings, Settings
+from hsf_finetune.data.discovery.cases import Case
+from hsf_finetune.data.splits import fold_count
+from hsf_finetune.schedule.blocks import HasBlocks
+from hsf_finetune.schedule.stages import Schedule
+from hsf_finetune.schedule.strategies import plan
+from hsf_finetune.system.files import atomic_write
+
+
+def with_budget(settings: Settings, cases: Sequence[Case]) -> Settings:
+    """The settings with `finetuning.budget: auto` decided.
+
+    It is `fixed` where folds are made or where there are fewer subjects than
+    `datasets.few_subjects`, and `validation` elsewhere.
+    """
+    tuning, data = settings.finetuning, settings.datasets
+    if tuning.budget != "auto":
+        return settings
+    few = len({case.subject for case in cases}) < data.few_subjects
+    fixed = few or fold_count(cases, data) is not None
+    chosen = tuning.model_copy(update={"budget": "fixed" if fixed else "validation"})
+    return settings.model_copy(update={"finetuning": chosen})
+
+
+def planned(settings: Settings, anatomy: HasBlocks) -> Schedule:
+    """The schedule of a run.
+
+    Args:
+        settings: from `with_budget`.
+        anatomy: the network.
+
+    Raises:
+        ConfigError: as `plan`.
+    """
+    schedule = plan(anatomy, settings.finetuning, settings.models, settings.lightning)
+    return within_budget(schedule, settings.finetuning)
+
+
+def within_budget(schedule: Schedule, tuning: FinetuningSettings) -> Schedule:
+    """The schedule without anything that validation decides, if the budget is fixed.
+
+    Stages then have their greatest length, and each goes on from the last weights of the
+    one before.
+    """
+    if tuning.budget != "fixed":
+        return schedule
+    waiting = [stage for stage in schedule.stages if stage.patience_epochs is not None]
+    remark = "fixed budget: the last epoch is kept, and validation only measures"
+    if waiting:
+        remark += (
+            f"; {len(waiting)} stage(s) that a plateau would end have their whole length "
+            "(finetuning.budget=validation lets it)"
+        )
+    stages = [replace(s, patience_epochs=None, carries_best=False) for s in schedule.stages]
+    return replace(schedule, stages=tuple(stages), remarks=(*schedule.remarks, remark))
+
+
+def keep_last(checkpoints: Path) -> None:
+    """Makes the last weights of a run those that `best` stands for everywhere.
+
+    Raises:
+        OutputError: the disk is full.
+    """
+    with atomic_write(checkpoints / "best.ckpt") as temporary:
+        temporary.unlink(missing_ok=True)
+        try:
+            os.link(checkpoints / "last.ckpt", temporary)
+        except OSError:  # a file system without hard links
+            shutil.copyfile(checkpoints / "last.ckpt", temporary)

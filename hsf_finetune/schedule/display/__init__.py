@@ -1,0 +1,1 @@
+"""A schedule as a table, as characters and as a picture."""

@@ -1,0 +1,1 @@
+"""Errors, files, the console, processes: what every room stands on."""

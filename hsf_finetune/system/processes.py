@@ -1,0 +1,106 @@
+"""Which process of a run this is, and how all of them come to share one folder.
+
+Lightning starts the further processes of a run itself, and they inherit the folder
+through the environment. Under `srun` or `torchrun` all start at once: the first one
+leaves a note in the output folder when it is ready to train, and the others wait for it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+from hsf_finetune.system.errors import OutputError
+from hsf_finetune.system.files import write_json
+
+_INHERITED = "HSF_FINETUNE_RUN"
+_JOB = (
+    ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT"),
+    ("TORCHELASTIC_RUN_ID", "MASTER_PORT", "TORCHELASTIC_RESTART_COUNT"),
+)
+"""What tells one start of several processes from every other, by launcher."""
+_STALE_S = 600.0
+_started = time.time()
+_runs = itertools.count(1)
+"""The number of a run among those of this process, the same in every process."""
+
+
+def rank() -> int:
+    """Number of this process among those of the run; 0 leads."""
+    for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"):
+        if os.environ.get(name, "").isdigit():
+            return int(os.environ[name])
+    return 0
+
+
+def follower() -> bool:
+    """Whether another process leads this run: it alone makes folders, writes and talks."""
+    return rank() > 0
+
+
+def lead(note: dict[str, Any], output_path: Path) -> None:
+    """Calls in the run's other processes, started or yet to start: all train from here on."""
+    os.environ[_INHERITED] = json.dumps(note)
+    file = _meeting_point(output_path)
+    if file is not None:
+        write_json(_numbered(file, next(_runs)), note)
+
+
+def follow(output_path: Path, timeout_s: float = 3600.0) -> dict[str, Any]:
+    """What the leading process says of the run, once it is ready to train.
+
+    It checks the data and scores the untouched model before, which may take long.
+
+    Raises:
+        OutputError: it has not said anything in time.
+    """
+    if _INHERITED in os.environ:
+        inherited: dict[str, Any] = json.loads(os.environ[_INHERITED])
+        return inherited
+    meeting = _meeting_point(output_path)
+    file = _numbered(meeting, next(_runs)) if meeting else None
+    until = time.monotonic() + timeout_s
+    while file is not None and time.monotonic() < until:
+        if file.exists() and file.stat().st_mtime > _started - _STALE_S:
+            note: dict[str, Any] = json.loads(file.read_text())
+            return note
+        time.sleep(0.2)
+    raise OutputError(
+        "the first process of the run did not say where it writes",
+        file=file,
+        fix="look at its messages; all processes need the same datasets.output_path on a disk "
+        "that they share",
+    )
+
+
+def forget(output_path: Path) -> None:
+    """Removes the notes of this start of several processes, or of an earlier one like it.
+
+    The environment has to forget the run as well: it goes on to whatever this process starts.
+    """
+    if follower():
+        return
+    os.environ.pop(_INHERITED, None)
+    meeting = _meeting_point(output_path)
+    if meeting is not None:
+        for file in output_path.glob(f"{meeting.name}_*.json"):
+            file.unlink(missing_ok=True)
+
+
+def _numbered(meeting: Path, run: int) -> Path:
+    return meeting.with_name(f"{meeting.name}_{run}.json")
+
+
+def _meeting_point(output_path: Path) -> Path | None:
+    for names in _JOB:
+        if os.environ.get(names[0]):
+            key = "_".join(os.environ.get(name, "0") for name in names)
+            return output_path / f".run_{re.sub(r'[^0-9A-Za-z]+', '_', key)}"
+    if "RANK" in os.environ:
+        return output_path / f".run_{os.environ.get('MASTER_PORT', '0')}"
+    return None

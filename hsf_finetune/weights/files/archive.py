@@ -1,0 +1,183 @@
+"""Unpacking an archive from elsewhere without letting it write anywhere else."""
+
+from __future__ import annotations
+
+import lzma
+import shutil
+import stat
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+from hsf_finetune.system.errors import OutputError, WeightsError
+
+LIMIT_BYTES = 8 << 30
+"""Largest size of an unpacked archive, well above any published 3D network."""
+LIMIT_FILES = 10_000
+_LARGEST_RATIO = 100
+_RATIO_MATTERS_ABOVE_BYTES = 64 << 20
+_CHUNK_BYTES = 1 << 20
+_AGAIN = "download or copy it again, and compare sizes or checksums"
+
+
+def extract_safely(
+    zip_path: Path | str,
+    folder: Path | str,
+    limit_bytes: int = LIMIT_BYTES,
+    limit_files: int = LIMIT_FILES,
+) -> tuple[Path, ...]:
+    """Unpacks a zip archive into an empty folder; all of it or, on an error, nothing.
+
+    Every name, type and size is checked before a byte is written. Modes, owners and
+    links are not restored.
+
+    Args:
+        zip_path: the archive.
+        folder: where to unpack; made if missing, else it must be empty.
+        limit_bytes: largest sum of the unpacked sizes.
+        limit_files: largest number of entries.
+
+    Returns:
+        The files written, in the archive's order.
+
+    Raises:
+        WeightsError: it is no zip archive, it is damaged or encrypted, an entry would
+            be written outside the folder, is a link or a device, or contradicts
+            another one; or there are too many, or they are too large.
+        OutputError: the folder is not empty or cannot be written to.
+    """
+    zip_path, folder = Path(zip_path), Path(folder)
+    written: list[Path] = []
+    made = not folder.exists()
+    try:
+        if not made and (not folder.is_dir() or any(folder.iterdir())):
+            raise OutputError("an archive is unpacked into an empty folder only", file=folder)
+        with _opened(zip_path) as archive:
+            entries = _checked(archive, zip_path, limit_bytes, limit_files)
+            folder.mkdir(parents=True, exist_ok=True)
+            for info, name in entries:
+                target = folder.joinpath(*name.parts)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                written.append(target)
+                _write(archive, info, target, zip_path)
+    except BaseException as error:
+        _clear(folder, made, bool(written))
+        if isinstance(error, OSError):
+            raise OutputError(
+                "the archive cannot be unpacked", file=zip_path, found=error.strerror or error
+            ) from error
+        raise
+    return tuple(written)
+
+
+def _opened(path: Path) -> zipfile.ZipFile:
+    if not path.is_file():
+        found = "a folder" if path.is_dir() else "nothing"
+        raise WeightsError("there is no archive", file=path, found=found)
+    try:
+        return zipfile.ZipFile(path)
+    except (zipfile.BadZipFile, ValueError, EOFError, NotImplementedError) as error:
+        raise WeightsError(
+            "the archive cannot be read",
+            file=path,
+            found=f"{path.stat().st_size:,} bytes ({error})",
+            expected="a zip archive",
+            fix=_AGAIN,
+        ) from error
+
+
+def _checked(
+    archive: zipfile.ZipFile, path: Path, limit_bytes: int, limit_files: int
+) -> list[tuple[zipfile.ZipInfo, PurePosixPath]]:
+    """The files of an archive and where each goes, once nothing speaks against any."""
+    infos = archive.infolist()
+    if len(infos) > limit_files:
+        raise _refused(path, f"{len(infos):,} entries", f"at most {limit_files:,}")
+    size, packed = sum(i.file_size for i in infos), path.stat().st_size
+    if size > limit_bytes:
+        raise _refused(path, f"{size:,} bytes unpacked", f"at most {limit_bytes:,}")
+    if size > max(_LARGEST_RATIO * packed, _RATIO_MATTERS_ABOVE_BYTES):
+        raise _refused(
+            path,
+            f"{packed:,} bytes that unpack to {size:,}",
+            f"at most {_LARGEST_RATIO} times its own size",
+        )
+    entries = []
+    taken: dict[str, bool] = {}
+    for info in infos:
+        name, why_not = _name(info)
+        if why_not:
+            raise _refused(path, f"{info.filename!r}, {why_not}", "plain files below one folder")
+        is_file = not info.is_dir() and bool(name.parts)
+        # Folded, since two names that differ in case are one file on some disks.
+        for key, is_leaf in _claims(name, is_file):
+            if key in taken and (taken[key] or is_leaf):
+                raise _refused(path, f"{info.filename!r} twice", "each name once")
+            taken[key] = is_leaf
+        if is_file:
+            entries.append((info, name))
+    return entries
+
+
+def _claims(name: PurePosixPath, is_file: bool) -> Iterator[tuple[str, bool]]:
+    """The paths that an entry needs: its parents as folders, and itself."""
+    for parent in name.parents:
+        yield str(parent).casefold(), False
+    yield str(name).casefold(), is_file
+
+
+def _name(info: zipfile.ZipInfo) -> tuple[PurePosixPath, str]:
+    """Where an entry goes, and why it may not; the latter empty if it may."""
+    # Some Windows programs write backslashes; elsewhere these would be parts of names.
+    text = info.filename.replace("\\", "/")
+    name = PurePosixPath(text)
+    kind = stat.S_IFMT(info.external_attr >> 16)
+    if name.is_absolute() or PureWindowsPath(text).drive or PureWindowsPath(text).root:
+        return name, "an absolute path"
+    if ".." in name.parts:
+        return name, "which leads out of the folder"
+    if kind == stat.S_IFLNK:
+        return name, "a symbolic link"
+    if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+        return name, "neither a file nor a folder"
+    if any(ord(letter) < 32 or letter == ":" for letter in text):
+        return name, "a name that not every system can write"
+    if info.flag_bits & 1:
+        return name, "which is encrypted"
+    return name, ""
+
+
+def _write(archive: zipfile.ZipFile, info: zipfile.ZipInfo, target: Path, path: Path) -> None:
+    """Unpacks one file, of which `zipfile` gives no more bytes than its entry says."""
+    # "x" never follows or replaces what is already there.
+    with target.open("xb") as file:
+        try:
+            with archive.open(info) as packed:
+                shutil.copyfileobj(packed, file, _CHUNK_BYTES)
+        except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError) as error:
+            raise WeightsError(
+                "the archive is damaged", file=path, found=f"{info.filename}: {error}", fix=_AGAIN
+            ) from error
+
+
+def _clear(folder: Path, made: bool, begun: bool) -> None:
+    """Leaves the folder as it was before: absent, or empty."""
+    if made:
+        shutil.rmtree(folder, ignore_errors=True)
+    elif begun:
+        for child in folder.iterdir():
+            if child.is_dir():
+                shutil.rmtree(child, ignore_errors=True)
+            else:
+                child.unlink(missing_ok=True)
+
+
+def _refused(path: Path, found: str, expected: str) -> WeightsError:
+    return WeightsError(
+        "the archive is refused, since unpacking it could do harm",
+        file=path,
+        found=found,
+        expected=expected,
+        fix="get it from its publisher; where you trust it, unpack it yourself and give the folder",
+    )

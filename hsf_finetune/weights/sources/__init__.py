@@ -1,0 +1,1 @@
+"""Where weights come from: runs, URLs, MONAI bundles, nnU-Net folders."""

@@ -1,0 +1,220 @@
+"""MONAI bundles: weights together with what they are, from a folder or a zip archive."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+import zipfile
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from hsf_finetune.labels.classes import BACKGROUND
+from hsf_finetune.system.errors import WeightsError
+from hsf_finetune.weights.files.archive import extract_safely
+from hsf_finetune.weights.files.checkpoint import Checkpoint
+from hsf_finetune.weights.files.read_checkpoint import read_checkpoint
+from hsf_finetune.weights.sources.bundle_config import NetworkText, network_text, read_config
+from hsf_finetune.weights.sources.bundle_network import network_models
+
+_METADATA = re.compile(r"(?:[^/]+/)?configs/metadata\.json")
+_FIRST = ("inference", "train")
+_SUFFIXES = (".json", ".yaml", ".yml")
+_LONGEST = 300
+_REMARKS = {
+    "name": "name",
+    "version": "version",
+    "description": "description",
+    "authors": "authors",
+    "copyright": "copyright",
+    "data_source": "data",
+    "intended_use": "intended_use",
+    "monai_version": "monai_version",
+}
+
+
+def is_bundle(path: Path | str) -> bool:
+    """Whether a folder or zip archive is a MONAI bundle: it has `configs/metadata.json`."""
+    path = Path(path)
+    if path.is_dir():
+        return (path / "configs" / "metadata.json").is_file()
+    if not path.is_file() or not zipfile.is_zipfile(path):
+        return False
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(_METADATA.fullmatch(name) for name in archive.namelist())
+    except (zipfile.BadZipFile, ValueError, EOFError, NotImplementedError):
+        return False
+
+
+def read_bundle(path: Path | str, use_ema: bool = True, trust: Sequence[str] = ()) -> Checkpoint:
+    """Reads a bundle's weights, network, classes and channels.
+
+    Its configuration is read as data: no expression (`$`) is run, no class
+    (`_target_`) is imported. The weights are those of `models/model.pt`.
+
+    Args:
+        path: the bundle's folder or zip archive.
+        use_ema: averaged weights where the file has both, or the raw ones.
+        trust: functions and classes that the weights' file may load beside plain data.
+
+    Returns:
+        The weights; `models` is the network, `origin` has the bundle's name, version,
+        licence, citation and notes on what it leaves open.
+
+    Raises:
+        WeightsError: the bundle has no such weights, or is damaged; its network is none
+            of ours, or two-dimensional, or can be known by running code only.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return _read(path, use_ema, trust)
+    with tempfile.TemporaryDirectory(prefix="bundle-") as folder:
+        unpacked = Path(folder) / "bundle"
+        extract_safely(path, unpacked)
+        roots = [p.parent.parent for p in unpacked.glob("**/configs/metadata.json")]
+        root = min(roots, key=lambda p: len(p.parts))
+        try:
+            return replace(_read(root, use_ema, trust), path=path)
+        except WeightsError as error:
+            # The folder is gone when a user reads this.
+            raise WeightsError(str(error).replace(str(root), str(path))) from error
+
+
+# -------------------------------------------------------------------- internals
+def _read(root: Path, use_ema: bool, trust: Sequence[str]) -> Checkpoint:
+    text = _network(root)
+    models = network_models(text)
+    metadata = read_config(root / "configs" / "metadata.json")
+    weights = read_checkpoint(_weights_file(root), use_ema, trust=trust)
+    notes: list[str] = []
+    outputs = _count(text, metadata, "outputs", "pred")
+    inputs = _count(text, metadata, "inputs", "image")
+    classes = _channels(metadata, "outputs", "pred", outputs, notes)
+    if classes and BACKGROUND not in classes:
+        notes.append(
+            "no class is the background: its outputs may be independent of each other (sigmoid), "
+            "where ours exclude each other"
+        )
+    return replace(
+        weights,
+        classes=classes,
+        models=models,
+        in_channels=inputs,
+        channel_names=_channels(metadata, "inputs", "image", inputs, notes),
+        origin=_origin(root, metadata, notes),
+    )
+
+
+def _network(root: Path) -> NetworkText:
+    """The description of the network in the first configuration that has one."""
+    files = [p for p in (root / "configs").iterdir() if p.suffix in _SUFFIXES]
+    files = [p for p in files if p.name != "metadata.json"]
+    ranks = {stem: rank for rank, stem in enumerate(_FIRST)}
+    for path in sorted(files, key=lambda p: (ranks.get(p.stem, len(ranks)), p.name)):
+        if text := network_text(read_config(path), path):
+            return text
+    raise WeightsError(
+        "the bundle does not say which network it is",
+        file=root / "configs",
+        found=", ".join(sorted(p.name for p in files)) or "no configuration",
+        expected="a network_def in inference.json or train.json",
+        fix="choose the network by hand (models=...) and give the file of the weights: "
+        "finetuning.pretrained=.../models/model.pt",
+    )
+
+
+def _weights_file(root: Path) -> Path:
+    path, folder = root / "models" / "model.pt", root / "models"
+    if path.is_file():
+        return path
+    found = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
+    fix = "give one of its weights files: finetuning.pretrained=.../models/FILE models=..."
+    if (root / "large_files.yml").exists() or (root / "large_files.yaml").exists():
+        fix = "fetch what large_files.yml lists: python -m monai.bundle download_large_files"
+    elif any(name.endswith(".ts") for name in found):
+        fix = (
+            "TorchScript (.ts) is a program that would have to be run, and cannot be trained\n"
+            "further; get the bundle with models/model.pt"
+        )
+    raise WeightsError(
+        "the bundle has no models/model.pt",
+        file=path,
+        found=", ".join(found) or "nothing in models/",
+        expected="the weights as torch.save writes them",
+        fix=fix,
+    )
+
+
+def _format(metadata: Mapping[str, Any], side: str, key: str) -> Mapping[str, Any]:
+    """What the metadata say of the image that goes in, or of the prediction."""
+    formats: Any = metadata.get("network_data_format")
+    for name in (side, key):
+        formats = formats.get(name) if isinstance(formats, Mapping) else None
+    return formats if isinstance(formats, Mapping) else {}
+
+
+def _count(text: NetworkText, metadata: Mapping[str, Any], side: str, key: str) -> int | None:
+    """Channels of one side; where the configuration computes them, as the metadata have it."""
+    name = {"inputs": "in_channels", "outputs": "out_channels"}[side]
+    candidates = [_format(metadata, side, key).get("num_channels")]
+    if name in text.arguments:
+        # An expression, perhaps; the channels are not what the network is known by.
+        with suppress(WeightsError):
+            candidates.insert(0, text.argument(name))
+    whole = [n for n in candidates if isinstance(n, int) and not isinstance(n, bool) and n > 0]
+    return whole[0] if whole else None
+
+
+def _channels(
+    metadata: Mapping[str, Any], side: str, key: str, count: int | None, notes: list[str]
+) -> tuple[str, ...] | None:
+    """The names of the channels of one side; None, and a note, where they are in doubt."""
+    where = f"network_data_format.{side}.{key}.channel_def"
+    given = _format(metadata, side, key).get("channel_def")
+    if not isinstance(given, Mapping) or not given:
+        notes.append(f"the metadata have no {where}, so that channels have no names")
+        return None
+    named = {str(number): str(name).strip() for number, name in given.items()}
+    names = [named.get(str(i), "") for i in range(len(named))]
+    if side == "outputs":
+        names = [BACKGROUND if name.casefold() == BACKGROUND else name for name in names]
+    if not all(names) or len(set(names)) < len(names) or len(names) != (count or len(names)):
+        shown = ", ".join(f"{k}: {v}" for k, v in named.items())[:_LONGEST]
+        notes.append(f"{where} does not name each of {count or 'the'} channels once: {shown}")
+        return None
+    return tuple(names)
+
+
+def _origin(root: Path, metadata: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:
+    found = {
+        ours: str(metadata[theirs])[:_LONGEST]
+        for theirs, ours in _REMARKS.items()
+        if isinstance(metadata.get(theirs), (str, int, float))
+    }
+    origin = {"format": "MONAI bundle"} | {"name": root.name} | found
+    if licence := _licence(root, metadata):
+        origin["licence"] = licence
+    citation = metadata.get("references") or metadata.get("citation")
+    if citation:
+        parts = citation if isinstance(citation, list) else [citation]
+        origin["citation"] = "; ".join(str(part)[:_LONGEST] for part in parts[:5])
+    return origin | ({"notes": notes} if notes else {})
+
+
+def _licence(root: Path, metadata: Mapping[str, Any]) -> str | None:
+    """The licence's name: what the metadata say, else the first words of its file."""
+    for key in ("license", "licence"):
+        if isinstance(metadata.get(key), str):
+            return str(metadata[key])[:_LONGEST]
+    for name in ("LICENSE", "LICENSE.txt", "LICENSE.md", "docs/LICENSE"):
+        if (root / name).is_file():
+            with (root / name).open(encoding="utf-8", errors="replace") as file:
+                start = file.read(2000)
+            lines = [line.strip() for line in start.splitlines() if line.strip()]
+            # What MONAI puts there until somebody chooses one.
+            chosen = not lines or not lines[0].startswith("Select a license")
+            return (", ".join(lines[:2])[:_LONGEST] or None) if chosen else None
+    return None

@@ -1,0 +1,249 @@
+"""MONAI's networks and ours: the same ones, under other names of their settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from pydantic import ValidationError
+
+from hsf_finetune.networks.pretrained_network import architecture, validated
+from hsf_finetune.weights.sources.bundle_config import NetworkText
+
+_PREFIX = "monai.networks.nets."
+_CHANNELS = ("in_channels", "out_channels")
+"""These follow from the data, so it does not matter if a bundle computes them."""
+_WITHOUT_EFFECT = ("img_size", "use_flash_attention", "_requires_", "_desc_")
+
+
+class _Arguments:
+    """A network's arguments, each of which must be taken or be one without effect."""
+
+    def __init__(self, text: NetworkText) -> None:
+        self.text = text
+        skipped = (*_CHANNELS, *_WITHOUT_EFFECT)
+        self.left = {name for name in text.arguments if name not in skipped}
+
+    def take(self, name: str, default: Any = ...) -> Any:
+        """An argument as plain data."""
+        if name not in self.text.arguments:
+            if default is ...:
+                raise self.text.refused(f"{self.text.key}.{name}", None, "a value")
+            return default
+        self.left.discard(name)
+        return self.text.argument(name)
+
+    def only(self, name: str, *allowed: Any) -> None:
+        """Refuses an argument that says anything else; leaving it out says the first."""
+        value = self.take(name, allowed[0])
+        if value not in allowed:
+            raise self.refused(name, value, " or ".join(map(repr, allowed)) + " is supported")
+
+    def refused(self, name: str, value: object, expected: str) -> Exception:
+        """The error for an argument that ours cannot follow."""
+        return self.text.refused(f"{self.text.key}.{name}", value, expected)
+
+    def dimensions(self, default: Any = ...) -> None:
+        """Refuses all but three dimensions."""
+        old = "dimensions" in self.text.arguments
+        value = self.take("dimensions" if old else "spatial_dims", default)
+        if value != 3:
+            raise self.refused("spatial_dims", value, "3: networks for volumes, not for slices")
+
+    def norm(self, name: str, default: Any) -> dict[str, Any]:
+        """A normalisation, as our settings name it."""
+        kind, given = self._layer(name, default)
+        ours = kind if kind in ("instance", "batch", "group") else None
+        # As in torch, where instance normalisation alone learns nothing unless told to.
+        affine = given.pop("affine", kind != "instance")
+        groups = given.pop("num_groups", None)
+        if kind == "instance" and affine is False:
+            ours, affine = "instance_plain", True
+        if ours is None or affine is not True or (groups is None) is (kind == "group") or given:
+            raise self.refused(
+                name, self.take(name, default), "instance, batch or group, without further settings"
+            )
+        return {"norm": ours} | ({"norm_groups": groups} if groups else {})
+
+    def activation(self, name: str, default: Any) -> dict[str, Any]:
+        """A non-linearity, as our settings name it."""
+        kind, given = self._layer(name, default)
+        given.pop("inplace", None)
+        # Where the slope of a PReLU starts does not matter: it is one of the weights.
+        if kind == "prelu":
+            given.pop("init", None)
+        slope = given.pop("negative_slope", 0.01) if kind == "leakyrelu" else None
+        if given:
+            raise self.refused(name, self.take(name, default), "no further settings")
+        return {"act": kind} | ({} if slope is None else {"negative_slope": slope})
+
+    def dropout(self, name: str, default: float | None = 0.0) -> float:
+        """A share of features."""
+        value = self.take(name, default)
+        if isinstance(value, bool) or not isinstance(value, (int, float, type(None))):
+            raise self.refused(name, value, "a number between 0 and 1")
+        return value or 0.0
+
+    def _layer(self, name: str, default: Any) -> tuple[str, dict[str, Any]]:
+        """MONAI's `kind` or `[kind, {settings}]`."""
+        value = self.take(name, default)
+        kind, given = value if isinstance(value, list) and len(value) == 2 else (value, {})
+        if not isinstance(kind, str) or not isinstance(given, Mapping):
+            raise self.refused(name, value, "the name of a layer, or [name, {settings}]")
+        return kind.casefold(), dict(given)
+
+
+def network_models(text: NetworkText) -> dict[str, Any]:
+    """The network's settings as plain values: `{"name": "segresnet", ...}`.
+
+    `_target_` is compared with a list of names; nothing is imported by it.
+
+    Raises:
+        WeightsError: the network is none of ours, has an argument that ours cannot
+            follow, or is described by expressions.
+    """
+    target = text.target.removeprefix(_PREFIX)
+    # Also the module's own path, monai.networks.nets.unet.UNet.
+    module, _, name = target.rpartition(".")
+    known = _NETWORKS.get(name.casefold()) if not module or module in _MODULES else None
+    if known is None or (module and not text.target.startswith(_PREFIX)):
+        names = "UNet, BasicUNet, DynUNet, SegResNet, SwinUNETR"
+        raise text.refused(f"{text.key}._target_", text.target, f"one of MONAI's {names}")
+    given = _Arguments(text)
+    models = known(given)
+    if given.left:
+        first = sorted(given.left)[0]
+        raise given.refused(
+            first, text.arguments[first], "no such argument, which is not supported"
+        )
+    try:
+        settings = validated(models)
+    except ValidationError as error:
+        raise text.refused(
+            text.key,
+            "; ".join(f"{'.'.join(map(str, d['loc'][1:]))}: {d['msg']}" for d in error.errors()),
+            f"what models={models['name']} can be",
+        ) from error
+    return {"name": settings.name} | architecture(settings.model_dump(mode="json"))
+
+
+# -------------------------------------------------------------------- internals
+def _unet(given: _Arguments) -> dict[str, Any]:
+    given.dimensions()
+    given.only("bias", True)
+    given.only("adn_ordering", "NDA")
+    channels, strides = given.take("channels"), given.take("strides")
+    return {
+        "name": "monai_unet",
+        "channels": channels,
+        # MONAI leaves further ones alone.
+        "strides": strides[: len(channels) - 1] if isinstance(strides, list) else strides,
+        "kernel_size": given.take("kernel_size", 3),
+        "up_kernel_size": given.take("up_kernel_size", 3),
+        "num_res_units": given.take("num_res_units", 0),
+        **given.activation("act", "prelu"),
+        **given.norm("norm", "instance"),
+        "dropout": given.dropout("dropout"),
+    }
+
+
+def _basicunet(given: _Arguments) -> dict[str, Any]:
+    given.dimensions(3)
+    given.only("bias", True)
+    return {
+        "name": "basicunet",
+        "features": given.take("features", [32, 32, 64, 128, 256, 32]),
+        **given.activation("act", ["leakyrelu", {"negative_slope": 0.1}]),
+        **given.norm("norm", ["instance", {"affine": True}]),
+        "upsample": given.take("upsample", "deconv"),
+        "dropout": given.dropout("dropout"),
+    }
+
+
+def _dynunet(given: _Arguments) -> dict[str, Any]:
+    given.dimensions()
+    strides, kernels = given.take("strides"), given.take("kernel_size")
+    up = given.take("upsample_kernel_size")
+    if not isinstance(strides, list) or _sizes(up) != _sizes(strides[1:]):
+        raise given.refused("upsample_kernel_size", up, "the strides of the levels below")
+    slope = given.activation("act_name", ["leakyrelu", {"negative_slope": 0.01}])
+    if slope != {"act": "leakyrelu", "negative_slope": 0.01}:
+        raise given.refused("act_name", slope, "leakyrelu of slope 0.01")
+    # MONAI's default is nnU-Net's; of longer lists it takes the first.
+    widths = given.take("filters", None) or [min(2 ** (5 + i), 320) for i in range(len(strides))]
+    return {
+        "name": "dynunet",
+        "channels": widths[: len(strides)] if isinstance(widths, list) else widths,
+        "strides": strides,
+        "kernel_size": kernels,
+        **given.norm("norm_name", ["instance", {"affine": True}]),
+        "residual": given.take("res_block", False),
+        "trans_bias": given.take("trans_bias", False),
+        "deep_supervision": given.take("deep_supervision", False),
+        "deep_supr_num": given.take("deep_supr_num", 1),
+        "dropout": given.dropout("dropout", None),
+    }
+
+
+def _segresnet(given: _Arguments) -> dict[str, Any]:
+    given.dimensions(3)
+    given.only("use_conv_final", True)
+    given.only("norm_name", "")
+    given.only("num_groups", 8)
+    if given.activation("act", "relu") != {"act": "relu"}:
+        raise given.refused("act", given.take("act"), "relu")
+    return {
+        "name": "segresnet",
+        "init_filters": given.take("init_filters", 8),
+        "blocks_down": given.take("blocks_down", [1, 2, 2, 4]),
+        "blocks_up": given.take("blocks_up", [1, 1, 1]),
+        **given.norm("norm", ["group", {"num_groups": 8}]),
+        "upsample": given.take("upsample_mode", "nontrainable"),
+        "dropout": given.dropout("dropout_prob", None),
+    }
+
+
+def _swinunetr(given: _Arguments) -> dict[str, Any]:
+    given.dimensions(3)
+    for name, allowed in (
+        ("patch_size", 2),
+        ("qkv_bias", True),
+        ("mlp_ratio", 4.0),
+        ("normalize", True),
+        ("patch_norm", False),
+        ("use_hyena", False),
+        ("hyena_stages", None),
+    ):
+        given.only(name, allowed)
+    return {
+        "name": "swinunetr",
+        "feature_size": given.take("feature_size", 24),
+        "depths": given.take("depths", [2, 2, 2, 2]),
+        "num_heads": given.take("num_heads", [3, 6, 12, 24]),
+        "window_size": given.take("window_size", 7),
+        **given.norm("norm_name", "instance"),
+        "use_v2": given.take("use_v2", False),
+        "downsample": given.take("downsample", "merging"),
+        "use_checkpoint": given.take("use_checkpoint", False),
+        "dropout": given.dropout("drop_rate"),
+        "attention_dropout": given.dropout("attn_drop_rate"),
+        "drop_path": given.dropout("dropout_path_rate"),
+    }
+
+
+_NETWORKS: Mapping[str, Callable[[_Arguments], dict[str, Any]]] = {
+    "unet": _unet,
+    "basicunet": _basicunet,
+    "dynunet": _dynunet,
+    "segresnet": _segresnet,
+    "swinunetr": _swinunetr,
+}
+"""The class in small letters (MONAI knows UNet as Unet, too) -> reader of its arguments."""
+_MODULES = ("unet", "basic_unet", "dynunet", "segresnet", "swin_unetr")
+
+
+def _sizes(values: object) -> list[list[object]] | None:
+    """Strides or kernels, three numbers each; None for what is no list of such."""
+    if not isinstance(values, Sequence) or isinstance(values, str):
+        return None
+    return [list(v) if isinstance(v, list) else [v] * 3 for v in values]

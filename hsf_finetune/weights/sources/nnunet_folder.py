@@ -1,0 +1,248 @@
+"""Weights of nnU-Net v2, from its results folders."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import Tensor
+
+from hsf_finetune.system.errors import WeightsError
+from hsf_finetune.weights.files.checkpoint import Checkpoint
+from hsf_finetune.weights.files.read_checkpoint import read_checkpoint
+from hsf_finetune.weights.sources.nnunet_plans import Plans, json_object, read_plans
+
+_PLAIN_NUMBERS = ("numpy._core.multiarray.scalar", "numpy.core.multiarray.scalar", "numpy.dtype")
+"""nnU-Net logs losses and Dice as numpy scalars, which hold a number and call nothing."""
+_FILES = {
+    "last": ("checkpoint_final.pth", "checkpoint_latest.pth", "checkpoint_best.pth"),
+    "best": ("checkpoint_best.pth", "checkpoint_final.pth", "checkpoint_latest.pth"),
+}
+"""What to take, in the order of preference; nnU-Net publishes the final one only."""
+_CITATION = (
+    "Isensee et al. (2021). nnU-Net: a self-configuring method for deep learning-based biomedical "
+    "image segmentation. Nature Methods 18:203-211. https://doi.org/10.1038/s41592-020-01008-z"
+)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where one fold of an nnU-Net lies.
+
+    Args:
+        folder: `TRAINER__PLANS__CONFIGURATION`, with plans.json and dataset.json.
+        fold: which one: `0`, ..., or `all`.
+        file: its checkpoint.
+        other_folds: the folds beside it.
+        missing: what was asked for in its place (`best`, `last`); empty if it is there.
+    """
+
+    folder: Path
+    fold: str
+    file: Path
+    other_folds: tuple[str, ...]
+    missing: str = ""
+
+
+def is_nnunet(path: Path | str) -> bool:
+    """Whether this is a results folder of nnU-Net v2, a fold in it or a checkpoint of one."""
+    path = Path(path).expanduser()
+    if path.is_file() and path.suffix != ".pth":
+        return False
+    return _results_folder(path) is not None
+
+
+def read_nnunet(
+    path: Path | str,
+    fold: int | str | None = None,
+    checkpoint: Literal["best", "last"] = "last",
+    stored: str = "RAS",
+    trust: Sequence[str] = (),
+) -> Checkpoint:
+    """Reads the weights of an nnU-Net, and which network, classes and images they are for.
+
+    nnU-Net keeps the axes of its arrays as the image files have them, unless its reader
+    reorients (the plans say), and nothing in its files tells how those were. `stored`
+    does; the network then turns our images accordingly.
+
+    Args:
+        path: a results folder, a fold in it, or the checkpoint in that.
+        fold: which fold; None takes `all` where there is one, else the first.
+        checkpoint: after the last epoch, or of the best one; the other one where it is
+            missing. A file is taken as it is.
+        stored: where the voxel axes of the images that nnU-Net was trained on point, as
+            nibabel's `aff2axcodes` gives it: `RAS`, `LAS`, `PIR`, ...
+        trust: functions and classes that may be loaded, beside numbers of numpy.
+
+    Returns:
+        The weights; `models` is the network, `origin` has what is to be known of them,
+        in words under `notes`.
+
+    Raises:
+        WeightsError: files are missing or damaged; or it is a model that cannot be taken
+            over: 2D, a cascade, overlapping regions, a network of another kind.
+    """
+    place = _place(Path(path).expanduser(), fold, checkpoint)
+    configuration = place.folder.name.rpartition("__")[2]
+    plans = read_plans(place.folder / "plans.json", configuration, stored)
+    dataset = json_object(place.folder / "dataset.json")
+    labels = _labels(dataset, place.folder / "dataset.json")
+    channels = _channel_names(dataset, place.folder / "dataset.json")
+    weights = read_checkpoint(place.file, trust=(*_PLAIN_NUMBERS, *trust))
+    _check_counts(weights.tensors, labels, channels, place)
+    models = dict(plans.models)
+    if any(name.endswith(".running_mean") for name in weights.tensors):
+        # nnUNetTrainerBN puts these where its plans say InstanceNorm3d.
+        models["norm_op"] = "BatchNorm3d"
+    return replace(
+        weights,
+        classes=tuple(labels),
+        models=models,
+        in_channels=len(channels),
+        channel_names=channels,
+        origin=_origin(place, configuration, plans, labels),
+    )
+
+
+# ------------------------------------------------------------------------ where it lies
+def _results_folder(path: Path) -> Path | None:
+    """The folder with the plans: the path itself, or what its fold lies in."""
+    fold = path.parent if path.is_file() else path
+    folder = fold.parent if fold.name.startswith("fold_") else path
+    if not ((folder / "plans.json").is_file() and (folder / "dataset.json").is_file()):
+        return None
+    return folder if any(folder.glob("fold_*/")) else None
+
+
+def _place(path: Path, fold: int | str | None, checkpoint: Literal["best", "last"]) -> Place:
+    folder = _results_folder(path)
+    if folder is None:
+        raise WeightsError(
+            "this is no results folder of nnU-Net v2",
+            file=path,
+            expected="TRAINER__PLANS__CONFIGURATION with plans.json, dataset.json and "
+            "fold_0/checkpoint_final.pth",
+        )
+    folds = sorted(
+        {file.parent.name.removeprefix("fold_") for file in folder.glob("fold_*/*.pth")},
+        key=lambda name: (name != "all", len(name), name),
+    )
+    chosen = next(iter(folds), "0") if fold is None else str(fold).removeprefix("fold_")
+    if path != folder:
+        chosen = (path.parent if path.is_file() else path).name.removeprefix("fold_")
+    others = tuple(name for name in folds if name != chosen)
+    files = [folder / f"fold_{chosen}" / name for name in _FILES[checkpoint]]
+    if path.is_file():
+        return Place(folder, chosen, path, others)
+    for file in files:
+        if file.is_file():
+            return Place(folder, chosen, file, others, "" if file == files[0] else checkpoint)
+    there = sorted(file.relative_to(folder).as_posix() for file in folder.glob("fold_*/*.pth"))
+    raise WeightsError(
+        f"nnU-Net's results have no checkpoint of fold {chosen}",
+        file=folder,
+        found=", ".join(there) or "no checkpoint at all",
+        expected=files[0].relative_to(folder).as_posix(),
+        fix=f"finetuning.pretrained={folder / there[0]}"
+        if there
+        else "copy the checkpoint to its place",
+    )
+
+
+# --------------------------------------------------------------------- classes, channels
+def _labels(dataset: Mapping[str, Any], file: Path) -> dict[str, int]:
+    """Class -> value in the label files, in the order of the network's outputs."""
+    given = dataset.get("labels")
+    values: dict[str, int] = {}
+    for name, value in given.items() if isinstance(given, Mapping) else ():
+        several = value if isinstance(value, list) else [value]
+        if len(several) > 1:
+            raise WeightsError(
+                "this nnU-Net was trained on overlapping regions: each of its outputs says yes or "
+                "no by itself, while the classes here exclude one another",
+                file=file,
+                found=f"'{name}' is made of the labels {', '.join(map(str, several))}",
+                expected="one label value per class",
+                fix="take an nnU-Net that was trained on labels",
+            )
+        if name != "ignore":
+            values[name] = several[0] if several and isinstance(several[0], int) else -1
+    ordered = dict(sorted(values.items(), key=lambda item: item[1]))
+    distinct = len(set(ordered.values())) == len(ordered) > 1
+    if not distinct or next(iter(ordered.items())) != ("background", 0):
+        raise WeightsError(
+            "the labels of nnU-Net's dataset cannot be read",
+            file=file,
+            found=given,
+            expected='"labels": {"background": 0, "CA1": 1, ...}',
+        )
+    return ordered
+
+
+def _channel_names(dataset: Mapping[str, Any], file: Path) -> tuple[str, ...]:
+    given = dataset.get("channel_names") or dataset.get("modality")
+    if not isinstance(given, Mapping) or not all(str(key).isdecimal() for key in given):
+        raise WeightsError(
+            "the channels of nnU-Net's dataset cannot be read",
+            file=file,
+            found=given,
+            expected='"channel_names": {"0": "T2w"}',
+        )
+    return tuple(str(given[key]) for key in sorted(given, key=int))
+
+
+def _check_counts(
+    tensors: Mapping[str, Tensor], labels: Mapping[str, int], channels: Sequence[str], place: Place
+) -> None:
+    """Refuses weights that contradict the dataset.json beside them."""
+    inputs = (
+        _size(tensors, "encoder.stem.convs.0.conv.weight", 1)
+        or _size(tensors, "encoder.stages.0.0.convs.0.conv.weight", 1)
+    )  # fmt: skip
+    outputs = _size(tensors, "decoder.seg_layers.0.weight", 0)
+    for what, there, said in (("classes", outputs, labels), ("input channels", inputs, channels)):
+        if there is not None and there != len(said):
+            raise WeightsError(
+                f"checkpoint and dataset.json disagree about the {what}",
+                file=place.file,
+                found=f"{there} in the weights, {len(said)} in dataset.json: {', '.join(said)}",
+                fix="put the dataset.json beside it that nnU-Net wrote there",
+            )
+
+
+def _size(tensors: Mapping[str, Tensor], name: str, axis: int) -> int | None:
+    for own, tensor in tensors.items():
+        if own.endswith(name) and tensor.dim() == 5:
+            return tensor.shape[axis]
+    return None
+
+
+def _origin(
+    place: Place, configuration: str, plans: Plans, labels: Mapping[str, int]
+) -> dict[str, Any]:
+    """What a user has to know of these weights, as plain values."""
+    notes = [plans.normalised, plans.turned, plans.resampled]
+    if place.other_folds:
+        others = ", ".join(place.other_folds)
+        notes.append(f"fold {place.fold} is taken; there are also: {others}")
+    if place.missing:
+        wanted = _FILES[place.missing][0]
+        notes.append(f"there is no {wanted}, so {place.file.name} is taken")
+    return {
+        "format": "nnU-Net v2",
+        "name": place.folder.name,
+        "dataset": plans.dataset,
+        "configuration": configuration,
+        "fold": place.fold,
+        "other_folds": list(place.other_folds),
+        "checkpoint": place.file.name,
+        "label_values": dict(labels),
+        "target_spacing_mm": list(plans.spacing_mm),
+        "patch_vox": list(plans.patch_vox),
+        "normalisation": list(plans.normalisation),
+        "stored": plans.stored,
+        "citation": _CITATION,
+        "notes": notes,
+    }

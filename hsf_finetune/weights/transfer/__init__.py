@@ -1,0 +1,1 @@
+"""Which tensor of a checkpoint goes where in a network."""

@@ -1,0 +1,240 @@
+"""Which channels of a pretrained head each class of a new head comes from."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from typing import Literal
+
+from hsf_finetune.labels.classes import BACKGROUND
+from hsf_finetune.system.errors import ConfigError, SeveralErrors
+from hsf_finetune.weights.transfer.rules import ChannelRule, Rule, derive_override
+
+Derivations = Mapping[str, "str | Sequence[str]"]
+HeadPolicy = Literal["transfer", "copy", "fresh"]
+
+
+def channel_rules(
+    target: Sequence[str],
+    source: Sequence[str] | None,
+    source_channels: int | None,
+    derive_from: Derivations,
+    policy: HeadPolicy = "transfer",
+) -> tuple[ChannelRule, ...]:
+    """One rule per class of the new head.
+
+    By `transfer`, a class is made of that of the same name, or of those that
+    `derive_from` says. With p the softmax of the logits z, a source channel that feeds k target channels
+    gives each of them its weights and its bias - log k: exp(z - log k) sums to exp(z)
+    over the k, so every probability but the parent's own stays as it was, and the
+    children's sum is the parent's. A new class with no derivation comes out of the
+    background in just that way (Cermelli et al. 2020, "Modeling the background",
+    arXiv:2002.00718, eq. 10). A class made of m others should get the log of the sum of
+    their exp(z), which no single channel has; it gets the mean of their weights and the
+    mean of their biases + log m. That is right where they agree, and never too high
+    (Jensen): of two whose logits differ by d, it is too low by log cosh(d / 2).
+
+    Without names, and by `copy` in any case, channels go by their position.
+
+    Args:
+        target: classes of the new head, in channel order.
+        source: classes of the checkpoint, in channel order; None where it names none.
+        source_channels: output channels of the checkpoint, for a head without names.
+        derive_from: class of the new head -> class or classes of the checkpoint.
+        policy: by name (`transfer`), by position (`copy`), or as initialised (`fresh`).
+
+    Raises:
+        ConfigError: `derive_from` names a class that the new head or the checkpoint
+            does not have, the checkpoint names no classes, the policy leaves
+            `derive_from` no say, or there are too many or too few classes to copy.
+    """
+    if policy != "transfer":
+        return _by_policy(policy, target, source, source_channels, derive_from)
+    if source is None:
+        return _unnamed(target, source_channels, derive_from)
+    derived = {
+        name: (given,) if isinstance(given, str) else tuple(dict.fromkeys(given))
+        for name, given in derive_from.items()
+    }
+    _check(target, source, derived)
+    origins = {name: derived.get(name) or _default_origin(name, source) for name in target}
+    fed = Counter(origin for origins_of in origins.values() for origin in origins_of)
+    return tuple(_rule(name, origins[name], fed, source, derived) for name in target)
+
+
+def source_names(
+    recorded: Sequence[str] | None, given: Sequence[str] | None, channels: int | None
+) -> Sequence[str] | None:
+    """The classes of a checkpoint: those it records, or those the user gives it.
+
+    Args:
+        recorded: what the checkpoint says; None where it says nothing.
+        given: `finetuning.source_classes`.
+        channels: output channels of the checkpoint; None where they cannot be told.
+
+    Raises:
+        ConfigError: the given names contradict the recorded ones or the number of
+            channels, are not distinct, or do not begin with the background.
+    """
+    if given is None or (recorded is not None and list(recorded) == list(given)):
+        return recorded
+    name, found = "finetuning.source_classes", "[" + ", ".join(given) + "]"
+    if recorded is not None:
+        raise ConfigError(
+            f"{name} contradicts the checkpoint, which names its classes itself",
+            found=found,
+            expected="[" + ", ".join(recorded) + "]",
+            fix=f"leave {name} out; finetuning.derive_from says which class comes out of which",
+        )
+    if list(given[:1]) != [BACKGROUND] or len(set(given)) < len(given):
+        raise ConfigError(
+            f"{name} should be distinct names, of which '{BACKGROUND}' is the first", found=found
+        )
+    if channels not in (None, len(given)):
+        raise ConfigError(
+            f"{name} should have a name for each of the checkpoint's {channels} channels",
+            found=f"{len(given)} names: {found}",
+        )
+    return given
+
+
+def fresh_rules(target: Sequence[str], note: str) -> tuple[ChannelRule, ...]:
+    """Every channel as it was initialised, and why."""
+    return tuple(ChannelRule(name, "fresh", (), (), note=note) for name in target)
+
+
+def _default_origin(name: str, source: Sequence[str]) -> tuple[str, ...]:
+    if name in source:
+        return (name,)
+    return (BACKGROUND,) if BACKGROUND in source else ()
+
+
+def _rule(
+    name: str,
+    origins: tuple[str, ...],
+    fed: Mapping[str, int],
+    source: Sequence[str],
+    derived: Mapping[str, tuple[str, ...]],
+) -> ChannelRule:
+    note = "" if name in derived or name in source else _spelling(name, source)
+    if not origins:
+        return ChannelRule(name, "fresh", (), (), note=note or "the checkpoint has no background")
+    shift = math.log(len(origins)) - sum(math.log(fed[o]) for o in origins) / len(origins)
+    rule: Rule
+    if len(origins) > 1:
+        rule, note = "merged", _lossy(len(origins))
+    elif origins == (name,):
+        rule = "copied"
+    elif origins == (BACKGROUND,):
+        rule = "from background"
+    else:
+        rule = "split" if fed[origins[0]] > 1 else "copied"
+    return ChannelRule(name, rule, origins, tuple(source.index(o) for o in origins), shift, note)
+
+
+def _unnamed(
+    target: Sequence[str], source_channels: int | None, derive_from: Derivations
+) -> tuple[ChannelRule, ...]:
+    if derive_from:
+        raise ConfigError(
+            "finetuning.derive_from needs the checkpoint's class names, and it has none",
+            found=dict(derive_from),
+            fix=f"name its {source_channels or ''} output channels in their order: "
+            f"'finetuning.source_classes=[{BACKGROUND}, ...]'",
+        )
+    if source_channels == len(target):
+        return _by_position(target, None)
+    return fresh_rules(
+        target, f"its {source_channels} channels have no names (finetuning.source_classes)"
+    )
+
+
+def _by_policy(
+    policy: HeadPolicy,
+    target: Sequence[str],
+    source: Sequence[str] | None,
+    source_channels: int | None,
+    derive_from: Derivations,
+) -> tuple[ChannelRule, ...]:
+    if derive_from:
+        raise ConfigError(
+            f"finetuning.head={policy} leaves finetuning.derive_from no say",
+            found=dict(derive_from),
+            fix="finetuning.head=transfer, or leave derive_from out",
+        )
+    if policy == "fresh":
+        return fresh_rules(target, "finetuning.head=fresh")
+    count = len(source) if source is not None else source_channels
+    if count != len(target):
+        raise ConfigError(
+            "finetuning.head=copy needs as many classes as the checkpoint has",
+            found=f"{count} in the checkpoint, {len(target)} here: {', '.join(target)}",
+            fix="finetuning.head=transfer (by name; finetuning.source_classes names those of a "
+            "checkpoint that does not) or finetuning.head=fresh",
+        )
+    return _by_position(target, source)
+
+
+def _lossy(count: int) -> str:
+    return (
+        f"lossy: mean weights, mean bias + log {count}; too low wherever they differ"
+        + (" (by log cosh of half the difference)" if count == 2 else "")
+        + f". Exact: keep the {count} as classes, and let a label value stand for any of them"
+    )
+
+
+def _by_position(target: Sequence[str], source: Sequence[str] | None) -> tuple[ChannelRule, ...]:
+    names = source or [f"channel {place}" for place in range(len(target))]
+    return tuple(
+        ChannelRule(name, "copied by position", (names[place],), (place,))
+        for place, name in enumerate(target)
+    )
+
+
+def _spelling(name: str, source: Sequence[str]) -> str:
+    def bare(text: str) -> str:
+        return re.sub(r"[\W_]+", "", text).casefold()
+
+    alike = [other for other in source if bare(other) == bare(name)]
+    if not alike:
+        return ""
+    return f"the checkpoint has '{alike[0]}': {derive_override(name, alike[0])}"
+
+
+def _check(
+    target: Sequence[str], source: Sequence[str], derived: Mapping[str, tuple[str, ...]]
+) -> None:
+    errors = [
+        _unknown(name, target, "is not a class of this dataset")
+        for name in derived
+        if name not in target
+    ]
+    errors += [
+        _unknown(origin, source, "is not a class of the checkpoint")
+        for origins in derived.values()
+        for origin in origins
+        if origin not in source
+    ]
+    errors += [
+        ConfigError(f"finetuning.derive_from gives no class for '{name}'")
+        for name, origins in derived.items()
+        if not origins
+    ]
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        text = str(SeveralErrors("several names in finetuning.derive_from are wrong", [*errors]))
+        raise ConfigError(text)
+
+
+def _unknown(name: str, known: Sequence[str], what: str) -> ConfigError:
+    close = get_close_matches(name, known, n=1, cutoff=0.5)
+    return ConfigError(
+        f"finetuning.derive_from: '{name}' {what}",
+        found=name,
+        expected="one of " + ", ".join(known),
+        fix=f"did you mean '{close[0]}'?" if close else None,
+    )

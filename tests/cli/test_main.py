@@ -1,0 +1,150 @@
+"""Errors that a user can mend become one message and an exit code; defects stay tracebacks."""
+
+from __future__ import annotations
+
+import errno
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+
+from hsf_finetune import __version__
+from hsf_finetune.cli.main import explain, main
+from hsf_finetune.system.errors import UserError
+
+
+def raising(error: BaseException) -> Callable[[], int]:
+    def action() -> int:
+        raise error
+
+    return action
+
+
+def stopped_by_lightning() -> int:
+    try:
+        raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        sys.exit(1)
+
+
+class OutOfMemoryError(RuntimeError):
+    """What PyTorch's is called."""
+
+
+@pytest.mark.parametrize(
+    ("action", "code", "said"),
+    [
+        (lambda: 0, 0, ""),
+        (lambda: 1, 1, ""),
+        (
+            raising(UserError("no", file="x", fix="y")),
+            2,
+            "error: no\n  file:     x\n  fix:      y\n",
+        ),
+        (
+            raising(OSError(errno.ENOSPC, "No space left on device", "a.ckpt")),
+            2,
+            "the disk is full",
+        ),
+        (raising(OSError(errno.EDQUOT, "Quota exceeded")), 2, "Quota exceeded"),
+        (raising(OutOfMemoryError("CUDA out of memory")), 2, "datasets.batch_size=1"),
+        (raising(KeyboardInterrupt()), 130, "resume=auto"),
+        (stopped_by_lightning, 130, "resume=auto"),
+    ],
+)
+def test_what_is_said_and_returned(
+    action: Callable[[], int], code: int, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert explain(action) == code
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("a defect"), OSError(errno.EIO, "bad disk"), SystemExit(3)]
+)
+def test_defects_are_not_hidden(error: BaseException) -> None:
+    with pytest.raises(type(error)) as caught:
+        explain(raising(error))
+    assert caught.value is error
+
+
+def test_a_reader_that_has_gone_is_no_traceback() -> None:
+    program = "from hsf_finetune.cli import explain, sys\nsys.exit(explain(lambda: print('x' * 99_999) or 0))"
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 141
+
+
+@pytest.mark.parametrize("arguments", [[], ["predict"], ["predict", "run", "scan"], ["nonsense"]])
+def test_a_command_that_lacks_something_shows_the_usage(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert "usage: hsf-finetune" in capsys.readouterr().err
+
+
+def test_flags_that_no_command_knows_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in (["predict", "run", "scan", "-o", "x", "--fast"], ["phantom", "x", "y"]):
+        with pytest.raises(SystemExit) as caught:
+            main(arguments)
+        assert caught.value.code == 2
+        assert "unrecognized arguments" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "meant"),
+    [(["predct", "x"], "predict"), (["evaluate", "x", "--split", "valdation"], "validation")],
+)
+def test_a_misspelt_word_is_understood(
+    arguments: list[str], meant: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert f"did you mean '{meant}'?" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["segment"])
+    assert "did you mean" not in capsys.readouterr().err
+
+
+def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["--version"])
+    assert caught.value.code == 0
+    assert capsys.readouterr().out.strip() == __version__
+
+
+def test_plan_takes_overrides_on_both_sides_of_its_flags(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["plan", "models.lr=1", "--config-dir", ".", "models.lrr=1"])
+    assert caught.value.code == 2
+    assert "did you mean 'models.lr'?" in capsys.readouterr().err
+
+
+def test_compare_says_what_it_takes(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["compare", "--help"])
+    assert caught.value.code == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for word in ("--presets", "--runs RUN", "--reference", "--on {validation,test}", "max_epochs"):
+        assert word in text
+
+
+@pytest.mark.parametrize("more", [["seed=1"], ["--presets", "full"], ["--config-dir", "."]])
+def test_compare_takes_either_runs_or_what_makes_them(
+    more: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["compare", *more, "--runs", "a", "b"])
+    assert caught.value.code == 2
+    assert "leave out either --runs" in capsys.readouterr().err

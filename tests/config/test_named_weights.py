@@ -1,0 +1,323 @@
+"""Addresses, checksums and names: what is taken, and what is refused with the line to write."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from hsf_finetune.config.compose import compose, conf_folder
+from hsf_finetune.config.named_weights import read_named
+from hsf_finetune.config.settings import Settings
+from hsf_finetune.data.discovery.cases import discover
+from hsf_finetune.networks.build import build
+from hsf_finetune.planning.start import build_network, find_source, start_from, with_network
+from hsf_finetune.system.checksum import Checksum
+from hsf_finetune.system.errors import ConfigError, WeightsError
+from hsf_finetune.system.urls import address_of
+from hsf_finetune.weights.sources.remote import locate_remote
+from tests.conftest import CONF, FAST
+from tests.weights.file_server import Site, serving
+
+SHIPPED = sorted((conf_folder() / "weights").glob("*.yaml"))
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    monkeypatch.setenv("HSF_FINETUNE_CACHE", str(tmp_path / "cache"))
+    with serving() as site:
+        yield site
+
+
+@pytest.fixture
+def own(site: Site, tmp_path: Path) -> Path:
+    """A folder for `--config-dir` with weights `ours`: a UNet of the tiny cohort's classes."""
+    torch.manual_seed(5)
+    models = compose("finetune", FAST).models
+    weights = tmp_path / "weights.pt"
+    torch.save(build(models, 1, 3).network.state_dict(), weights)
+    site.files["/ours.pt"] = weights.read_bytes()
+    entry = yaml.safe_load((conf_folder() / "weights" / "hsf.yaml").read_text())
+    entry |= {
+        "name": "Ours 1.0",
+        "url": f"{site.url}/ours.pt",
+        "checksum": str(Checksum.of(weights)),
+        "classes": ["background", "front", "back"],
+        "models": models.model_dump(mode="json"),
+    }
+    folder = tmp_path / "conf" / "weights"
+    folder.mkdir(parents=True)
+    (folder / "ours.yaml").write_text(yaml.safe_dump(entry))
+    return tmp_path / "conf"
+
+
+def mistake(*overrides: str, config_dir: Path | None = None) -> str:
+    with pytest.raises(ConfigError) as caught:
+        compose("finetune", overrides, config_dir)
+    return str(caught.value)
+
+
+# -------------------------------------------------------------------- addresses
+@pytest.mark.parametrize(
+    ("source", "url"),
+    [
+        ("https://a.org/x/m.ckpt?download=1#top", "https://a.org/x/m.ckpt?download=1"),
+        ("http://localhost:80/m.ckpt", "http://localhost:80/m.ckpt"),
+        ("http://[::1]/m.ckpt", "http://[::1]/m.ckpt"),
+        ("hf://lab/net/m.ckpt", "https://huggingface.co/lab/net/resolve/main/m.ckpt"),
+        ("hf://lab/net/a/m.ckpt@v1", "https://huggingface.co/lab/net/resolve/v1/a/m.ckpt"),
+        ("hf://lab/net@v1/a/m.ckpt", "https://huggingface.co/lab/net/resolve/v1/a/m.ckpt"),
+        ("hf://lab/net/m.ckpt@a/b", "https://huggingface.co/lab/net/resolve/a%2Fb/m.ckpt"),
+    ],
+)
+def test_addresses(monkeypatch: pytest.MonkeyPatch, source: str, url: str) -> None:
+    monkeypatch.delenv("HF_ENDPOINT", raising=False)
+    assert address_of(source).url == url
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("http://a.org/m.ckpt", "fix: +https://a.org/m.ckpt"),
+        ("http://127.0.0.1.evil.org/m.ckpt", "over http"),
+        ("ftp://a.org/m.ckpt", "cannot be fetched"),
+        ("file:///m.ckpt", "a path without ://"),
+        ("https:///m.ckpt", "cannot be fetched"),
+        ("https://a.org", "cannot be fetched"),
+        ("https://a.org:port/m.ckpt", "no URL"),
+        ("hf://lab/net", "hf://OWNER/REPO"),
+        ("hf://lab/net/folder/", "hf://OWNER/REPO"),
+        ("hf://lab/net@v1/m.ckpt@v2", "hf://OWNER/REPO"),
+    ],
+)
+def test_addresses_that_are_refused(source: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        address_of(source)
+
+
+def test_a_password_in_a_url_is_refused_and_not_repeated() -> None:
+    with pytest.raises(ConfigError, match="netrc") as caught:
+        address_of("https://me:topsecret@a.org/m.ckpt")
+    assert "topsecret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("path", ["/%2e%2e/%2e%2e%2fpasswd", "/.hidden", "/" + "x" * 300, "/a%00b"])
+def test_no_address_leads_out_of_the_cache(path: str) -> None:
+    file = address_of(f"https://a.org{path}").cache_file
+    assert file.parent.name == "weights"
+    assert file.name == file.name.strip("./")
+    assert len(file.name) < 120
+    assert "\0" not in file.name
+
+
+# -------------------------------------------------------------------- checksums
+@pytest.mark.parametrize(
+    "text", ["", "abc", "sha256:12", "crc:12345678", "g" * 64, "md5:" + "0" * 31, "xxh3_64:", "md5"]
+)
+def test_checksums_that_are_none(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"sha256:\(64 digits\)"):
+        Checksum.parse(text)
+
+
+def test_a_checksum_is_the_one_that_the_algorithm_publishes(tmp_path: Path) -> None:
+    (tmp_path / "empty").touch()
+    assert str(Checksum.of(tmp_path / "empty", "xxh3_64")) == "xxh3_64:2d06800538d394c2"
+    assert str(Checksum.of(tmp_path / "empty", "md5")) == "md5:d41d8cd98f00b204e9800998ecf8427e"
+
+
+# ------------------------------------------------------------------------ names
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_shipped_names_are_complete(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HF_ENDPOINT", raising=False)
+    named = read_named(path)
+    assert address_of(named.url).url.startswith("https://")
+    network = build(named.models, len(named.channels), len(named.classes))
+    assert network.head.size > 0
+    assert named.classes[0] == "background"
+
+
+def test_hsf_is_what_it_publishes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HF_ENDPOINT", raising=False)
+    settings = compose("finetune", ["models=arunet", "finetuning.pretrained=hsf"])
+    named = settings.finetuning.named
+    assert named is not None
+    assert settings.finetuning.pretrained == "hsf"
+    assert address_of(named.url).url == (
+        "https://huggingface.co/poiretclement/hsf/resolve/main/"
+        "ckpt/arunet_4.0.0single_1706895706.ckpt"
+    )
+    assert named.checksum == "xxh3_64:3165f610a375ba33"
+    assert named.classes == ["background", "DG", "CA1", "CA2", "CA3", "SUB"]
+    assert Settings.model_validate(settings.plain()) == settings
+
+
+def test_addresses_stay_as_they_are_and_paths_become_absolute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def pretrained(value: str) -> str | None:
+        return compose("finetune", [f"finetuning.pretrained={value}"]).finetuning.pretrained
+
+    for address in ("https://a.org/m.ckpt", "hf://lab/net/m.ckpt@v1"):
+        assert pretrained(address) == address
+    assert pretrained("'https://a.org/m?download=1'") == "https://a.org/m?download=1"
+    assert pretrained("./hsf") == str(tmp_path / "hsf")
+    assert pretrained("hsf.ckpt") == str(tmp_path / "hsf.ckpt")
+    assert pretrained("some_run") == str(tmp_path / "some_run")
+
+
+@pytest.mark.parametrize("given", ["hfs", "HSF", "hsf2"])
+def test_a_name_that_is_nearly_one(
+    given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = mistake(f"finetuning.pretrained={given}")
+    assert "did you mean finetuning.pretrained=hsf?" in text
+    assert given in text
+    (tmp_path / given).mkdir()
+    composed = compose("finetune", [f"finetuning.pretrained={given}"])
+    assert composed.finetuning.pretrained == str(tmp_path / given), "a path that is there"
+
+
+def test_weights_are_no_group(own: Path) -> None:
+    assert "finetuning.pretrained" in mistake("weights=hsf")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"licence": None}, "licence"),
+        ({"license": "MIT"}, "license"),
+        ({"checksum": "12"}, "no checksum"),
+        ({"url": "weights.pt"}, "https://HOST"),
+        ({"url": "http://a.org/x"}, "over http"),
+        ({"classes": ["background"]}, "classes"),
+        ({"models": {"name": "resnet"}}, "models"),
+    ],
+)
+def test_a_wrong_description(own: Path, change: dict[str, Any], said: str) -> None:
+    file = own / "weights" / "ours.yaml"
+    file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()) | change))
+    text = mistake("finetuning.pretrained=ours", config_dir=own)
+    assert str(file) in text
+    assert said in text
+
+
+def test_a_description_that_is_no_yaml(own: Path) -> None:
+    for content in ("name: [", "", "- a"):
+        (own / "weights" / "ours.yaml").write_text(content)
+        assert "ours.yaml" in mistake("finetuning.pretrained=ours", config_dir=own)
+
+
+# ------------------------------------------------------------------------- runs
+def tiny(data: Path, own: Path, *overrides: str) -> Settings:
+    return compose(
+        "finetune",
+        ["datasets=tiny", f"datasets.main_path={data}", *FAST, *overrides],
+        config_dir=_both(own),
+    )
+
+
+def _both(own: Path) -> Path:
+    """The tests' own YAML files beside the named weights."""
+    if not (own / "datasets").exists():
+        (own / "datasets").symlink_to(CONF / "datasets")
+    return own
+
+
+def load(settings: Settings, said: list[str]) -> tuple[Any, Any]:
+    cohort = discover(settings.datasets)
+    network = build_network(settings, cohort)
+    nothing = Path("not asked for")
+    source = find_source(settings, cohort, lambda: nothing, say=said.append)
+    assert source is not None
+    return network, start_from(settings, network, cohort, source).receipt
+
+
+def test_named_weights_load_class_by_class_and_say_where_they_are_from(
+    data: Path, own: Path, site: Site
+) -> None:
+    said: list[str] = []
+    settings = tiny(data, own, "finetuning.pretrained=ours")
+    _, receipt = load(settings, said)
+    text = "\n".join(said)
+    for part in ("Ours 1.0", "MIT", "background, front, back", "Frontiers", f"{site.url}/ours.pt"):
+        assert part in text
+    assert receipt.share_loaded == 1
+    assert receipt.channels[0].sources == ("background",)
+    saved = json.loads(json.dumps(receipt.plain()))["origin"]
+    assert saved["licence"] == "MIT"
+    assert saved["name"] == "Ours 1.0"
+    assert saved["checksum"].startswith("sha256:")
+    assert saved["checked"]
+    assert saved["citation"].startswith("Poiret")
+    said.clear()
+    _, again = load(settings, said)
+    assert "  from the cache" in said
+    assert len(site.requests) == 1
+    assert again.digest == receipt.digest
+
+
+def test_a_url_says_how_to_pin_it(data: Path, own: Path, site: Site) -> None:
+    said: list[str] = []
+    _, receipt = load(tiny(data, own, f"finetuning.pretrained={site.url}/ours.pt"), said)
+    (pin,) = [line for line in said if "finetuning.checksum=" in line]
+    assert pin.endswith(f"finetuning.checksum=sha256:{receipt.digest}")
+    assert not receipt.plain()["origin"]["checked"]
+
+
+def test_named_weights_of_another_network(data: Path, own: Path, site: Site) -> None:
+    settings = tiny(data, own, "finetuning.pretrained=hsf")
+    with pytest.raises(ConfigError, match=r"(?s)models=unet.*models=arunet"):
+        build_network(settings, discover(settings.datasets))
+
+
+def test_a_second_checksum_is_checked_too(own: Path, site: Site) -> None:
+    named = read_named(own / "weights" / "ours.yaml")
+    with pytest.raises(WeightsError, match="md5:0000"):
+        locate_remote("ours", named, "md5:" + "0" * 32)
+
+
+def test_a_checksum_for_a_file_of_ones_own(data: Path, own: Path, tmp_path: Path) -> None:
+    file = tmp_path / "weights.pt"
+    before = file.read_bytes()
+    pretrained = f"finetuning.pretrained={file}"
+    with pytest.raises(WeightsError, match=r"weights\.pt[\s\S]*md5:"):
+        load(tiny(data, own, pretrained, f"finetuning.checksum={'0' * 32}"), [])
+    assert file.read_bytes() == before
+    right = Checksum.of(file, "xxh3_64")
+    _, receipt = load(tiny(data, own, pretrained, f"finetuning.checksum={right}"), [])
+    assert receipt.share_loaded == 1
+
+
+def test_a_folder_has_no_checksum(data: Path, own: Path, tmp_path: Path) -> None:
+    digits = f"finetuning.checksum={'0' * 32}"
+    bundle = tmp_path / "bundle"
+    (bundle / "configs").mkdir(parents=True)
+    (bundle / "configs" / "metadata.json").touch()
+    nnunet = Path(__file__).parents[1] / "weights" / "stored" / "nnunet" / "plain"
+    for folder, kind in ((bundle, "MONAI bundle"), (next(nnunet.glob("nnUNet*")), "nnU-Net")):
+        with pytest.raises(ConfigError, match=rf"a folder has no checksum[\s\S]*{kind}"):
+            load(tiny(data, own, f"finetuning.pretrained={folder}", digits), [])
+
+
+def test_a_name_tells_the_network(data: Path, own: Path, site: Site) -> None:
+    composed = compose("finetune", ["models=pretrained", "finetuning.pretrained=ours"], own)
+    settings = tiny(data, own).model_copy(
+        update={"models": composed.models, "finetuning": composed.finetuning}
+    )
+    source = find_source(settings, discover(settings.datasets), Path)
+    assert source is not None
+    ours = compose("finetune", FAST).models
+    resolved = with_network(settings, source.checkpoint).models
+    assert resolved.model_dump(exclude={"lr"}) == ours.model_dump(exclude={"lr"})
+
+
+def test_a_path_is_nothing_remote() -> None:
+    assert locate_remote("/data/weights.pt") is None

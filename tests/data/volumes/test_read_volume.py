@@ -1,0 +1,212 @@
+"""Reading NIfTI and HDF5: what cannot be right is refused with a clear message."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+from typing import Any
+
+import h5py
+import nibabel as nib
+import numpy as np
+import pytest
+
+from hsf_finetune.data.volumes.checks import check_image, check_same_grid, whole_numbers
+from hsf_finetune.data.volumes.read_volume import VolumeRef, read_shape, read_volume, stem
+from hsf_finetune.system.errors import DataError
+from tests.data.writing import AFFINE, SHAPE, blobs, hdf5, nifti, scan
+
+
+def volume(path: Path, **ref: Any) -> Any:
+    return read_volume(VolumeRef(path, **ref))
+
+
+def labels(path: Path, array: Any) -> Any:
+    return whole_numbers(volume(nifti(path, array)))
+
+
+def with_forms(path: Path, sform: Any, qform: Any) -> Path:
+    image = nib.Nifti1Image(scan(), AFFINE)
+    image.set_sform(sform, 1)
+    image.set_qform(qform, 1)
+    nib.save(image, path)
+    return path
+
+
+def moved(millimetres: float) -> Any:
+    affine = AFFINE.copy()
+    affine[0, 3] += millimetres
+    return affine
+
+
+@pytest.mark.parametrize("name", ["a.nii.gz", "a.nii"])
+def test_a_nifti_comes_as_it_lies_in_its_file(tmp_path: Path, name: str) -> None:
+    read = volume(nifti(tmp_path / name))
+    assert np.array_equal(read.array, scan())
+    assert np.allclose(read.affine, AFFINE)
+    assert np.allclose(read.spacing_mm, (0.8, 0.9, 1.1))
+    assert read.stored_shape == SHAPE
+    shape, affine = read_shape(read.ref)
+    assert shape == SHAPE
+    assert np.array_equal(affine, read.affine)
+
+
+@pytest.mark.parametrize("at", [-6, -1, -30, 1000])
+def test_a_single_wrong_byte_of_a_gz_is_noticed(tmp_path: Path, at: int) -> None:
+    path = nifti(tmp_path / "a.nii.gz")
+    content = bytearray(path.read_bytes())
+    content[at] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="damaged or incomplete"):
+        volume(path)
+
+
+@pytest.mark.parametrize("missing", [1, 4, 8, 9])
+def test_a_gz_without_its_last_bytes_is_noticed(tmp_path: Path, missing: int) -> None:
+    path = nifti(tmp_path / "a.nii.gz", blobs())
+    path.write_bytes(path.read_bytes()[:-missing])
+    with pytest.raises(DataError, match="damaged or incomplete"):
+        volume(path)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "random", "empty", "gzip of nothing", "text"])
+@pytest.mark.parametrize("name", ["a.nii.gz", "a.nii", "a.h5"])
+def test_damaged_files_are_named(tmp_path: Path, damage: str, name: str) -> None:
+    path = tmp_path / name
+    whole = (hdf5(path, {"main": scan()}) if name == "a.h5" else nifti(path)).read_bytes()
+    path.write_bytes(
+        {
+            "truncated": whole[: len(whole) * 2 // 3],
+            "random": np.random.default_rng(0).bytes(3000),
+            "empty": b"",
+            "gzip of nothing": gzip.compress(b""),
+            "text": b"version https://git-lfs.github.com/spec/v1\n" * 20,
+        }[damage]
+    )
+    with pytest.raises(DataError, match="damaged or incomplete") as caught:
+        volume(path)
+    assert str(path) in str(caught.value)
+
+
+def test_missing_files_and_other_formats_are_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no such file[\s\S]*a\.nii"):
+        volume(tmp_path / "a.nii")
+    (tmp_path / "a.mgz").touch()
+    with pytest.raises(DataError, match=r"not a volume that can be read[\s\S]*\.nii\.gz"):
+        volume(tmp_path / "a.mgz")
+
+
+@pytest.mark.parametrize("shape", [(10, 9), (10, 9, 8, 2), (10, 9, 8, 1, 3)])
+def test_only_three_dimensions_are_read(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    with pytest.raises(DataError, match="not three-dimensional") as caught:
+        volume(nifti(tmp_path / "a.nii.gz", np.ones(shape, np.float32)))
+    assert str(shape) in str(caught.value)
+
+
+def test_trailing_axes_of_length_1_are_dropped_and_remembered(tmp_path: Path) -> None:
+    read = volume(nifti(tmp_path / "a.nii.gz", scan()[..., None, None]))
+    assert np.array_equal(read.array, scan())
+    assert read.stored_shape[:4] == (*SHAPE, 1)
+
+
+def test_colours_and_complex_numbers_are_refused(tmp_path: Path) -> None:
+    rgb = np.zeros(SHAPE, dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
+    for array in (rgb, scan().astype(np.complex64)):
+        with pytest.raises(DataError, match="voxels are not numbers"):
+            volume(nifti(tmp_path / "a.nii.gz", array))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_images_with_voxels_that_are_no_numbers_are_refused(tmp_path: Path, value: float) -> None:
+    array = scan()
+    array[1, 2, 3:5] = value
+    with pytest.raises(DataError, match="NaN or infinite") as caught:
+        check_image(volume(nifti(tmp_path / "a.nii.gz", array)))
+    assert f"2 of {array.size} voxels" in str(caught.value)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.uint8, np.int16])
+def test_constant_images_are_refused(tmp_path: Path, dtype: Any) -> None:
+    with pytest.raises(DataError, match="constant"):
+        check_image(volume(nifti(tmp_path / "a.nii.gz", np.full(SHAPE, 7, dtype))))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint16, ">i2", np.float32, np.float64])
+def test_whole_numbers_of_any_type_are_labels(tmp_path: Path, dtype: Any) -> None:
+    found = labels(tmp_path / "a.nii.gz", blobs().astype(dtype))
+    assert found.dtype == np.int64
+    assert np.array_equal(found, blobs())
+
+
+def test_scaled_and_boolean_labels_are_whole_numbers(tmp_path: Path) -> None:
+    image = nib.Nifti1Image(blobs().astype(np.float32) * 3, AFFINE)
+    image.set_data_dtype(np.uint8)
+    nib.save(image, tmp_path / "a.nii.gz")
+    assert np.array_equal(whole_numbers(volume(tmp_path / "a.nii.gz")), blobs() * 3)
+    path = hdf5(tmp_path / "a.h5", {"main": blobs() > 0}, {"spacing_mm": [1, 1, 1]})
+    assert np.array_equal(whole_numbers(volume(path)), blobs() > 0)
+
+
+@pytest.mark.parametrize("value", [0.5, np.nan, np.inf])
+def test_interpolated_labels_are_refused(tmp_path: Path, value: float) -> None:
+    array = blobs().astype(np.float32)
+    array[0, 0, :3] = value
+    with pytest.raises(DataError, match="not whole numbers") as caught:
+        labels(tmp_path / "a.nii.gz", array)
+    assert f"3 voxels, such as {value:g}" in str(caught.value)
+
+
+def test_sform_and_qform_must_agree_but_for_rounding(tmp_path: Path) -> None:
+    assert volume(with_forms(tmp_path / "a.nii.gz", AFFINE, moved(0.01))).array.shape == SHAPE
+    with pytest.raises(DataError, match=r"sform and qform[\s\S]*1\.00 mm"):
+        volume(with_forms(tmp_path / "b.nii.gz", AFFINE, moved(1)))
+    turned = np.diag([-1, 1, 1, 1]) @ AFFINE
+    with pytest.raises(DataError, match="sform and qform"):
+        read_shape(VolumeRef(with_forms(tmp_path / "c.nii.gz", AFFINE, turned)))
+
+
+def test_a_form_without_a_code_does_not_count(tmp_path: Path) -> None:
+    image = nib.Nifti1Image(scan(), AFFINE)
+    image.set_sform(AFFINE, 2)
+    image.set_qform(moved(30), 0)
+    nib.save(image, tmp_path / "a.nii.gz")
+    assert np.allclose(volume(tmp_path / "a.nii.gz").affine, AFFINE)
+
+
+@pytest.mark.parametrize("field", ["srow_x", "quatern"])
+def test_broken_affines_are_refused(tmp_path: Path, field: str) -> None:
+    image = nib.Nifti1Image(scan(), AFFINE)
+    image.set_sform(AFFINE, 1)
+    image.set_qform(AFFINE, 1)
+    if field == "srow_x":
+        image.header["srow_x"] = [np.nan, 0, 0, 0]
+    else:
+        for name in "bcd":
+            image.header[f"quatern_{name}"] = 5
+    (tmp_path / "a.nii").write_bytes(
+        image.header.binaryblock + b"\0" * 4 + scan().tobytes(order="F")
+    )
+    with pytest.raises(DataError, match=r"affine|damaged"):
+        volume(tmp_path / "a.nii")
+
+
+def test_image_and_label_share_a_grid_but_for_rounding(tmp_path: Path) -> None:
+    first = volume(nifti(tmp_path / "a.nii.gz"))
+    check_same_grid(first, volume(nifti(tmp_path / "b.nii.gz", blobs(), moved(0.005))))
+    with pytest.raises(DataError, match=r"different grids[\s\S]*2\.00 mm off"):
+        check_same_grid(first, volume(nifti(tmp_path / "c.nii.gz", blobs(), moved(2))))
+    with pytest.raises(DataError, match=r"differ in shape[\s\S]*\(9, 9, 8\)[\s\S]*\(10, 9, 8\)"):
+        check_same_grid(first, volume(nifti(tmp_path / "d.nii.gz", blobs()[1:])))
+
+
+@pytest.mark.parametrize("name", ["a.b", "a"])
+@pytest.mark.parametrize("suffix", [".nii.gz", ".nii", ".h5", ".hdf5", ".NII.GZ"])
+def test_the_stem_is_without_the_suffix(name: str, suffix: str) -> None:
+    assert stem(Path("x") / f"{name}{suffix}") == name
+
+
+def test_h5_files_are_closed_after_reading(tmp_path: Path) -> None:
+    path = hdf5(tmp_path / "a.h5", {"main": scan()}, {"spacing_mm": [1, 1, 1]})
+    volume(path)
+    with h5py.File(path, "a") as file:
+        assert list(file) == ["main"]

@@ -1,0 +1,193 @@
+"""init as it is typed: where it writes, what it refuses, what it says."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import yaml
+
+from hsf_finetune.cli.main import main
+from hsf_finetune.config.compose import compose
+from hsf_finetune.data.discovery.cases import discover
+from hsf_finetune.describe.describe_folder import describe_folder, find_target
+from hsf_finetune.system.errors import ConfigError, DataError, OutputError
+from tests.data.writing import AFFINE, blobs, hdf5, nifti, pair, scan
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Path:
+    for n in range(4):
+        pair(tmp_path / "lab", f"p{n}_im.nii.gz", f"p{n}_seg.nii.gz")
+    return tmp_path / "lab"
+
+
+def written(lab: Path, name: str = "mine") -> dict[str, object]:
+    """The cohort of the YAML that init writes for a folder."""
+    file = describe_folder(lab, lab.parent / "conf" / "datasets" / f"{name}.yaml", force=True)
+    cohort: dict[str, object] = yaml.safe_load(file.read_text())["datasets"][name]
+    return cohort
+
+
+def test_the_printed_command_finds_the_yaml(
+    lab: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(lab.parent)
+    with pytest.raises(SystemExit) as stop:
+        main(["init", str(lab)])
+    assert not stop.value.code
+    said = capsys.readouterr().out
+    assert "hsf-finetune check --config-dir my_conf datasets=lab" in said
+    settings = compose("finetune", ["datasets=lab"], "my_conf")
+    assert len(discover(settings.datasets).cases) == 4
+
+
+def test_a_bare_file_name_is_written_there_with_the_way_to_use_it(
+    lab: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(lab.parent)
+    target = find_target(lab, Path("mine.yaml"))
+    assert describe_folder(lab, Path("mine.yaml")) == Path("mine.yaml")
+    first, *rest = target.commands()
+    assert first == "mkdir -p my_conf/datasets && mv mine.yaml my_conf/datasets/"
+    Path("my_conf/datasets").mkdir(parents=True)
+    Path("mine.yaml").rename("my_conf/datasets/mine.yaml")
+    assert rest[-1] == "hsf-finetune finetune --config-dir my_conf datasets=mine"
+    assert len(discover(compose("finetune", ["datasets=mine"], "my_conf").datasets).cases) == 4
+
+
+def test_nothing_is_overwritten_without_force(lab: Path) -> None:
+    file = describe_folder(lab, lab.parent / "mine.yaml")
+    file.write_text("precious")
+    with pytest.raises(OutputError, match="--force"):
+        describe_folder(lab, file)
+    assert file.read_text() == "precious"
+    describe_folder(lab, file, force=True)
+    assert "patterns:" in file.read_text()
+
+
+@pytest.mark.parametrize("name", ["my data.yaml", "a=b.yaml", "mine.yml", "mine", "1.yaml"])
+def test_names_that_hydra_cannot_choose(lab: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match=r"mine\.yaml"):
+        describe_folder(lab, lab.parent / name)
+
+
+def test_folders_with_nothing_usable_say_what_was_looked_for(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="not a folder"):
+        describe_folder(tmp_path / "none")
+    (tmp_path / "a.mgz").touch()
+    with pytest.raises(DataError, match=r"1 \.mgz files(.|\n)*mri_convert"):
+        describe_folder(tmp_path)
+    nifti(tmp_path / "scan1.nii.gz")
+    with pytest.raises(DataError, match=r"1 volumes: scan1(.|\n)*imagesTr(.|\n)*BIDS(.|\n)*dseg"):
+        describe_folder(tmp_path, tmp_path / "x.yaml")
+    assert not (tmp_path / "x.yaml").exists()
+
+
+def test_several_datasets_in_one_folder(tmp_path: Path) -> None:
+    for name in ("Dataset001_A", "Dataset002_B"):
+        nifti(tmp_path / name / "imagesTr" / "a.nii.gz")
+        nifti(tmp_path / name / "labelsTr" / "a.nii.gz", blobs())
+    with pytest.raises(DataError, match=r"several datasets(.|\n)*hsf-finetune init"):
+        describe_folder(tmp_path, tmp_path / "x.yaml")
+
+
+def test_cases_that_cannot_be_used_are_left_out_and_said(
+    lab: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ("shifted", "other_shape", "half", "cut")
+    for name in names:
+        pair(lab, f"{name}_im.nii.gz", f"{name}_seg.nii.gz")
+    moved = AFFINE.copy()
+    moved[0, 3] += 10
+    nifti(lab / "shifted_seg.nii.gz", blobs(), moved)
+    nifti(lab / "other_shape_seg.nii.gz", blobs((9, 9, 9)))
+    nifti(lab / "half_seg.nii.gz", blobs().astype(np.float32) * 0.5)
+    whole = (lab / "cut_seg.nii.gz").read_bytes()
+    (lab / "cut_seg.nii.gz").write_bytes(whole[: len(whole) // 2])
+    cohort = written(lab)
+    assert {str(glob) for glob in cohort["exclude"]} == {f"{name}_im.nii.gz" for name in names}  # type: ignore[attr-defined]
+    settings = compose("finetune", ["datasets=mine"], lab.parent / "conf")
+    assert len(discover(settings.datasets).cases) == 4
+    said = capsys.readouterr().out
+    for reason in ("another grid", "another shape", "whole numbers", "damaged"):
+        assert reason in said
+
+
+def test_values_with_gaps_are_numbered_and_names_are_made_distinct(lab: Path) -> None:
+    for n in range(4):
+        label = blobs().astype(np.int16)
+        label[label == 1] = 203
+        label[0, 0, 0] = 7004
+        nifti(lab / f"p{n}_seg.nii.gz", label)
+    (lab / "lut.txt").write_text("203 Same 0 0 0 0\n7004 Same 0 0 0 0\n")
+    cohort = written(lab)
+    assert cohort["labels"] == {2: 1, 203: 2, 7004: 3}
+    assert cohort["labels_names"] == {1: "label_2", 2: "Same", 3: "Same_7004"}
+
+
+def test_the_ignored_label_of_nnunet(tmp_path: Path) -> None:
+    for n in range(3):
+        nifti(tmp_path / "lab" / "imagesTr" / f"a{n}_0000.nii.gz")
+        nifti(tmp_path / "lab" / "labelsTr" / f"a{n}.nii.gz", blobs())
+    labels = {"background": 0, "DG": 1, "ignore": 2}
+    (tmp_path / "lab" / "dataset.json").write_text(json.dumps({"labels": labels}))
+    cohort = written(tmp_path / "lab")
+    assert cohort["ignore"] == [2]
+    assert cohort["labels_names"] == {1: "DG"}
+
+
+def test_labels_of_two_sides_in_two_files_are_not_taken_for_whole_ones(tmp_path: Path) -> None:
+    for n in range(2):
+        nifti(tmp_path / f"sub-{n}" / "anat" / f"sub-{n}_T1w.nii.gz")
+        for side in ("L", "R"):
+            nifti(tmp_path / f"sub-{n}" / "anat" / f"sub-{n}_hemi-{side}_dseg.nii.gz", blobs())
+    with pytest.raises(DataError, match="one of 2 labels of sub-0_T1w; join them"):
+        describe_folder(tmp_path, tmp_path / "x.yaml")
+
+
+def test_of_two_raters_the_more_diligent_is_taken(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for n in range(3):
+        anat = tmp_path / "lab" / f"sub-{n}" / "anat"
+        nifti(anat / f"sub-{n}_T1w.nii.gz")
+        for rater in ("ann", "bob")[: 2 if n else 1]:
+            nifti(anat / f"sub-{n}_desc-{rater}_dseg.nii.gz", blobs())
+    cohort = written(tmp_path / "lab")
+    series = cohort["patterns"]["T1w"]  # type: ignore[index]
+    assert series["label"] == "sub-*_desc-ann_dseg.nii.gz"
+    assert "several labels" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("attributes", [{"voxel_size": [0.5, 0.5, 2.0]}, {}])
+def test_hdf5_without_a_known_geometry_is_marked(
+    tmp_path: Path, attributes: dict[str, list[float]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for n in range(3):
+        hdf5(tmp_path / "lab" / f"v{n}_im.h5", {"main": scan(n)}, attributes)
+        hdf5(tmp_path / "lab" / f"v{n}_seg.h5", {"main": blobs()}, attributes)
+    cohort = written(tmp_path / "lab")
+    assert cohort["spacing_mm"] == attributes.get("voxel_size", [1, 1, 1])
+    assert cohort["patterns"] == {"images": {"mri": "*_im.h5", "label": "*_seg.h5", "key": "main"}}
+    assert ("voxel_size" if attributes else "a guess") in capsys.readouterr().out
+
+
+def test_damaged_scans_and_odd_names_cause_no_traceback(lab: Path) -> None:
+    (lab / "broken_im.nii.gz").write_bytes(gzip.compress(b"nothing"))
+    nifti(lab / "broken_seg.nii.gz", blobs())
+    (lab / "broken.h5").write_bytes(b"nothing")
+    pair(lab, "odd [1] $\u007bx\u007d_im.nii.gz", "odd [1] $\u007bx\u007d_seg.nii.gz")
+    four = nib.Nifti1Image(np.zeros((4, 4, 4, 3), np.float32), AFFINE)
+    nib.save(four, lab / "four_im.nii.gz")
+    nifti(lab / "four_seg.nii.gz", blobs((4, 4, 4)))
+    file = describe_folder(lab, lab.parent / "conf" / "datasets" / "mine.yaml")
+    settings = compose("finetune", ["datasets=mine"], file.parent.parent)
+    names = {case.images[0].path.name for case in discover(settings.datasets).cases}
+    assert {f"p{n}_im.nii.gz" for n in range(4)} <= names
+    assert not names & {"broken_im.nii.gz", "four_im.nii.gz"}
+    assert any(name.startswith("odd") for name in names)

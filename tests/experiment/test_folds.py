@@ -1,0 +1,246 @@
+"""Few cases: folds by default, a fixed budget, pooled scores and a final model, end to end."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+from hsf_finetune.config.compose import compose
+from hsf_finetune.config.settings import Settings
+from hsf_finetune.evaluation.finished_runs import read_run
+from hsf_finetune.evaluation.score_tables import read_scores
+from hsf_finetune.experiment.run import Result, execute, preview_plan
+from hsf_finetune.inference.apply import evaluate_run, predict
+from hsf_finetune.system.errors import ConfigError, UserError
+from tests.conftest import CONF, FAST, save_nifti, tiny_case
+
+Compose = Callable[..., Settings]
+
+
+def write(root: Path, subjects: int) -> Path:
+    """The tiny cohort with as many subjects."""
+    for number in range(1, subjects + 1):
+        image, label = tiny_case(number)
+        folder = root / "tiny" / f"sub-{number:02d}"
+        save_nifti(folder / f"sub-{number:02d}_T2w.nii.gz", image)
+        save_nifti(folder / f"sub-{number:02d}_dseg.nii.gz", label)
+    return root
+
+
+@pytest.fixture(scope="module")
+def module_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("few")
+
+
+@pytest.fixture(scope="module")
+def composed(module_path: Path, source_run: Path) -> Compose:
+    def build(subjects: int, *more: str) -> Settings:
+        data = write(module_path / f"data{subjects}", subjects)
+        return compose(
+            "finetune",
+            [
+                "datasets=tiny",
+                f"datasets.main_path={data}",
+                f"datasets.output_path={module_path / 'outputs'}",
+                f"finetuning.pretrained={source_run}",
+                "finetuning.derive_from={anterior: blob, posterior: blob}",
+                "finetuning=full",
+                "lightning.max_epochs=2",
+                "models.lr=1e-2",
+                *FAST,
+                "datasets.few_subjects=8",
+                *more,
+            ],
+            CONF,
+        )
+
+    return build
+
+
+@pytest.fixture(scope="module")
+def five(composed: Compose) -> Result:
+    return execute(composed(5))
+
+
+def subjects_of(split: Path, side: str) -> set[str]:
+    return set(json.loads(split.read_text())["subjects"][side])
+
+
+def check_said(said: str) -> None:
+    """Two subjects: that they are few, what is done about it, and what it cannot show."""
+    for part in (
+        "2 subjects are few",
+        "3 runs one after the other",
+        "each by the fold that did not train",
+        "95 % t interval over 2 subjects",
+        "cannot tell a small change from chance",
+        "fixed budget: the last epoch is kept",
+    ):
+        assert part in " ".join(said.split())
+
+
+@pytest.mark.parametrize("subjects", [2, 5])
+def test_few_subjects_are_folded_without_being_asked(
+    subjects: int,
+    composed: Compose,
+    request: pytest.FixtureRequest,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    result = request.getfixturevalue("five") if subjects == 5 else execute(composed(2))
+    if subjects == 2:
+        check_said(capsys.readouterr().out)
+    folds = sorted(result.folder.glob("fold_*"))
+    assert [fold.name for fold in folds] == [f"fold_{k}" for k in range(subjects)]
+    validated = []
+    for fold in folds:
+        train, held = (subjects_of(fold / "splits.json", s) for s in ("train", "validation"))
+        assert len(held) == 1
+        assert len(train) == subjects - 1
+        assert not train & held
+        validated += sorted(held)
+    assert len(set(validated)) == len(validated) == subjects
+    assert len(subjects_of(result.folder / "final" / "splits.json", "train")) == subjects
+    # Each case once, by the fold that held it out, and nobody's interval is narrower than known.
+    pooled = read_scores(result.folder / "validation_scores.csv")
+    assert tuple(pooled) == result.after
+    by_fold = [row for f in folds for row in read_scores(f / "validation_scores.csv")]
+    assert sorted(by_fold, key=str) == sorted(pooled, key=str)
+    assert len({row.case for row in pooled}) == subjects
+    assert {row.case for row in result.before} == {row.case for row in pooled}
+    written = json.loads((result.folder / "result.json").read_text())
+    assert written["budget"] == "fixed"
+    assert len(written["folds"]) == subjects
+    dice = written["best_epoch"][-1]["dice"]
+    cases = [
+        np.mean([r.score.dice for r in pooled if r.case == c]) for c in {r.case for r in pooled}
+    ]
+    low = np.mean(cases) - 2.7 * np.std(cases, ddof=1) / math.sqrt(subjects)
+    assert dice["subjects"] == subjects
+    assert dice["low"] <= max(low, 0.0) + 1e-9
+
+
+def test_nine_subjects_are_split_once(composed: Compose) -> None:
+    result = execute(composed(9))
+    assert not list(result.folder.glob("fold_*"))
+    assert subjects_of(result.folder / "splits.json", "validation")
+    assert json.loads((result.folder / "result.json").read_text())["budget"] == "validation"
+    best, last = (result.folder / "checkpoints" / f"{n}.ckpt" for n in ("best", "last"))
+    assert best.exists()
+    assert last.exists()
+
+
+def test_nine_subjects_are_folded_when_asked(composed: Compose) -> None:
+    result = execute(composed(9, "datasets.fold=all", "datasets.folds=2"))
+    sizes = [
+        len(subjects_of(f / "splits.json", "validation")) for f in result.folder.glob("fold_*")
+    ]
+    assert sorted(sizes) == [4, 5]
+    assert len({row.case for row in result.after}) == 9
+
+
+def test_the_final_model_predicts_for_the_whole_run(five: Result, tmp_path: Path) -> None:
+    scan = next(five.folder.parents[1].glob("data5/tiny/sub-01/*_T2w.nii.gz"))
+    options = {"checkpoint": "best", "key": None, "device": "cpu", "overwrite": False}
+    assert predict(str(five.folder), [str(scan)], tmp_path, **options) == 0  # type: ignore[arg-type]
+    assert predict(str(five.folder / "final"), [str(scan)], tmp_path / "f", **options) == 0  # type: ignore[arg-type]
+    whole, final = (
+        np.asanyarray(nib.load(folder / scan.name).dataobj)  # type: ignore[attr-defined]
+        for folder in (tmp_path, tmp_path / "f")
+    )
+    assert (whole == final).all()
+
+
+def test_the_last_weights_are_the_ones_that_are_used(five: Result) -> None:
+    for folder in (five.folder / "fold_0", five.folder / "final"):
+        best, last = (
+            torch.load(folder / "checkpoints" / f"{n}.ckpt", weights_only=True)
+            for n in ("best", "last")
+        )
+        assert best["epoch"] == last["epoch"] == 1
+        for name, tensor in last["state_dict"].items():
+            assert torch.equal(tensor, best["state_dict"][name])
+
+
+def test_evaluating_the_run_gives_its_pooled_scores(five: Result, tmp_path: Path) -> None:
+    evaluate_run(five.folder, "validation", 1.0, tmp_path / "scores.csv", "cpu")
+    there = {(r.case, r.score.class_name): r.score.dice for r in five.after}
+    again = {
+        (r.case, r.score.class_name): r.score.dice for r in read_scores(tmp_path / "scores.csv")
+    }
+    assert again == pytest.approx(there)
+    with pytest.raises(ConfigError, match="has no train side"):
+        evaluate_run(five.folder, "train", 1.0, None, "cpu")
+
+
+def test_it_can_be_compared_as_one_run(five: Result) -> None:
+    run = read_run(five.folder, "five")
+    assert len(run.split["validation"]) == 5
+    # Five folds and the final model, two epochs each.
+    assert run.cost.epochs == 12
+
+
+def test_folds_that_ended_are_not_made_again(composed: Compose, tmp_path: Path) -> None:
+    here = composed(2, f"run_dir={tmp_path / 'run'}")
+    stopped = here.model_copy(
+        update={"datasets": here.datasets.model_copy(update={"output_path": str(tmp_path)})}
+    )
+    first = execute(stopped)
+    kept = (first.folder / "fold_0" / "checkpoints" / "last.ckpt").stat().st_mtime_ns
+    before = (first.folder / "validation_scores.csv").read_text()
+    # As if it had been stopped within the second fold.
+    for name in ("result.json", "fold_1/result.json", "validation_scores.csv"):
+        (first.folder / name).unlink()
+    again = execute(stopped.model_copy(update={"run_dir": None, "resume": "auto"}))
+    assert again.folder == first.folder
+    assert (again.folder / "fold_0" / "checkpoints" / "last.ckpt").stat().st_mtime_ns == kept
+    assert (again.folder / "validation_scores.csv").read_text() == before
+    with pytest.raises(ConfigError, match="has ended"):
+        execute(stopped.model_copy(update={"resume": str(first.folder)}))
+    longer = stopped.lightning.model_copy(update={"max_epochs": 3})
+    third = execute(stopped.model_copy(update={"resume": str(first.folder), "lightning": longer}))
+    for name in ("fold_0", "fold_1", "final"):
+        with (third.folder / name / "metrics.csv").open(newline="") as file:
+            assert len(list(csv.DictReader(file))) == 3
+
+
+def test_nothing_is_left_of_a_run_that_cannot_start(composed: Compose, tmp_path: Path) -> None:
+    with pytest.raises(UserError):
+        execute(composed(2, f"run_dir={tmp_path / 'run'}", "models.channels=[8,16]"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_single_split_of_few_is_made_when_asked(composed: Compose) -> None:
+    result = execute(composed(5, "datasets.fold=null"))
+    assert not list(result.folder.glob("fold_*"))
+    assert json.loads((result.folder / "result.json").read_text())["budget"] == "fixed"
+
+
+@pytest.mark.parametrize(
+    "contradiction", ["datasets.train_on_all=true", "datasets.train_val_test_idx=[[0],[1]]"]
+)
+def test_folds_beside_a_given_split_are_refused(composed: Compose, contradiction: str) -> None:
+    with pytest.raises(ConfigError, match="contradicts"):
+        execute(composed(2, "datasets.fold=all", contradiction))
+
+
+def test_several_devices_are_refused(composed: Compose) -> None:
+    with pytest.raises(ConfigError, match="one device"):
+        execute(composed(2, "lightning.devices=2"))
+
+
+def test_a_fixed_budget_waits_for_no_plateau(composed: Compose) -> None:
+    waits = preview_plan(composed(9, "finetuning=gradual", "lightning.max_epochs=6"))
+    assert waits.stages[0].patience_epochs == 3
+    fixed = preview_plan(composed(5, "finetuning=gradual", "lightning.max_epochs=6"))
+    assert [s.patience_epochs for s in fixed.stages] == [None] * 3
+    assert not any(s.carries_best for s in fixed.stages)
+    assert fixed.max_epochs == 6
+    assert "finetuning.budget=validation" in fixed.remarks[-1]

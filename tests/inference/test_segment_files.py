@@ -1,0 +1,168 @@
+"""Many scans: which files, where to, what is skipped, and what one bad file does to the rest."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import h5py
+import nibabel as nib
+import numpy as np
+import pytest
+
+from hsf_finetune.data.volumes.read_volume import VolumeRef, read_volume
+from hsf_finetune.inference.predictor import Predictor
+from hsf_finetune.inference.segment_files import Outcome, plan_jobs, run_jobs
+from hsf_finetune.system.errors import DataError, OutputError
+from tests.conftest import SHAPE, oblique_affine, save_nifti, tiny_case
+
+
+@pytest.fixture(scope="module")
+def model(source_run: Path) -> Predictor:
+    return Predictor.load(source_run, device="cpu")
+
+
+@pytest.fixture
+def scans(tmp_path: Path) -> Path:
+    """A folder of a NIfTI and an HDF5 scan, with a note beside them."""
+    folder = tmp_path / "scans"
+    save_nifti(folder / "sub-01" / "t2.nii.gz", tiny_case(1)[0])
+    (folder / "notes.txt").write_text("not a volume")
+    with h5py.File(folder / "vol.h5", "w") as file:
+        file["main"] = tiny_case(2)[0]
+        file["main"].attrs["affine"] = oblique_affine()
+    return folder
+
+
+def segment(
+    model: Predictor, *scans: str | Path, to: Path, overwrite: bool = False
+) -> list[Outcome]:
+    seen: list[tuple[int, int]] = []
+    jobs = plan_jobs([str(s) for s in scans], to, None)
+    outcomes = run_jobs(model, jobs, overwrite, lambda done, total: seen.append((done, total)))
+    assert seen == [(n, len(jobs)) for n in range(1, len(jobs) + 1)]
+    return outcomes
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+
+
+def test_a_folder_keeps_its_structure_and_formats(
+    model: Predictor, scans: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    assert [o.fate for o in segment(model, scans, to=out)] == ["written", "written"]
+    assert files(out) == ["sub-01/t2.nii.gz", "vol.h5"]
+    for job in plan_jobs([str(scans)], out, None):
+        scan, labels = read_volume(job.channels[0]), read_volume(VolumeRef(job.output))
+        assert labels.array.shape == scan.array.shape
+        np.testing.assert_allclose(labels.affine, scan.affine, atol=1e-6)
+        assert set(np.unique(labels.array)) <= {0, 10}
+
+
+def test_what_exists_is_skipped_unless_it_is_to_be_redone(
+    model: Predictor, scans: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    (out / "sub-01").mkdir(parents=True)
+    (out / "sub-01" / "t2.nii.gz").write_text("old")
+    assert [o.fate for o in segment(model, scans, to=out)] == ["skipped", "written"]
+    assert (out / "sub-01" / "t2.nii.gz").read_text() == "old"
+    assert [o.fate for o in segment(model, scans, to=out, overwrite=True)] == ["written"] * 2
+    assert nib.load(out / "sub-01" / "t2.nii.gz").shape == SHAPE
+
+
+def test_a_damaged_file_does_not_stop_the_others(
+    model: Predictor, scans: Path, tmp_path: Path
+) -> None:
+    good = (scans / "sub-01" / "t2.nii.gz").read_bytes()
+    (scans / "a_truncated.nii.gz").write_bytes(good[: len(good) // 2])
+    (scans / "b_garbage.h5").write_bytes(b"no HDF5")
+    save_nifti(scans / "c_series.nii.gz", np.zeros((*SHAPE, 3), np.float32))
+    outcomes = segment(model, scans, to=tmp_path / "out")
+    fates = {o.job.output.name: o.fate for o in outcomes}
+    assert fates == {
+        "a_truncated.nii.gz": "failed",
+        "b_garbage.h5": "failed",
+        "c_series.nii.gz": "failed",
+        "t2.nii.gz": "written",
+        "vol.h5": "written",
+    }
+    for outcome in outcomes:
+        if outcome.fate == "failed":
+            assert outcome.job.output.name in str(outcome.error)
+    assert files(tmp_path / "out") == ["sub-01/t2.nii.gz", "vol.h5"]
+
+
+def test_a_result_folder_among_the_scans_is_no_input(model: Predictor, scans: Path) -> None:
+    for _ in range(2):
+        assert len(segment(model, scans, to=scans / "out", overwrite=True)) == 2
+
+
+def test_channels_are_joined_by_commas_be_they_files_or_folders(tmp_path: Path) -> None:
+    for name in ("t1", "t2"):
+        for subject in ("a", "b"):
+            save_nifti(tmp_path / name / f"{subject}.nii.gz", tiny_case(1)[0])
+    out, one, two = tmp_path / "out", tmp_path / "t1", tmp_path / "t2"
+    (job,) = plan_jobs([f"{one / 'a.nii.gz'},{two / 'b.nii.gz'}"], out, None)
+    assert [ref.path for ref in job.channels] == [one / "a.nii.gz", two / "b.nii.gz"]
+    assert job.output == out / "a.nii.gz"
+    jobs = plan_jobs([f"{one},{two}"], out, None)
+    assert [[ref.path.parent.name for ref in job.channels] for job in jobs] == [["t1", "t2"]] * 2
+    assert [job.output.name for job in jobs] == ["a.nii.gz", "b.nii.gz"]
+    (two / "b.nii.gz").unlink()
+    with pytest.raises(DataError, match=r"lacks a channel[\s\S]*t2/b\.nii\.gz"):
+        plan_jobs([f"{one},{two}"], out, None)
+    with pytest.raises(DataError, match="a file and a folder"):
+        plan_jobs([f"{one / 'a.nii.gz'},{two}"], out, None)
+
+
+def test_a_comma_in_a_file_name_is_part_of_it(tmp_path: Path) -> None:
+    path = save_nifti(tmp_path / "a,b.nii.gz", tiny_case(1)[0])
+    (job,) = plan_jobs([str(path)], tmp_path / "out", None)
+    assert [ref.path for ref in job.channels] == [path]
+
+
+def test_no_scan_is_ever_overwritten(scans: Path, tmp_path: Path) -> None:
+    before = {p: p.read_bytes() for p in scans.rglob("*") if p.is_file()}
+    link = tmp_path / "link"
+    os.symlink(scans, link)
+    scan = scans / "sub-01" / "t2.nii.gz"
+    other = save_nifti(tmp_path / "t2.nii.gz", tiny_case(3)[0])
+    for inputs, out in (
+        ([scan], scan.parent),
+        ([scan], link / "sub-01"),
+        ([scans], scans),
+        ([scans], link),
+        ([other, scans / "vol.h5", scan], scan.parent),
+    ):
+        with pytest.raises(OutputError, match="replace a scan"):
+            plan_jobs([str(i) for i in inputs], out, None)
+    assert {p: p.read_bytes() for p in scans.rglob("*") if p.is_file()} == before
+
+
+def test_two_scans_never_share_a_result(tmp_path: Path) -> None:
+    paths = [save_nifti(tmp_path / n / "t2.nii.gz", tiny_case(1)[0]) for n in ("a", "b")]
+    with pytest.raises(OutputError, match="two scans"):
+        plan_jobs([str(p) for p in paths], tmp_path / "out", None)
+    assert len(plan_jobs([str(tmp_path)], tmp_path / "out", None)) == 2
+
+
+def test_what_is_not_there(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match=r"no such file or folder[\s\S]*missing\.nii"):
+        plan_jobs([str(tmp_path / "missing.nii")], tmp_path / "out", None)
+    with pytest.raises(DataError, match="holds no volume"):
+        plan_jobs([str(tmp_path / "empty")], tmp_path / "out", None)
+    with pytest.raises(OutputError, match="-o is a file"):
+        plan_jobs([str(tmp_path / "empty")], tmp_path / "file", None)
+
+
+def test_the_key_is_for_hdf5_only(scans: Path, tmp_path: Path) -> None:
+    jobs = plan_jobs([str(scans), str(scans / "vol.h5")][:1], tmp_path / "out", "main")
+    assert {job.output.name: job.channels[0].key for job in jobs} == {
+        "t2.nii.gz": None,
+        "vol.h5": "main",
+    }

@@ -1,0 +1,157 @@
+"""Advice follows from what was seen, each piece with a reason and an override that composes."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hsf_finetune.check.check_command import check
+from hsf_finetune.check.check_run import report_on
+from hsf_finetune.config.compose import compose
+from hsf_finetune.experiment.run import pretrained_source
+from hsf_finetune.planning.advice import Advice, Situation, advice_on
+from hsf_finetune.planning.diagnosis import advise
+from tests.conftest import CONF, FAST
+
+PLAIN = Situation(subjects=30, validating=6, folds=None, steps=12, epochs=50, pretrained=True)
+SETTINGS = compose("finetune", ["datasets=phantom"])
+
+
+def by_subject(here: Situation) -> dict[str, Advice]:
+    return {one.about: one for one in advice_on(here, SETTINGS)}
+
+
+@pytest.mark.parametrize(
+    ("contrast", "protocol", "override"),
+    [
+        ("", "", ""),
+        ("darker", "", "finetuning.mode=encoder"),
+        ("", "finer", "finetuning.mode=decoder"),
+        ("darker", "finer", "finetuning.mode=both"),
+    ],
+)
+def test_what_is_new_decides_what_trains(contrast: str, protocol: str, override: str) -> None:
+    said = by_subject(replace(PLAIN, contrast=contrast, protocol=protocol))["what trains"]
+    assert said.override == override
+    assert contrast in said.reason
+    assert protocol in said.reason
+
+
+def test_few_subjects_are_folded_and_stay_near_what_was_known() -> None:
+    few = by_subject(replace(PLAIN, subjects=3, folds=3, protocol="finer"))
+    assert few["depth"].override == ""
+    assert by_subject(replace(PLAIN, subjects=3))["depth"].override == "finetuning.regularise=l2sp"
+    assert "3 folds" in few["validation"].what
+    assert "depth" not in by_subject(PLAIN)
+    assert by_subject(replace(PLAIN, subjects=12))["validation"].override == "datasets.fold=all"
+    assert by_subject(PLAIN)["validation"].override == ""
+
+
+def test_a_model_that_is_near_moves_little() -> None:
+    assert by_subject(replace(PLAIN, dice=0.9))["learning rate"].override == "models.lr=3e-4"
+    assert by_subject(replace(PLAIN, dice=0.2))["learning rate"].override == ""
+
+
+@given(
+    st.integers(1, 200),
+    st.integers(1, 100),
+    st.booleans(),
+    st.sampled_from(["", "darker"]),
+    st.sampled_from(["", "finer"]),
+    st.floats(0, 1) | st.just(math.nan),
+    st.sampled_from([(), (0.5, 0.5, 1.0)]),
+)
+def test_every_override_composes_and_together_they_reach_enough_steps(
+    subjects: int,
+    steps: int,
+    pretrained: bool,
+    contrast: str,
+    protocol: str,
+    dice: float,
+    spacing: tuple[float, ...],
+) -> None:
+    here = Situation(
+        subjects,
+        1,
+        2 if 1 < subjects < 8 else None,
+        steps,
+        10,
+        pretrained,
+        contrast,
+        protocol,
+        dice,
+        spacing,
+    )
+    said = list(advice_on(here, SETTINGS))
+    assert all(one.what and one.reason for one in said)
+    overrides = [word for one in said for word in shlex.split(one.override)]
+    assert len({o.partition("=")[0] for o in overrides}) == len(overrides)
+    epochs = next(one for one in said if one.about == "epochs")
+    if pretrained and epochs.override.startswith("lightning.max_epochs="):
+        assert int(epochs.override.partition("=")[2]) * steps >= 400
+
+
+def test_all_overrides_compose() -> None:
+    for contrast, protocol in (("", ""), ("a", ""), ("", "b"), ("a", "b")):
+        for subjects in (3, 7, 12, 30):
+            here = replace(
+                PLAIN,
+                subjects=subjects,
+                contrast=contrast,
+                protocol=protocol,
+                steps=1,
+                dice=0.9,
+                spacing_mm=(1.0, 1.0, 1.0),
+            )
+            given = [
+                word for one in advice_on(here, SETTINGS) for word in shlex.split(one.override)
+            ]
+            compose("finetune", ["datasets=phantom", *given])
+
+
+def advised(given: list[str]) -> dict[str, Advice]:
+    settings = compose("finetune", given, CONF)
+    report = report_on(settings)
+    assert report.cohort is not None
+    source = pretrained_source(settings, report.cohort)
+    return {one.about: one for one in advise(settings, report, source)}
+
+
+def test_it_looks_at_data_and_weights(data: Path, tmp_path: Path, source_run: Path) -> None:
+    given = [
+        "datasets=tiny",
+        f"datasets.main_path={data}",
+        f"datasets.output_path={tmp_path}",
+        f"finetuning.pretrained={source_run}",
+        *FAST,
+        "finetuning.derive_from={anterior: blob, posterior: blob}",
+    ]
+    said = advised(given)
+    assert said["what trains"].override == "finetuning.mode=decoder"
+    assert "anterior, posterior are drawn finer" in said["what trains"].reason
+    same = [*given[:-1], "datasets=tiny_source"]
+    said = advised(same[1:])
+    assert said["what trains"].override == ""
+    assert not list(tmp_path.iterdir())
+
+
+def test_check_ends_with_it(
+    data: Path, tmp_path: Path, source_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["datasets=tiny_source", f"datasets.main_path={data}", *FAST]
+    folder = tmp_path / "report"
+    assert check(given, config_dir=CONF, output=folder) == 0
+    said = capsys.readouterr().out
+    assert "hsf-finetune advise, with finetuning.pretrained=PATH" in said
+    assert "what trains" not in said
+    given.append(f"finetuning.pretrained={source_run}")
+    assert check(given, config_dir=CONF, output=folder) == 0
+    said = capsys.readouterr().out
+    assert "what trains: everything" in said
+    assert "because neither another contrast nor another protocol" in said
