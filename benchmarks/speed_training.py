@@ -74,7 +74,7 @@ class Beside(L.Callback):
     """Times each of our steps, and a bare pass on the same batch right after it.
 
     It has to be the last callback, so that the others' work counts. The first step of
-    an epoch, which makes the moments of blocks that have just thawed, does not count.
+    an epoch, which makes the moments of blocks that have just unfrozen, does not count.
 
     Args:
         anatomy: the network, which is copied.

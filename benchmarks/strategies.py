@@ -179,7 +179,7 @@ def in_proportion(tuning: FinetuningSettings, epochs: int, lr: float) -> Finetun
     - gradual_unfreezing: an equal part for each of its four stages.
     - linear: the whole run, unless validation stops improving.
     - gradual: thirds follow from the length; a plateau is two epochs.
-    - progressive: the backbone thaws after a tenth (epoch 5 of 50).
+    - progressive: the backbone unfreezes after a tenth (epoch 5 of 50).
     - lpft: the head alone trains for a fifth (10 of 50).
     - staged: a tenth, a fifth and the rest (5, 10 and 35 of 50), at the preset's rates
       times that of the other arms over `PRESET_LR`.

@@ -76,7 +76,7 @@ class Report(Outcome):
     cohort: Cohort | None = None
     look: Look | None = None
 
-    def plain(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """The report as plain types."""
         return {
             "counts": {tier: self.count(tier) for tier in TIERS},
@@ -94,8 +94,8 @@ class Report(Outcome):
             ]
             if self.look
             else [],
-            "data": self.here.plain() if self.here else None,
-            "source": self.source.plain() if self.source else None,
+            "data": self.here.to_dict() if self.here else None,
+            "source": self.source.to_dict() if self.source else None,
         }
 
 
@@ -109,7 +109,7 @@ def read_outcome(folder: Path) -> Outcome:
     plain = json.loads(text)
     cases = len(plain["cases"])
     here, source = (
-        DataSummary.of(plain[key]) if plain[key] else None for key in ("data", "source")
+        DataSummary.from_dict(plain[key]) if plain[key] else None for key in ("data", "source")
     )
     findings = tuple(Finding(**found) for found in plain["findings"])
     return Outcome(findings, cases, cases, here, source)
@@ -121,7 +121,7 @@ def write_report(folder: Path, report: Report) -> None:
     Raises:
         OutputError: they cannot be written.
     """
-    write_json(folder / CHECK_JSON, report.plain())
+    write_json(folder / CHECK_JSON, report.to_dict())
     if report.cohort is not None:
         _write_ledger(folder / LEDGER, report.cohort, report.findings)
 

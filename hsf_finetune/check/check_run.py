@@ -17,7 +17,7 @@ from hsf_finetune.data.discovery.cases import Cohort, discover
 from hsf_finetune.data.splits import Split, split_cases
 from hsf_finetune.system.console import progress, say
 from hsf_finetune.system.errors import SeveralErrors, UserError
-from hsf_finetune.system.processes import follower
+from hsf_finetune.system.processes import is_main_process
 
 if TYPE_CHECKING:
     from hsf_finetune.weights.files.checkpoint import Checkpoint
@@ -58,7 +58,7 @@ def check_before_training(
     Raises:
         SeveralErrors: what has to be mended first, all at once.
     """
-    if settings.check == "off" or follower():
+    if settings.check == "off" or not is_main_process():
         return None
     summary = None if source is None else _summary_of(source.meta)
     report = _report(settings, cohort, split, summary, str(source.path) if source else "", None)
@@ -119,7 +119,7 @@ def _source(settings: Settings, cohort: Cohort) -> tuple[DataSummary | None, str
 def _summary_of(meta: Mapping[str, Any] | None) -> DataSummary | None:
     """The summary in a checkpoint's remarks; None where an older or foreign one has none."""
     try:
-        return DataSummary.of(meta["data"]) if meta and meta.get("data") else None
+        return DataSummary.from_dict(meta["data"]) if meta and meta.get("data") else None
     except (KeyError, TypeError, ValueError):
         return None
 

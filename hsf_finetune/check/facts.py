@@ -84,7 +84,7 @@ class Facts:
     measured: Measured | None = None
     portrait: Portrait | None = None
 
-    def plain(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """The facts as plain types, for the cache."""
         pictures = vars(self.portrait) if self.portrait else {}
         return {
@@ -94,7 +94,7 @@ class Facts:
         }
 
     @classmethod
-    def of(cls, plain: Mapping[str, Any]) -> Facts:
+    def from_dict(cls, plain: Mapping[str, Any]) -> Facts:
         """The facts that `plain` describes.
 
         Raises:

@@ -51,7 +51,7 @@ def remembered(cases: Sequence[Case], keys: Collection[str | None]) -> dict[str,
             for line in file:
                 key, plain = json.loads(line)
                 if key in keys:
-                    found[key] = Facts.of(plain)
+                    found[key] = Facts.from_dict(plain)
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return found  # nothing there, or a damaged copy of what can be found out again
     return found
@@ -65,7 +65,7 @@ def remember(cases: Sequence[Case], facts: Mapping[str, Facts]) -> None:
             temp.open("w", encoding="utf-8", errors="surrogateescape") as file,
         ):
             for key, fact in facts.items():
-                file.write(json.dumps([key, fact.plain()], ensure_ascii=False) + "\n")
+                file.write(json.dumps([key, fact.to_dict()], ensure_ascii=False) + "\n")
     except OutputError:
         return
 

@@ -27,7 +27,7 @@ class DataSummary:
     contrast: float | None
     profile: Mapping[str, float]
 
-    def plain(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """The summary as plain types, for checkpoints."""
         return {
             **asdict(self),
@@ -37,7 +37,7 @@ class DataSummary:
         }
 
     @classmethod
-    def of(cls, plain: Mapping[str, Any]) -> DataSummary:
+    def from_dict(cls, plain: Mapping[str, Any]) -> DataSummary:
         """The summary that `plain` describes.
 
         Raises:

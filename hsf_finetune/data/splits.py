@@ -38,7 +38,7 @@ class Split:
         """The cases of `train`, `validation` or `test`."""
         return {"train": self.train, "validation": self.validation, "test": self.test}[name]
 
-    def plain(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """The split as plain types; what `split_file` reads back."""
         return {
             "how": self.how,

@@ -177,7 +177,7 @@ def _pool(settings: Settings, run: RunFolder, cases: Sequence[Case], count: int)
             "train": names,
             "validation": names,
             "test": [],
-            "folds": [split.plain() for split in splits],
+            "folds": [split.to_dict() for split in splits],
         },
     )
     own = {folder.name: _result(folder)["best_epoch"] for folder in folders}

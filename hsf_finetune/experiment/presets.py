@@ -177,7 +177,7 @@ def _differing(run: Path, settings: Settings) -> list[str]:
         earlier = read_settings_of(run)
     except ConfigError as error:
         return [str(error)]
-    there, now = (dotted(s.model_copy(update=own).plain()) for s in (earlier, settings))
+    there, now = (dotted(s.model_copy(update=own).to_dict()) for s in (earlier, settings))
     return [
         f"{key}: {there.get(key, 'not set')} there, {now.get(key, 'not set')} now"
         for key in sorted(there.keys() | now.keys())

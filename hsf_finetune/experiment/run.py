@@ -46,7 +46,7 @@ from hsf_finetune.schedule.display.schedule_picture import save_picture
 from hsf_finetune.schedule.stages import Schedule
 from hsf_finetune.system import console
 from hsf_finetune.system.files import write_json
-from hsf_finetune.system.processes import follower
+from hsf_finetune.system.processes import is_main_process
 from hsf_finetune.system.run_folder import (
     RunFolder,
     call_in,
@@ -116,14 +116,14 @@ def _execute(settings: Settings) -> Result:
     check_census(census["train"], settings.datasets.allow_unsupervised)
     run = open_run(asked, earlier)
     before: tuple[ScoreRow, ...] = ()
-    if not follower():
+    if is_main_process():
         summary.announce(run, cohort, split, kept_in, settings.reset)
         summary.show_labels(
             census["train"], plan_flips(settings.augmentation, cohort.classes), data.draws
         )
         _write_down(run, cohort, split, schedule, census)
         if checked:
-            write_json(run.file("check.json"), checked.plain())
+            write_json(run.file("check.json"), checked.to_dict())
         summary.show_plan(anatomy, schedule, start.receipt if start else None)
         show_forecast(DryRun(settings, cohort, anatomy, schedule, card), split, run, data)
         if start:
@@ -132,10 +132,10 @@ def _execute(settings: Settings) -> Result:
         if task and start:
             remember(task, settings, run, cohort, start, card, _device(settings))
     baseline = summarise(before)[-1].dice.mean if before else None
-    if not follower():
+    if is_main_process():
         call_in(run, settings)
     train(settings, run, cohort, anatomy, schedule, data, card, baseline)
-    if follower():
+    if not is_main_process():
         return Result(run.path, (), ())
     after = _score_after(settings, run, split)
     summary.conclude(run, before, after, split)
@@ -213,7 +213,7 @@ def data_module(
 
 def pretrained_source(settings: Settings, cohort: Cohort) -> Source | None:
     """The weights that the settings ask for, fetched with a progress bar."""
-    say = (lambda line: None) if follower() else console.say
+    say = console.say if is_main_process() else (lambda line: None)
     with console.download("fetching weights") as tick:
         return find_source(settings, cohort, lambda: train_phantom_source(settings), tick, say)
 
@@ -232,10 +232,10 @@ def _write_down(
     schedule: Schedule,
     census: Mapping[str, Census],
 ) -> None:
-    write_json(run.file("splits.json"), split.plain())
+    write_json(run.file("splits.json"), split.to_dict())
     write_ledger(run.file("ledger.csv"), cohort, split)
     write_census(run.file("census.csv"), census)
-    write_json(run.file("schedule.json"), schedule.plain())
+    write_json(run.file("schedule.json"), schedule.to_dict())
     save_picture(schedule, run.file("schedule.png"))
 
 
@@ -255,7 +255,7 @@ def _show_transfer(
     for line in found.lines() if found else ():
         console.say(line)
     smoke = asdict(found) if found else None
-    write_json(run.file("transfer.json"), {**start.receipt.plain(), "smoke": smoke})
+    write_json(run.file("transfer.json"), {**start.receipt.to_dict(), "smoke": smoke})
 
 
 def _score_before(

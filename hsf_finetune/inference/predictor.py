@@ -50,7 +50,7 @@ class ModelCard:
     channel_names: tuple[str, ...] | None = None
     data: DataSummary | None = None
 
-    def plain(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """The card as plain types."""
         return {
             "format": FORMAT,
@@ -61,11 +61,11 @@ class ModelCard:
             "target_spacing_mm": list(self.target_spacing_mm) if self.target_spacing_mm else None,
             "window_vox": list(self.window_vox),
             "channel_names": list(self.channel_names) if self.channel_names else None,
-            "data": self.data.plain() if self.data else None,
+            "data": self.data.to_dict() if self.data else None,
         }
 
     @classmethod
-    def of(cls, plain: Mapping[str, Any]) -> ModelCard:
+    def from_dict(cls, plain: Mapping[str, Any]) -> ModelCard:
         """The card that `plain` describes."""
         spacing = plain["target_spacing_mm"]
         x, y, z = plain["window_vox"]
@@ -77,7 +77,7 @@ class ModelCard:
             target_spacing_mm=tuple(spacing) if spacing else None,
             window_vox=(x, y, z),
             channel_names=tuple(names) if (names := plain.get("channel_names")) else None,
-            data=DataSummary.of(data) if (data := plain.get("data")) else None,
+            data=DataSummary.from_dict(data) if (data := plain.get("data")) else None,
         )
 
 
@@ -120,7 +120,7 @@ class Predictor:
                 fix="fine-tune from it first: finetuning.pretrained=" + str(path),
             )
         try:
-            card = ModelCard.of(source.meta)
+            card = ModelCard.from_dict(source.meta)
             anatomy = build(card.models, card.in_channels, len(card.classes))
             anatomy.network.load_state_dict(dict(source.tensors))
             return cls(anatomy, card, pick_device(device))

@@ -113,7 +113,7 @@ class LabelMap:
     titles: tuple[tuple[frozenset[str], str], ...] = ()
 
     @classmethod
-    def of(
+    def from_sets(
         cls,
         space: ClassSpace,
         sets: Mapping[int, Iterable[str]],

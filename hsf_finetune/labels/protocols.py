@@ -89,7 +89,7 @@ def label_map(name: str, dataset: DatasetSettings, space: ClassSpace) -> LabelMa
         if len(sets[value]) > 1 and title != BACKGROUND:
             titles.setdefault(sets[value], title)
     sets |= {value: frozenset(space.names) for value in dataset.ignore}
-    return LabelMap.of(space, sets, titles)
+    return LabelMap.from_sets(space, sets, titles)
 
 
 def refuse_sets(maps: Mapping[str, LabelMap]) -> None:

@@ -26,7 +26,7 @@ def _distinct(tensors: Iterable[torch.Tensor]) -> list[torch.Tensor]:
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """A part of a network that thaws, and is transferred, as one.
+    """A part of a network that unfreezes, and is transferred, as one.
 
     A block owns the parameters and buffers (such as BatchNorm statistics) of its
     modules, and the training mode of its normalisation and dropout layers.

@@ -20,7 +20,7 @@ from hsf_finetune.planning.dry_run import DryRun, Load
 from hsf_finetune.planning.workload import Triple, Workload, largest_shape, workload
 from hsf_finetune.system import console
 from hsf_finetune.system.errors import ConfigError
-from hsf_finetune.system.processes import follower
+from hsf_finetune.system.processes import is_main_process
 from hsf_finetune.system.run_folder import RunFolder
 
 FORECAST_FILE = "forecast.json"
@@ -62,7 +62,7 @@ def sized(dry: DryRun, split: Split, earlier: RunFolder | None) -> Settings:
     settings = dry.settings.datasets
     if "auto" not in (settings.patch_vox, settings.batch_size):
         return dry.settings
-    if follower():
+    if not is_main_process():
         raise ConfigError(
             "datasets.patch_vox=auto and datasets.batch_size=auto are for one process",
             fix="hsf-finetune plan --forecast says what fits; set both for several processes",

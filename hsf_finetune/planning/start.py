@@ -137,7 +137,7 @@ def find_source(
     classes = checkpoint.classes or (tuple(given) if given else None)
     for note in checkpoint.origin.get("notes", ()):
         say(f"  {note}")
-    return Source(checkpoint, classes, derive_from, remote.plain() if remote else {})
+    return Source(checkpoint, classes, derive_from, remote.to_dict() if remote else {})
 
 
 def _read(settings: Settings, path: Path, checked: bool) -> Checkpoint:

@@ -61,7 +61,7 @@ class Blocks:
     head: str
 
     @classmethod
-    def of(cls, anatomy: HasBlocks) -> Blocks:
+    def from_anatomy(cls, anatomy: HasBlocks) -> Blocks:
         """The names of an anatomy's blocks."""
         return cls(
             tuple(block.name for block in anatomy.encoders),

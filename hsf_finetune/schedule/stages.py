@@ -211,21 +211,21 @@ class Schedule:
         return replace(self, stages=stages, history=history)
 
     @property
-    def thaw_epoch(self) -> dict[str, int]:
-        """Block -> 0-based epoch in which it first trains, in order of the thaw."""
-        thaws: dict[str, int] = {}
+    def unfreeze_epoch(self) -> dict[str, int]:
+        """Block -> 0-based epoch in which it first trains, in the order in which they unfreeze."""
+        epochs: dict[str, int] = {}
         order = [*reversed(self.blocks), NORMS]
         for index, stage in enumerate(self.stages):
-            for block in sorted(stage.rates.keys() - thaws.keys(), key=order.index):
-                thaws[block] = self.first_epoch(index)
-        return thaws
+            for block in sorted(stage.rates.keys() - epochs.keys(), key=order.index):
+                epochs[block] = self.first_epoch(index)
+        return epochs
 
     @property
-    def never_thawed(self) -> tuple[str, ...]:
+    def never_unfrozen(self) -> tuple[str, ...]:
         """Blocks that keep the pretrained weights to the end."""
-        return tuple(block for block in self.blocks if block not in self.thaw_epoch)
+        return tuple(block for block in self.blocks if block not in self.unfreeze_epoch)
 
-    def plain(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """The schedule as plain types, for JSON."""
         stages = [
             {"first_epoch": self.first_epoch(index)} | asdict(stage)
@@ -235,7 +235,7 @@ class Schedule:
             "regime": self.regime,
             "max_epochs": self.max_epochs,
             "blocks": list(self.blocks),
-            "thaw_epoch": self.thaw_epoch,
+            "unfreeze_epoch": self.unfreeze_epoch,
             "stages": stages,
             "remarks": list(self.remarks),
         }

@@ -24,7 +24,7 @@ DEFAULT_EPOCHS = 50
 """Epochs of a regime that says nothing of its length."""
 
 DEFAULT_FREQUENCY = 4
-"""Epochs between two thaws of HSF's gradual unfreezing."""
+"""Epochs from one block to the next of HSF's gradual unfreezing."""
 
 DEFAULT_DECAY = 0.9
 """Layer-wise decay of the rates where everything trains from the start."""
@@ -75,7 +75,7 @@ def plan(
     Raises:
         ConfigError: the network has no such blocks, or there are too few epochs.
     """
-    blocks = Blocks.of(anatomy)
+    blocks = Blocks.from_anatomy(anatomy)
     request = Request(blocks, finetuning, models.lr, lightning.max_epochs)
     stages = _within(REGIMES[finetuning.regime](request), lightning.max_epochs)
     factors = _rate_factors(blocks, finetuning)
@@ -94,8 +94,8 @@ def plan(
 def gradual_unfreezing(request: Request) -> list[Stage]:
     """HSF's gradual unfreezing: block k (1-based) starts to train at epoch k * frequency.
 
-    The head trains from epoch 0 (Howard and Ruder, 2018, thaw from the output in
-    the same way). `mode` decoder thaws from the head inwards, encoder from the input
+    The head trains from epoch 0 (Howard and Ruder, 2018, unfreeze from the output in
+    the same way). `mode` decoder unfreezes from the head inwards, encoder from the input
     inwards, both is decoder, bottleneck, encoder; `depth` says how many blocks.
 
     Raises:
@@ -115,12 +115,12 @@ def gradual_unfreezing(request: Request) -> list[Stage]:
             found=", ".join(order),
             fix=f"finetuning.depth={len(order)} (or -1 for every block)",
         )
-    thawing = order if depth < 0 else order[:depth]
-    lengths = [tuning.unfreeze_frequency or DEFAULT_FREQUENCY] * (len(thawing) + 1)
+    unfreezing = order if depth < 0 else order[:depth]
+    lengths = [tuning.unfreeze_frequency or DEFAULT_FREQUENCY] * (len(unfreezing) + 1)
     if request.max_epochs is not None:
         lengths[-1] = max(request.max_epochs - sum(lengths[:-1]), 1)
     return [
-        Stage(request.at([blocks.head, *thawing[:k]]), length, curve=request.curve)
+        Stage(request.at([blocks.head, *unfreezing[:k]]), length, curve=request.curve)
         for k, length in enumerate(lengths)
     ]
 
@@ -177,14 +177,14 @@ def progressive(request: Request) -> list[Stage]:
     """Decoder and head, then the backbone (encoder and bottleneck) from an epoch on."""
     blocks, tuning = request.blocks, request.tuning
     epochs = request.max_epochs or DEFAULT_EPOCHS
-    thaw = tuning.unfreeze_backbone_at_epoch
-    if thaw < 0:
-        thaw = epochs if tuning.freeze_backbone else 0
-    before = Stage(request.at([*blocks.decoders, blocks.head]), thaw, curve=request.curve)
-    after = Stage(request.at(blocks.all), max(epochs - thaw, 1), curve=request.curve)
-    if thaw == 0:
+    unfreeze_epoch = tuning.unfreeze_backbone_at_epoch
+    if unfreeze_epoch < 0:
+        unfreeze_epoch = epochs if tuning.freeze_backbone else 0
+    before = Stage(request.at([*blocks.decoders, blocks.head]), unfreeze_epoch, curve=request.curve)
+    after = Stage(request.at(blocks.all), max(epochs - unfreeze_epoch, 1), curve=request.curve)
+    if unfreeze_epoch == 0:
         return [after]
-    return [before] if thaw == epochs else [before, after]
+    return [before] if unfreeze_epoch == epochs else [before, after]
 
 
 def lpft(request: Request) -> list[Stage]:

@@ -48,7 +48,7 @@ class Checksum:
         return cls(algorithm, digits)
 
     @classmethod
-    def of(cls, path: Path, algorithm: str = "sha256") -> Checksum:
+    def of_file(cls, path: Path, algorithm: str = "sha256") -> Checksum:
         """The checksum that a file has."""
         return cls(algorithm, file_hash(str(path), alg=algorithm))
 
@@ -69,7 +69,7 @@ def check_file(path: Path, wanted: Checksum, fix: str, source: str | None = None
     Raises:
         WeightsError: the checksums differ; names both.
     """
-    found = Checksum.of(path, wanted.algorithm)
+    found = Checksum.of_file(path, wanted.algorithm)
     if found != wanted:
         raise WeightsError(
             "the file does not have the checksum that was given for it",

@@ -20,7 +20,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from hsf_finetune.system.processes import follower
+from hsf_finetune.system.processes import is_main_process
 
 # Without a terminal (a log file, a cluster) rich would wrap at 80 columns.
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
@@ -90,6 +90,6 @@ class _Sparse:
         self._said = time.monotonic()
 
     def __call__(self, done: int, total: int) -> None:
-        if time.monotonic() - self._said > 30 and not follower():
+        if time.monotonic() - self._said > 30 and is_main_process():
             self._said = time.monotonic()
             say(f"{self._what}: {done}/{total}")

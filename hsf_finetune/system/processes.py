@@ -38,9 +38,9 @@ def rank() -> int:
     return 0
 
 
-def follower() -> bool:
-    """Whether another process leads this run: it alone makes folders, writes and talks."""
-    return rank() > 0
+def is_main_process() -> bool:
+    """Whether this process is the one of a run that makes folders, writes files and prints."""
+    return rank() == 0
 
 
 def lead(note: dict[str, Any], output_path: Path) -> None:
@@ -83,7 +83,7 @@ def forget(output_path: Path) -> None:
 
     The environment has to forget the run as well: it goes on to whatever this process starts.
     """
-    if follower():
+    if not is_main_process():
         return
     os.environ.pop(_INHERITED, None)
     meeting = _meeting_point(output_path)

@@ -22,7 +22,7 @@ from pydantic import ValidationError
 from hsf_finetune.config.settings import Settings, dotted
 from hsf_finetune.system.errors import ConfigError, OutputError
 from hsf_finetune.system.files import atomic_write, write_json
-from hsf_finetune.system.processes import follow, follower, forget, lead
+from hsf_finetune.system.processes import follow, forget, is_main_process, lead
 
 RESULT = "result.json"
 """File of a run that is written last."""
@@ -100,7 +100,7 @@ def find_run(settings: Settings) -> RunFolder | None:
             f"reset=[{','.join(settings.reset)}] is about a run that is resumed",
             fix="resume=RUN, or leave reset out",
         )
-    if settings.resume is None or follower():
+    if settings.resume is None or not is_main_process():
         return None
     if settings.resume != "auto":
         return _to_resume(Path(settings.resume).expanduser(), settings)
@@ -122,7 +122,7 @@ def open_run(settings: Settings, earlier: RunFolder | None) -> RunFolder:
         ConfigError: the folder that `run_dir` names is in use.
         OutputError: it cannot be made.
     """
-    if follower():
+    if not is_main_process():
         note = follow(_output_path(settings))
         longer = note["longer"]
         return RunFolder(
@@ -132,7 +132,7 @@ def open_run(settings: Settings, earlier: RunFolder | None) -> RunFolder:
     try:
         if earlier is None or earlier.longer or settings.reset:
             _set_aside(folder, settings)
-            _write_yaml(folder.file("config.yaml"), settings.plain())
+            _write_yaml(folder.file("config.yaml"), settings.to_dict())
         write_json(folder.file("environment.json"), environment())
     except OutputError:
         if earlier is None:
@@ -225,7 +225,7 @@ def _latest_unfinished(settings: Settings) -> Path | None:
     for path in candidates:
         config = path / "config.yaml"
         unfinished = config.exists() and not has_ended(path)
-        if unfinished and not _differences(_read_yaml(config), settings.plain()):
+        if unfinished and not _differences(_read_yaml(config), settings.to_dict()):
             return path.resolve()
     return None
 
@@ -246,7 +246,7 @@ def _to_resume(path: Path, settings: Settings) -> RunFolder:
             file=path,
             fix=f"resume={folder}, or start anew from these weights: finetuning.pretrained={path}",
         )
-    different = _differences(_read_yaml(config), settings.plain())
+    different = _differences(_read_yaml(config), settings.to_dict())
     meaning = [entry for entry in different if entry[0] != _LENGTH]
     if meaning:
         raise ConfigError(
@@ -326,7 +326,7 @@ def _differences(
 def _completed(before: Mapping[str, Any]) -> Mapping[str, Any]:
     """The settings of a run, where those that it did not know yet have their defaults."""
     try:
-        return Settings.model_validate(before).plain()
+        return Settings.model_validate(before).to_dict()
     except ValidationError:
         return before
 

@@ -73,7 +73,7 @@ class Heartbeat(Callback):
         index = schedule.stage_index(epoch)
         if index and epoch == schedule.first_epoch(index):
             new = schedule.stages[index].rates.keys() - schedule.stages[index - 1].rates.keys()
-            names = ", ".join(b for b in schedule.thaw_epoch if b in new) or "nothing new"
+            names = ", ".join(b for b in schedule.unfreeze_epoch if b in new) or "nothing new"
             best = ", from the best weights so far" if schedule.stages[index].carries_best else ""
             self._say(f"epoch {epoch}: stage {index + 1}, {names} starts to train{best}")
 
@@ -153,7 +153,7 @@ class ScheduleLogger(Callback):
         schedule, epoch = pl_module.schedule, trainer.current_epoch
         figures = {"schedule/trainable_share": self._sizes.share(schedule.trainable(epoch))}
         for block in (*schedule.blocks, NORMS):
-            if block in schedule.thaw_epoch:
+            if block in schedule.unfreeze_epoch:
                 rate = schedule.rate(block, epoch, 0, pl_module.steps_per_epoch)
                 figures[f"schedule/lr/{block}"] = rate
         if self._baseline is not None:

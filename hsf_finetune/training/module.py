@@ -87,7 +87,7 @@ class SegmentationModule(L.LightningModule):
         return torch.optim.AdamW(groups, lr=1.0)
 
     def on_train_epoch_start(self) -> None:
-        """Freezes and thaws for this epoch."""
+        """Freezes and unfreezes for this epoch."""
         trainable = self.schedule.trainable(self.current_epoch)
         for block in self.anatomy.blocks:
             block.train(block.name in trainable)

@@ -98,7 +98,7 @@ def build_module(
         0.0 if settings.finetuning.regularise else settings.models.weight_decay,
         stage_augmentations(settings, cohort, schedule),
         card.window_vox,
-        card.plain(),
+        card.to_dict(),
     )
 
 

@@ -22,7 +22,7 @@ from hsf_finetune.training.allocator import keep_freed_memory
 from hsf_finetune.training.module import MONITOR, SegmentationModule
 
 _DDP = "ddp_find_unused_parameters_true"
-"""The one multi-process strategy under which a block may thaw: it is frozen after the
+"""The one multi-process strategy under which a block may unfreeze: it is frozen after the
 wrapping, and parameters without a gradient are expected."""
 
 
@@ -170,7 +170,7 @@ def _strategy(settings: LightningSettings) -> str:
     if settings.strategy in ("ddp", _DDP):
         return _DDP
     raise ConfigError(
-        f"lightning.strategy={settings.strategy} is not one under which blocks can thaw",
+        f"lightning.strategy={settings.strategy} is not one under which blocks can unfreeze",
         expected="auto or ddp",
         fix="lightning.strategy=ddp",
     )

@@ -50,5 +50,5 @@ def test_a_summary_comes_back_as_it_was(tmp_path: Path) -> None:
     assert (summary.cases, summary.size_vox) == (3, (10, 9, 8))
     assert summary.spacing_mm == pytest.approx((0.8, 0.9, 1.1))
     assert set(summary.profile) == {"background", "DG", "CA1"}
-    assert DataSummary.of(json.loads(json.dumps(summary.plain()))) == summary
+    assert DataSummary.from_dict(json.loads(json.dumps(summary.to_dict()))) == summary
     assert summarise_data([]) is None

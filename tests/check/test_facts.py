@@ -27,7 +27,7 @@ def cohort(folder: Path, count: int = 5) -> Cohort:
 
 def test_facts_come_back_as_they_were(tmp_path: Path) -> None:
     facts = examine(case(tmp_path, "a"))
-    back = Facts.of(json.loads(json.dumps(facts.plain())))
+    back = Facts.from_dict(json.loads(json.dumps(facts.to_dict())))
     assert back.measured == facts.measured
     assert back.findings == facts.findings
     assert facts.portrait is not None

@@ -206,7 +206,7 @@ def test_paths_mean_the_same_from_any_folder(
     assert settings.resume == "auto"
 
 
-def test_training_from_scratch_has_no_weights_and_thaws_everything() -> None:
+def test_training_from_scratch_has_no_weights_and_unfreezes_everything() -> None:
     settings = compose("train")
     assert settings.task == "train"
     assert (settings.finetuning.pretrained, settings.finetuning.strategy) == ("none", "full")

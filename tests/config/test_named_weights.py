@@ -46,7 +46,7 @@ def own(site: Site, tmp_path: Path) -> Path:
     entry |= {
         "name": "Ours 1.0",
         "url": f"{site.url}/ours.pt",
-        "checksum": str(Checksum.of(weights)),
+        "checksum": str(Checksum.of_file(weights)),
         "classes": ["background", "front", "back"],
         "models": models.model_dump(mode="json"),
     }
@@ -126,8 +126,10 @@ def test_checksums_that_are_none(text: str) -> None:
 
 def test_a_checksum_is_the_one_that_the_algorithm_publishes(tmp_path: Path) -> None:
     (tmp_path / "empty").touch()
-    assert str(Checksum.of(tmp_path / "empty", "xxh3_64")) == "xxh3_64:2d06800538d394c2"
-    assert str(Checksum.of(tmp_path / "empty", "md5")) == "md5:d41d8cd98f00b204e9800998ecf8427e"
+    assert str(Checksum.of_file(tmp_path / "empty", "xxh3_64")) == "xxh3_64:2d06800538d394c2"
+    assert (
+        str(Checksum.of_file(tmp_path / "empty", "md5")) == "md5:d41d8cd98f00b204e9800998ecf8427e"
+    )
 
 
 # ------------------------------------------------------------------------ names
@@ -153,7 +155,7 @@ def test_hsf_is_what_it_publishes(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     assert named.checksum == "xxh3_64:3165f610a375ba33"
     assert named.classes == ["background", "DG", "CA1", "CA2", "CA3", "SUB"]
-    assert Settings.model_validate(settings.plain()) == settings
+    assert Settings.model_validate(settings.to_dict()) == settings
 
 
 def test_addresses_stay_as_they_are_and_paths_become_absolute(
@@ -251,7 +253,7 @@ def test_named_weights_load_class_by_class_and_say_where_they_are_from(
         assert part in text
     assert receipt.share_loaded == 1
     assert receipt.channels[0].sources == ("background",)
-    saved = json.loads(json.dumps(receipt.plain()))["origin"]
+    saved = json.loads(json.dumps(receipt.to_dict()))["origin"]
     assert saved["licence"] == "MIT"
     assert saved["name"] == "Ours 1.0"
     assert saved["checksum"].startswith("sha256:")
@@ -269,7 +271,7 @@ def test_a_url_says_how_to_pin_it(data: Path, own: Path, site: Site) -> None:
     _, receipt = load(tiny(data, own, f"finetuning.pretrained={site.url}/ours.pt"), said)
     (pin,) = [line for line in said if "finetuning.checksum=" in line]
     assert pin.endswith(f"finetuning.checksum=sha256:{receipt.digest}")
-    assert not receipt.plain()["origin"]["checked"]
+    assert not receipt.to_dict()["origin"]["checked"]
 
 
 def test_named_weights_of_another_network(data: Path, own: Path, site: Site) -> None:
@@ -291,7 +293,7 @@ def test_a_checksum_for_a_file_of_ones_own(data: Path, own: Path, tmp_path: Path
     with pytest.raises(WeightsError, match=r"weights\.pt[\s\S]*md5:"):
         load(tiny(data, own, pretrained, f"finetuning.checksum={'0' * 32}"), [])
     assert file.read_bytes() == before
-    right = Checksum.of(file, "xxh3_64")
+    right = Checksum.of_file(file, "xxh3_64")
     _, receipt = load(tiny(data, own, pretrained, f"finetuning.checksum={right}"), [])
     assert receipt.share_loaded == 1
 

@@ -28,8 +28,8 @@ from tests.data.loading.test_datamodule import settings
 from tests.data.writing import case
 
 SPACE = ClassSpace((BACKGROUND, "A", "B", "C"))
-FINE = LabelMap.of(SPACE, {1: ["A"], 2: ["B"], 3: ["C"]})
-MERGED = LabelMap.of(SPACE, {0: [BACKGROUND, "C"], 1: ["A", "B"], 9: SPACE.names})
+FINE = LabelMap.from_sets(SPACE, {1: ["A"], 2: ["B"], 3: ["C"]})
+MERGED = LabelMap.from_sets(SPACE, {0: [BACKGROUND, "C"], 1: ["A", "B"], 9: SPACE.names})
 
 
 def counted(dataset: str, protocol: LabelMap, *voxels: int) -> Counted:
@@ -101,7 +101,9 @@ def test_the_table_and_the_file_say_it(tmp_path: Path) -> None:
 def test_the_store_counts_while_it_reads(tmp_path: Path, cache: str) -> None:
     more = {"cache": cache, "cache_dir": str(tmp_path / "cache")}
     cases = [case(tmp_path, "a"), case(tmp_path, "b", 1, (12, 9, 8))]
-    ignoring = LabelMap.of(cases[1].protocol.space, {1: ["DG", "CA1"], 2: ["CA1"], 7: ["DG"]})
+    ignoring = LabelMap.from_sets(
+        cases[1].protocol.space, {1: ["DG", "CA1"], 2: ["CA1"], 7: ["DG"]}
+    )
     cases[1] = replace(cases[1], protocol=ignoring)
     store = SampleStore(cases, settings(**more))
     store.prepare()

@@ -145,7 +145,7 @@ def test_training_on_all_is_flagged_and_read_back(tmp_path: Path) -> None:
     assert not split.held_out
     assert "not held out" in split.how
     path = tmp_path / "splits.json"
-    path.write_text(json.dumps(split.plain()))
+    path.write_text(json.dumps(split.to_dict()))
     again = split_cases(every, settings(split_file=str(path)), 1)
     assert (again.train, again.validation, again.held_out) == (*[tuple(every)] * 2, False)
 
@@ -161,7 +161,7 @@ def test_the_file_of_a_run_gives_its_split_back(
     every = cases(n)
     split = split_cases(every, settings(train_ratio=ratio), seed)
     path = tmp_path_factory.getbasetemp() / "splits.json"
-    path.write_text(json.dumps(split.plain()))
+    path.write_text(json.dumps(split.to_dict()))
     again = split_cases(every, settings(split_file=str(path)), seed + 1)
     assert [again.side(side) for side in SIDES] == [split.side(side) for side in SIDES]
     assert again.held_out

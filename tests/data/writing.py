@@ -19,7 +19,7 @@ SHAPE = (10, 9, 8)
 AFFINE = np.array([[0.8, 0, 0, -4], [0, 0.9, 0, 5], [0, 0, 1.1, 6], [0, 0, 0, 1]], dtype=float)
 NAMES = {1: "DG", 2: "CA1"}
 SPACE = ClassSpace((BACKGROUND, "DG", "CA1"))
-PROTOCOL = LabelMap.of(SPACE, {1: ["DG"], 2: ["CA1"]})
+PROTOCOL = LabelMap.from_sets(SPACE, {1: ["DG"], 2: ["CA1"]})
 
 
 def scan(seed: int = 0, shape: Sequence[int] = SHAPE) -> np.ndarray[Any, Any]:

@@ -44,8 +44,8 @@ def test_a_case_is_scored_in_its_own_protocol(data: Path) -> None:
     unsure = torch.stack([0.4 * (raw > 0) + (raw == 0), 0.3 * (raw > 0), 0.3 * (raw > 0)])
     both = frozenset({"anterior", "posterior"})
     space = case.protocol.space
-    merged = LabelMap.of(space, {10: both, 20: both}, {both: "hippocampus"})
-    partial = LabelMap.of(
+    merged = LabelMap.from_sets(space, {10: both, 20: both}, {both: "hippocampus"})
+    partial = LabelMap.from_sets(
         space, {0: ["background", "anterior"], 10: space.names, 20: ["posterior"]}
     )
 

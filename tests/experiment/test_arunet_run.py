@@ -76,7 +76,7 @@ def test_it_trained(finetuned: Path) -> None:
         if not name.startswith("_model.final_conv")
         and not torch.equal(tensor, ours[name.replace("_model.", "network.", 1)])
     }
-    assert moved == {"decoders"}, "head and one block thawed"
+    assert moved == {"decoders"}, "head and one block unfrozen"
 
 
 def test_it_segments_a_scan_on_its_own_grid(finetuned: Path, scans: Path, tmp_path: Path) -> None:

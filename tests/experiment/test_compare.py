@@ -99,7 +99,7 @@ def test_split_seed_and_length_are_the_same_in_all(compared: Comparison) -> None
     ]
     assert len(splits) == 1
     assert {c["seed"] for c in configs} == {0}
-    # The default preset thaws one block, after an epoch.
+    # The default preset unfreezes one block, after an epoch.
     assert {c["lightning"]["max_epochs"] for c in configs} == {2}
     schedules = [
         json.loads((compared.folder / n / "schedule.json").read_text()) for n in PRESETS_HERE

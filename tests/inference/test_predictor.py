@@ -116,7 +116,7 @@ def test_a_scan_that_cannot_be_segmented_is_named(tmp_path: Path) -> None:
 
 def test_a_card_comes_back_from_its_plain_form() -> None:
     for made in (card(), card(target_spacing_mm=(1.0, 1.0, 2.0), in_channels=3)):
-        assert ModelCard.of(made.plain()) == made
+        assert ModelCard.from_dict(made.to_dict()) == made
 
 
 def test_a_run_folder_and_its_checkpoints_load(source_run: Path, data: Path) -> None:

@@ -65,7 +65,7 @@ def test_other_names_say_no_side(name: str) -> None:
 
 @given(sets)
 def test_rows_and_matrix_give_each_value_its_classes(given_sets: dict[int, set[str]]) -> None:
-    labels = LabelMap.of(SPACE, given_sets)
+    labels = LabelMap.from_sets(SPACE, given_sets)
     everything = {0: {BACKGROUND}} | given_sets
     raw = np.array([list(everything)], dtype=np.int64)
     rows = labels.rows(raw)
@@ -81,14 +81,14 @@ def test_rows_and_matrix_give_each_value_its_classes(given_sets: dict[int, set[s
 
 @given(sets, st.lists(st.integers(-400, 70100), min_size=1))
 def test_unknown_values_are_counted(given_sets: dict[int, set[str]], raw: list[int]) -> None:
-    unknown = LabelMap.of(SPACE, given_sets).unknown(np.array(raw, dtype=np.int64))
+    unknown = LabelMap.from_sets(SPACE, given_sets).unknown(np.array(raw, dtype=np.int64))
     strangers = [value for value in raw if value not in given_sets and value != 0]
     assert unknown == {value: strangers.count(value) for value in strangers}
 
 
 @given(sets)
 def test_written_values_never_mean_something_else(given_sets: dict[int, set[str]]) -> None:
-    labels = LabelMap.of(SPACE, given_sets)
+    labels = LabelMap.from_sets(SPACE, given_sets)
     written = labels.value_of()
     assert list(written) == list(SPACE.names)
     assert len(set(written.values())) == len(written)
@@ -101,14 +101,16 @@ def test_written_values_never_mean_something_else(given_sets: dict[int, set[str]
 
 
 def test_the_background_is_written_as_0_whatever_else_is_background() -> None:
-    written = LabelMap.of(SPACE, {-5: [BACKGROUND], 9: [BACKGROUND], -2: ["DG"], 4: ["DG"]})
+    written = LabelMap.from_sets(SPACE, {-5: [BACKGROUND], 9: [BACKGROUND], -2: ["DG"], 4: ["DG"]})
     assert written.value_of()[BACKGROUND] == 0
     assert written.value_of()["DG"] == 4
     assert written.value_of()["CA1"] == 10
 
 
 def test_rows_say_foreground_something_or_nothing() -> None:
-    labels = LabelMap.of(SPACE, {1: ["DG"], 2: ["CA2", "CA3"], 8: [BACKGROUND], 9: SPACE.names})
+    labels = LabelMap.from_sets(
+        SPACE, {1: ["DG"], 2: ["CA2", "CA3"], 8: [BACKGROUND], 9: SPACE.names}
+    )
     assert labels.foreground_rows.tolist() == [False, True, True, False]
     assert labels.stated_rows.tolist() == [True, True, True, False]
 
@@ -116,7 +118,7 @@ def test_rows_say_foreground_something_or_nothing() -> None:
 def test_rows_are_called_as_the_dataset_calls_them() -> None:
     merged = frozenset({"CA2", "CA3"})
     given = {1: ["DG"], 2: merged, 3: ["CA3", "DG"]}
-    labels = LabelMap.of(SPACE, given, {merged: "CA2/3"})
+    labels = LabelMap.from_sets(SPACE, given, {merged: "CA2/3"})
     assert labels.row_names == (BACKGROUND, "DG", "CA2/3", "DG+CA3")
 
 
@@ -125,18 +127,18 @@ def test_rows_are_called_as_the_dataset_calls_them() -> None:
 )
 def test_impossible_maps_are_refused(wrong: dict[int, list[str]]) -> None:
     with pytest.raises(ConfigError):
-        LabelMap.of(SPACE, wrong)
+        LabelMap.from_sets(SPACE, wrong)
 
 
 def test_value_0_may_be_unsure_as_long_as_it_may_be_background() -> None:
-    labels = LabelMap.of(SPACE, {0: SPACE.names, 1: ["DG"]})
+    labels = LabelMap.from_sets(SPACE, {0: SPACE.names, 1: ["DG"]})
     assert labels.matrix[BACKGROUND_ROW].all()
     assert labels.value_of()[BACKGROUND] == 0
-    assert LabelMap.of(SPACE, {0: SPACE.names, 7: [BACKGROUND]}).value_of()[BACKGROUND] == 7
+    assert LabelMap.from_sets(SPACE, {0: SPACE.names, 7: [BACKGROUND]}).value_of()[BACKGROUND] == 7
 
 
 def test_maps_compare_and_hash_by_content() -> None:
-    first, second = (LabelMap.of(SPACE, {1: ["DG"], 2: ["CA1"]}) for _ in range(2))
+    first, second = (LabelMap.from_sets(SPACE, {1: ["DG"], 2: ["CA1"]}) for _ in range(2))
     assert first == second
     assert len({first, second}) == 1
 

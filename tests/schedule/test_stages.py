@@ -47,15 +47,15 @@ def test_blocks_never_freeze_again(regime: dict[str, object], epochs: int) -> No
     for epoch in range(schedule.max_epochs):
         assert seen <= schedule.trainable(epoch)
         seen = schedule.trainable(epoch)
-    assert set(schedule.never_thawed) == set(schedule.blocks) - seen
+    assert set(schedule.never_unfrozen) == set(schedule.blocks) - seen
 
 
 def test_a_late_block_warms_up_from_a_small_rate() -> None:
     schedule = planned(unfreeze_frequency=10, warmup=0.2)
-    thaw = schedule.thaw_epoch["decoder3"]
+    unfreeze = schedule.unfreeze_epoch["decoder3"]
     rates = [
         schedule.rate("decoder3", epoch, step, 10)
-        for epoch in range(thaw, thaw + 3)
+        for epoch in range(unfreeze, unfreeze + 3)
         for step in range(10)
     ]
     assert rates[0] < 0.1 * 1e-3
@@ -126,4 +126,4 @@ def test_curve_ends_where_it_is_told_to() -> None:
 def test_epochs_after_the_end_belong_to_the_last_stage() -> None:
     schedule = Schedule("own", ("a",), (Stage({}, 2), Stage({"a": 1.0}, 3)))
     assert [schedule.stage_index(epoch) for epoch in (0, 1, 2, 4, 5, 99)] == [0, 0, 1, 1, 1, 1]
-    assert schedule.thaw_epoch == {"a": 2}
+    assert schedule.unfreeze_epoch == {"a": 2}

@@ -12,13 +12,13 @@ from tests.schedule.planning import planned
 EVERYTHING = planned(strategy="full").blocks
 
 
-def thaw(**finetuning: object) -> dict[str, int]:
-    return planned(**finetuning).thaw_epoch
+def unfreeze(**finetuning: object) -> dict[str, int]:
+    return planned(**finetuning).unfreeze_epoch
 
 
 # ------------------------------------------------------------ gradual unfreezing
-def test_decoder_thaws_from_the_head_inwards() -> None:
-    assert thaw(mode="decoder", unfreeze_frequency=4) == {
+def test_decoder_unfreezes_from_the_head_inwards() -> None:
+    assert unfreeze(mode="decoder", unfreeze_frequency=4) == {
         "head": 0,
         "decoder1": 4,
         "decoder2": 8,
@@ -26,13 +26,13 @@ def test_decoder_thaws_from_the_head_inwards() -> None:
     }
 
 
-def test_encoder_thaws_from_the_input_inwards() -> None:
-    found = thaw(mode="encoder", depth=2, unfreeze_frequency=1)
+def test_encoder_unfreezes_from_the_input_inwards() -> None:
+    found = unfreeze(mode="encoder", depth=2, unfreeze_frequency=1)
     assert found == {"head": 0, "encoder1": 1, "encoder2": 2}
 
 
 def test_both_goes_down_the_decoder_and_up_the_encoder() -> None:
-    found = thaw(mode="both", unfreeze_frequency=2)
+    found = unfreeze(mode="both", unfreeze_frequency=2)
     assert list(found) == [*reversed(EVERYTHING)]
     assert list(found.values()) == list(range(0, 16, 2))
 
@@ -40,7 +40,7 @@ def test_both_goes_down_the_decoder_and_up_the_encoder() -> None:
 @pytest.mark.parametrize("mode", ["encoder", "decoder", "both"])
 @pytest.mark.parametrize("frequency", [1, 2, 5])
 def test_depth_zero_is_the_head_alone(mode: str, frequency: int) -> None:
-    assert thaw(mode=mode, depth=0, unfreeze_frequency=frequency) == {"head": 0}
+    assert unfreeze(mode=mode, depth=0, unfreeze_frequency=frequency) == {"head": 0}
 
 
 def test_too_deep_names_the_blocks_there_are() -> None:
@@ -56,7 +56,7 @@ def test_too_deep_names_the_blocks_there_are() -> None:
 def test_default_length_gives_every_block_its_epochs(mode: str, depth: int, frequency: int) -> None:
     schedule = planned(mode=mode, depth=depth, unfreeze_frequency=frequency)
     assert all(stage.epochs == frequency for stage in schedule.stages)
-    assert schedule.max_epochs == len(schedule.thaw_epoch) * frequency
+    assert schedule.max_epochs == len(schedule.unfreeze_epoch) * frequency
     assert "head" in schedule.trainable(0)
 
 
@@ -91,14 +91,14 @@ def test_gradual_goes_from_plateau_to_plateau_with_the_best_weights() -> None:
 @pytest.mark.parametrize(
     ("frozen", "at", "expected"), [(True, -1, None), (False, -1, 0), (True, 5, 5), (True, 0, 0)]
 )
-def test_progressive_thaws_the_backbone_at_its_epoch(
+def test_progressive_unfreezes_the_backbone_at_its_epoch(
     frozen: bool, at: int, expected: int | None
 ) -> None:
     found = planned(
         strategy="progressive", freeze_backbone=frozen, unfreeze_backbone_at_epoch=at, epochs=9
     )
-    assert found.thaw_epoch["decoder3"] == 0
-    assert {found.thaw_epoch.get(b) for b in ("encoder1", "bottleneck")} == {expected}
+    assert found.unfreeze_epoch["decoder3"] == 0
+    assert {found.unfreeze_epoch.get(b) for b in ("encoder1", "bottleneck")} == {expected}
     assert found.max_epochs == 9
 
 

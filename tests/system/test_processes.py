@@ -17,7 +17,7 @@ from hsf_finetune.inference.predictor import ModelCard
 from hsf_finetune.networks.build import build
 from hsf_finetune.weights.files.read_checkpoint import read_checkpoint
 from tests.conftest import CONF, FAST
-from tests.training.test_thaw import PRESETS
+from tests.training.test_unfreeze import PRESETS
 
 ROOT = CONF.parents[1]
 
@@ -108,11 +108,11 @@ def job(data: Path, outputs: Path, *more: str) -> list[str]:
 TWO = ("datasets.batch_size=1", "lightning=ddp", "lightning.devices=2")
 
 
-def test_two_processes_share_a_folder_and_cross_a_thaw(data: Path, outputs: Path) -> None:
+def test_two_processes_share_a_folder_and_cross_a_unfreeze(data: Path, outputs: Path) -> None:
     command = [sys.executable, str(ROOT / "finetune.py"), "--config-dir", str(CONF)]
-    thaw = ("finetuning.depth=1", "finetuning.unfreeze_frequency=1")
+    unfreeze = ("finetuning.depth=1", "finetuning.unfreeze_frequency=1")
     done = subprocess.run(
-        [*command, *job(data, outputs, *TWO, *thaw)],
+        [*command, *job(data, outputs, *TWO, *unfreeze)],
         capture_output=True,
         text=True,
         check=False,
@@ -162,7 +162,7 @@ def test_processes_agree_after_every_epoch_of_every_preset(data: Path, outputs: 
 def logits_of(run: Path, image: torch.Tensor) -> torch.Tensor:
     checkpoint = read_checkpoint(run / "checkpoints" / "last.ckpt")
     assert checkpoint.meta is not None
-    card = ModelCard.of(checkpoint.meta)
+    card = ModelCard.from_dict(checkpoint.meta)
     network = build(card.models, card.in_channels, len(card.classes)).network
     network.load_state_dict(dict(checkpoint.tensors))
     with torch.no_grad():
@@ -171,8 +171,8 @@ def logits_of(run: Path, image: torch.Tensor) -> torch.Tensor:
 
 
 def test_two_processes_with_half_the_batch_equal_one(data: Path, tmp_path: Path) -> None:
-    thaw = ["finetuning.depth=1", "finetuning.unfreeze_frequency=2"]
-    same = [*thaw, "datasets.k_sample=6", "finetuning.ema_decay=null"]
+    unfreeze = ["finetuning.depth=1", "finetuning.unfreeze_frequency=2"]
+    same = [*unfreeze, "datasets.k_sample=6", "finetuning.ema_decay=null"]
     one, two = tmp_path / "one", tmp_path / "two"
     script = [str(ROOT / "finetune.py"), "--config-dir", str(CONF)]
     together([*script, *job(data, two, *TWO, *same)])

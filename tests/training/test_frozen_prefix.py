@@ -173,11 +173,11 @@ def test_frozen_blocks_have_no_gradient_and_no_moments(
     fits: dict[str, tuple[Schedule, Watch]], mode: str
 ) -> None:
     schedule, watch = fits[mode]
-    thawed: set[str] = set()
+    unfrozen: set[str] = set()
     for epoch in range(schedule.max_epochs):
-        thawed |= schedule.trainable(epoch)
+        unfrozen |= schedule.trainable(epoch)
         assert watch.with_gradient[epoch] == schedule.trainable(epoch)
-        assert watch.with_moments[epoch] == thawed
+        assert watch.with_moments[epoch] == unfrozen
 
 
 def test_activations_of_the_frozen_prefix_are_not_kept(

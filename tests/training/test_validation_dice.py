@@ -53,7 +53,7 @@ def test_mean_is_over_the_cases_that_have_a_class() -> None:
 
 def test_two_values_of_one_class_are_one_class() -> None:
     space = ClassSpace(CLASSES)
-    protocol = LabelMap.of(space, {1: ["A"], 2: ["A"], 3: ["B"]})
+    protocol = LabelMap.from_sets(space, {1: ["A"], 2: ["A"], 3: ["B"]})
     raw = np.array([[[0, 1, 2, 3]]])
     rows = torch.from_numpy(protocol.rows(raw))
     predicted = logits_of(torch.tensor([[[0, 1, 1, 2]]]))

@@ -44,7 +44,7 @@ class Settings(Group):
     lightning: LightningSettings
     logger: LoggerSettings
 
-    def plain(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """The settings as plain types, for checkpoints and YAML."""
         return self.model_dump(mode="json")
 

@@ -91,11 +91,11 @@ class FinetuningSettings(Group):
     ) = None
     """The regime: which part trains when; None is that of `regime`."""
     mode: Literal["encoder", "decoder", "both"] | None = None
-    """gradual_unfreezing: which side of the network thaws, from which end; None is decoder."""
+    """gradual_unfreezing: which side of the network unfreezes, from which end; None is decoder."""
     depth: Annotated[int, Field(ge=-1)] | None = None
-    """gradual_unfreezing: blocks that thaw beside the head; None or -1 is every one of the mode."""
+    """gradual_unfreezing: blocks that unfreeze beside the head; None or -1 is every one of the mode."""
     unfreeze_frequency: Whole | None = None
-    """gradual_unfreezing: epochs between two thaws; None is 4."""
+    """gradual_unfreezing: epochs from one block to the next; None is 4."""
     out_channels: Annotated[int, Field(ge=2)] | None = None
     """Output channels, background included; None follows from the labels."""
     pretrained: str | None = None
@@ -161,7 +161,7 @@ class FinetuningSettings(Group):
     freeze_backbone: bool = True
     """progressive: whether encoder and bottleneck start frozen."""
     unfreeze_backbone_at_epoch: Annotated[int, Field(ge=-1)] = -1
-    """progressive: epoch in which they thaw, whatever `freeze_backbone` says; -1 never."""
+    """progressive: epoch in which they unfreeze, whatever `freeze_backbone` says; -1 never."""
     lpft_lr_factor: Positive = 0.3
     """lpft: the rate of everything as a share of the head's before."""
     encoder_blocks: Whole = 2

@@ -49,7 +49,7 @@ class Grid:
     spacing_mm: tuple[float, float, float]
 
     @classmethod
-    def of(cls, volume: Volume, target_spacing_mm: Sequence[float] | None) -> Grid:
+    def from_volume(cls, volume: Volume, target_spacing_mm: Sequence[float] | None) -> Grid:
         """The grid of a volume, for an optional target voxel size (RAS+ order, mm)."""
         orientation = io_orientation(volume.affine)
         if np.isnan(orientation).any():
@@ -167,7 +167,7 @@ def load_image(
         check_image(volume)
     for other in volumes[1:]:
         check_same_grid(volumes[0], other)
-    grid = Grid.of(volumes[0], target_spacing_mm)
+    grid = Grid.from_volume(volumes[0], target_spacing_mm)
     channels = [z_normalise(grid.image_in(volume.array)) for volume in volumes]
     return torch.stack(channels), grid, volumes[0]
 

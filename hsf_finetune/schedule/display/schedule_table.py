@@ -113,9 +113,9 @@ def _caption(schedule: Schedule) -> list[str]:
         f"falls along a cosine to {curve.final:g} of its peak"
         + ("; it is held where a plateau ends the stage." if _holds(schedule) else ".")
     ]
-    if schedule.never_thawed:
-        only = " (but for normalisation)" if NORMS in schedule.thaw_epoch else ""
-        lines.append(f"Frozen to the end{only}: {', '.join(schedule.never_thawed)}.")
+    if schedule.never_unfrozen:
+        only = " (but for normalisation)" if NORMS in schedule.unfreeze_epoch else ""
+        lines.append(f"Frozen to the end{only}: {', '.join(schedule.never_unfrozen)}.")
     return lines + [f"Note: {remark}." for remark in schedule.remarks]
 
 

@@ -29,7 +29,7 @@ class Span:
 
 def rows(schedule: Schedule) -> tuple[str, ...]:
     """The lines of a picture: blocks from the head to the input, `norms` if they train."""
-    norms = (NORMS,) if NORMS in schedule.thaw_epoch else ()
+    norms = (NORMS,) if NORMS in schedule.unfreeze_epoch else ()
     return (*reversed(schedule.blocks), *norms)
 
 

@@ -83,7 +83,9 @@ def fetch(
         check_file(
             target, wanted, f"correct the checksum; or move the file away to fetch {source} again"
         )
-    return Fetched(target, address.url, wanted or Checksum.of(target), wanted is not None, cached)
+    return Fetched(
+        target, address.url, wanted or Checksum.of_file(target), wanted is not None, cached
+    )
 
 
 def _download(

@@ -60,7 +60,7 @@ class Located:
             )
         return lines
 
-    def plain(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """What to save of it, as types that JSON knows."""
         named, file = self.named, self.fetched
         known = {

@@ -117,7 +117,7 @@ class Receipt:
         """Trunk tensors that got nothing of the checkpoint."""
         return tuple(e for e in self.entries if e.trunk and not e.arrived)
 
-    def plain(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """The receipt as types that JSON knows."""
         shares = {
             "share_tensors": self.share_tensors,

@@ -53,8 +53,8 @@ def meaning(rows: torch.Tensor, allowed: torch.Tensor) -> torch.Tensor:
 
 def test_a_flipped_batch_means_the_other_side_in_every_protocol() -> None:
     # The second protocol draws the left side only: it has no label row for the right one.
-    exact = LabelMap.of(SIDED, {1: ["L_CA1"], 2: ["alveus"], 3: ["R_CA1"]})
-    partial = LabelMap.of(SIDED, {0: [BACKGROUND, "R_CA1"], 1: ["L_CA1"], 2: ["alveus"]})
+    exact = LabelMap.from_sets(SIDED, {1: ["L_CA1"], 2: ["alveus"], 3: ["R_CA1"]})
+    partial = LabelMap.from_sets(SIDED, {0: [BACKGROUND, "R_CA1"], 1: ["L_CA1"], 2: ["alveus"]})
     allowed = torch.zeros(2, 4, 4, dtype=torch.bool)
     for case, protocol in enumerate((exact, partial)):
         allowed[case, : len(protocol.matrix)] = torch.from_numpy(protocol.matrix)

@@ -126,7 +126,7 @@ def test_weights_hold_with_replacement_too() -> None:
 
 
 def test_half_of_the_draws_are_of_the_finest_protocol(tmp_path: Path) -> None:
-    merged = LabelMap.of(SPACE, {1: SPACE.foreground})
+    merged = LabelMap.from_sets(SPACE, {1: SPACE.foreground})
     cases = [case(tmp_path, f"c{n}", n, (8, 8, 8)) for n in range(5)]
     cases = [*cases[:1], *(replace(one, dataset="b", protocol=merged) for one in cases[1:])]
     one = settings().datasets["lab"]
@@ -160,7 +160,7 @@ def test_several_processes_together_draw_what_one_draws(
 
 def test_batches_are_padded_with_background_and_the_mean() -> None:
     # Raw value 0 is not the smallest one here.
-    shifted = LabelMap.of(SPACE, {-1: ["CA1"], 1: ["DG"]})
+    shifted = LabelMap.from_sets(SPACE, {-1: ["CA1"], 1: ["DG"]})
 
     def item(shape: tuple[int, int, int], protocol: LabelMap, seed: int) -> Item:
         sample = Sample(
@@ -182,7 +182,7 @@ def test_batches_are_padded_with_background_and_the_mean() -> None:
 
 
 def test_the_allowed_classes_of_protocols_of_different_lengths() -> None:
-    longer = LabelMap.of(SPACE, {1: ["DG"], 2: ["CA1"], 3: ["DG", "CA1"]})
+    longer = LabelMap.from_sets(SPACE, {1: ["DG"], 2: ["CA1"], 3: ["DG", "CA1"]})
     sample = Sample(torch.zeros(1, 4, 4, 4), torch.zeros(4, 4, 4, dtype=torch.uint8), (1, 1, 1))
     items = [Item(sample, torch.from_numpy(m.matrix), "c") for m in (PROTOCOL, longer)]
     allowed = Collate((1, 1, 1))(items)["allowed"]
@@ -249,7 +249,7 @@ def test_voxels_merged_into_the_background_draw_no_patches(tmp_path: Path) -> No
     label = np.full((20, 8, 8), 9, dtype=np.uint8)
     label[18, 4, 4] = 1
     image = VolumeRef(nifti(tmp_path / "a.nii.gz", scan(shape=label.shape)))
-    protocol = LabelMap.of(SPACE, {1: ["DG"], 9: ["background"]})
+    protocol = LabelMap.from_sets(SPACE, {1: ["DG"], 9: ["background"]})
     merged = Case(
         "a", "a", "lab", (image,), VolumeRef(nifti(tmp_path / "b.nii.gz", label)), protocol
     )

@@ -120,7 +120,7 @@ def test_a_changed_setting_is_heeded(cases: list[Case], tmp_path: Path, reads: l
     coarse = prepared(cases, tmp_path, target_spacing_mm=[2.0, 2.0, 2.0])
     assert len(reads) == len(cases)
     assert tuple(coarse.sample(0).label.shape) == (4, 4, 4)
-    merged = LabelMap.of(SPACE, {1: ["DG"], 2: ["DG"], 3: ["CA1"]})
+    merged = LabelMap.from_sets(SPACE, {1: ["DG"], 2: ["DG"], 3: ["CA1"]})
     reads.clear()
     prepared([replace(c, protocol=merged) for c in cases], tmp_path)
     assert len(reads) == len(cases)

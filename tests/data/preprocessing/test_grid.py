@@ -69,7 +69,7 @@ def network_affine(grid: Grid) -> Any:
 @pytest.mark.parametrize("direction", DIRECTIONS)
 def test_labels_come_back_exactly_from_every_orientation(direction: Any) -> None:
     rows = np.random.default_rng(0).integers(0, 3, (5, 6, 7)).astype(np.uint8)
-    grid = Grid.of(volume(rows, AFFINE @ direction), None)
+    grid = Grid.from_volume(volume(rows, AFFINE @ direction), None)
     inside = grid.label_in(rows)
     assert tuple(inside.shape) == grid.shape
     assert torch.equal(grid.image_in(rows), inside.float())
@@ -91,7 +91,7 @@ def test_labels_come_back_exactly_from_oblique_grids(
 ) -> None:
     affine = turned(degrees) @ direction @ np.diag([*sizes, 1])
     rows = np.random.default_rng(0).integers(0, 3, shape).astype(np.uint8)
-    grid = Grid.of(volume(rows, affine), None)
+    grid = Grid.from_volume(volume(rows, affine), None)
     inside = grid.label_in(rows)
     assert np.array_equal(grid.classes_out(one_hot(inside)), rows)
     # The network's grid holds the same voxels at the same places.
@@ -107,7 +107,7 @@ def test_labels_come_back_exactly_from_oblique_grids(
 @pytest.mark.parametrize("direction", DIRECTIONS)
 def test_the_networks_axes_run_right_anterior_superior(direction: Any) -> None:
     shape = tuple(int(n) for n in np.abs(np.linalg.inv(direction)[:3, :3]) @ SHAPE)
-    grid = Grid.of(volume(scan(shape=shape), direction), None)
+    grid = Grid.from_volume(volume(scan(shape=shape), direction), None)
     assert grid.shape == SHAPE
     assert np.allclose(network_affine(grid)[:3, :3], np.eye(3))
 
@@ -119,7 +119,7 @@ def test_a_big_blob_survives_resampling_both_ways(
 ) -> None:
     rows = ball((24, 25, 26), (10, 12, 14), 9)
     affine = direction @ np.diag([*sizes, 1])
-    grid = Grid.of(volume(rows, affine), [0.9, 1.0, 1.1])
+    grid = Grid.from_volume(volume(rows, affine), [0.9, 1.0, 1.1])
     back = grid.classes_out(one_hot(grid.label_in(rows)))
     assert back.shape == grid.file_shape == rows.shape
     assert np.array_equal(grid.affine, affine)
@@ -132,23 +132,23 @@ def test_the_target_voxel_size_is_in_ras_order_and_keeps_the_extent() -> None:
     left_posterior_inferior = np.array(
         [[0, 0, -2.0, 0], [-1, 0, 0, 0], [0, -0.5, 0, 0], [0, 0, 0, 1]]
     )
-    grid = Grid.of(volume(scan(shape=(10, 20, 8)), left_posterior_inferior), [1, 2, 0.25])
+    grid = Grid.from_volume(volume(scan(shape=(10, 20, 8)), left_posterior_inferior), [1, 2, 0.25])
     assert grid.canonical_shape == (8, 10, 20)
     assert grid.shape == (16, 5, 40)
     assert grid.spacing_mm == (1, 2, 0.25)
-    uneven = Grid.of(volume(scan(shape=(10, 20, 8)), left_posterior_inferior), [3, 3, 3])
+    uneven = Grid.from_volume(volume(scan(shape=(10, 20, 8)), left_posterior_inferior), [3, 3, 3])
     extents = [n * s for n, s in zip(uneven.shape, uneven.spacing_mm, strict=True)]
     assert np.allclose(extents, [16, 10, 10])
 
 
 def test_resampling_never_leaves_an_empty_axis() -> None:
-    grid = Grid.of(volume(scan(shape=(4, 4, 1)), np.eye(4)), [10, 10, 10])
+    grid = Grid.from_volume(volume(scan(shape=(4, 4, 1)), np.eye(4)), [10, 10, 10])
     assert grid.shape == (1, 1, 1)
 
 
 def test_an_affine_without_one_axis_is_refused() -> None:
     with pytest.raises(DataError, match="empty axis"):
-        Grid.of(volume(scan(), np.diag([1.0, 0, 1, 1])), None)
+        Grid.from_volume(volume(scan(), np.diag([1.0, 0, 1, 1])), None)
 
 
 @given(st.floats(-1000, 1000), st.floats(0.01, 1000))

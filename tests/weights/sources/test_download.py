@@ -97,11 +97,11 @@ def test_a_checksum_that_holds(
     cache: Path, site: Site, tmp_path: Path, algorithm: str, named: bool
 ) -> None:
     (tmp_path / "copy").write_bytes(BODY)
-    right = Checksum.of(tmp_path / "copy", algorithm)
+    right = Checksum.of_file(tmp_path / "copy", algorithm)
     fetched = get(site, str(right).upper() if named else right.digits)
     assert (fetched.checksum, fetched.checked) == (right, True)
     unpinned = get(site)
-    assert unpinned.checksum == Checksum.of(tmp_path / "copy")
+    assert unpinned.checksum == Checksum.of_file(tmp_path / "copy")
     assert not unpinned.checked
 
 
@@ -110,7 +110,7 @@ def test_a_checksum_that_does_not_hold_keeps_nothing(cache: Path, site: Site) ->
     text = refusal(site, wrong)
     (cache.parent / "copy").write_bytes(BODY)
     assert wrong in text
-    assert str(Checksum.of(cache.parent / "copy")) in text
+    assert str(Checksum.of_file(cache.parent / "copy")) in text
     assert kept(cache) == []
 
 

@@ -264,7 +264,7 @@ def test_the_receipt_says_what_became_of_the_channels(tmp_path: Path) -> None:
     )
     assert [(rule.target, rule.sources) for rule in receipt.inputs] == [("T2", ("T2",)), ("PD", ())]
     assert receipt.dropped_inputs == ("T1",)
-    assert [rule["shares"] for rule in receipt.plain()["inputs"]] == [[0.0, 1.0], [0.0, 0.0]]
+    assert [rule["shares"] for rule in receipt.to_dict()["inputs"]] == [[0.0, 1.0], [0.0, 0.0]]
 
 
 def test_names_that_contradict_the_checkpoint(tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def test_shares_count_the_trunk_only() -> None:
 
 
 def test_plain_survives_json() -> None:
-    plain = RECEIPT.plain()
+    plain = RECEIPT.to_dict()
     assert json.loads(json.dumps(plain)) == plain
     assert plain["counts"] == {"loaded": 3, "refused": 1, "remapped": 1}
     assert plain["entries"][0]["here"] == [4, 1, 3]

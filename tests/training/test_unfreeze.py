@@ -217,7 +217,7 @@ def test_each_block_first_changes_in_the_epoch_of_the_table(
         block: next((e for e, changed in enumerate(watch.changed) if block in changed), None)
         for block in schedule.blocks
     }
-    assert first == {block: schedule.thaw_epoch.get(block) for block in schedule.blocks}
+    assert first == {block: schedule.unfreeze_epoch.get(block) for block in schedule.blocks}
 
 
 def test_rates_are_those_of_the_schedule(data: Path, tmp_path: Path) -> None:
