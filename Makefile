@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: install demo test docs-table check format bench clean
+.PHONY: install demo test docs docs-table check format bench clean
 
 # A virtual environment with the tested versions, and the project in it.
 install: $(VENV)/installed
@@ -24,6 +24,10 @@ demo: install
 test: install
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
+# The documentation's site, in site/; nothing is fetched while it is built or read.
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 # The table of docs/weights.md, from the files that its test writes.
 docs-table: install
 	HSF_FINETUNE_DOCS_TABLE=write $(BIN)/python -m pytest -q tests/weights/test_formats.py
@@ -42,4 +46,4 @@ bench: install
 	$(BIN)/python benchmarks/speed.py
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache site

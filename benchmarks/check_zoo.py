@@ -26,9 +26,10 @@ from typing import Any
 import numpy as np
 from rows import show, write
 
-from hsf_finetune.check.check_case import examine
-from hsf_finetune.check.check_cohort import set_findings
-from hsf_finetune.check.check_run import report_on
+from hsf_finetune.check.check_case import check_case
+from hsf_finetune.check.check_cohort import compare_cases
+from hsf_finetune.check.check_data import check_data
+from hsf_finetune.check.measured_cases import select_measured
 from hsf_finetune.config.compose import compose
 from hsf_finetune.config.settings import Settings
 from hsf_finetune.data.discovery.cases import Cohort, discover
@@ -86,7 +87,7 @@ def zoo_rows(folder: Path) -> Rows:
     zoo, rows = Zoo(folder), []
     for defect in DEFECTS:
         cohort, _ = zoo.damaged(defect)
-        found = report_on(zoo.settings(cohort.root, defect.overrides), 1).findings
+        found = check_data(zoo.settings(cohort.root, defect.overrides), jobs=1).findings
         hits = [f for f in found if all(word in str(f.error()) for word in defect.words)]
         tiers = {f.tier for f in hits}
         rows.append(
@@ -106,7 +107,7 @@ def pose_rows(data: Path, trials: int) -> Rows:
     """How often a label that was moved is named, by the size of the move and of the set."""
     settings = msd(data)
     cohort = discover(settings.datasets, settings.models)
-    facts = [examine(case) for case in cohort.cases]
+    facts = [check_case(case) for case in cohort.cases]
     moves: dict[str, Callable[[Any], Any]] = {"none": lambda label: label}
     for axis, name in enumerate(("left-right", "front-back", "up-down")):
         moves[f"flip {name}"] = partial(np.flip, axis=axis)
@@ -124,9 +125,10 @@ def pose_rows(data: Path, trials: int) -> Rows:
                     case = cohort.cases[chosen[0]]
                     moved = moved_case(case, change, Path(folder))
                     cases = (moved, *(cohort.cases[n] for n in chosen[1:]))
-                    own = (examine(moved), *(facts[n] for n in chosen[1:]))
+                    own = (check_case(moved), *(facts[n] for n in chosen[1:]))
                     few = Cohort(cases, cohort.classes, 1, ())
-                    named += any(f.case == case.name for f in set_findings(few, own))
+                    found = compare_cases(few, select_measured(cases, own), cases)
+                    named += any(finding.case == case.name for finding in found)
                 row[f"named in sets of {size}"] = f"{named} of {trials}"
             rows.append(row)
     return rows
@@ -173,7 +175,7 @@ def many_phantoms(root: Path, count: int, jobs: int) -> None:
 
 
 def one_phantom(root: Path, number: int) -> None:
-    from hsf_finetune.data.phantom.write_phantoms import make_phantom
+    from hsf_finetune.data.phantom.phantom_image import make_phantom
     from tests.zoo.cohorts import write as write_nifti
 
     phantom = make_phantom(0, number, "left", "T2w", (48, 64, 48), 0.7)

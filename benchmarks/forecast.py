@@ -56,31 +56,21 @@ EPOCHS = 3
 
 def forecast_one(overrides: list[str]) -> dict[str, Any]:
     """What the forecast says, per epoch and for the process."""
-    from dataclasses import replace
-
     import torch
 
     from hsf_finetune.config.compose import compose
     from hsf_finetune.data.discovery.cases import discover
-    from hsf_finetune.data.splits import split_cases
-    from hsf_finetune.experiment import run
-    from hsf_finetune.planning.budget import planned
-    from hsf_finetune.planning.dry_run import DryRun
-    from hsf_finetune.planning.forecast import forecast
-    from hsf_finetune.planning.start import build_network, model_card
+    from hsf_finetune.experiment.active_run import make_data
+    from hsf_finetune.planning.forecast_run import make_forecast
+    from hsf_finetune.planning.setup import prepare
 
     torch.set_num_threads(1)
     settings = compose("finetune", overrides)
-    cohort = discover(settings.datasets, settings.models)
-    split = split_cases(cohort.cases, settings.datasets, settings.seed)
-    anatomy = build_network(settings, cohort)
-    schedule = planned(settings, anatomy)
-    card = model_card(settings, cohort, anatomy)
-    dry = DryRun(settings, cohort, anatomy, schedule, card)
-    data = run.data_module(settings, cohort, split, anatomy)
+    setup = prepare(settings, discover(settings.datasets, settings.models), preview=True)
+    data = make_data(setup)
     data.read()
     begun = time.perf_counter()
-    found = forecast(replace(dry, clock=time.thread_time), split, data)
+    found = make_forecast(setup, data, clock=time.thread_time)
     return {
         "bytes": found.host_bytes,
         "seconds": [s.seconds for s in found.stages for _ in range(s.epochs)],
@@ -92,9 +82,9 @@ def forecast_one(overrides: list[str]) -> dict[str, Any]:
 def train_one(overrides: list[str]) -> dict[str, Any]:
     """What a run takes, per epoch and for the process."""
     from hsf_finetune.config.compose import compose
-    from hsf_finetune.experiment.run import execute
+    from hsf_finetune.experiment.run import run_experiment
 
-    folder = execute(compose("finetune", [*overrides, "lightning.forecast=false"])).folder
+    folder = run_experiment(compose("finetune", [*overrides, "lightning.forecast=false"])).folder
     with (folder / "metrics.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     seconds = [float(r["cost/train_cpu_s"]) + float(r["cost/validation_cpu_s"]) for r in rows]
@@ -136,9 +126,9 @@ def main() -> None:
     wanted = [part for part in options.only.split(",") if part]
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as folder:
-        from hsf_finetune.data.phantom.write_phantoms import write_cohort
+        from hsf_finetune.data.phantom.write_phantoms import write_phantoms
 
-        write_cohort(Path(folder) / "data")
+        write_phantoms(Path(folder) / "data")
         for name, own in SETS.items():
             if wanted and not any(part in name for part in wanted):
                 continue

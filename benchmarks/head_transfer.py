@@ -37,7 +37,7 @@ from hsf_finetune.config.settings import Settings
 from hsf_finetune.evaluation.intervals import bootstrap_interval
 from hsf_finetune.evaluation.score_model import score_cases
 from hsf_finetune.evaluation.score_tables import MEAN, ScoreRow, read_scores, summarise
-from hsf_finetune.experiment.run import execute
+from hsf_finetune.experiment.run import run_experiment
 from hsf_finetune.inference.predictor import Predictor
 
 FRESH_HEAD, EVEN = "finetuning.head=fresh", "finetuning.lr_factors={head: 1}"
@@ -110,7 +110,7 @@ def measure(
 ) -> Row:
     """Trains one arm, and scores it on its way and at its end."""
     settings = settings_of(options, split, work, source, wanted)
-    folder = finished(work, settings) or execute(settings).folder
+    folder = finished(work, settings) or run_experiment(settings).folder
     scores = score_cases(
         Predictor.load(folder, device="cpu"), cases_named(settings, split[options.score_on])
     )

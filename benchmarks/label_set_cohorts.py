@@ -16,13 +16,9 @@ import nibabel as nib
 import numpy as np
 
 from hsf_finetune.config.settings import DatasetSettings
-from hsf_finetune.data.phantom.write_phantoms import (
-    PROTOCOLS,
-    SUBFIELDS,
-    Protocol,
-    Rule,
-    make_phantom,
-)
+from hsf_finetune.data.phantom.phantom_image import make_phantom
+from hsf_finetune.data.phantom.phantom_protocol import PROTOCOLS, AnnotationProtocol, ProtocolRule
+from hsf_finetune.data.phantom.phantom_shape import SUBFIELDS
 
 FINEST = "finest"
 """The cohort that draws every class by itself, which every arm trains on and is scored in."""
@@ -152,8 +148,8 @@ def _without_type(header: Any) -> Any:
 # --------------------------------------------------------------------------- phantoms
 SHAPE_VOX, SPACING_MM = (40, 56, 40), 0.8
 SUBICULUM = ["SUB", "PRESUB", "PARASUB"]
-TAIL = Rule(8, "TAIL", tuple(SUBFIELDS), (0.0, 0.25))
-HEAD = Rule(9, "HEAD", tuple(SUBFIELDS), (0.7, 1.0))
+TAIL = ProtocolRule(8, "TAIL", tuple(SUBFIELDS), (0.0, 0.25))
+HEAD = ProtocolRule(9, "HEAD", tuple(SUBFIELDS), (0.7, 1.0))
 FIRST = {"validation": 1000, "held": 2000, "test": 3000}
 """Number of the first person; training persons count from 0."""
 SEEDS = 3
@@ -162,14 +158,14 @@ SEEDS = 3
 
 def phantom(options: argparse.Namespace, split: Mapping[str, Sequence[str]], work: Path) -> Part:
     """Four persons in the finest of four protocols, and eight in each of the others."""
-    sub = Rule(5, "SUB", tuple(SUBICULUM))
+    sub = ProtocolRule(5, "SUB", tuple(SUBICULUM))
     dg, *ca = PROTOCOLS["fine"].rules[:4]
     rules = {
-        "merged_23": (dg, ca[0], Rule(3, "CA2/3", ("CA2", "CA3")), sub),
-        "merged_123_tail": (dg, Rule(2, "CA1/2/3", ("CA1", "CA2", "CA3")), sub, TAIL),
+        "merged_23": (dg, ca[0], ProtocolRule(3, "CA2/3", ("CA2", "CA3")), sub),
+        "merged_123_tail": (dg, ProtocolRule(2, "CA1/2/3", ("CA1", "CA2", "CA3")), sub, TAIL),
         "head_and_tail": (dg, *ca, sub, HEAD, TAIL),
     }
-    protocols = {name: Protocol(given) for name, given in rules.items()}
+    protocols = {name: AnnotationProtocol(given) for name, given in rules.items()}
     sets: dict[str, list[str] | str] = {"SUB": SUBICULUM}
     cohorts = {FINEST: Drawn(PROTOCOLS["fine"].labels_names, _persons(0, 4 * SEEDS), 4)}
     for number, (name, protocol) in enumerate(protocols.items(), start=1):
@@ -198,7 +194,7 @@ def _persons(first: int, number: int) -> tuple[str, ...]:
     return tuple(f"person_{first + k:04d}" for k in range(number))
 
 
-def _write_phantom(folder: Path, stem: str, protocol: Protocol) -> None:
+def _write_phantom(folder: Path, stem: str, protocol: AnnotationProtocol) -> None:
     image, label = (folder / kind / f"{stem}.nii.gz" for kind in ("images", "labels"))
     if label.exists():
         return

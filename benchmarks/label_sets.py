@@ -44,7 +44,7 @@ from hsf_finetune.data.discovery.cases import discover
 from hsf_finetune.evaluation.intervals import bootstrap_interval
 from hsf_finetune.evaluation.score_model import score_cases
 from hsf_finetune.evaluation.score_tables import MEAN
-from hsf_finetune.experiment.run import execute
+from hsf_finetune.experiment.run import run_experiment
 from hsf_finetune.inference.predictor import Predictor
 from hsf_finetune.training.training_cost import read_cost
 
@@ -116,7 +116,7 @@ def same_setting(options: argparse.Namespace, row: Row) -> bool:
 def measure(options: argparse.Namespace, part: Part, work: Path, wanted: Row) -> Row:
     """Trains one arm, and scores it in the finest protocol."""
     settings = settings_of(part, work, wanted)
-    folder = finished(work, settings) or execute(settings).folder
+    folder = finished(work, settings) or run_experiment(settings).folder
     cases = by_class(part, settings, folder)
     means = {name: float(np.nanmean([*dice.values()])) for name, dice in cases.items()}
     return {

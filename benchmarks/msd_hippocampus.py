@@ -30,7 +30,7 @@ from hsf_finetune.data.discovery.cases import discover
 from hsf_finetune.data.splits import split_cases
 from hsf_finetune.evaluation.score_model import score_cases
 from hsf_finetune.evaluation.score_tables import MEAN, summarise
-from hsf_finetune.experiment.run import execute
+from hsf_finetune.experiment.run import run_experiment
 from hsf_finetune.inference.predictor import Predictor
 
 COMMON = (
@@ -104,7 +104,7 @@ def train_source(options: argparse.Namespace, split: dict[str, Any], work: Path)
             *length(options.source_steps, len(split["pretrain"]), every=10),
         ],
     )
-    folder = execute(settings).folder
+    folder = run_experiment(settings).folder
     print(f"source model: {options.source_steps} steps, {time.process_time() - started:.0f} cpu_s")
     return folder
 
@@ -134,7 +134,7 @@ def measure(
         ],
     )
     started = time.process_time()
-    folder = execute(settings).folder
+    folder = run_experiment(settings).folder
     cpu_s = time.process_time() - started
     summaries = {s.class_name: s.dice for s in scored(settings, folder, split[options.score_on])}
     mean = summaries.pop(MEAN)

@@ -21,14 +21,15 @@ from speed_training import stage_rows, training_rows
 
 from hsf_finetune.config.compose import compose
 from hsf_finetune.config.settings import AugmentationSettings, Settings
-from hsf_finetune.data.augment.augmentation import BatchAugmentation
-from hsf_finetune.data.augment.torchio_hsf import hsf_pipeline
+from hsf_finetune.data.augment.batch_augmentation import BatchAugmentation
+from hsf_finetune.data.augment.torchio_hsf import HsfPipeline
 from hsf_finetune.data.discovery.cases import discover
-from hsf_finetune.data.loading.datamodule import Batch, CasesDataModule
-from hsf_finetune.data.phantom.write_phantoms import write_cohort
+from hsf_finetune.data.loading.batches import Batch
+from hsf_finetune.data.loading.datamodule import CasesDataModule
+from hsf_finetune.data.phantom.write_phantoms import PhantomCohort, write_phantoms
 from hsf_finetune.data.splits import split_cases
-from hsf_finetune.inference.predictor import ModelCard, Predictor
-from hsf_finetune.planning.start import build_network
+from hsf_finetune.inference.predictor import Predictor
+from hsf_finetune.planning.setup import prepare
 from hsf_finetune.training.allocator import keep_freed_memory
 from hsf_finetune.training.module import Augmentation
 
@@ -65,7 +66,7 @@ def arguments() -> argparse.Namespace:
 
 def phantom_settings(folder: Path, device: torch.device) -> Settings:
     """Settings for the phantom cohort, everything trainable, batch 2."""
-    write_cohort(folder / "data", source_subjects=1, target_subjects=8)
+    write_phantoms(folder / "data", PhantomCohort(source_subjects=1))
     return compose(
         "train",
         [
@@ -85,7 +86,7 @@ def pipeline_rows(settings: Settings, device: torch.device, rounds: int) -> list
     """Volumes per second of our default augmentation and of HSF's preset."""
     cohort = discover(settings.datasets)
     split = split_cases(cohort.cases, settings.datasets, seed=0)
-    hsf, ours = hsf_pipeline(), BatchAugmentation(AugmentationSettings(), flip_axes=(0,))
+    hsf, ours = HsfPipeline(), BatchAugmentation(AugmentationSettings(), flip_axes=(0,))
     reference, rates = [], []
     for number in range(rounds):
         reference.append(rate(settings, split, device, number, None, hsf))
@@ -123,16 +124,8 @@ def rate(
 def predict_rows(settings: Settings, device: torch.device, rounds: int) -> list[Row]:
     """Whole scans per second, from the file to a segmentation on its grid."""
     cohort = discover(settings.datasets)
-    anatomy = build_network(settings, cohort)
-    card = ModelCard(
-        cohort.classes.names,
-        cohort.label_values,
-        settings.models,
-        cohort.channels,
-        None,
-        (128, 128, 128),
-    )
-    predictor = Predictor(anatomy, card, device)
+    setup = prepare(settings, cohort, preview=True)
+    predictor = Predictor(setup.anatomy, setup.card, device)
     rates = []
     for _ in range(rounds + 1):
         started = now(device)

@@ -26,17 +26,15 @@ from torch.nn import functional
 
 from hsf_finetune.config.settings import Settings
 from hsf_finetune.data.discovery.cases import discover
-from hsf_finetune.data.loading.datamodule import Batch, CasesDataModule
-from hsf_finetune.data.splits import split_cases
+from hsf_finetune.data.loading.batches import Batch
+from hsf_finetune.experiment.active_run import make_data
 from hsf_finetune.networks.anatomy import Anatomy
-from hsf_finetune.planning.start import build_network
+from hsf_finetune.planning.setup import prepare
 from hsf_finetune.schedule.stages import NORMS, Schedule
-from hsf_finetune.schedule.strategies import plan
-from hsf_finetune.training.averaging import WarmAverage
+from hsf_finetune.training.averaging import AveragedWeights
 from hsf_finetune.training.losses import Loss, build_loss
-from hsf_finetune.training.module import SegmentationModule
-from hsf_finetune.training.train import stage_augmentations
-from hsf_finetune.training.trainer import fit, make_trainer
+from hsf_finetune.training.train import build_module
+from hsf_finetune.training.trainer import make_trainer, run_trainer
 
 STAGES = (
     # Its first stages are those of the default, mode decoder.
@@ -208,28 +206,16 @@ def fitted(
     settings: Settings, device: torch.device, folder: Path, loss: Loss
 ) -> tuple[Beside, int]:
     """Trains one fit with `Beside` watching; returns it, and the steps of an epoch."""
-    cohort = discover(settings.datasets)
-    split = split_cases(cohort.cases, settings.datasets, seed=0)
-    anatomy = build_network(settings, cohort)
-    data = CasesDataModule(split, settings.datasets, anatomy.divisor, seed=0)
+    setup = prepare(settings, discover(settings.datasets, settings.models), preview=True)
+    data = make_data(setup)
     data.read()
-    schedule = plan(anatomy, settings.finetuning, settings.models, settings.lightning)
-    beside = Beside(anatomy, schedule, device, loss)
-    around = [WarmAverage(0.99), beside]
-    trainer = make_trainer(settings.lightning, settings.logger, folder, schedule.max_epochs, around)
+    beside = Beside(setup.anatomy, setup.schedule, device, loss)
+    callbacks = [AveragedWeights(0.99), beside]
+    epochs = setup.schedule.max_epochs
+    trainer = make_trainer(settings.lightning, settings.logger, folder, epochs, callbacks)
     steps = data.steps_per_epoch(1, 1)
-    module = SegmentationModule(
-        anatomy,
-        schedule,
-        steps,
-        cohort.classes.names,
-        build_loss("dice_ce"),
-        1e-4,
-        stage_augmentations(settings, cohort, schedule),
-        data.window_vox,
-        card={},
-    )
-    fit(trainer, module, data, resume_from=None)
+    module = build_module(setup.job, steps)
+    run_trainer(trainer, module, data, resume_from=None)
     return beside, steps
 
 

@@ -34,9 +34,9 @@ from hsf_finetune.evaluation.intervals import Interval, bootstrap_interval
 from hsf_finetune.evaluation.score_model import score_cases
 from hsf_finetune.evaluation.score_tables import MEAN, summarise
 from hsf_finetune.experiment.presets import DEFAULT, FROM_SCRATCH, PRESETS
-from hsf_finetune.experiment.run import execute
-from hsf_finetune.inference.predictor import ModelCard, Predictor
-from hsf_finetune.planning.start import build_network, find_source, start_from
+from hsf_finetune.experiment.run import run_experiment
+from hsf_finetune.inference.predictor import Predictor
+from hsf_finetune.planning.setup import prepare
 from hsf_finetune.training.training_cost import read_cost
 
 UNTOUCHED = "pretrained"
@@ -119,7 +119,7 @@ def measure(
     if wanted["arm"] == UNTOUCHED:
         predictor = untouched(settings)
     else:
-        folder = finished(work, settings) or execute(settings).folder
+        folder = finished(work, settings) or run_experiment(settings).folder
         predictor = Predictor.load(folder, device="cpu")
         cost = read_cost(folder)
     cases = cases_named(settings, split[options.score_on])
@@ -176,7 +176,7 @@ def subjects(split: dict[str, Any], n: int, seed: int) -> list[str]:
 def in_proportion(tuning: FinetuningSettings, epochs: int, lr: float) -> FinetuningSettings:
     """The preset with the shares of the whole that its parts have in a run of usual length.
 
-    - gradual_unfreezing: an equal part for each of its four stages.
+    - hsf: an equal part for each of its four stages.
     - linear: the whole run, unless validation stops improving.
     - gradual: thirds follow from the length; a plateau is two epochs.
     - progressive: the backbone unfreezes after a tenth (epoch 5 of 50).
@@ -185,17 +185,17 @@ def in_proportion(tuning: FinetuningSettings, epochs: int, lr: float) -> Finetun
       times that of the other arms over `PRESET_LR`.
     """
     changes: dict[str, Any] = {}
-    if tuning.regime == "gradual_unfreezing":
+    if tuning.chosen_strategy == "hsf":
         changes = {"unfreeze_frequency": max(epochs // STAGES, 1)}
-    elif tuning.regime == "linear":
+    elif tuning.chosen_strategy == "linear":
         changes = {"linear_probe_epochs": epochs}
-    elif tuning.regime == "gradual":
+    elif tuning.chosen_strategy == "gradual":
         changes = {"gradual_patience": 2}
-    elif tuning.regime == "progressive":
+    elif tuning.chosen_strategy == "progressive":
         changes = {"unfreeze_backbone_at_epoch": max(round(epochs / 10), 1)}
-    elif tuning.regime == "lpft":
+    elif tuning.chosen_strategy == "lpft":
         changes = {"linear_probe_epochs": max(round(epochs / 5), 1)}
-    elif tuning.regime == "staged":
+    elif tuning.chosen_strategy == "staged":
         whole = sum(stage.epochs for stage in tuning.stages)
         lengths = [max(round(stage.epochs * epochs / whole), 1) for stage in tuning.stages[:-1]]
         lengths.append(max(epochs - sum(lengths), 1))
@@ -210,21 +210,9 @@ def in_proportion(tuning: FinetuningSettings, epochs: int, lr: float) -> Finetun
 
 def untouched(settings: Settings) -> Predictor:
     """The source model with its head split, before any step."""
-    cohort = discover(settings.datasets)
-    anatomy = build_network(settings, cohort)
-    source = find_source(settings, cohort, Path)
-    assert source is not None
-    start_from(settings, anatomy, cohort, source)
-    x, y, z = settings.datasets.window_vox
-    card = ModelCard(
-        classes=cohort.classes.names,
-        label_values=cohort.cases[0].protocol.value_of(),
-        models=settings.models,
-        in_channels=cohort.channels,
-        target_spacing_mm=None,
-        window_vox=(x, y, z),
-    )
-    return Predictor(anatomy, card, torch.device("cpu"))
+    setup = prepare(settings, discover(settings.datasets, settings.models), preview=True)
+    assert setup.transfer is not None
+    return Predictor(setup.anatomy, setup.card, torch.device("cpu"))
 
 
 def cases_named(settings: Settings, names: Sequence[str]) -> list[Case]:

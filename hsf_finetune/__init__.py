@@ -1,3 +1,71 @@
-"""Fine-tune pretrained 3D segmentation networks on a few manual segmentations."""
+"""Fine-tune pretrained 3D segmentation networks on a few manual segmentations.
 
-__version__ = "0.1.0"
+Everything in `__all__` is imported when it is first used, so that `import hsf_finetune` is quick:
+
+    import hsf_finetune as hf
+
+    config = hf.compose("datasets=mine", "finetuning.pretrained=hsf", config_dir="my_conf")
+    run = hf.finetune(config)
+    run.model.predict("scan.nii.gz").save("seg.nii.gz")
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from hsf_finetune.system.version import __version__
+
+__all__ = [
+    "ClassSpace",
+    "LabelMap",
+    "Schedule",
+    "UserError",
+    "__version__",
+    "build_network",
+    "check",
+    "compare",
+    "compose",
+    "evaluate",
+    "finetune",
+    "label_set_loss",
+    "load_model",
+    "plan",
+    "transfer",
+]
+
+if TYPE_CHECKING:
+    from hsf_finetune.api import (
+        build_network,
+        check,
+        compare,
+        compose,
+        evaluate,
+        finetune,
+        load_model,
+        plan,
+        transfer,
+    )
+    from hsf_finetune.labels.classes import ClassSpace, LabelMap
+    from hsf_finetune.schedule.stages import Schedule
+    from hsf_finetune.system.errors import UserError
+    from hsf_finetune.training.label_set_loss import label_set_loss
+
+_ELSEWHERE = {
+    "ClassSpace": "hsf_finetune.labels.classes",
+    "LabelMap": "hsf_finetune.labels.classes",
+    "Schedule": "hsf_finetune.schedule.stages",
+    "UserError": "hsf_finetune.system.errors",
+    "label_set_loss": "hsf_finetune.training.label_set_loss",
+}
+"""Names that are not of `api`, and where they are."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'hsf_finetune' has no attribute '{name}'")
+    return getattr(importlib.import_module(_ELSEWHERE.get(name, "hsf_finetune.api")), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

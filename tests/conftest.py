@@ -112,9 +112,9 @@ def outputs(tmp_path: Path) -> Path:
 def source_run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Run folder of a model that knows one class, `blob`."""
     from hsf_finetune.config.compose import compose
-    from hsf_finetune.experiment.run import execute
+    from hsf_finetune.experiment.run import run_experiment
 
-    return execute(
+    return run_experiment(
         compose(
             "train",
             [

@@ -1,1 +1,1 @@
-"""What the data look like before anything is computed from them."""
+"""Checks of the data before training: each case, the cases together, and the source model."""

@@ -1,169 +1,134 @@
-"""The whole check: every case by itself, then the set of them."""
+"""The check of a cohort: every case alone, then all cases together."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
 
-from hsf_finetune.check.check_alignment import pose_findings
-from hsf_finetune.check.check_duplicates import duplicate_findings
-from hsf_finetune.check.check_outliers import outlier_findings
-from hsf_finetune.check.check_sides import side_findings
-from hsf_finetune.check.facts import Facts
-from hsf_finetune.check.facts_cache import fingerprint, remember, remembered
-from hsf_finetune.check.findings import TIERS, Finding, Tier
-from hsf_finetune.check.measured_cases import Member, groups, measured_members
-from hsf_finetune.data.census import FEW_CASES, Census, check_census, take_census
+from hsf_finetune.check.case_facts import CaseFacts
+from hsf_finetune.check.check_alignment import check_alignment
+from hsf_finetune.check.check_duplicates import find_duplicates
+from hsf_finetune.check.check_outliers import find_outliers
+from hsf_finetune.check.check_sides import check_sides
+from hsf_finetune.check.facts_cache import fingerprint, load_facts, save_facts
+from hsf_finetune.check.findings import Finding
+from hsf_finetune.check.measured_cases import MeasuredCase, group_cases
+from hsf_finetune.data.census import FEW_CASES, check_census, take_census
 from hsf_finetune.data.discovery.cases import Case, Cohort
 from hsf_finetune.system.errors import DataError
 
-Progress = Callable[[int, int], None]
 
-
-@dataclass(frozen=True, eq=False)
-class Look:
-    """What was seen.
-
-    Args:
-        cases: all of them, in the cohort's order.
-        facts: of each case.
-        findings: the gravest first.
-        known: cases whose facts were remembered.
-    """
-
-    cases: tuple[Case, ...]
-    facts: tuple[Facts, ...]
-    findings: tuple[Finding, ...]
-    known: int
-
-    def of(self, *tiers: Tier) -> list[Finding]:
-        """The findings of these tiers."""
-        return [finding for finding in self.findings if finding.tier in tiers]
-
-    def members(self, cases: Sequence[Case] | None = None) -> list[Member]:
-        """The cases that could be measured, or those of them that are asked for."""
-        found = measured_members(self.cases, self.facts)
-        if cases is None:
-            return found
-        names = {case.name for case in cases}
-        return [member for member in found if member.case.name in names]
-
-
-def look_at(
-    cohort: Cohort,
+def check_cases(
+    cases: Sequence[Case],
     jobs: int | None = None,
-    progress: Progress | None = None,
-    training: Sequence[Case] | None = None,
-    allowed: Sequence[str] = (),
-) -> Look:
-    """Looks at every case and at the set.
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[list[CaseFacts], int]:
+    """Checks every case alone.
 
-    Memory does not grow with the number of cases: at most one case per thread is held.
+    Memory does not grow with the number of cases: each thread holds one at a time.
 
     Args:
-        cohort: the cases.
+        cases: of a cohort.
         jobs: threads; None is one for each CPU that this process may use.
-        progress: is told how many cases are done.
-        training: cases that train, in which every class has to be shown; None is all.
-        allowed: classes that no label needs to show.
+        progress: called with (cases done, cases in all).
+
+    Returns:
+        The facts of each case, and the number of cases that were not read again, since their
+        files have not changed.
     """
-    cases = cohort.cases
     keys = [fingerprint(case) for case in cases]
-    before = remembered(cases, {*keys})
-    facts: dict[int, Facts] = {n: before[k] for n, k in enumerate(keys) if k and k in before}
-    known = len(facts)
-    todo = [n for n in range(len(cases)) if n not in facts]
-    for number, fact in _examined(cases, todo, jobs or processors()):
+    kept = load_facts(cases, {*keys})
+    facts = {n: kept[key] for n, key in enumerate(keys) if key and key in kept}
+    unchanged = len(facts)
+    numbers = [n for n in range(len(cases)) if n not in facts]
+    for number, fact in _read_facts(cases, numbers, jobs or _available_cpus()):
         facts[number] = fact
         if progress:
             progress(len(facts), len(cases))
-    if todo:
-        remember(cases, {key: facts[n] for n, key in enumerate(keys) if key})
-    every = tuple(facts[n] for n in range(len(cases)))
-    findings = [finding for fact in every for finding in fact.findings]
-    findings += set_findings(cohort, every, training, allowed)
-    findings.sort(key=lambda f: (TIERS.index(f.tier), f.case, f.kind))
-    return Look(cases, every, tuple(findings), known)
+    if numbers:
+        save_facts(cases, {key: facts[n] for n, key in enumerate(keys) if key})
+    return [facts[n] for n in range(len(cases))], unchanged
 
 
-def set_findings(
+def compare_cases(
     cohort: Cohort,
-    facts: Sequence[Facts],
-    training: Sequence[Case] | None = None,
-    allowed: Sequence[str] = (),
+    measured: Sequence[MeasuredCase],
+    training: Sequence[Case],
+    allow_unsupervised: Sequence[str] = (),
 ) -> Iterator[Finding]:
-    """What only several cases together show."""
-    members = measured_members(cohort.cases, facts)
-    for group in groups(members):
-        yield from outlier_findings(group)
-        yield from pose_findings(group)
-    yield from duplicate_findings(members)
-    yield from side_findings(members)
-    names = {case.name for case in (cohort.cases if training is None else training)}
-    shown = [m for m in members if m.case.name in names]
-    # Where files cannot be read, the classes they show are not known.
-    if shown and len(members) == len(cohort.cases):
-        yield from _census_findings(shown, cohort, allowed)
+    """What only several cases together show.
+
+    Args:
+        cohort: the cases.
+        measured: those of them that could be measured.
+        training: the cases that train, in which every class has to be drawn.
+        allow_unsupervised: classes that no label has to contain.
+    """
+    for group in group_cases(measured):
+        yield from find_outliers(group)
+        yield from check_alignment(group)
+    yield from find_duplicates(measured)
+    yield from check_sides(measured)
+    names = {case.name for case in training}
+    trained = [case for case in measured if case.name in names]
+    # Where some files cannot be read, the classes in them are not known.
+    if trained and len(measured) == len(cohort.cases):
+        yield from _check_classes(trained, cohort, allow_unsupervised)
 
 
-def take_look_census(members: Sequence[Member], cohort: Cohort) -> Census:
-    """What supervises each class, counted in the files' own voxels."""
-    counted = [(m.case, np.array(m.measured.row_voxels)) for m in members]
-    return take_census(counted, cohort.classes)
+# -------------------------------------------------------------------- internals
+def _read_facts(
+    cases: Sequence[Case], numbers: Sequence[int], jobs: int
+) -> Iterator[tuple[int, CaseFacts]]:
+    """Facts by number; never more than two cases per thread are waiting."""
+    if not numbers:
+        return
+    # Imported late: importing SciPy takes longer than comparing cases whose facts are kept.
+    from hsf_finetune.check.check_case import check_case
+
+    if jobs <= 1 or len(numbers) <= 1:
+        yield from ((n, check_case(cases[n])) for n in numbers)
+        return
+    left = iter(numbers)
+    with ThreadPoolExecutor(max_workers=jobs) as pool:
+        waiting = [(n, pool.submit(check_case, cases[n])) for n in islice(left, 2 * jobs)]
+        while waiting:
+            number, future = waiting.pop(0)
+            yield number, future.result()
+            waiting += [(n, pool.submit(check_case, cases[n])) for n in islice(left, 1)]
 
 
-def processors() -> int:
+def _available_cpus() -> int:
     """CPUs that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
-# -------------------------------------------------------------------- internals
-def _examined(
-    cases: Sequence[Case], numbers: Sequence[int], jobs: int
-) -> Iterator[tuple[int, Facts]]:
-    """Facts by number, with never more than two cases per thread on their way."""
-    if not numbers:
-        return
-    # Imported late: SciPy takes longer to import than remembered facts to judge.
-    from hsf_finetune.check.check_case import examine
-
-    if jobs <= 1 or len(numbers) <= 1:
-        yield from ((n, examine(cases[n])) for n in numbers)
-        return
-    left = iter(numbers)
-    with ThreadPoolExecutor(max_workers=jobs) as pool:
-        waiting = [(n, pool.submit(examine, cases[n])) for n in islice(left, 2 * jobs)]
-        while waiting:
-            number, future = waiting.pop(0)
-            yield number, future.result()
-            waiting += [(n, pool.submit(examine, cases[n])) for n in islice(left, 1)]
-
-
-def _census_findings(
-    members: Sequence[Member], cohort: Cohort, allowed: Sequence[str]
+def _check_classes(
+    trained: Sequence[MeasuredCase], cohort: Cohort, allow_unsupervised: Sequence[str]
 ) -> Iterator[Finding]:
-    census = take_look_census(members, cohort)
-    folder = str(members[0].case.label.path.parent)
+    """Classes that no training case, or only few of them, show."""
+    counted = [(case.case, np.array(case.measures.row_voxels)) for case in trained]
+    census = take_census(counted, cohort.classes)
+    folder = str(trained[0].case.label.path.parent)
     try:
-        check_census(census, allowed)
+        check_census(census, allow_unsupervised)
     except DataError as error:
         yield Finding.refusal(error, "set/class never drawn", folder)
     for name in cohort.classes.foreground:
         count = sum(max(row.exact_cases, row.set_cases) for row in census.of_class(name))
-        if 0 < count < min(FEW_CASES, len(members)):
+        if 0 < count < min(FEW_CASES, len(trained)):
             yield Finding(
                 "warned",
                 "set/rare class",
                 f"few training cases show {name}",
                 folder,
-                found=f"{count} of {len(members)}",
+                found=f"{count} of {len(trained)}",
                 expected=f"{FEW_CASES} or more",
-                fix="draw it in more cases, or see that those cases train (split_file:)",
+                fix="draw it in more cases, or make sure that those cases train (split_file:)",
             )

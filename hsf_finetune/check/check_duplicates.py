@@ -1,4 +1,4 @@
-"""The same scan, or the same label, under two names."""
+"""The same scan, or the same label, in two cases."""
 
 from __future__ import annotations
 
@@ -7,129 +7,130 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from hsf_finetune.check.facts import z_scores
+from hsf_finetune.check.case_facts import to_z_scores
 from hsf_finetune.check.findings import EXCLUDE, Finding
-from hsf_finetune.check.measured_cases import Member
+from hsf_finetune.check.measured_cases import MeasuredCase
 
-_NEARLY = 0.97
-"""Correlation of small pictures; of 200 real crops no two come beyond 0.84."""
-_AT_ONCE = 64
+_NEARLY_SAME = 0.97
+"""Correlation of thumbnails; of 200 real crops no two exceed 0.84."""
+_BATCH = 64
 _SMALLEST_VOX = 50
-"""Labels of fewer voxels may agree by chance."""
+"""Labels with fewer voxels may agree by chance."""
 
 
-def duplicate_findings(members: Sequence[Member]) -> Iterator[Finding]:
-    """Images and labels that come twice."""
-    yield from _same_images(members)
-    yield from _same_labels(members)
-    yield from _nearly_same_images(members)
+def find_duplicates(cases: Sequence[MeasuredCase]) -> Iterator[Finding]:
+    """Images and labels that occur twice."""
+    yield from _same_images(cases)
+    yield from _same_labels(cases)
+    yield from _nearly_same_images(cases)
 
 
-def _same_images(members: Sequence[Member]) -> Iterator[Finding]:
-    for same in _grouped(members, [m.measured.image_hash for m in members]):
-        first = same[0]
-        for member in same[1:]:
-            if member.case.images == first.case.images:
-                continue  # one scan with the labels of two raters
-            if member.case.subject == first.case.subject:
-                yield Finding(
-                    "warned",
-                    "set/same image",
-                    "the same scan comes twice, so it counts twice",
-                    member.image,
-                    member.case.name,
-                    f"the same voxels as {first.image}",
-                    fix="list one of them under the dataset's exclude:",
-                )
-            else:
-                yield Finding(
-                    "refused",
-                    "set/same image",
-                    "the same scan comes under the names of two subjects, so that it may both "
-                    "train and validate",
-                    member.image,
-                    member.case.name,
-                    f"the same voxels as {first.image}\nsubjects {member.case.subject} and "
-                    f"{first.case.subject}",
-                    "one subject per scan",
-                    "list one of them under exclude:; if both are one person, write a subject: "
-                    "expression that says so",
-                )
-
-
-def _same_labels(members: Sequence[Member]) -> Iterator[Finding]:
-    keys = [
-        m.measured.label_hash if sum(m.measured.row_voxels[1:]) >= _SMALLEST_VOX else ""
-        for m in members
-    ]
-    for same in _grouped(members, keys):
-        first = same[0]
-        for member in same[1:]:
-            if member.case.subject == first.case.subject:
-                continue
-            if member.measured.image_hash == first.measured.image_hash:
-                continue  # said of the image
+# -------------------------------------------------------------------- internals
+def _same_images(cases: Sequence[MeasuredCase]) -> Iterator[Finding]:
+    for first, case in _find_equal(cases, [case.measures.image_hash for case in cases]):
+        if case.case.images == first.case.images:
+            continue  # one scan with the labels of two raters
+        if case.subject == first.subject:
+            yield Finding(
+                "warned",
+                "set/same image",
+                "the same scan occurs twice, so it counts twice",
+                case.image_file,
+                case.name,
+                f"the same voxels as {first.image_file}",
+                fix="list one of them under the dataset's exclude:",
+            )
+        else:
             yield Finding(
                 "refused",
-                "set/same label",
-                "two scans of two subjects have the same label, voxel by voxel",
-                member.label,
-                member.case.name,
-                f"the same voxels as {first.label}",
-                "a label of its own for each scan",
-                f"put the right label there, or {EXCLUDE}",
+                "set/same image",
+                "the same scan occurs under the names of two subjects, so it may both train and "
+                "validate",
+                case.image_file,
+                case.name,
+                f"the same voxels as {first.image_file}\nsubjects {case.subject} and "
+                f"{first.subject}",
+                "one subject per scan",
+                "list one of them under exclude:; if both are one person, write a subject: "
+                "expression that says so",
             )
 
 
-def _nearly_same_images(members: Sequence[Member]) -> Iterator[Finding]:
+def _same_labels(cases: Sequence[MeasuredCase]) -> Iterator[Finding]:
+    keys = [
+        case.measures.label_hash if sum(case.measures.row_voxels[1:]) >= _SMALLEST_VOX else ""
+        for case in cases
+    ]
+    for first, case in _find_equal(cases, keys):
+        if case.subject == first.subject:
+            continue
+        if case.measures.image_hash == first.measures.image_hash:
+            continue  # reported for the image
+        yield Finding(
+            "refused",
+            "set/same label",
+            "two scans of two subjects have the same label, voxel by voxel",
+            case.label_file,
+            case.name,
+            f"the same voxels as {first.label_file}",
+            "a label of its own for each scan",
+            f"put the right label there, or {EXCLUDE}",
+        )
+
+
+def _nearly_same_images(cases: Sequence[MeasuredCase]) -> Iterator[Finding]:
     """Scans of different subjects that differ in noise, or by a little processing."""
-    named: set[str] = set()
-    for member, other, correlation in _alike(members):
+    reported: set[str] = set()
+    for case, other, correlation in _find_similar(cases):
         if (
-            member.case.name in named
-            or other.case.subject == member.case.subject
-            or other.measured.image_hash == member.measured.image_hash
+            case.name in reported
+            or other.subject == case.subject
+            or other.measures.image_hash == case.measures.image_hash
         ):
             continue
-        named.add(member.case.name)
+        reported.add(case.name)
         yield Finding(
             "warned",
             "set/nearly same image",
             "two scans of two subjects are nearly the same, as if one were a processed copy",
-            member.image,
-            member.case.name,
-            f"correlation {correlation:.3f} with {other.image}",
-            f"below {_NEARLY}, as of different people",
+            case.image_file,
+            case.name,
+            f"correlation {correlation:.3f} with {other.image_file}",
+            f"below {_NEARLY_SAME}, as between different people",
             "list one of them under exclude:; if both are one person, write a subject: "
             "expression that says so",
         )
 
 
-def _alike(members: Sequence[Member]) -> Iterator[tuple[Member, Member, float]]:
-    """Each pair whose small pictures correlate, the later one first.
+def _find_equal(
+    cases: Sequence[MeasuredCase], keys: Sequence[str]
+) -> Iterator[tuple[MeasuredCase, MeasuredCase]]:
+    """The first case with a key and each later one with the same key; empty keys do not count."""
+    first: dict[str, MeasuredCase] = {}
+    for case, key in zip(cases, keys, strict=True):
+        if key and first.setdefault(key, case) is not case:
+            yield first[key], case
 
-    In 32 bits the pictures of all would fill the memory; a few at a time do not.
+
+def _find_similar(
+    cases: Sequence[MeasuredCase],
+) -> Iterator[tuple[MeasuredCase, MeasuredCase, float]]:
+    """Each pair whose thumbnails correlate, the later case first.
+
+    In 32 bits the thumbnails of all cases would fill the memory; those of a batch do not.
     """
-    for start in range(0, len(members), _AT_ONCE):
-        these = _unit_vectors(members[start : start + _AT_ONCE])
-        for before in range(0, start + 1, _AT_ONCE):
-            table = these @ _unit_vectors(members[before : before + _AT_ONCE]).T
-            for a, b in np.argwhere(table > _NEARLY):
+    for start in range(0, len(cases), _BATCH):
+        later = _unit_vectors(cases[start : start + _BATCH])
+        for before in range(0, start + 1, _BATCH):
+            table = later @ _unit_vectors(cases[before : before + _BATCH]).T
+            for a, b in np.argwhere(table > _NEARLY_SAME):
                 if before + b < start + a:
-                    yield members[start + a], members[before + b], float(table[a, b])
+                    yield cases[start + a], cases[before + b], float(table[a, b])
 
 
-def _unit_vectors(members: Sequence[Member]) -> npt.NDArray[np.float32]:
-    """Their views, so that products of two are correlations."""
-    views = np.stack([z_scores(m.portrait.view).ravel() for m in members])
-    views -= views.mean(axis=1, keepdims=True)
-    views /= np.maximum(np.linalg.norm(views, axis=1, keepdims=True), 1e-6)
-    return views
-
-
-def _grouped(members: Sequence[Member], keys: Sequence[str]) -> list[list[Member]]:
-    found: dict[str, list[Member]] = {}
-    for member, key in zip(members, keys, strict=True):
-        if key:
-            found.setdefault(key, []).append(member)
-    return [same for same in found.values() if len(same) > 1]
+def _unit_vectors(cases: Sequence[MeasuredCase]) -> npt.NDArray[np.float32]:
+    """Thumbnails as vectors whose products are correlations, (cases, voxels)."""
+    vectors = np.stack([to_z_scores(case.thumbnails.image).ravel() for case in cases])
+    vectors -= vectors.mean(axis=1, keepdims=True)
+    vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-6)
+    return vectors

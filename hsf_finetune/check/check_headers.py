@@ -1,16 +1,15 @@
-"""Geometry that one file, or the files of one case, show by themselves."""
+"""Problems in the headers of one file, or of the files of one case: sizes, axes, affines."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 
 from hsf_finetune.check.findings import EXCLUDE, Finding
-from hsf_finetune.data.volumes.affines import Affine, corner_shift_mm, rows_of, voxel_size_mm
-from hsf_finetune.data.volumes.read_volume import Volume, is_hdf5
+from hsf_finetune.data.volumes.affines import Affine, corner_shift_mm, format_affine, voxel_size_mm
+from hsf_finetune.data.volumes.read_volume import Volume
 
 _SHEAR_DEG = 0.5
 _AMBIGUOUS_DEG = 40.0
@@ -21,8 +20,8 @@ _FLOAT_NOISE_MM = 1e-6
 _UNITS = {1: "metres", 3: "micrometres"}
 
 
-def header_findings(volume: Volume, case: str) -> Iterator[Finding]:
-    """What a volume's own geometry shows.
+def check_header(volume: Volume, case: str) -> Iterator[Finding]:
+    """Problems of a volume's own geometry.
 
     Args:
         volume: image or label.
@@ -35,12 +34,12 @@ def header_findings(volume: Volume, case: str) -> Iterator[Finding]:
         yield Finding(
             "warned",
             "geometry/voxel size",
-            "the voxels are of no size that a scanner makes",
+            "the voxel size is not one that a scanner makes",
             file,
             case,
             found,
             f"{_SMALLEST_MM} to {_LARGEST_MM:g} mm",
-            "correct the header's affine, which must be in millimetres",
+            "correct the header's affine; it must be in millimetres",
         )
     shear, tilt = shear_deg(volume.affine), tilt_deg(volume.affine)
     if shear > _SHEAR_DEG:
@@ -50,18 +49,18 @@ def header_findings(volume: Volume, case: str) -> Iterator[Finding]:
             "the grid is sheared: its axes are not at right angles",
             file,
             case,
-            f"{shear:.1f} degrees off\n{rows_of(volume.affine)}",
+            f"{shear:.1f} degrees off\n{format_affine(volume.affine)}",
             "axes at right angles",
-            "resample it to a plain grid; distances and voxel sizes are wrong on this one",
+            "resample it to a grid with right angles; distances and voxel sizes are wrong on this one",
         )
     if tilt > _AMBIGUOUS_DEG:
         yield Finding(
             "warned",
             "geometry/oblique",
-            "the axes lie half-way between two directions, so that a small turn swaps them",
+            "the axes lie half-way between two directions, so a small rotation exchanges them",
             file,
             case,
-            f"turned by {tilt:.0f} degrees",
+            f"rotated by {tilt:.0f} degrees",
             "less than 40 degrees",
             "resample it along the scanner's axes, or along the structure's as in the other cases",
         )
@@ -76,18 +75,18 @@ def header_findings(volume: Volume, case: str) -> Iterator[Finding]:
             f"{_THINNEST_VOX} voxels or more along each axis",
             f"check that it is a 3D scan, or {EXCLUDE}",
         )
-    if not is_hdf5(volume.ref.path):
-        yield from _nifti_findings(volume, case)
+    if volume.header is not None:
+        yield from _check_nifti(volume, case)
 
 
-def pair_findings(image: Volume, label: Volume, case: str) -> Iterator[Finding]:
-    """What two volumes on the same grid (`check_same_grid`) differ in all the same."""
+def compare_affines(image: Volume, label: Volume, case: str) -> Iterator[Finding]:
+    """Rounding differences of two volumes on the same grid (`check_same_grid`)."""
     shift = corner_shift_mm(image.affine, label.affine, image.array.shape)
     if shift > _FLOAT_NOISE_MM:
         yield Finding(
             "repaired",
             "geometry/float noise",
-            "the label's affine differs from its image's by rounding; the image's counts",
+            "the label's affine differs from its image's by rounding; the image's is used",
             str(label.ref),
             case,
             f"a corner is {shift:.2g} mm off",
@@ -95,7 +94,7 @@ def pair_findings(image: Volume, label: Volume, case: str) -> Iterator[Finding]:
 
 
 def shear_deg(affine: Affine) -> float:
-    """Largest departure of the angles between the axes from 90 degrees."""
+    """Largest difference of the angles between the axes from 90 degrees."""
     axes = affine[:3, :3] / np.maximum(voxel_size_mm(affine), 1e-12)
     cosines = axes.T @ axes
     off = np.abs(cosines[np.triu_indices(3, 1)]).clip(0, 1)
@@ -108,8 +107,9 @@ def tilt_deg(affine: Affine) -> float:
     return float(np.degrees(np.arccos(axes.max(axis=0).clip(0, 1))).max())
 
 
-def _nifti_findings(volume: Volume, case: str) -> Iterator[Finding]:
-    header: Any = nib.load(volume.ref.path).header
+# -------------------------------------------------------------------- internals
+def _check_nifti(volume: Volume, case: str) -> Iterator[Finding]:
+    header: Any = volume.header
     file = str(volume.ref)
     unit = _UNITS.get(int(header["xyzt_units"]) & 7)
     if unit:
@@ -127,12 +127,12 @@ def _nifti_findings(volume: Volume, case: str) -> Iterator[Finding]:
         yield Finding(
             "warned",
             "geometry/no orientation",
-            "the header does not say where the volume lies: left and right are a guess",
+            "the header does not say how the volume is oriented: left and right are a guess",
             file,
             case,
             "sform_code 0 and qform_code 0",
             "one of them set",
-            "convert it again from DICOM, or if you know it is right: img.set_sform(img.affine, 1)",
+            "convert it again from DICOM; if you know it is right: img.set_sform(img.affine, 1)",
         )
         return
     zooms = np.asarray(header.get_zooms()[:3], dtype=np.float64)
@@ -141,7 +141,7 @@ def _nifti_findings(volume: Volume, case: str) -> Iterator[Finding]:
         yield Finding(
             "warned",
             "geometry/pixdim",
-            "the header's voxel size (pixdim) contradicts its affine; the affine counts",
+            "the header's voxel size (pixdim) contradicts its affine; the affine is used",
             file,
             case,
             f"pixdim {np.round(zooms, 4).tolist()}, affine {np.round(sizes, 4).tolist()} mm",

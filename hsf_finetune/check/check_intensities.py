@@ -1,4 +1,4 @@
-"""What an image's voxels show by themselves."""
+"""Problems in the voxels of one image: outliers, clipping, lost slices."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from hsf_finetune.check.findings import EXCLUDE, Finding
 from hsf_finetune.data.volumes.read_volume import Volume
 
 _OUTLIER = 25.0
-"""Extreme less median, in units of the 1st or 99th percentile less median. Real T1 crops
-with bright vessels come to 10."""
+"""Extreme minus median, in units of the 1st or 99th percentile minus median. Real T1 crops
+with bright vessels reach 10."""
 _CLIPPED = 0.1
-"""Share of voxels at the largest value; real crops come to 0.0003."""
+"""Share of voxels at the largest value; real crops reach 0.0003."""
 _EMPTY = 0.97
-"""Share of voxels of one value; skull-stripped heads come to 0.9."""
+"""Share of voxels of one value; skull-stripped heads reach 0.9."""
 _FEW_VALUES = 16
 _SAMPLED_VOX = 2_000_000
 """Percentiles are taken of about so many voxels."""
 
 
-def image_findings(volume: Volume, case: str) -> Iterator[Finding]:
-    """What is odd about an image that `check_image` lets pass.
+def check_intensities(volume: Volume, case: str) -> Iterator[Finding]:
+    """What is unusual about an image that `check_image` accepts.
 
     Args:
         volume: one channel.
@@ -43,19 +43,19 @@ def image_findings(volume: Volume, case: str) -> Iterator[Finding]:
             case,
             f"{len(values)} values: {', '.join(f'{v:g}' for v in values[:8])}",
             "grey values of a scan",
-            "check mri: and label: in the dataset's YAML, which may be exchanged",
+            "check mri: and label: in the dataset's YAML; they may be exchanged",
         )
         return
-    yield from _extremes(sample, float(lowest), float(highest), file, case)
-    at_most = float(np.mean(sample == highest))
-    if at_most > _CLIPPED:
+    yield from _check_extremes(sample, float(lowest), float(highest), file, case)
+    at_highest = float(np.mean(sample == highest))
+    if at_highest > _CLIPPED:
         yield Finding(
             "warned",
             "content/clipped",
-            "many voxels have the largest value, so bright tissue has been cut off",
+            "many voxels have the largest value, so bright tissue is cut off",
             file,
             case,
-            f"{at_most:.0%} of the voxels are {highest:g}",
+            f"{at_highest:.0%} of the voxels are {highest:g}",
             fix=f"convert the scan again without clipping, or {EXCLUDE}",
         )
     common = max(float(np.mean(sample == lowest)), float(np.mean(sample == np.median(sample))))
@@ -70,10 +70,11 @@ def image_findings(volume: Volume, case: str) -> Iterator[Finding]:
             fix=f"crop the scan to the structure, or {EXCLUDE}",
         )
     else:
-        yield from _slices(array, file, case)
+        yield from _check_slices(array, file, case)
 
 
-def _extremes(
+# -------------------------------------------------------------------- internals
+def _check_extremes(
     sample: npt.NDArray[np.generic], lowest: float, highest: float, file: str, case: str
 ) -> Iterator[Finding]:
     low, middle, high = np.percentile(sample.astype(np.float64), [1, 50, 99])
@@ -83,7 +84,7 @@ def _extremes(
             yield Finding(
                 "warned",
                 "content/outlier",
-                "a few voxels lie so far outside that z-normalisation flattens the tissue",
+                "a few values are so far from the others that z-normalisation flattens the tissue",
                 file,
                 case,
                 f"{extreme:g}, while 98 % of the voxels lie between {low:g} and {high:g}",
@@ -91,8 +92,8 @@ def _extremes(
             )
 
 
-def _slices(array: npt.NDArray[np.generic], file: str, case: str) -> Iterator[Finding]:
-    """Slices inside the volume that hold nothing, or the same as their neighbour."""
+def _check_slices(array: npt.NDArray[np.generic], file: str, case: str) -> Iterator[Finding]:
+    """Slices inside the volume that are constant, or equal to their neighbour."""
     for axis in range(3):
         planes = np.moveaxis(array, axis, 0)
         flat = np.array([plane.min() == plane.max() for plane in planes])
@@ -123,6 +124,6 @@ def _slices(array: npt.NDArray[np.generic], file: str, case: str) -> Iterator[Fi
                 file,
                 case,
                 f"{len(same)} along axis {axis}, such as numbers {same[0] - 1} and {same[0]}",
-                fix="convert the scan again; if it was resampled, use the original resolution",
+                fix="convert the scan again; if it was resampled, use its original resolution",
             )
             return

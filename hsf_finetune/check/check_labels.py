@@ -1,4 +1,4 @@
-"""What a label shows by itself: nothing drawn, stray islands, a structure cut off."""
+"""Problems of one label: empty, stray islands, a structure that is cut off."""
 
 from __future__ import annotations
 
@@ -16,24 +16,22 @@ Rows = npt.NDArray[np.uint8]
 Box = tuple[slice, slice, slice]
 
 _STRAY_SHARE = 0.03
-"""An island of less than this share of what was drawn is no structure of its own."""
+"""An island with less than this share of the labelled voxels is no structure of its own."""
 _STRAY_VOX = 3.0
-"""Nearer than this to the main body it is its ragged end."""
+"""An island nearer than this to the main body is part of its ragged end."""
 _BORDER_SHARE = 0.03
-"""Share of the drawn voxels that lie on the volume's outermost layer."""
+"""Share of the labelled voxels that lie on one outermost slice of the volume."""
 _FULL_SHARE = 0.9
 _TOUCHING = np.ones((3, 3, 3), dtype=bool)
 
 
-def annotation_findings(
-    label: Volume, rows: Rows, protocol: LabelMap, case: str
-) -> Iterator[Finding]:
-    """What is odd about a label whose values are all known.
+def check_label(label: Volume, rows: Rows, protocol: LabelMap, case: str) -> Iterator[Finding]:
+    """What is unusual about a label whose values are all known.
 
     Args:
-        label: as it lies in its file.
+        label: as stored.
         rows: its label rows, (X, Y, Z).
-        protocol: what they mean.
+        protocol: what the rows mean.
         case: its name, for messages.
     """
     file = str(label.ref)
@@ -46,8 +44,8 @@ def annotation_findings(
             case,
             f"{label.array.dtype}" + (f" in steps of {label.step:g}" if label.step else ""),
         )
-    drawn = drawn_voxels(rows, protocol)
-    box = bounding_box(drawn)
+    foreground = find_foreground(rows, protocol)
+    box = bounding_box(foreground)
     if box is None:
         yield Finding(
             "warned",
@@ -55,11 +53,11 @@ def annotation_findings(
             "nothing is drawn in the label",
             file,
             case,
-            "no voxel of " + ", ".join(_drawn_names(protocol)),
-            fix=f"if the structure is really not there this is fine; else mend it, or {EXCLUDE}",
+            "no voxel of " + ", ".join(_foreground_names(protocol)),
+            fix=f"nothing to do if the scan really lacks the structure; else draw it, or {EXCLUDE}",
         )
         return
-    share = float(drawn.mean())
+    share = float(foreground.mean())
     if share > _FULL_SHARE:
         yield Finding(
             "warned",
@@ -68,31 +66,32 @@ def annotation_findings(
             file,
             case,
             f"{share:.0%} of the voxels",
-            fix="check labels: in the dataset's YAML, where background is 0",
+            fix="check labels: in the dataset's YAML, where the background is 0",
         )
         return
-    yield from _islands(drawn[box], file, case)
-    yield from _border(drawn, file, case)
+    yield from _check_islands(foreground[box], file, case)
+    yield from _check_border(foreground, file, case)
 
 
-def drawn_voxels(rows: Rows, protocol: LabelMap) -> npt.NDArray[np.bool_]:
-    """Voxels whose label rules the background out, (X, Y, Z)."""
+def find_foreground(rows: Rows, protocol: LabelMap) -> npt.NDArray[np.bool_]:
+    """Voxels whose label excludes the background, (X, Y, Z)."""
     return np.asarray(protocol.foreground_rows[rows])
 
 
-def bounding_box(drawn: npt.NDArray[np.bool_]) -> Box | None:
-    """The smallest box around what is drawn; None where nothing is."""
-    found = ndimage.find_objects(drawn.view(np.uint8))
+def bounding_box(foreground: npt.NDArray[np.bool_]) -> Box | None:
+    """The smallest box around the foreground, (X, Y, Z); None where there is none."""
+    found = ndimage.find_objects(foreground.view(np.uint8))
     return found[0] if found else None
 
 
-def _drawn_names(protocol: LabelMap) -> list[str]:
+# -------------------------------------------------------------------- internals
+def _foreground_names(protocol: LabelMap) -> list[str]:
     names = zip(protocol.row_names, protocol.foreground_rows, strict=True)
-    return [name for name, drawn in names if drawn]
+    return [name for name, is_foreground in names if is_foreground]
 
 
-def _islands(drawn: npt.NDArray[np.bool_], file: str, case: str) -> Iterator[Finding]:
-    islands, count = ndimage.label(drawn, _TOUCHING)
+def _check_islands(foreground: npt.NDArray[np.bool_], file: str, case: str) -> Iterator[Finding]:
+    islands, count = ndimage.label(foreground, _TOUCHING)
     if count < 2:
         return
     sizes = np.bincount(islands.ravel())[1:]
@@ -113,13 +112,13 @@ def _islands(drawn: npt.NDArray[np.bool_], file: str, case: str) -> Iterator[Fin
             case,
             f"{len(stray)} of {', '.join(str(sizes[n - 1]) for n in stray[:5])} voxels, up to "
             f"{max(gaps):.0f} voxels away",
-            fix="erase them in your segmentation program, if they are slips of the brush",
+            fix="erase them in your segmentation program, if they were drawn by mistake",
         )
 
 
-def _border(drawn: npt.NDArray[np.bool_], file: str, case: str) -> Iterator[Finding]:
-    faces = [np.take(drawn, end, axis=axis).sum() for axis in range(3) for end in (0, -1)]
-    share = max(faces) / max(int(drawn.sum()), 1)
+def _check_border(foreground: npt.NDArray[np.bool_], file: str, case: str) -> Iterator[Finding]:
+    faces = [np.take(foreground, end, axis=axis).sum() for axis in range(3) for end in (0, -1)]
+    share = max(faces) / max(int(foreground.sum()), 1)
     if share > _BORDER_SHARE:
         axis = int(np.argmax(faces)) // 2
         yield Finding(

@@ -1,4 +1,4 @@
-"""Cases that differ from the others of their kind in a plain measure."""
+"""Cases that differ from the others of their group: geometry, volumes, missing classes."""
 
 from __future__ import annotations
 
@@ -8,142 +8,152 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from hsf_finetune.check.findings import EXCLUDE, Finding
-from hsf_finetune.check.measured_cases import FEWEST, Member
+from hsf_finetune.check.measured_cases import MIN_CASES, MeasuredCase
 
 _SPACING_RATIO = 1.5
-_SIZE_RATIO = 2.5
+_EXTENT_RATIO = 2.5
 _VOLUME_RATIO = 3.0
 _TILT_DEG = 15.0
 _USUAL_SHARE = 0.8
-"""What so many of the cases have is expected of all."""
-_SPREAD = 4.0
-"""How many times the usual spread (in logarithms) a volume may be off."""
+"""A class that so many of the cases have is expected in all of them."""
+_SPREADS = 4.0
+"""A volume may differ by so many times the usual spread (of logarithms)."""
 
 
-def outlier_findings(group: Sequence[Member]) -> Iterator[Finding]:
-    """What sets single cases of a group apart."""
-    if len(group) < FEWEST:
+def find_outliers(group: Sequence[MeasuredCase]) -> Iterator[Finding]:
+    """Cases of a group that differ from the others."""
+    if len(group) < MIN_CASES:
         return
-    yield from _geometry(group)
-    yield from _volumes(group)
-    yield from _missing(group)
+    spacing = np.array([case.measures.spacing_mm for case in group])
+    extent = spacing * np.array([case.measures.shape for case in group])
+    yield from _compare_sizes(
+        group,
+        spacing,
+        _SPACING_RATIO,
+        "geometry/spacing",
+        "the voxel size differs from that of the other cases",
+        "check the header; if it is right, datasets.target_spacing_mm=[X, Y, Z] brings all "
+        "cases to one voxel size",
+    )
+    yield from _compare_sizes(
+        group,
+        extent,
+        _EXTENT_RATIO,
+        "geometry/size",
+        "the volume covers another extent than the other cases",
+        f"crop it like the others, or {EXCLUDE}",
+    )
+    yield from _compare_axes(group)
+    yield from _compare_volumes(group)
+    yield from _find_missing_classes(group)
 
 
-def _geometry(group: Sequence[Member]) -> Iterator[Finding]:
-    spacing = np.array([m.measured.spacing_mm for m in group])
-    size = spacing * np.array([m.measured.shape for m in group])
-    tilt = np.array([m.measured.tilt_deg for m in group])
-    usual = Counter(m.measured.orientation for m in group).most_common(1)[0][0]
-    for n, member in enumerate(group):
-        name, file = member.case.name, member.image
-        others = np.arange(len(group)) != n
-        for kind, what, values, ratio, fix in (
-            (
-                "geometry/spacing",
-                "the voxel size is unlike that of the other cases",
-                spacing,
-                _SPACING_RATIO,
-                "check the header; if it is right, datasets.target_spacing_mm=[X, Y, Z] brings all "
-                "cases to one voxel size",
-            ),
-            (
-                "geometry/size",
-                "the volume covers another extent than the other cases",
-                size,
-                _SIZE_RATIO,
-                f"crop it as the others are, or {EXCLUDE}",
-            ),
-        ):
-            middle = np.median(values[others], axis=0)
-            off = np.maximum(values[n] / middle, middle / values[n])
-            if off.max() > max(ratio, 1.2 * _usual_ratio(values[others], middle)):
-                yield Finding(
-                    "warned", kind, what, file, name, _mm(values[n]), f"about {_mm(middle)}", fix
-                )
-        turned = abs(tilt[n] - float(np.median(tilt[others])))
-        if turned > max(_TILT_DEG, 2 * float(np.ptp(tilt[others]))):
+# -------------------------------------------------------------------- internals
+def _compare_sizes(
+    group: Sequence[MeasuredCase],
+    sizes_mm: np.ndarray,
+    ratio: float,
+    kind: str,
+    what: str,
+    fix: str,
+) -> Iterator[Finding]:
+    """Cases with a size, (cases, 3), far from the median of the others along some axis.
+
+    The ratio that is allowed grows with that of nine in ten of the others: a mixed group
+    does not say what is usual.
+    """
+    for n, case in enumerate(group):
+        others = np.delete(sizes_mm, n, axis=0)
+        median = np.median(others, axis=0)
+        off = np.maximum(sizes_mm[n] / median, median / sizes_mm[n])
+        usual = np.maximum(others / median, median / others).max(axis=1)
+        if off.max() > max(ratio, 1.2 * float(np.quantile(usual, 0.9))):
+            found, expected = _format_mm(sizes_mm[n]), f"about {_format_mm(median)}"
+            yield Finding("warned", kind, what, case.image_file, case.name, found, expected, fix)
+
+
+def _compare_axes(group: Sequence[MeasuredCase]) -> Iterator[Finding]:
+    """Grids that are rotated, or stored along other axes, unlike in the other cases."""
+    tilts = np.array([case.measures.tilt_deg for case in group])
+    usual = Counter(case.measures.orientation for case in group).most_common(1)[0][0]
+    for n, case in enumerate(group):
+        others = np.delete(tilts, n)
+        median = float(np.median(others))
+        if abs(tilts[n] - median) > max(_TILT_DEG, 2 * float(np.ptp(others))):
             yield Finding(
                 "warned",
                 "geometry/tilt",
-                "the grid is turned against the scanner unlike in the other cases",
-                file,
-                name,
-                f"{tilt[n]:.0f} degrees",
-                f"about {np.median(tilt[others]):.0f} degrees",
+                "the grid is rotated against the scanner, unlike in the other cases",
+                case.image_file,
+                case.name,
+                f"{tilts[n]:.0f} degrees",
+                f"about {median:.0f} degrees",
                 "check the header, or resample it along the axes of the others",
             )
-        if member.measured.orientation != usual:
+        if case.measures.orientation != usual:
             yield Finding(
                 "repaired",
                 "geometry/orientation",
                 "the voxels are stored along other axes than in the other cases; all are read as "
                 "RAS+",
-                file,
-                name,
-                member.measured.orientation,
+                case.image_file,
+                case.name,
+                case.measures.orientation,
                 usual,
             )
 
 
-def _usual_ratio(values: np.ndarray, middle: np.ndarray) -> float:
-    """How far nine in ten of the others are off: a mixed group is no standard."""
-    ratios = np.maximum(values / middle, middle / values).max(axis=1)
-    return float(np.quantile(ratios, 0.9))
-
-
-def _volumes(group: Sequence[Member]) -> Iterator[Finding]:
-    """Structures much larger or smaller than in the others."""
-    names = group[0].case.protocol.row_names
-    for row in np.flatnonzero(group[0].case.protocol.foreground_rows):
-        sized = [(m, _volume_mm3(m, int(row))) for m in group]
-        sized = [(m, volume) for m, volume in sized if volume > 0]
-        if len(sized) < FEWEST:
+def _compare_volumes(group: Sequence[MeasuredCase]) -> Iterator[Finding]:
+    """Structures that are much larger or smaller than in the other cases."""
+    protocol = group[0].protocol
+    for row in np.flatnonzero(protocol.foreground_rows):
+        present = [case for case in group if case.measures.row_voxels[row]]
+        if len(present) < MIN_CASES:
             continue
-        logs = np.log([volume for _, volume in sized])
-        for n, (member, volume) in enumerate(sized):
-            rest = np.delete(logs, n)
-            middle = float(np.median(rest))
-            spread = 1.4826 * float(np.median(np.abs(rest - middle)))
-            if abs(logs[n] - middle) > max(np.log(_VOLUME_RATIO), _SPREAD * spread):
+        voxel_mm3 = [float(np.prod(case.measures.spacing_mm)) for case in present]
+        voxels = [case.measures.row_voxels[row] for case in present]
+        volumes_mm3 = np.array(voxels) * np.array(voxel_mm3)
+        logs = np.log(volumes_mm3)
+        for n, case in enumerate(present):
+            others = np.delete(logs, n)
+            median = float(np.median(others))
+            spread = 1.4826 * float(np.median(np.abs(others - median)))
+            if abs(logs[n] - median) > max(np.log(_VOLUME_RATIO), _SPREADS * spread):
                 yield Finding(
                     "warned",
                     "label/volume",
-                    f"{names[row]} is drawn much {'larger' if logs[n] > middle else 'smaller'} "
-                    "than in the other cases",
-                    member.label,
-                    member.case.name,
-                    f"{volume:.0f} mm3",
-                    f"about {np.exp(middle):.0f} mm3",
-                    f"look at it beside another case; mend it, or {EXCLUDE}",
+                    f"{protocol.row_names[row]} is drawn much "
+                    f"{'larger' if logs[n] > median else 'smaller'} than in the other cases",
+                    case.label_file,
+                    case.name,
+                    f"{volumes_mm3[n]:.0f} mm3",
+                    f"about {np.exp(median):.0f} mm3",
+                    f"compare it with another case; correct it, or {EXCLUDE}",
                 )
 
 
-def _missing(group: Sequence[Member]) -> Iterator[Finding]:
-    """Classes that nearly all cases show, and single ones do not."""
-    protocol = group[0].case.protocol
+def _find_missing_classes(group: Sequence[MeasuredCase]) -> Iterator[Finding]:
+    """Classes that nearly all cases have, and some do not."""
+    protocol = group[0].protocol
+    labelled = [case for case in group if case.measures.label_hash]
     for row in np.flatnonzero(protocol.foreground_rows):
-        shown = [bool(m.measured.row_voxels[row]) for m in group]
-        drawn = [bool(m.measured.label_hash) for m in group]
-        if sum(shown) < _USUAL_SHARE * sum(drawn):
+        lacking = [case for case in labelled if not case.measures.row_voxels[row]]
+        having = len(labelled) - len(lacking)
+        if having < _USUAL_SHARE * len(labelled):
             continue
-        for member, shows, draws in zip(group, shown, drawn, strict=True):
-            if draws and not shows:
-                yield Finding(
-                    "warned",
-                    "label/missing class",
-                    f"{protocol.row_names[row]} is not drawn in this case",
-                    member.label,
-                    member.case.name,
-                    "no voxel of it",
-                    f"{sum(shown)} of {len(group)} cases show it",
-                    "draw it; where it was left out on purpose, put such cases into a dataset of "
-                    "their own with unannotated: [...]",
-                )
+        for case in lacking:
+            yield Finding(
+                "warned",
+                "label/missing class",
+                f"{protocol.row_names[row]} is not drawn in this case",
+                case.label_file,
+                case.name,
+                "no voxel of it",
+                f"{having} of {len(group)} cases have it",
+                "draw it; where it was left out on purpose, put such cases into a dataset of "
+                "their own with unannotated: [...]",
+            )
 
 
-def _volume_mm3(member: Member, row: int) -> float:
-    return member.measured.row_voxels[row] * float(np.prod(member.measured.spacing_mm))
-
-
-def _mm(values: np.ndarray) -> str:
-    return " x ".join(f"{value:.3g}" for value in values) + " mm"
+def _format_mm(sizes: np.ndarray) -> str:
+    return " x ".join(f"{size:.3g}" for size in sizes) + " mm"

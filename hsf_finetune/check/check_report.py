@@ -1,54 +1,53 @@
-"""What the check leaves behind: check.json, a ledger of every file, tables for the terminal."""
+"""The report of a check, and its folder: check.json, a ledger of every file, and pictures."""
 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.table import Table
-from rich.text import Text
-
-from hsf_finetune.check.findings import TIERS, Finding
+from hsf_finetune.check.findings import TIERS, Finding, Tier, findings_of_tier
 from hsf_finetune.data.data_summary import DataSummary
-from hsf_finetune.system import console
-from hsf_finetune.system.files import write_csv, write_json
+from hsf_finetune.system.atomic_files import write_csv, write_json
+from hsf_finetune.system.errors import OutputError
 
 if TYPE_CHECKING:
-    from hsf_finetune.check.check_cohort import Look
+    from hsf_finetune.check.case_facts import CaseFacts
     from hsf_finetune.data.discovery.cases import Cohort
 
 CHECK_JSON = "check.json"
 LEDGER = "ledger.csv"
 PICTURES = "pictures"
 
-_STYLE = {"refused": "bold red", "warned": "yellow", "repaired": "green"}
-_EXAMPLES = 3
-
 
 @dataclass(frozen=True, eq=False)
-class Outcome:
-    """What a check comes to, whether it looked just now or an earlier look still stands.
+class CheckReport:
+    """What a check found.
 
     Args:
-        findings: of files, set and source model, the gravest first.
-        cases: how many were looked at; 0 where the files do not fit the description.
-        known: how many of them had not changed since an earlier look.
-        here: summary of the data.
-        source: summary of what the source model was trained on, if there is one.
+        findings: of files, cases and source model, the most serious first.
+        case_count: number of cases; 0 where the files do not fit the dataset's description.
+        unchanged: number of cases that had not changed since an earlier check.
+        target: summary of the data that train.
+        source: summary of the data that the source model was trained on, if it has one.
+        cohort: the cases; None where they are not known, or the report was read from a file.
+        facts: of each case of the cohort.
     """
 
     findings: tuple[Finding, ...]
-    cases: int = 0
-    known: int = 0
-    here: DataSummary | None = None
+    case_count: int = 0
+    unchanged: int = 0
+    target: DataSummary | None = None
     source: DataSummary | None = None
+    cohort: Cohort | None = None
+    facts: tuple[CaseFacts, ...] = ()
 
-    def count(self, tier: str) -> int:
+    def count(self, tier: Tier) -> int:
         """How many findings are of a tier."""
-        return sum(finding.tier == tier for finding in self.findings)
+        return len(findings_of_tier(self.findings, tier))
 
     def exit_code(self, strict: bool) -> int:
         """2 if anything is refused, 1 if strict and anything is warned, else 0."""
@@ -56,28 +55,18 @@ class Outcome:
             return 2
         return 1 if strict and self.count("warned") else 0
 
-    def line(self) -> str:
-        """One line on the whole."""
-        cases = f"{self.cases} cases" if self.cases else "no case could be looked at"
-        known = f" ({self.known} unchanged since the last look)" if self.cases else ""
+    def summary_line(self) -> str:
+        """The number of cases and of findings in one line."""
         counts = ", ".join(f"{self.count(tier)} {tier}" for tier in TIERS if self.count(tier))
-        return f"{cases}{known}: {counts or 'nothing to remark'}"
-
-
-@dataclass(frozen=True, eq=False)
-class Report(Outcome):
-    """The outcome with what it was found in.
-
-    Args:
-        cohort: the cases; None where the files do not fit the dataset's description.
-        look: what was seen of them.
-    """
-
-    cohort: Cohort | None = None
-    look: Look | None = None
+        if not self.case_count:
+            return f"no case could be checked: {counts}"
+        cases = f"{self.case_count} case{'s' if self.case_count > 1 else ''}"
+        unchanged = f"{self.unchanged} unchanged since the last check"
+        return f"{cases} ({unchanged}): {counts or 'no findings'}"
 
     def to_dict(self) -> dict[str, Any]:
-        """The report as plain types."""
+        """The report as plain types, for check.json."""
+        cases = self.cohort.cases if self.cohort else ()
         return {
             "counts": {tier: self.count(tier) for tier in TIERS},
             "findings": [asdict(finding) for finding in self.findings],
@@ -88,34 +77,32 @@ class Report(Outcome):
                     "dataset": case.dataset,
                     "images": [str(ref) for ref in case.images],
                     "label": str(case.label),
-                    "measured": asdict(facts.measured) if facts.measured else None,
+                    "measured": asdict(facts.measures) if facts.measures else None,
                 }
-                for case, facts in zip(self.look.cases, self.look.facts, strict=True)
-            ]
-            if self.look
-            else [],
-            "data": self.here.to_dict() if self.here else None,
+                for case, facts in zip(cases, self.facts, strict=True)
+            ],
+            "data": self.target.to_dict() if self.target else None,
             "source": self.source.to_dict() if self.source else None,
         }
 
 
-def read_outcome(folder: Path) -> Outcome:
-    """The outcome that a check left in its folder, whose cases have not changed since.
+def read_report(folder: Path) -> CheckReport:
+    """The report in a folder, without its cohort; no case has changed since it was written.
 
     Raises:
         OSError, KeyError, TypeError, ValueError: there is none, or it is damaged.
     """
     text = (folder / CHECK_JSON).read_text(encoding="utf-8", errors="surrogateescape")
     plain = json.loads(text)
-    cases = len(plain["cases"])
-    here, source = (
+    count = len(plain["cases"])
+    target, source = (
         DataSummary.from_dict(plain[key]) if plain[key] else None for key in ("data", "source")
     )
     findings = tuple(Finding(**found) for found in plain["findings"])
-    return Outcome(findings, cases, cases, here, source)
+    return CheckReport(findings, count, count, target, source)
 
 
-def write_report(folder: Path, report: Report) -> None:
+def write_report(folder: Path, report: CheckReport) -> None:
     """Writes check.json and, where the cases are known, ledger.csv.
 
     Raises:
@@ -126,68 +113,60 @@ def write_report(folder: Path, report: Report) -> None:
         _write_ledger(folder / LEDGER, report.cohort, report.findings)
 
 
-def findings_table(findings: Sequence[Finding]) -> Table:
-    """What was found how often, with examples."""
-    table = console.TitledTable()
-    for name in ("tier", "files", "what", "such as"):
-        table.add_column(name, justify="right" if name == "files" else "left")
-    kinds: dict[tuple[str, str], list[Finding]] = {}
-    for finding in findings:
-        kinds.setdefault((finding.tier, finding.what), []).append(finding)
-    for (tier, what), same in kinds.items():
-        names = list(dict.fromkeys(f.case or Path(f.file).name for f in same))
-        more = f", {len(names) - _EXAMPLES} more" if len(names) > _EXAMPLES else ""
-        table.add_row(
-            Text(tier, style=_STYLE[tier]),
-            str(len(same)),
-            Text(what),
-            Text(", ".join(names[:_EXAMPLES]) + more),
+def report_folder(parent: Path, name: str, output: Path | None) -> Path:
+    """The folder for a report; pictures of an earlier report are removed from it.
+
+    Args:
+        parent: folder for a new one.
+        name: how the name of a new one ends.
+        output: the folder that the user chose, if any.
+
+    Raises:
+        OutputError: the chosen folder holds other files.
+    """
+    if output is None:
+        stem = f"{time.strftime('%Y%m%d-%H%M%S')}_{name}"
+        names = (stem if n == 1 else f"{stem}_{n}" for n in range(1, 1000))
+        root = parent.expanduser()
+        return next(root / name for name in names if not (root / name).exists())
+    if (output / CHECK_JSON).exists():
+        for picture in list_pictures(output):
+            picture.unlink()
+    elif output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise OutputError(
+            "the folder for the report is in use",
+            file=output,
+            fix="give a new folder with -o, or that of an earlier check",
         )
-    return table
+    return output
 
 
-def source_table(here: DataSummary, source: DataSummary) -> Table:
-    """The data beside what the source model was trained on."""
-    table = console.TitledTable()
-    for name in ("", "these data", "source model"):
-        table.add_column(name)
-    both = (here, source)
-    rows = {
-        "cases": [str(one.cases) for one in both],
-        "voxel size, mm": [" x ".join(f"{n:.3g}" for n in one.spacing_mm) for one in both],
-        "size, voxels": [" x ".join(str(n) for n in one.size_vox) for one in both],
-        "contrast to surroundings, SD": [
-            "-" if one.contrast is None else f"{one.contrast:+.2f}" for one in both
-        ],
-    }
-    for name in dict.fromkeys((*here.profile, *source.profile)):
-        rows[f"brightness of {name}, SD"] = [
-            f"{one.profile[name]:+.2f}" if name in one.profile else "-" for one in both
-        ]
-    for title, cells in rows.items():
-        table.add_row(Text(title), *cells)
-    return table
+def list_pictures(folder: Path) -> list[Path]:
+    """The pictures of a report."""
+    return sorted((folder / PICTURES).glob("*.png"))
 
 
+# -------------------------------------------------------------------- internals
 def _write_ledger(path: Path, cohort: Cohort, findings: Sequence[Finding]) -> None:
-    """One line per file: its fate, and what the check says of it."""
-    said: dict[str, list[Finding]] = {}
+    """One line per file: its status, and what the check found in it."""
+    by_file: dict[str, list[Finding]] = {}
     for finding in findings:
-        said.setdefault(finding.file, []).append(finding)
-    keys = {ref.path: str(ref) for case in cohort.cases for ref in case.volumes}
+        by_file.setdefault(finding.file, []).append(finding)
+    refs = {ref.path: str(ref) for case in cohort.cases for ref in case.volumes}
     rows = []
     for entry in cohort.ledger:
-        own = said.get(str(entry.path), []) or said.get(keys.get(entry.path, ""), [])
-        own = [finding for finding in own if finding.case in ("", entry.case)]
-        tier = next((t for t in TIERS if any(f.tier == t for f in own)), "clean")
+        found = by_file.get(str(entry.path)) or by_file.get(refs.get(entry.path, ""), [])
+        found = [finding for finding in found if finding.case in ("", entry.case)]
+        tier = next((t for t in TIERS if findings_of_tier(found, t)), "clean")
+        reasons = [entry.reason] if entry.reason else []
         rows.append(
             (
                 entry.path,
-                entry.fate,
+                entry.status,
                 entry.case,
                 entry.subject,
                 tier if entry.case else "not read",
-                "; ".join([entry.reason] * bool(entry.reason) + [f.what for f in own]),
+                "; ".join(reasons + [finding.what for finding in found]),
             )
         )
     write_csv(path, ("file", "fate", "case", "subject", "check", "reason"), rows)

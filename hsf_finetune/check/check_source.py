@@ -1,4 +1,4 @@
-"""What a source model was trained on, in a few numbers, against the data at hand."""
+"""The data at hand compared with what the source model was trained on."""
 
 from __future__ import annotations
 
@@ -7,32 +7,31 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from hsf_finetune.check.findings import Finding
-from hsf_finetune.check.measured_cases import Member
+from hsf_finetune.check.measured_cases import MeasuredCase
 from hsf_finetune.data.data_summary import DataSummary
 from hsf_finetune.labels.classes import BACKGROUND
 
 _SPACING_RATIO = 1.5
-_SIZE_RATIO = 2.0
+_EXTENT_RATIO = 2.0
 _OPPOSITE = 0.2
-"""Contrasts of opposite sign count where both are at least this strong."""
-_PROFILE_SHIFT = 1.0
+"""Contrasts of opposite sign are reported where both are at least this strong."""
+_BRIGHTNESS_SHIFT = 1.0
 """In standard deviations of the z-normalised image."""
 
 
-def summarise_data(members: Sequence[Member]) -> DataSummary | None:
-    """The summary of some cases; None of none."""
-    if not members:
+def summarise_data(cases: Sequence[MeasuredCase]) -> DataSummary | None:
+    """Medians over some cases; None if there are none."""
+    if not cases:
         return None
-    measures = [m.measured for m in members]
+    measures = [case.measures for case in cases]
     contrasts = [m.contrast for m in measures if m.contrast is not None]
     means: dict[str, list[float]] = {}
-    for member in members:
-        protocol = member.case.protocol
-        for names, mean in zip(protocol.row_sets, member.measured.row_mean, strict=True):
+    for case in cases:
+        for names, mean in zip(case.protocol.row_sets, case.measures.row_mean, strict=True):
             if len(names) == 1 and mean is not None:
                 means.setdefault(next(iter(names)), []).append(mean)
     return DataSummary(
-        len(members),
+        len(cases),
         tuple(float(n) for n in np.median([m.spacing_mm for m in measures], axis=0)),
         tuple(int(n) for n in np.median([m.shape for m in measures], axis=0)),
         float(np.median(contrasts)) if contrasts else None,
@@ -40,74 +39,75 @@ def summarise_data(members: Sequence[Member]) -> DataSummary | None:
     )
 
 
-def source_findings(
+def compare_with_source(
+    target: DataSummary,
     source: DataSummary,
-    here: DataSummary,
     file: str,
     target_spacing_mm: Sequence[float] | None = None,
 ) -> Iterator[Finding]:
-    """Where the data differ from what the source model has seen.
+    """Where the data differ from what the source model was trained on.
 
     Args:
+        target: of the cases that will train.
         source: of the source model.
-        here: of the cases that are to train.
         file: of the source model, for messages.
         target_spacing_mm: voxel size that scans are resampled to, if any.
     """
-    spacing = np.array(target_spacing_mm or here.spacing_mm)
+    spacing = np.array(target_spacing_mm or target.spacing_mm)
     ratio = spacing / np.array(source.spacing_mm)
     if max(ratio.max(), (1 / ratio).max()) > _SPACING_RATIO:
-        wanted = ", ".join(f"{n:.3g}" for n in source.spacing_mm)
+        wanted = [f"{n:.3g}" for n in source.spacing_mm]
         yield Finding(
             "warned",
             "source/spacing",
             "the source model was trained on another voxel size",
             file,
             found=" x ".join(f"{n:.3g}" for n in spacing) + " mm in these data",
-            expected=" x ".join(f"{n:.3g}" for n in source.spacing_mm) + " mm, as it has seen",
-            fix=f"datasets.target_spacing_mm=[{wanted}]",
+            expected=" x ".join(wanted) + " mm, as in its training data",
+            fix=f"datasets.target_spacing_mm=[{', '.join(wanted)}]",
         )
-    extents = np.array(here.spacing_mm) * here.size_vox
+    extents = np.array(target.spacing_mm) * target.size_vox
     extents = extents / (np.array(source.spacing_mm) * source.size_vox)
-    if extents.max() > _SIZE_RATIO or extents.min() < 1 / _SIZE_RATIO:
+    if extents.max() > _EXTENT_RATIO or extents.min() < 1 / _EXTENT_RATIO:
         yield Finding(
             "warned",
             "source/size",
             "the source model was trained on volumes of another extent",
             file,
-            found=f"{here.size_vox} voxels in these data",
-            expected=f"{source.size_vox} voxels of its own size",
-            fix="crop (or extend) the scans to what it has seen, since z-normalisation and context "
-            "depend on it",
+            found=f"{target.size_vox} voxels in these data",
+            expected=f"{source.size_vox} voxels in its training data",
+            fix="crop (or extend) the scans to that extent; z-normalisation and context depend "
+            "on it",
         )
-    yield from _contrast(source, here, file)
+    yield from _compare_brightness(target, source, file)
 
 
-def _contrast(source: DataSummary, here: DataSummary, file: str) -> Iterator[Finding]:
+# -------------------------------------------------------------------- internals
+def _compare_brightness(target: DataSummary, source: DataSummary, file: str) -> Iterator[Finding]:
     fix = "train the encoder first: finetuning.mode=encoder, or finetuning.mode=both"
-    a, b = source.contrast, here.contrast
+    a, b = source.contrast, target.contrast
     if a is not None and b is not None and a * b < 0 and min(abs(a), abs(b)) > _OPPOSITE:
         yield Finding(
             "warned",
             "source/contrast",
-            "the structure is brighter than its surroundings where the source model saw it "
-            "darker, or the other way round: another contrast",
+            "the structure is brighter than its surroundings where it was darker in the source "
+            "model's training data, or the other way round: another contrast",
             file,
             found=f"{b:+.2f} standard deviations in these data",
-            expected=f"{a:+.2f}, as it has seen",
+            expected=f"{a:+.2f} in its training data",
             fix=fix,
         )
         return
-    common = [n for n in here.profile if n in source.profile and n != BACKGROUND]
-    shifts = {n: here.profile[n] - source.profile[n] for n in common}
-    if len(common) > 1 and max(map(abs, shifts.values())) > _PROFILE_SHIFT:
+    common = [n for n in target.profile if n in source.profile and n != BACKGROUND]
+    shifts = {n: target.profile[n] - source.profile[n] for n in common}
+    if len(common) > 1 and max(map(abs, shifts.values())) > _BRIGHTNESS_SHIFT:
         worst = max(shifts, key=lambda n: abs(shifts[n]))
         yield Finding(
             "warned",
             "source/contrast",
-            f"{worst} has another brightness than the source model has seen",
+            f"{worst} has another brightness than in the source model's training data",
             file,
-            found=f"{here.profile[worst]:+.2f} standard deviations from the mean",
+            found=f"{target.profile[worst]:+.2f} standard deviations from the mean",
             expected=f"{source.profile[worst]:+.2f}",
             fix=fix,
         )

@@ -1,4 +1,4 @@
-"""Facts of cases whose files have not changed, so that the second look is instant."""
+"""Facts of cases whose files have not changed, so that a second check does not read them."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from hsf_finetune.check.facts import Facts
+from hsf_finetune.check.case_facts import CaseFacts
 from hsf_finetune.data.discovery.cases import Case
+from hsf_finetune.system.atomic_files import atomic_write, cache_folder
 from hsf_finetune.system.errors import OutputError
-from hsf_finetune.system.files import atomic_write, cache_folder
 
-_FORMAT = 2
-"""Raised whenever the check of a case changes, so that stale facts are not read."""
+_FORMAT = 3
+"""Raised whenever the check of a case changes, so that outdated facts are not read."""
 
 
 def fingerprint(case: Case) -> str | None:
-    """Changes with the files (path, size, times of change) and what the labels mean.
+    """Changes with the files (path, size, times of change) and the meaning of the labels.
 
-    None where a file is missing, of which nothing should be remembered.
+    None where a file is missing: nothing should be kept of such a case.
     """
     files = []
     for ref in case.volumes:
@@ -35,30 +35,30 @@ def fingerprint(case: Case) -> str | None:
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
-def remembered(cases: Sequence[Case], keys: Collection[str | None]) -> dict[str, Facts]:
-    """Facts of an earlier look at cases of these datasets.
+def load_facts(cases: Sequence[Case], keys: Collection[str | None]) -> dict[str, CaseFacts]:
+    """Facts that an earlier check kept of cases of these datasets.
 
     Args:
         cases: any of them.
-        keys: the fingerprints that are asked for.
+        keys: the fingerprints to load.
 
     Returns:
-        Fingerprint -> facts, for those that are known.
+        Fingerprint -> facts, for those that are in the cache.
     """
-    found: dict[str, Facts] = {}
+    found: dict[str, CaseFacts] = {}
     try:
         with _file(cases).open(encoding="utf-8", errors="surrogateescape") as file:
             for line in file:
                 key, plain = json.loads(line)
                 if key in keys:
-                    found[key] = Facts.from_dict(plain)
+                    found[key] = CaseFacts.from_dict(plain)
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        return found  # nothing there, or a damaged copy of what can be found out again
+        return found  # no cache yet, or a damaged one: the cases are read again
     return found
 
 
-def remember(cases: Sequence[Case], facts: Mapping[str, Facts]) -> None:
-    """Keeps the facts, a line each; a cache that cannot be written is no reason to stop."""
+def save_facts(cases: Sequence[Case], facts: Mapping[str, CaseFacts]) -> None:
+    """Keeps the facts, one line each; a cache that cannot be written is no reason to stop."""
     try:
         with (
             atomic_write(_file(cases)) as temp,
@@ -70,6 +70,7 @@ def remember(cases: Sequence[Case], facts: Mapping[str, Facts]) -> None:
         return
 
 
+# -------------------------------------------------------------------- internals
 def _file(cases: Sequence[Case]) -> Path:
     """One file for the cases of these datasets and folders, whatever their number."""
     folders = sorted({f"{case.dataset}:{case.images[0].path.parent.parent}" for case in cases})

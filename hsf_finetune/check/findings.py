@@ -1,4 +1,4 @@
-"""What the check says: a finding has a tier, names a file, and knows the remedy."""
+"""One finding of the check: a tier, the file, what is wrong and how to correct it."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from hsf_finetune.system.errors import DataError, SeveralErrors, UserError
 
 Tier = Literal["repaired", "warned", "refused"]
 TIERS: tuple[Tier, ...] = ("refused", "warned", "repaired")
-"""The gravest first."""
+"""The most serious first."""
 
 EXCLUDE = "list it under the dataset's exclude:"
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing about one file, or about the set.
+    """One problem of one file, or of the cases together.
 
     Args:
-        tier: `repaired` where reading it right takes care of it; `warned` where a person
-            should look; `refused` where training on it would be wrong.
+        tier: `repaired` where reading already corrects it; `warned` where a person should
+            look; `refused` where training on it would be wrong.
         kind: subject and name, such as `geometry/spacing`.
         what: one sentence that says what is wrong.
-        file: the file, or the folder for the whole set.
-        case: name of the case; empty for the whole set.
+        file: the file; a folder where it is about several cases.
+        case: name of the case; empty where it is about several cases.
         found: what was found.
-        expected: what should have been there.
-        fix: the remedy.
+        expected: what was expected.
+        fix: how to correct it.
     """
 
     tier: Tier
@@ -42,7 +42,7 @@ class Finding:
 
     @classmethod
     def refusal(cls, error: UserError, kind: str, file: object, case: str = "") -> Finding:
-        """The finding for what reading a file, or a setting, raised."""
+        """The finding for an error that reading a file, or a setting, raised."""
         texts = [str(x) if x is not None else "" for x in (error.found, error.expected, error.fix)]
         where = str(error.file if error.file is not None else file)
         return cls("refused", kind, error.what, where, case, *texts)
@@ -58,13 +58,13 @@ class Finding:
         )
 
 
-def of_tier(findings: Iterable[Finding], *tiers: Tier) -> list[Finding]:
+def findings_of_tier(findings: Iterable[Finding], *tiers: Tier) -> list[Finding]:
     """The findings of these tiers, in order."""
     return [finding for finding in findings if finding.tier in tiers]
 
 
-def singly(error: UserError) -> list[UserError]:
-    """The errors that one error stands for."""
+def flatten_errors(error: UserError) -> list[UserError]:
+    """The single errors that an error consists of."""
     if isinstance(error, SeveralErrors):
-        return [single for inner in error.errors for single in singly(inner)]
+        return [single for inner in error.errors for single in flatten_errors(inner)]
     return [error]

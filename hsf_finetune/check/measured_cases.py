@@ -1,51 +1,72 @@
-"""The cases that can be compared, in groups of the same kind."""
+"""The cases that can be compared with each other, in groups of the same kind."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hsf_finetune.check.facts import Facts, Measured, Portrait
+from hsf_finetune.check.case_facts import CaseFacts, Measures, Thumbnails
 from hsf_finetune.data.discovery.cases import Case
-from hsf_finetune.labels.classes import side_of
+from hsf_finetune.labels.classes import LabelMap
+from hsf_finetune.labels.laterality import side_of
 
-FEWEST = 4
-"""Fewer cases than this are no standard to hold another one to."""
+MIN_CASES = 4
+"""With fewer cases than this nothing says what is usual."""
 
 
 @dataclass(frozen=True, eq=False)
-class Member:
-    """A case that was measured."""
+class MeasuredCase:
+    """A case whose files could be read and measured."""
 
     case: Case
-    measured: Measured
-    portrait: Portrait
+    measures: Measures
+    thumbnails: Thumbnails
 
     @property
-    def image(self) -> str:
+    def name(self) -> str:
+        """Name of the case."""
+        return self.case.name
+
+    @property
+    def subject(self) -> str:
+        """The person."""
+        return self.case.subject
+
+    @property
+    def protocol(self) -> LabelMap:
+        """What the label's values mean."""
+        return self.case.protocol
+
+    @property
+    def image_file(self) -> str:
         """The file of its first channel."""
         return str(self.case.images[0])
 
     @property
-    def label(self) -> str:
+    def label_file(self) -> str:
         """The file of its label."""
         return str(self.case.label)
 
 
-def measured_members(cases: Sequence[Case], facts: Sequence[Facts]) -> list[Member]:
-    """The cases that could be measured."""
+def select_measured(cases: Sequence[Case], facts: Sequence[CaseFacts]) -> list[MeasuredCase]:
+    """The cases that could be measured.
+
+    Args:
+        cases: the cases.
+        facts: of each of them.
+    """
     return [
-        Member(case, fact.measured, fact.portrait)
+        MeasuredCase(case, fact.measures, fact.thumbnails)
         for case, fact in zip(cases, facts, strict=True)
-        if fact.measured is not None and fact.portrait is not None
+        if fact.measures is not None and fact.thumbnails is not None
     ]
 
 
-def groups(members: Sequence[Member]) -> list[list[Member]]:
-    """Members of one dataset, series and side, which should look alike."""
-    found: dict[tuple[str, str, str | None], list[Member]] = {}
-    for member in members:
-        case = member.case
+def group_cases(cases: Sequence[MeasuredCase]) -> list[list[MeasuredCase]]:
+    """Groups of one dataset, series and side, whose cases should be similar."""
+    groups: dict[tuple[str, str, str | None], list[MeasuredCase]] = {}
+    for measured in cases:
+        case = measured.case
         key = (case.dataset, case.series, side_of(case.images[0].path.name))
-        found.setdefault(key, []).append(member)
-    return list(found.values())
+        groups.setdefault(key, []).append(measured)
+    return list(groups.values())

@@ -16,17 +16,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from hsf_finetune.config.compose import (
-    compose,
-    composed,
-    conf_folder,
-    groups,
-    options_of,
-    own_folder,
-    read_settings,
-    searching,
-    settable,
-)
+from hsf_finetune.config.compose import compose, composed, read_settings, searching
+from hsf_finetune.config.conf_files import conf_folder, groups, options_of, own_folder
 from hsf_finetune.config.settings import Settings
 from hsf_finetune.system.errors import SeveralErrors, UserError
 
@@ -61,29 +52,32 @@ def launch(config: str, task: Task, arguments: Sequence[str] | None = None) -> N
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     options = get_args_parser().parse_intermixed_args(given)
-    overrides = [settable(override) for override in options.overrides]
-    where = own_folder(options.config_dir)
+    overrides, own = list(options.overrides), own_folder(options.config_dir)
     if options.help:
-        print(usage(config, overrides, where))
-    elif any(getattr(options, flag) for flag in _ABOUT_HYDRA):
-        if options.cfg:
-            composed(config, overrides, where)
-        _through_hydra(config, task, options, overrides, where)
-    elif options.multirun or any(o.startswith(("hydra.", "hydra/")) for o in overrides):
-        for job in _jobs(overrides) if options.multirun else [overrides]:
-            compose(config, job, where)
-        _through_hydra(config, task, options, overrides, where)
-    else:
+        print(usage(config, overrides, own))
+        return
+    asked = any(getattr(options, flag) for flag in _ABOUT_HYDRA)
+    if not (asked or options.multirun or any(_is_of_hydra(override) for override in overrides)):
         # Without Hydra around it, Lightning starts further processes with our own command.
-        task(compose(config, overrides, where))
+        task(compose(config, overrides, own))
+        return
+    jobs = _jobs(overrides) if options.multirun else [overrides]
+    compositions = [composed(config, job, own) for job in jobs if options.cfg or not asked]
+    if not asked:
+        for composition in compositions:
+            read_settings(composition)
+    if compositions:
+        # Hydra composes the same once more, and asks for ++ where a file lacks a setting.
+        known = compositions[0].overrides
+        overrides = [
+            f"++{given}" if spelt.startswith("++") and not given.startswith("+") else given
+            for given, spelt in zip(overrides, known, strict=True)
+        ]
+    _through_hydra(config, task, options, overrides)
 
 
 def _through_hydra(
-    config: str,
-    task: Task,
-    options: argparse.Namespace,
-    overrides: Sequence[str],
-    where: Path | None,
+    config: str, task: Task, options: argparse.Namespace, overrides: Sequence[str]
 ) -> None:
     """Lets Hydra sweep, or show what it is asked for.
 
@@ -91,11 +85,11 @@ def _through_hydra(
         Exception: what the task raised, which Hydra would print with a traceback.
     """
     failed: list[tuple[str, Exception]] = []
-    parent = os.getpid()
+    parent, own = os.getpid(), own_folder(options.config_dir)
 
-    def run(configuration: DictConfig) -> None:
+    def run(_: DictConfig) -> None:
         try:
-            task(read_settings(configuration, where=where))
+            task(compose(config, HydraConfig.get().overrides.task, own))
         except Exception as error:
             # In a process of a launcher's own, raising is the only way to be heard.
             if os.getpid() != parent:
@@ -106,22 +100,22 @@ def _through_hydra(
     before = sys.argv
     try:
         sys.argv = [before[0], *_flags(options), *overrides]
-        with searching(where):
+        with searching(own):
             decorate(run)()
     finally:
         sys.argv = before
     _raise(failed, options.multirun)
 
 
-def usage(config: str, overrides: Sequence[str], where: Path | None) -> str:
+def usage(config: str, overrides: Sequence[str], own: Path | None) -> str:
     """What `--help` prints: what the command does, every choice and every setting.
 
     Args:
         config: `finetune` or `train`.
         overrides: choices whose settings are to be shown.
-        where: the user's own folder, if any.
+        own: the user's own folder, if any.
     """
-    tree, _ = composed(config, overrides, where)
+    tree = composed(config, overrides, own).tree
     command = f"python {config}.py" if sys.argv[0].endswith(".py") else f"hsf-finetune {config}"
     text = (conf_folder() / f"{config}.yaml").read_text()
     lead = [line.lstrip("# ") for line in text.split("\ndefaults:")[0].splitlines()]
@@ -137,10 +131,7 @@ def usage(config: str, overrides: Sequence[str], where: Path | None) -> str:
             "  --hydra-help      further flags",
             "",
             "groups and their options:",
-            *(
-                f"  {group + ':':<14}{', '.join(options_of(group, where))}"
-                for group in groups(where)
-            ),
+            *(f"  {group + ':':<14}{', '.join(options_of(group, own))}" for group in groups(own)),
             "",
             f"settings and their values (the files in {conf_folder()} explain each one):",
             *(f"  {line}" for line in OmegaConf.to_yaml(tree).splitlines()),
@@ -149,6 +140,10 @@ def usage(config: str, overrides: Sequence[str], where: Path | None) -> str:
 
 
 # -------------------------------------------------------------------- internals
+def _is_of_hydra(override: str) -> bool:
+    return override.lstrip("+~").startswith(("hydra.", "hydra/"))
+
+
 def _flags(options: argparse.Namespace) -> list[str]:
     """The flags of a command line that Hydra is to see."""
     flags = []

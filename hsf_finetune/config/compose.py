@@ -1,54 +1,62 @@
-"""From Hydra's composed configuration to settings: the only module that knows Hydra."""
+"""From YAML files and command line to settings: the only module of the package that knows Hydra.
+
+`hsf_finetune.cli.hydra_launcher` knows its command line, and nothing else does.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import hydra
+import yaml
 from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
-from yaml import YAMLError
 
+from hsf_finetune.config.conf_files import (
+    conf_folder,
+    groups,
+    options_of,
+    own_folder,
+    yaml_file,
+)
 from hsf_finetune.config.messages import unknown_option, unknown_setting, validation_error
-from hsf_finetune.config.named_weights import meant_name, read_named
-from hsf_finetune.config.settings import OTHER_NAMES, DatasetSettings, Settings
+from hsf_finetune.config.named_weights import with_chosen_weights, with_description
+from hsf_finetune.config.run_settings import read_settings_of
+from hsf_finetune.config.schema import known_paths, may_be_added
+from hsf_finetune.config.settings import WEIGHTS_KEYS, Settings, move_to_weights
 from hsf_finetune.system.errors import ConfigError
 from hsf_finetune.system.urls import is_remote
 
-_NEW_KEY = re.compile(
-    r"^(?:\+\+)?("
-    r"[\w./-]*\.(?:labels|labels_names)\.\d+="
-    rf"|datasets\.(?:datasets|retention)\.[\w-]+\.(?:{'|'.join(DatasetSettings.model_fields)})="
-    rf"|finetuning\.(?:{'|'.join(OTHER_NAMES)})="
-    r"|[\w./-]+=\{)"
+_FORCED = re.compile(
+    rf"^\+{{0,2}}((?:finetuning|weights)\.(?:{'|'.join(WEIGHTS_KEYS)})[.=]|[\w./-]+=\{{)"
 )
-"""Overrides of keys that stand in no YAML."""
-NAMED_WEIGHTS = "weights"
-"""The folder of named weights, which is no group: `finetuning.pretrained=NAME` chooses."""
-_UNREADABLE = (HydraException, OmegaConfBaseException, YAMLError, ValueError)
-
-
-def conf_folder() -> Path:
-    """The folder of the shipped YAML files, in a checkout or in an installed package."""
-    package = Path(__file__).parents[1]
-    inside = package / "conf"
-    return inside if inside.is_dir() else package.parent / "conf"
+"""Overrides of keys that the files may lack: about weights, and mappings with keys of their own."""
+_MOVED = re.compile(rf"^~finetuning\.(?=(?:{'|'.join(WEIGHTS_KEYS)})\b)")
+_RESUMED = "_resumed_run"
+"""What Hydra knows the settings of a run by."""
+_NAMES_OF_PRETRAINED = (".pretrained", ".external_weights_path")
+_UNREADABLE = (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError)
 
 
 def compose(
     config: str, overrides: Sequence[str] = (), config_dir: str | Path | None = None
 ) -> Settings:
     """The settings that a command line would give, without running anything.
+
+    With `resume=RUN` they are those of that run, but for what is given beside it.
 
     Args:
         config: `finetune` or `train`.
@@ -58,181 +66,233 @@ def compose(
     Raises:
         ConfigError: an unknown group, option or key, or a wrong value.
     """
-    given = [settable(override) for override in overrides]
-    where = own_folder(config_dir)
-    tree, choices = composed(config, given, where)
-
-    def origin(path: str) -> Path | None:
-        keys = {o.lstrip("+~").partition("=")[0] for o in given} - choices.keys()
-        if any(f"{path}.".startswith(f"{k}.") or k.startswith(f"{path}.") for k in keys):
-            return None
-        group = path.partition(".")[0]
-        return _yaml_file(f"{group}/{choices[group]}" if group in choices else config, where)
-
-    return read_settings(tree, origin, where)
+    return read_settings(composed(config, overrides, own_folder(config_dir)))
 
 
-def read_settings(
-    tree: DictConfig,
-    origin: Callable[[str], Path | None] = lambda path: None,
-    where: Path | None = None,
-) -> Settings:
-    """Validates a composed configuration, and makes its paths absolute.
+@dataclass(frozen=True)
+class Composition:
+    """A configuration as Hydra composed it, before it is validated.
 
     Args:
         tree: what Hydra made of YAML files and command line.
-        origin: path of a setting -> the file it stems from; None is the command line.
-        where: the user's own folder, whose named weights come before the shipped ones.
-
-    Raises:
-        ConfigError: every wrong key and value at once, each with its path.
+        config: `finetune` or `train`.
+        overrides: those of the command line, as Hydra was given them.
+        choices: the option chosen for each group.
+        own: the user's own folder, whose files come before the shipped ones.
+        run: config.yaml of the run to resume, whose settings are changed here.
     """
-    try:
-        plain = _with_number_keys(OmegaConf.to_container(tree, resolve=True))
-    except OmegaConfBaseException as error:
-        raise ConfigError("the configuration cannot be resolved", found=str(error)) from error
-    try:
-        settings = Settings.model_validate(plain)
-    except ValidationError as error:
-        raise validation_error(error, plain, origin) from error
-    return _with_absolute_paths(_with_named_weights(settings, where))
+
+    tree: DictConfig
+    config: str
+    overrides: Sequence[str]
+    choices: Mapping[str, str]
+    own: Path | None
+    run: Path | None = None
+
+    def origin(self, path: str) -> Path | None:
+        """The file that a setting stems from; None is the command line."""
+        keys = {_key(override) for override in self.overrides} - self.choices.keys()
+        if any(f"{path}.".startswith(f"{k}.") or k.startswith(f"{path}.") for k in keys):
+            return None
+        group = path.partition(".")[0]
+        if group not in self.choices:
+            return self.run or yaml_file(self.config, self.own)
+        return yaml_file(f"{group}/{self.choices[group]}", self.own)
+
+    def rank(self, path: str) -> int:
+        """How directly a setting was given: 2 by its own name, 1 by its group's, 0 otherwise."""
+        keys = [_key(override) for override in self.overrides]
+        if any(f"{key}.".startswith(f"{path}.") for key in keys):
+            return 2
+        return int(path.partition(".")[0] in keys)
 
 
-def own_folder(config_dir: str | Path | None) -> Path | None:
-    """The folder of `--config-dir`, absolute.
-
-    Raises:
-        ConfigError: it is no folder.
-    """
-    if config_dir is None:
-        return None
-    where = Path(config_dir).expanduser().resolve()
-    if not where.is_dir():
-        raise ConfigError(
-            "--config-dir is not a folder",
-            file=where,
-            expected="a folder that holds groups, such as DIR/datasets/mine.yaml",
-        )
-    return where
-
-
-def composed(
-    config: str, overrides: Sequence[str], where: Path | None
-) -> tuple[DictConfig, dict[str, str]]:
-    """The configuration as it is before validation, and the option chosen for each group.
+def composed(config: str, overrides: Sequence[str], own: Path | None) -> Composition:
+    """The configuration as it is before validation.
 
     Args:
         config: `finetune` or `train`.
         overrides: as on the command line.
-        where: the user's own folder. It is searched first, so that a file there is never
+        own: the user's own folder. It is searched first, so that a file there is never
             shadowed by a shipped one of the same name.
 
     Raises:
         ConfigError: an unknown group, option or key, or a file that is no YAML.
     """
-    GlobalHydra.instance().clear()
+    given = [_FORCED.sub(r"++\1", override) for override in overrides]
+    given = [_MOVED.sub("~weights.", override) for override in given]
+    folder = _run_to_resume(given)
+    if folder is None or any(_key(o) == "experiment" or "@" in _key(o) for o in given):
+        return _compose(config, given, own)
+    return _compose_on_run(config, given, own, folder)
+
+
+def read_settings(composition: Composition) -> Settings:
+    """Validates a composed configuration, and makes its paths absolute.
+
+    Raises:
+        ConfigError: every wrong key and value at once, each with its path.
+    """
     try:
-        with (
-            searching(where),
-            hydra.initialize_config_dir(version_base="1.3", config_dir=str(conf_folder())),
-        ):
-            tree = hydra.compose(config, overrides=[*overrides], return_hydra_config=True)
-    except _UNREADABLE as error:
-        raise _composition_error(error, config, overrides, where) from error
-    choices = {group: str(option) for group, option in tree.hydra.runtime.choices.items()}
-    OmegaConf.set_struct(tree, False)
-    del tree["hydra"]
-    return tree, choices
+        plain, moved = _with_weights_apart(composition)
+    except OmegaConfBaseException as error:
+        raise ConfigError("the configuration cannot be resolved", found=str(error)) from error
+    try:
+        settings = Settings.model_validate(plain)
+    except ValidationError as error:
+        raise validation_error(error, plain, composition.origin, moved) from error
+    if composition.run is None or settings.weights.named is None:
+        settings = with_description(settings, composition.own)
+    return _with_absolute_paths(settings)
 
 
 @contextmanager
-def searching(where: Path | None) -> Iterator[None]:
+def searching(own: Path | None) -> Iterator[None]:
     """Makes Hydra look into the user's folder before the shipped one."""
-    _OwnFolder.where = where
+    _OwnFolder.folder = own
     try:
         yield
     finally:
-        _OwnFolder.where = None
+        _OwnFolder.folder = None
 
 
 class _OwnFolder(SearchPathPlugin):
     """Hydra's own --config-dir comes after the shipped folder, which would shadow it."""
 
-    where: ClassVar[Path | None] = None
+    folder: ClassVar[Path | None] = None
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         """Puts the folder before the one that finetune.yaml lies in."""
-        if self.where is not None:
-            search_path.prepend("own", f"file://{self.where}", SearchPathQuery(provider="main"))
+        if self.folder is not None:
+            search_path.prepend("own", f"file://{self.folder}", SearchPathQuery(provider="main"))
 
 
 Plugins.instance().register(_OwnFolder)
 
 
-def groups(where: Path | None) -> list[str]:
-    """The groups of settings that have options to choose from."""
-    folders = [folder for base in (conf_folder(), where) if base for folder in base.iterdir()]
-    return sorted(
-        {
-            f.name
-            for f in folders
-            if f.is_dir() and f.name != NAMED_WEIGHTS and any(f.glob("*.yaml"))
-        }
+# ------------------------------------------------------------------- composing
+def _compose(config: str, overrides: Sequence[str], own: Path | None) -> Composition:
+    """What Hydra composes; keys that exist but stand in no YAML get the `++` it asks for."""
+    GlobalHydra.instance().clear()
+    try:
+        with (
+            searching(own),
+            hydra.initialize_config_dir(version_base="1.3", config_dir=str(conf_folder())),
+        ):
+            tree = hydra.compose(config, overrides=[*overrides], return_hydra_config=True)
+    except _UNREADABLE as error:
+        refused = re.search(
+            r"Could not override '([^']+)'|Error merging override (\S+)=", str(error)
+        )
+        if refused is None:
+            raise _composition_error(error, own) from error
+        chosen = [o for o in overrides if _key(o) in groups(own)]
+        if chosen == [*overrides]:
+            chosen = []
+        plain = OmegaConf.to_container(_compose(config, chosen, own).tree)
+        forced = [_added(override, plain) for override in overrides]
+        if forced == [*overrides]:
+            key = refused.group(1) or refused.group(2)
+            if key in known_paths(plain):
+                raise _composition_error(error, own) from error
+            raise unknown_setting(key, plain) from error
+        return _compose(config, forced, own)
+    choices = {group: str(option) for group, option in tree.hydra.runtime.choices.items()}
+    OmegaConf.set_struct(tree, False)
+    del tree["hydra"]
+    return Composition(tree, config, overrides, choices, own)
+
+
+def _added(override: str, tree: object) -> str:
+    """An override with the `++` that Hydra asks for where the files lack a setting."""
+    key = _key(override)
+    is_new = "." in key and may_be_added(key.split("."), tree)
+    return f"++{override}" if is_new and override[0] not in "+~" else override
+
+
+def _run_to_resume(overrides: Sequence[str]) -> Path | None:
+    """The folder of the run that `resume=RUN` means; None where it means none, or no run yet."""
+    for override in reversed(overrides):
+        if _key(override) == "resume":
+            try:
+                value = OverridesParser.create().parse_override(override).value()
+            except HydraException:
+                return None
+            path = Path(str(value)).expanduser()
+            folder = path.parent.parent if path.suffix == ".ckpt" else path
+            known = value not in (None, "auto") and (folder / "config.yaml").exists()
+            return folder.absolute() if known else None
+    return None
+
+
+def _compose_on_run(
+    config: str, overrides: Sequence[str], own: Path | None, folder: Path
+) -> Composition:
+    """The settings of a run with those of the command line on top; groups given are composed."""
+    chosen = {_key(override) for override in overrides} & {*groups(own)}
+    rest = [o for o in overrides if _key(o).partition(".")[0] not in chosen]
+    settings = read_settings_of(folder).to_dict() | {"resume": None, "reset": []}
+    ConfigStore.instance().store(_RESUMED, OmegaConf.create(settings))
+    on_run = _compose(_RESUMED, rest, None)
+    new = _compose(config, overrides, own) if chosen else on_run
+    if "weights" in chosen or any(_key(o).endswith(_NAMES_OF_PRETRAINED) for o in overrides):
+        on_run.tree.weights.named = None
+    for group in chosen:
+        on_run.tree[group] = new.tree[group]
+    return replace(
+        on_run,
+        config=config,
+        overrides=overrides,
+        choices={group: new.choices[group] for group in chosen},
+        own=own,
+        run=folder / "config.yaml",
     )
 
 
-def options_of(group: str, where: Path | None) -> list[str]:
-    """The options of a group, shipped or the user's own."""
-    bases = [base / group for base in (conf_folder(), where) if base]
-    return sorted({path.stem for base in bases for path in base.glob("*.yaml")})
-
-
-def settable(override: str) -> str:
-    """An override of a key that stands in no YAML, with the `++` that Hydra asks for.
-
-    To Hydra, 1 in `labels.1` is no key of that YAML: its command line knows keys of text
-    only. Nor is another name of a setting, one that a cohort's YAML leaves at its default,
-    or a key of a mapping that is empty so far.
-    Validation unites each with what is there.
-    """
-    return _NEW_KEY.sub(r"++\1", override)
-
-
-# -------------------------------------------------------------------- internals
-def _composition_error(
-    error: Exception, config: str, overrides: Sequence[str], where: Path | None
-) -> ConfigError:
+def _composition_error(error: Exception, own: Path | None) -> ConfigError:
     text = str(error)
     missing = re.search(r"Could not find '([^']+)/([^/']+)'", text)
     if missing:
         group, option = missing.groups()
-        return unknown_option(group, option, options_of(group, where))
-    unknown = re.search(r"Could not override '([^']+)'", text)
-    if unknown:
-        chosen = [o for o in overrides if o.lstrip("+").partition("=")[0] in groups(where)]
-        try:
-            tree, _ = composed(config, [] if chosen == [*overrides] else chosen, where)
-        except ConfigError as first:
-            return first
-        return unknown_setting(unknown.group(1), _paths(OmegaConf.to_container(tree)))
+        return unknown_option(group, option, options_of(group, own))
     fix = None
     if isinstance(error, HydraException) and "'='" in text:
         fix = "quote a value that holds such characters: \"group.key='/a=b'\""
     return ConfigError("the configuration cannot be composed", found=text, fix=fix)
 
 
-def _yaml_file(name: str, where: Path | None) -> Path | None:
-    candidates = [base / f"{name}.yaml" for base in (where, conf_folder()) if base]
-    return next((path for path in candidates if path.exists()), None)
+def _key(override: str) -> str:
+    return override.lstrip("+~").partition("=")[0]
 
 
-def _paths(tree: object, prefix: str = "") -> list[str]:
-    if not isinstance(tree, dict):
-        return []
-    found = []
-    for key, value in tree.items():
-        found += [f"{prefix}{key}", *_paths(value, f"{prefix}{key}.")]
-    return found
+# --------------------------------------------------------------------- reading
+def _with_weights_apart(composition: Composition) -> tuple[dict[Any, Any], list[str]]:
+    """The resolved configuration with all keys about weights in their own group.
+
+    Returns:
+        The configuration, and the keys that were given as keys of `finetuning`.
+
+    Raises:
+        ConfigError: `finetuning` and `weights` contradict each other.
+    """
+    raw: Any = OmegaConf.to_container(composition.tree)
+    tuning = raw.get("finetuning")
+    if not isinstance(tuning, dict):
+        return _with_number_keys(OmegaConf.to_container(composition.tree, resolve=True)), []
+    moved = [key for key in WEIGHTS_KEYS if key in tuning]
+    try:
+        chosen = composition.choices.get("weights")
+        raw = with_chosen_weights(raw, chosen, composition.own, composition.rank)
+        raw = move_to_weights(raw, composition.rank)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    # A user's own YAML may refer to ${finetuning.pretrained}.
+    both = [key for key in WEIGHTS_KEYS if key in raw["weights"]]
+    raw["finetuning"].update({key: f"${{weights.{key}}}" for key in both})
+    plain = _with_number_keys(OmegaConf.to_container(OmegaConf.create(raw), resolve=True))
+    for key in both:
+        del plain["finetuning"][key]
+    return plain, moved
 
 
 def _with_number_keys(tree: Any) -> Any:
@@ -247,70 +307,22 @@ def _with_number_keys(tree: Any) -> Any:
     return tree
 
 
-def _with_named_weights(settings: Settings, where: Path | None) -> Settings:
-    """The same settings with the description of the weights that `pretrained` names."""
-    given = settings.finetuning.pretrained
-    names = options_of(NAMED_WEIGHTS, where)
-    file = _yaml_file(f"{NAMED_WEIGHTS}/{given}", where) if given in names else None
-    is_word = given is not None and re.fullmatch(r"[\w-]+", given) is not None
-    if file is None and given not in (None, "none", "demo") and is_word:
-        meant = meant_name(str(given), names)
-        if meant and not Path(str(given)).exists():
-            raise ConfigError(
-                f"there are no weights called '{given}', and nothing is at that path",
-                expected=f"a path, a URL, hf://OWNER/REPO/FILE, or a name: {', '.join(names)}",
-                fix=f"did you mean finetuning.pretrained={meant}?",
-            )
-    named = read_named(file) if file else None
-    if settings.finetuning.named not in (None, named):
-        raise ConfigError(
-            "finetuning.named is filled in, and cannot be given",
-            fix="put it into DIR/weights/NAME.yaml: --config-dir DIR finetuning.pretrained=NAME",
-        )
-    return settings.model_copy(
-        update={"finetuning": settings.finetuning.model_copy(update={"named": named})}
-    )
-
-
 def _with_absolute_paths(settings: Settings) -> Settings:
     """The same settings, which then mean the same from any working directory."""
 
     def absolute(path: str | None, *words: str) -> str | None:
         return path if path is None or path in words else str(Path(path).expanduser().absolute())
 
-    data, tuning = settings.datasets, settings.finetuning
-    elsewhere = tuning.named is not None or is_remote(tuning.pretrained or "")
+    data, weights = settings.datasets, settings.weights
+    pretrained = weights.pretrained
+    if weights.named is None and not is_remote(pretrained or ""):
+        pretrained = absolute(pretrained, "none", "demo")
     names = ("main_path", "output_path", "split_file", "cache_dir")
     return settings.model_copy(
         update={
             "run_dir": absolute(settings.run_dir),
             "resume": absolute(settings.resume, "auto"),
             "datasets": data.model_copy(update={n: absolute(getattr(data, n)) for n in names}),
-            "finetuning": tuning.model_copy(
-                update={
-                    "pretrained": tuning.pretrained
-                    if elsewhere
-                    else absolute(tuning.pretrained, "none", "demo")
-                }
-            ),
+            "weights": weights.model_copy(update={"pretrained": pretrained}),
         }
     )
-
-
-def _with_used_augmentations(settings: Settings) -> Settings:
-    """The same settings with only those augmentation presets that a stage asks for.
-
-    Raises:
-        ConfigError: a stage asks for one that is not there.
-    """
-    known = settings.augmentations
-    wanted = [s.augmentation for s in settings.finetuning.stages if s.augmentation is not None]
-    for name in wanted:
-        if name not in known:
-            raise ConfigError(
-                f"finetuning.stages asks for an augmentation that is not there: '{name}'",
-                expected=", ".join(known),
-                fix=f"for a file augmentation/{name}.yaml of your own, add "
-                f"+augmentation@augmentations.{name}={name}",
-            )
-    return settings.model_copy(update={"augmentations": {n: known[n] for n in set(wanted)}})

@@ -5,12 +5,12 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from hsf_finetune.config import settings
+from hsf_finetune.config.schema import fields_at, known_paths, may_be_added
 from hsf_finetune.system.errors import ConfigError
 
 _SYNONYMS = {
@@ -26,17 +26,19 @@ _SYNONYMS = {
 _LONGEST_FOUND = 80
 
 
-def unknown_setting(path: str, known: Sequence[str]) -> ConfigError:
+def unknown_setting(path: str, tree: object) -> ConfigError:
     """The error for a path that no setting has.
 
     Args:
-        path: what was asked for, such as `models.learning_rate`.
-        known: every path there is.
+        path: what was given, such as `models.learning_rate`.
+        tree: the configuration without it.
     """
+    known = _known(path, tree)
     like = suggestion(path, known)
+    group, _, key = path.rpartition(".")
     if like:
-        return ConfigError(f"there is no setting '{path}'", fix=f"did you mean '{like}'?")
-    group = path.rpartition(".")[0]
+        more = f"\n+{path}=... for a new one" if key in fields_at(group.split("."), tree) else ""
+        return ConfigError(f"there is no setting '{path}'", fix=f"did you mean '{like}'?{more}")
     while group and group not in known:
         group = group.rpartition(".")[0]
     siblings = [k.rpartition(".")[2] for k in known if k.rpartition(".")[0] == group]
@@ -47,13 +49,25 @@ def unknown_setting(path: str, known: Sequence[str]) -> ConfigError:
 
 
 def suggestion(path: str, known: Sequence[str]) -> str | None:
-    """The setting that was probably meant: its neighbour, its namesake, or the like."""
+    """The setting that was probably meant: its neighbour, its namesake, or a similar one.
+
+    Args:
+        path: what was given.
+        known: paths of all settings.
+    """
     group, _, key = path.rpartition(".")
-    siblings = {k.rpartition(".")[2]: k for k in known if k.rpartition(".")[0] == group}
+    siblings: dict[str, str] = {}
     by_key: dict[str, list[str]] = {}
     for other in known:
-        by_key.setdefault(other.rpartition(".")[2], []).append(other)
-    for name in (key, _SYNONYMS.get(key, key)):
+        other_group, _, name = other.rpartition(".")
+        by_key.setdefault(name, []).append(other)
+        if other_group == group:
+            siblings[name] = other
+    names = (_SYNONYMS.get(key, key), key)
+    for name in names:
+        if name in siblings:
+            return siblings[name]
+    for name in names:
         if name in by_key:
             return difflib.get_close_matches(path, by_key[name], n=1, cutoff=0)[0]
     close = difflib.get_close_matches(key, siblings, n=1)
@@ -77,7 +91,10 @@ def unknown_option(group: str, option: str, options: Sequence[str]) -> ConfigErr
 
 
 def validation_error(
-    error: ValidationError, tree: Mapping[Any, Any], origin: Callable[[str], Path | None]
+    error: ValidationError,
+    tree: Mapping[Any, Any],
+    origin: Callable[[str], Path | None],
+    moved: Sequence[str] = (),
 ) -> ConfigError:
     """All of pydantic's complaints in one message, with paths as on the command line.
 
@@ -85,6 +102,7 @@ def validation_error(
         error: the complaints.
         tree: what was validated.
         origin: path of a setting -> the file it stems from; None is the command line.
+        moved: keys of `weights` that were given as keys of `finetuning`.
     """
     complaints: dict[str, list[str]] = {}
     found: dict[str, str] = {}
@@ -93,6 +111,8 @@ def validation_error(
         path = ".".join(map(str, location))
         if detail["type"] == "union_tag_invalid":
             path += ".name"
+        if location[0] == "weights" and location[1:] and location[1] in moved:
+            path = path.replace("weights", "finetuning", 1)
         message, value = _complaint(detail, location, tree)
         if message not in complaints.setdefault(path, []):
             complaints[path].append(message)
@@ -119,16 +139,29 @@ def _location(detail: ErrorDetails, tree: Mapping[Any, Any]) -> list[str | int]:
     return location
 
 
+def _known(path: str, tree: object) -> list[str]:
+    """Paths of all settings, the neighbours of a path included, mentioned or not."""
+    *group, _ = path.split(".")
+    neighbours = [[*group, name] for name in fields_at(group, tree)]
+    added = [".".join(one) for one in neighbours if may_be_added(one, tree)]
+    return [*known_paths(tree), *added]
+
+
 def _complaint(
     detail: ErrorDetails, location: Sequence[str | int], tree: Mapping[Any, Any]
 ) -> tuple[str, str]:
     """What is wrong, and ` (found ...)` where that says more."""
     if detail["type"] == "extra_forbidden":
-        known = _fields(location[:-1], tree)
-        key = str(location[-1])
-        close = difflib.get_close_matches(_SYNONYMS.get(key, key), known, n=1)
-        hint = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(known)}"
-        return f"there is no such setting; {hint}", ""
+        path = ".".join(map(str, location))
+        group = path.rpartition(".")[0]
+        like = suggestion(path, _known(path, tree))
+        if like is None:
+            return (
+                f"there is no such setting; known: {', '.join(fields_at(location[:-1], tree))}",
+                "",
+            )
+        meant = like.removeprefix(f"{group}.") if like.rpartition(".")[0] == group else like
+        return f"there is no such setting; did you mean '{meant}'?", ""
     if detail["type"] == "missing":
         return "this setting is missing", ""
     value = detail["input"]
@@ -145,24 +178,3 @@ def _complaint(
     short = text if len(text) <= _LONGEST_FOUND else text[: _LONGEST_FOUND - 3] + "..."
     hint = "; nothing is written null" if value in ("None", "none", "") else ""
     return message, f" (found {short}{hint})"
-
-
-def _fields(location: Sequence[str | int], tree: Mapping[Any, Any]) -> list[str]:
-    """Names of the settings that a group has."""
-    group: type[BaseModel] = settings.Settings
-    match [*location]:
-        case ["datasets", "datasets", _, "patterns", _]:
-            group = settings.PatternSettings
-        case ["datasets", "datasets", _]:
-            group = settings.DatasetSettings
-        case ["models", "hparams"]:
-            group = settings.ARUNetHparams
-        case ["models"]:
-            networks = get_args(get_args(settings.NetworkSettings)[0])
-            name = tree["models"].get("name")
-            group = next(n for n in networks if n.model_fields["name"].default == name)
-        case [str(key)]:
-            annotation = settings.Settings.model_fields[key].annotation
-            assert isinstance(annotation, type)
-            group = annotation
-    return list(group.model_fields)

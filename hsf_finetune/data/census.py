@@ -1,4 +1,4 @@
-"""The label census: what supervises each class, counted in the voxels that the network sees."""
+"""The label census: what supervises each class, in voxels on the network's grid."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ from rich.text import Text
 
 from hsf_finetune.data.discovery.cases import Case
 from hsf_finetune.labels.classes import BACKGROUND, ClassSpace
-from hsf_finetune.system import console
+from hsf_finetune.system.atomic_files import write_csv
+from hsf_finetune.system.console import TitledTable, count_of
 from hsf_finetune.system.errors import DataError
-from hsf_finetune.system.files import write_csv
 
 FEW_CASES = 3
-"""A class with fewer training cases than this is worth a warning."""
+"""A class with fewer training cases than this gets a warning."""
 
-Counted = tuple[Case, npt.NDArray[np.int64]]
+CaseVoxels = tuple[Case, npt.NDArray[np.int64]]
 """A case and the voxels of each of its label rows, (rows,)."""
 
 
 @dataclass(frozen=True)
 class Supervision:
-    """What the cases of one dataset say of one class.
+    """How the cases of one dataset supervise one class.
 
-    A class is supervised exactly by voxels that can be nothing else, and through a set
-    by voxels that are one of several classes. Sets with the background in them say
-    nothing of where a foreground class is, and count for none.
+    A class is supervised exactly by voxels that can be of no other class, and through a set
+    by voxels of one of several classes. Sets that include the background do not tell where
+    a foreground class is, and are not counted.
 
     Args:
-        dataset: name of the cohort.
+        dataset: name of the dataset.
         class_name: the class.
-        cases: of the dataset.
+        cases: number of cases of the dataset.
         exact_cases: cases with voxels of this class alone.
-        exact_voxels: those voxels.
+        exact_voxels: number of those voxels.
         set_cases: cases with voxels of a set that this class belongs to.
-        set_voxels: those voxels.
+        set_voxels: number of those voxels.
     """
 
     dataset: str
@@ -69,19 +69,24 @@ class Census:
         return tuple(dict.fromkeys(row.dataset for row in self.rows))
 
     def of_class(self, name: str) -> list[Supervision]:
-        """What each dataset says of a class."""
+        """How each dataset supervises a class."""
         return [row for row in self.rows if row.class_name == name]
 
 
-def take_census(counted: Iterable[Counted], classes: ClassSpace) -> Census:
-    """Counts what supervises each class."""
-    by_dataset: dict[str, list[Counted]] = {}
+def take_census(counted: Iterable[CaseVoxels], classes: ClassSpace) -> Census:
+    """Counts what supervises each class.
+
+    Args:
+        counted: cases with the voxels of each of their label rows.
+        classes: the model's.
+    """
+    by_dataset: dict[str, list[CaseVoxels]] = {}
     for case, voxels in counted:
         by_dataset.setdefault(case.dataset, []).append((case, voxels))
     return Census(
         classes.names,
         tuple(
-            _supervision(dataset, name, number, cases)
+            _count_supervision(dataset, name, number, cases)
             for dataset, cases in by_dataset.items()
             for number, name in enumerate(classes.names)
         ),
@@ -96,7 +101,7 @@ def check_census(census: Census, allowed: Sequence[str]) -> None:
         allowed: classes that need no label.
 
     Raises:
-        DataError: there is such a class.
+        DataError: such a class exists.
     """
     missing = [
         name
@@ -107,22 +112,23 @@ def check_census(census: Census, allowed: Sequence[str]) -> None:
     if missing:
         raise DataError(
             f"no label of a training case shows {', '.join(missing)}: the model would learn "
-            "that it is never there",
-            found=f"datasets {', '.join(census.datasets)}, {_cases(census)} training cases",
-            fix=f"datasets.allow_unsupervised=[{','.join(missing)}] to train all the same;\n"
-            "or take it out of labels_names, or check labels: and the split",
+            "never to predict it",
+            found=f"datasets {', '.join(census.datasets)}, "
+            + count_of(_count_cases(census), "training case"),
+            fix=f"datasets.allow_unsupervised=[{','.join(missing)}] to train nevertheless;\n"
+            "or remove it from labels_names, or check labels: and the split",
         )
 
 
 def census_warnings(census: Census) -> list[str]:
-    """What deserves a second look: classes in few cases, or in sets only."""
+    """Warnings about classes in few cases, or in sets only."""
     found = []
     few = {
         name: sum(max(row.exact_cases, row.set_cases) for row in census.of_class(name))
         for name in census.classes
     }
     rare = [f"{name} ({count})" for name, count in few.items() if 0 < count < FEW_CASES]
-    if rare and _cases(census) >= FEW_CASES:
+    if rare and _count_cases(census) >= FEW_CASES:
         found.append(f"few training cases show {', '.join(rare)}")
     vague = [
         name
@@ -131,24 +137,24 @@ def census_warnings(census: Census) -> list[str]:
     ]
     if vague:
         found.append(
-            f"only sets show {', '.join(vague)}: what tells it from the set's other classes is "
-            "what the model knows already"
+            f"only sets show {', '.join(vague)}: training cannot tell it from the "
+            "set's other classes, only what the model already knows can"
         )
     return found
 
 
 def census_table(census: Census) -> Table:
     """Cases and voxels that supervise each class, a column per dataset."""
-    table = console.TitledTable(
+    table = TitledTable(
         "Label census of the training cases",
         "cases (voxels) of the class alone; ~ through a set it belongs to; - none",
     )
     table.add_column("class")
     for dataset in census.datasets:
         cases = next(row.cases for row in census.rows if row.dataset == dataset)
-        table.add_column(Text(f"{dataset}, {cases} cases"), justify="right")
+        table.add_column(Text(f"{dataset}, {count_of(cases, 'case')}"), justify="right")
     for name in census.classes:
-        table.add_row(Text(name), *(Text(_cell(row)) for row in census.of_class(name)))
+        table.add_row(Text(name), *(Text(_format_cell(row)) for row in census.of_class(name)))
     return table
 
 
@@ -164,39 +170,41 @@ def write_census(path: str | Path, sides: Mapping[str, Census]) -> None:
 
 
 # -------------------------------------------------------------------- internals
-def _supervision(dataset: str, name: str, number: int, cases: Sequence[Counted]) -> Supervision:
-    exact, through = [], []
+def _count_supervision(
+    dataset: str, name: str, number: int, cases: Sequence[CaseVoxels]
+) -> Supervision:
+    exact, in_sets = [], []
     for case, voxels in cases:
-        matrix, stated = case.protocol.matrix, case.protocol.stated_rows
+        matrix, informative = case.protocol.matrix, case.protocol.informative_rows
         alone = matrix.sum(axis=1) == 1
-        firm = stated if name == BACKGROUND else stated & case.protocol.foreground_rows
+        firm = informative if name == BACKGROUND else informative & case.protocol.foreground_rows
         exact.append(int(voxels[matrix[:, number] & alone].sum()))
-        through.append(int(voxels[matrix[:, number] & ~alone & firm].sum()))
+        in_sets.append(int(voxels[matrix[:, number] & ~alone & firm].sum()))
     return Supervision(
         dataset,
         name,
         len(cases),
         sum(n > 0 for n in exact),
         sum(exact),
-        sum(n > 0 for n in through),
-        sum(through),
+        sum(n > 0 for n in in_sets),
+        sum(in_sets),
     )
 
 
-def _cases(census: Census) -> int:
+def _count_cases(census: Census) -> int:
     return sum(row.cases for row in census.of_class(BACKGROUND))
 
 
-def _cell(row: Supervision) -> str:
+def _format_cell(row: Supervision) -> str:
     parts = []
     if row.exact_cases:
-        parts.append(f"{row.exact_cases} ({_short(row.exact_voxels)})")
+        parts.append(f"{row.exact_cases} ({_shorten(row.exact_voxels)})")
     if row.set_cases:
-        parts.append(f"~{row.set_cases} ({_short(row.set_voxels)})")
+        parts.append(f"~{row.set_cases} ({_shorten(row.set_voxels)})")
     return " ".join(parts) or "-"
 
 
-def _short(count: int) -> str:
+def _shorten(count: int) -> str:
     """1234567 -> 1.2M."""
     for unit, size in (("M", 1_000_000), ("k", 1000)):
         if count >= size:

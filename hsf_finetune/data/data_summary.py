@@ -1,4 +1,4 @@
-"""Data in a few numbers: what a checkpoint keeps of its own, and a report of those at hand."""
+"""Data in a few numbers, for checkpoints and for reports on new data."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ class DataSummary:
     Args:
         cases: their number.
         spacing_mm: median voxel size along RAS+ axes.
-        size_vox: median size of the volumes.
-        contrast: median of what is drawn less its surroundings, in their standard
-            deviations; None where it could not be measured.
-        profile: class -> its median in the z-normalised image, for classes that are
-            drawn by themselves.
+        size_vox: median size of the volumes along RAS+ axes.
+        contrast: median intensity of labelled voxels minus that of their surroundings, in
+            standard deviations of the surroundings; None where it could not be measured.
+        profile: class -> its median in the z-normalised image, for classes that have
+            labels by themselves.
     """
 
     cases: int
@@ -38,10 +38,10 @@ class DataSummary:
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> DataSummary:
-        """The summary that `plain` describes.
+        """The summary that `to_dict` gave.
 
         Raises:
-            KeyError, TypeError, ValueError: it describes none.
+            KeyError, TypeError, ValueError: `plain` is no summary.
         """
         return cls(
             int(plain["cases"]),

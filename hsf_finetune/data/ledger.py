@@ -1,4 +1,4 @@
-"""The ledger: every file that was found, and what became of it."""
+"""The ledger: every file that was found, and its status."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ from pathlib import Path
 
 from hsf_finetune.data.discovery.cases import Cohort
 from hsf_finetune.data.splits import SIDES, Split
-from hsf_finetune.system.files import write_csv
+from hsf_finetune.system.atomic_files import write_csv
 
 
 def write_ledger(path: Path, cohort: Cohort, split: Split) -> None:
-    """Writes one line per file as CSV: fate, case and its number, subject, side, reason."""
+    """Writes one line per file as CSV: status, case and its number, subject, side, reason.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
     side_of: dict[str, str] = {}
     for side in SIDES:
         for case in split.side(side):
@@ -19,13 +23,13 @@ def write_ledger(path: Path, cohort: Cohort, split: Split) -> None:
     rows = [
         (
             entry.path,
-            entry.fate,
+            entry.status,
             number.get(entry.case, ""),
             entry.case,
             entry.subject,
             side_of.get(entry.case, "not in the split" if entry.case else ""),
             entry.reason,
         )
-        for entry in sorted(cohort.ledger, key=lambda e: (int(number.get(e.case, "-1")), e.fate))
+        for entry in sorted(cohort.ledger, key=lambda e: (int(number.get(e.case, "-1")), e.status))
     ]
     write_csv(path, ("file", "fate", "case_number", "case", "subject", "side", "reason"), rows)

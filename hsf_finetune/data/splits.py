@@ -1,4 +1,4 @@
-"""Who trains and who validates: by subject, seeded, and written down."""
+"""Splits of cases into training, validation and test: by subject, seeded, saved."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 
 from hsf_finetune.config.settings import DatasetsSettings
 from hsf_finetune.data.discovery.cases import Case
+from hsf_finetune.system.console import count_of
 from hsf_finetune.system.errors import ConfigError, DataError
 
 SIDES = ("train", "validation", "test")
@@ -22,9 +23,9 @@ class Split:
 
     Args:
         train: cases that weights are fitted to.
-        validation: cases that pick the best epoch.
-        test: cases that are only scored afterwards; may be empty.
-        how: one sentence on where the split came from.
+        validation: cases that decide on the best epoch.
+        test: cases that are only scored after training; may be empty.
+        how: one sentence on how the split was made.
         held_out: False where validation cases train as well.
     """
 
@@ -39,7 +40,7 @@ class Split:
         return {"train": self.train, "validation": self.validation, "test": self.test}[name]
 
     def to_dict(self) -> dict[str, Any]:
-        """The split as plain types; what `split_file` reads back."""
+        """The split as plain types, for `splits.json`; `split_file` reads them."""
         return {
             "how": self.how,
             "held_out": self.held_out,
@@ -53,27 +54,32 @@ class Split:
 def split_cases(cases: Sequence[Case], settings: DatasetsSettings, seed: int) -> Split:
     """Splits cases by subject as the settings say.
 
-    With `fold` at `all` or `auto` it is the single split by `train_ratio`; how many folds
-    there are to be is said by `fold_count`. A column `split` of the datasets' tables counts
-    with `fold` at `auto`.
+    With `fold` at `all` or `auto` it is the single split by `train_ratio`; `fold_count` gives
+    the number of folds instead. A column `split` of the datasets' tables is used with `fold`
+    at `auto`.
+
+    Args:
+        cases: all of them, in any order.
+        settings: the `datasets` group.
+        seed: of the run.
 
     Raises:
-        ConfigError, DataError: too few subjects, an impossible fold, or a given
-            split that names unknown cases or tears a subject apart.
+        ConfigError, DataError: there are too few subjects, the fold does not exist, or a given
+            split names unknown cases or divides a subject.
     """
     if settings.split_file:
-        return _from_file(cases, Path(settings.split_file).expanduser())
+        return _read_split_file(cases, Path(settings.split_file).expanduser())
     if settings.train_val_test_idx:
-        return _from_indices(cases, settings.train_val_test_idx)
+        return _split_by_indices(cases, settings.train_val_test_idx)
     if settings.fold == "auto" and not settings.train_on_all and any(c.side for c in cases):
-        return _from_tables(cases)
+        return _split_by_tables(cases)
     subjects = sorted({case.subject for case in cases})
     if settings.train_on_all:
         return Split(
             tuple(cases),
             tuple(cases),
             (),
-            f"train_on_all: all {len(subjects)} subjects train; validation figures are not held out",
+            "train_on_all: every subject trains; validation figures are not held out",
             held_out=False,
         )
     if len(subjects) < 2:
@@ -85,42 +91,58 @@ def split_cases(cases: Sequence[Case], settings: DatasetsSettings, seed: int) ->
         )
     random.Random(seed).shuffle(subjects)
     if isinstance(settings.fold, int):
-        return _fold(cases, subjects, settings.folds, settings.fold, seed)
+        return _split_by_fold(cases, subjects, settings.folds, settings.fold, seed)
     validating = validation_count(len(subjects), settings.train_ratio)
     how = (
         f"train_ratio={settings.train_ratio:g}, seed {seed}: "
-        f"{len(subjects) - validating} subjects train, {validating} validate"
+        f"{count_of(len(subjects) - validating, 'subject')} for training, {validating} for validation"
     )
     if len(subjects) < settings.few_subjects:
-        how += " (few subjects: datasets.fold=all says more)"
-    return _by_subject(cases, set(subjects[:validating]), how)
+        how += " (few subjects: datasets.fold=all gives more reliable figures)"
+    return _split_by_subject(cases, set(subjects[:validating]), how)
 
 
 def fold_count(cases: Sequence[Case], settings: DatasetsSettings) -> int | None:
-    """How many folds are to be made one after the other; None where it is a single split.
+    """Number of folds that a run makes, one after the other; None for a single split.
 
-    `split_cases` makes each of them, with `fold` set to its number.
+    `split_cases` makes the split of each, with the settings of `fold_settings`.
 
     Raises:
-        ConfigError: folds of everything are asked for beside a split that is given.
+        ConfigError: `fold=all` beside a split that is given.
     """
     subjects = len({case.subject for case in cases})
-    given = {
-        "split_file": settings.split_file,
-        "train_val_test_idx": settings.train_val_test_idx,
-        "train_on_all": settings.train_on_all,
-    }
-    said = [name for name, value in given.items() if value]
-    if settings.fold == "all" and said:
+    names = ("split_file", "train_val_test_idx", "train_on_all")
+    given = next((name for name in names if getattr(settings, name)), None)
+    if settings.fold == "all" and given:
         raise ConfigError(
-            f"datasets.fold=all contradicts datasets.{said[0]}, which says who validates",
-            fix=f"leave out datasets.fold, or datasets.{said[0]}",
+            f"datasets.fold=all contradicts datasets.{given}, which chooses the validation cases",
+            fix=f"leave out datasets.fold, or datasets.{given}",
         )
     few = settings.fold == "auto" and subjects < settings.few_subjects
     few = few and not any(case.side for case in cases)  # the tables' own split
-    if said or subjects < 2 or not (settings.fold == "all" or few):
+    if given or subjects < 2 or not (settings.fold == "all" or few):
         return None
     return min(settings.folds, subjects)
+
+
+def fold_settings(datasets: DatasetsSettings, fold: int, count: int) -> DatasetsSettings:
+    """The `datasets` group of one of several folds.
+
+    Folds do not measure what is forgotten of the source's task: that is of interest for the
+    final model, which is used.
+
+    Args:
+        datasets: the group as the run has it.
+        fold: number of the fold, from 0.
+        count: how many folds there are, from `fold_count`.
+    """
+    return datasets.model_copy(update={"fold": fold, "folds": count, "retention": {}})
+
+
+def first_fold(cases: Sequence[Case], datasets: DatasetsSettings) -> DatasetsSettings:
+    """The `datasets` group of a run's first fold, or of its single split."""
+    count = fold_count(cases, datasets)
+    return datasets if count is None else fold_settings(datasets, 0, count)
 
 
 def validation_count(subjects: int, train_ratio: float) -> int:
@@ -128,7 +150,7 @@ def validation_count(subjects: int, train_ratio: float) -> int:
     return min(max(round(subjects * (1 - train_ratio)), 1), subjects - 1)
 
 
-def _fold(
+def _split_by_fold(
     cases: Sequence[Case], subjects: Sequence[str], folds: int, fold: int, seed: int
 ) -> Split:
     folds = min(folds, len(subjects))
@@ -139,11 +161,14 @@ def _fold(
             expected=f"0 to {folds - 1}",
         )
     validating = set(subjects[fold::folds])
-    how = f"fold {fold} of {folds}, seed {seed}: {len(validating)} of {len(subjects)} subjects validate"
-    return _by_subject(cases, validating, how)
+    how = (
+        f"fold {fold} of {folds}, seed {seed}: {len(validating)} of {len(subjects)} subjects for "
+        "validation"
+    )
+    return _split_by_subject(cases, validating, how)
 
 
-def _by_subject(cases: Sequence[Case], validating: set[str], how: str) -> Split:
+def _split_by_subject(cases: Sequence[Case], validating: set[str], how: str) -> Split:
     return Split(
         tuple(c for c in cases if c.subject not in validating),
         tuple(c for c in cases if c.subject in validating),
@@ -152,7 +177,7 @@ def _by_subject(cases: Sequence[Case], validating: set[str], how: str) -> Split:
     )
 
 
-def _from_indices(cases: Sequence[Case], indices: Sequence[Sequence[int]]) -> Split:
+def _split_by_indices(cases: Sequence[Case], indices: Sequence[Sequence[int]]) -> Split:
     wrong = sorted({i for side in indices for i in side if not 0 <= i < len(cases)})
     if wrong:
         raise ConfigError(
@@ -161,10 +186,10 @@ def _from_indices(cases: Sequence[Case], indices: Sequence[Sequence[int]]) -> Sp
             expected=f"0 to {len(cases) - 1}, in the order of the ledger",
         )
     sides = {side: [cases[i] for i in idx] for side, idx in zip(SIDES, indices, strict=False)}
-    return _given(sides, "train_val_test_idx")
+    return _check_given_split(sides, "train_val_test_idx")
 
 
-def _from_tables(cases: Sequence[Case]) -> Split:
+def _split_by_tables(cases: Sequence[Case]) -> Split:
     """The split that the datasets' tables give."""
     without = next((case for case in cases if case.side is None), None)
     if without is not None:
@@ -177,10 +202,10 @@ def _from_tables(cases: Sequence[Case]) -> Split:
             "train_ratio",
         )
     sides = {side: [case for case in cases if case.side == side] for side in SIDES}
-    return _given(sides, "column split of the table")
+    return _check_given_split(sides, "column split of the table")
 
 
-def _from_file(cases: Sequence[Case], path: Path) -> Split:
+def _read_split_file(cases: Sequence[Case], path: Path) -> Split:
     try:
         given = json.loads(path.read_text())
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
@@ -197,7 +222,7 @@ def _from_file(cases: Sequence[Case], path: Path) -> Split:
     for case in cases:
         for name in {case.name, case.subject, case.subject.rsplit("/", 1)[-1]}:
             known.setdefault(name, []).append(case)
-    sides = {side: _names(given.get(side), side, path) for side in SIDES}
+    sides = {side: _check_names(given.get(side), side, path) for side in SIDES}
     unknown = [name for names in sides.values() for name in names if name not in known]
     if unknown:
         raise ConfigError(
@@ -207,10 +232,12 @@ def _from_file(cases: Sequence[Case], path: Path) -> Split:
             expected=f"such as {', '.join(sorted(known)[:4])}",
         )
     chosen = {side: [c for name in names for c in known[name]] for side, names in sides.items()}
-    return _given(chosen, f"split file {path.name}", overlap_allowed=given.get("held_out") is False)
+    return _check_given_split(
+        chosen, f"split file {path.name}", overlap_allowed=given.get("held_out") is False
+    )
 
 
-def _names(given: object, side: str, path: Path) -> list[str]:
+def _check_names(given: object, side: str, path: Path) -> list[str]:
     """One side of a split file, as a list of names."""
     if given is None:
         return []
@@ -224,11 +251,13 @@ def _names(given: object, side: str, path: Path) -> list[str]:
     )
 
 
-def _given(sides: Mapping[str, Sequence[Case]], how: str, overlap_allowed: bool = False) -> Split:
-    """A split that the user gave, checked for subjects on two sides and empty sides."""
+def _check_given_split(
+    sides: Mapping[str, Sequence[Case]], how: str, overlap_allowed: bool = False
+) -> Split:
+    """A split that the user gives, without empty sides and subjects on two sides."""
     for side in ("train", "validation"):
         if not sides.get(side):
-            raise ConfigError(f"the given split has no case to {side}", found=how)
+            raise ConfigError(f"the given split has no case in {side}", found=how)
     seen: dict[str, str] = {}
     for side in SIDES:
         for case in sides.get(side, ()):

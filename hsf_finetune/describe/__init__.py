@@ -1,1 +1,1 @@
-"""From a folder of scans to the dataset YAML that describes it."""
+"""Describes a folder of images and labels by the dataset YAML that finds its cases."""

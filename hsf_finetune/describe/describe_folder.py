@@ -1,193 +1,189 @@
-"""`hsf-finetune init FOLDER`: look, describe, prove that the description works, and write it."""
+"""`hsf-finetune init FOLDER`: finds the cases, describes them, verifies that, writes the YAML."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from hsf_finetune.describe.label_geometry import look_at_headers
-from hsf_finetune.describe.label_names import find_lookups
+from hsf_finetune.data.discovery.cases import Cohort
+from hsf_finetune.describe.header_summary import read_headers
+from hsf_finetune.describe.label_names import find_name_tables
 from hsf_finetune.describe.label_values import count_values, name_values
 from hsf_finetune.describe.layouts import bids_layout, by_name_layout, nnunet_layout
-from hsf_finetune.describe.layouts.base_layout import Item, Layout, some
-from hsf_finetune.describe.list_volumes import Listing, list_volumes
-from hsf_finetune.describe.output_file import Target, find_target
-from hsf_finetune.describe.patterns import patterns_of
-from hsf_finetune.describe.subject_rules import find_subjects
-from hsf_finetune.describe.verify import SETS, Proof, prove, write_table
-from hsf_finetune.describe.yaml_text import Description
+from hsf_finetune.describe.layouts.base_layout import FolderLayout, ListedVolume, shorten_list
+from hsf_finetune.describe.list_volumes import FolderListing, list_volumes
+from hsf_finetune.describe.output_file import OutputFile, find_output_file, refuse_existing
+from hsf_finetune.describe.patterns import find_patterns
+from hsf_finetune.describe.subject_rules import find_subject_rule
+from hsf_finetune.describe.verify import ALLOW_SETS, verify_description, write_table
+from hsf_finetune.describe.yaml_text import DatasetDescription
+from hsf_finetune.system.atomic_files import atomic_write
 from hsf_finetune.system.console import progress, say
-from hsf_finetune.system.errors import DataError, OutputError
-from hsf_finetune.system.files import atomic_write
+from hsf_finetune.system.errors import DataError
 
 _LAYOUTS = (nnunet_layout, bids_layout, by_name_layout)
 
 
 def describe_folder(folder: Path, output: Path | None = None, force: bool = False) -> Path:
-    """Writes the dataset YAML of a folder, and says what was found.
+    """Writes the dataset YAML of a folder, and prints what was found.
 
     Args:
         folder: of the data.
         output: the YAML; None is `my_conf/datasets/FOLDER.yaml`.
         force: overwrite an existing one.
 
+    Returns:
+        The YAML.
+
     Raises:
         DataError: nothing in the folder can be used.
         OutputError: the file exists.
         ConfigError: its name cannot be an option of Hydra's.
     """
-    target = find_target(folder, output)
-    _refuse_existing(target.file, force)
+    target = find_output_file(folder, output)
+    refuse_existing(target.file, force)
     listing = list_volumes(folder)
-    described = _described(listing, target, table := target.file.with_suffix(".csv").absolute())
-    proof = prove(described, target.name)
-    if proof is None and described.table is None:
-        proof = prove(_by_table(described, table), target.name)
-    if proof is None:
-        raise DataError("no description gives back the cases that were found", file=listing.root)
-    if proof.described.table is not None:
-        _refuse_existing(table, force)
-        write_table(proof.described, table)
-    commands = target.commands(proof.overrides)
+    tried = ((d, verify_description(d, target.name)) for d in _describe(listing, target))
+    working = next(((d, found) for d, found in tried if found is not None), None)
+    if working is None:
+        raise DataError("no description gives exactly the cases that were found", file=listing.root)
+    description, (cohort, overrides) = working
+    commands = target.commands(overrides)
+    if description.table is not None:
+        refuse_existing(description.table, force)
+        write_table(description, description.table)
     with atomic_write(target.file) as temp:
-        temp.write_text(proof.described.text(commands), encoding="utf-8")
-    _say(proof, listing, target.file, commands)
+        temp.write_text(description.text(commands), encoding="utf-8")
+    _show_cases(description, cohort, listing)
+    if overrides:
+        say(f"labels that stand for several classes, or for any, need {ALLOW_SETS}")
+    _show_files(description, target.file, commands)
     return target.file
 
 
 # -------------------------------------------------------------------- internals
-def _refuse_existing(file: Path, force: bool) -> None:
-    if file.exists() and not force:
-        raise OutputError(
-            "the file exists already",
-            file=file,
-            fix="choose another one with -o, or overwrite it with --force",
-        )
-
-
-def _described(listing: Listing, target: Target, table: Path) -> Description:
-    """What the folder holds, by patterns if they can say it."""
-    layout = _layout(listing)
-    geometry = look_at_headers(layout.cases)
-    refused = {case: why for case, why in geometry.refused}
+def _describe(listing: FolderListing, target: OutputFile) -> Iterator[DatasetDescription]:
+    """Descriptions of the folder: by patterns, where there are some, then by a table."""
+    layout = _find_layout(listing)
+    headers = read_headers(layout.cases)
+    refused = {case: why for case, why in headers.refused}
     usable = [case for case in layout.cases if case not in refused]
     with progress("reading labels") as tick:
         counts = count_values([case.label.ref for case in usable], tick)
     unread = dict(counts.refused)
     refused |= {case: unread[case.label.ref] for case in usable if case.label.ref in unread}
-    kept = tuple(case for case in layout.cases if case not in refused)
-    gone = [(item, why) for case, why in refused.items() for item in case.items]
-    layout = replace(layout, cases=kept, left_out=(*layout.left_out, *gone))
-    layout = _same_channels(layout)
-    described = Description(
+    cases = tuple(case for case in layout.cases if case not in refused)
+    left_out = [(volume, why) for case, why in refused.items() for volume in case.volumes]
+    layout = replace(layout, cases=cases, left_out=(*layout.left_out, *left_out))
+    layout = _keep_usual_channels(layout)
+    description = DatasetDescription(
         folder=listing.root,
         name=re.sub(r"[^\w-]+", "_", target.name),
         layout=layout,
-        patterns=patterns_of(layout.cases, listing.root),
+        patterns=find_patterns(layout.cases, listing.root),
         table=None,
-        subjects=find_subjects(layout.cases, listing.root),
-        geometry=geometry,
+        subject_rule=find_subject_rule(layout.cases, listing.root),
+        headers=headers,
         counts=counts,
-        naming=name_values(counts, find_lookups(listing.root)),
+        value_names=name_values(counts, find_name_tables(listing.root)),
         refused=tuple((case.label.ref.path.name, why) for case, why in refused.items()),
     )
-    return described if described.patterns else _by_table(described, table)
+    if description.patterns is not None:
+        yield description
+    rule = find_subject_rule(layout.cases, listing.root, groups_are_folders=True)
+    # The table has a column for the subject, so no expression is written.
+    rule = replace(rule, expression=None)
+    yield replace(description, patterns=None, table=target.table, subject_rule=rule)
 
 
-def _by_table(described: Description, table: Path) -> Description:
-    """The same with a table in place of patterns."""
-    subjects = find_subjects(described.layout.cases, described.folder, told_inside=True)
-    return replace(
-        described,
-        patterns=None,
-        table=table,
-        subjects=replace(subjects, rule=None),
-    )
-
-
-def _layout(listing: Listing) -> Layout:
+def _find_layout(listing: FolderListing) -> FolderLayout:
     """The first layout that gives cases.
 
     Raises:
-        DataError: none does; says what each looked for.
+        DataError: none does; lists what each layout expects.
     """
-    first: Layout | None = None
+    first: FolderLayout | None = None
     for kind in _LAYOUTS:
-        look: Callable[[Listing], Layout | None] = kind.look
-        found = look(listing)
-        if found and found.cases:
-            return found
-        first = first or found
+        find: Callable[[FolderListing], FolderLayout | None] = kind.find_cases
+        layout = find(listing)
+        if layout and layout.cases:
+            return layout
+        first = first or layout
     reasons = Counter(why for _, why in first.left_out) if first else Counter()
-    seen = [_place(item, listing.root) for item in listing.items]
+    names = [_relative(volume, listing.root) for volume in listing.volumes]
     raise DataError(
         "no image with a label was found",
         file=listing.root,
         found="\n".join(
             [
-                f"{len(seen)} volumes: {some(seen, 4)}",
+                f"{len(names)} volumes: {shorten_list(names, 4)}",
                 *(f"{n} x {why}" for why, n in reasons.items()),
             ]
         ),
-        expected="\n".join(f"{kind.LOOKED_FOR}" for kind in _LAYOUTS),
+        expected="\n".join(kind.EXPECTED_FILES for kind in _LAYOUTS),
         fix="write a table of image and label paths, and table: in a copy of custom.yaml",
     )
 
 
-def _same_channels(layout: Layout) -> Layout:
-    """The cases with the usual number of channels; the others are left out."""
+def _keep_usual_channels(layout: FolderLayout) -> FolderLayout:
+    """The cases with the most frequent number of channels; the others are left out."""
     counts = Counter(len(case.channels) for case in layout.cases)
     usual = counts.most_common(1)[0][0]
-    odd = [case for case in layout.cases if len(case.channels) != usual]
-    gone = [(i, f"{len(c.channels)} channels instead of {usual}") for c in odd for i in c.items]
-    kept = tuple(case for case in layout.cases if case not in odd)
+    other = [case for case in layout.cases if len(case.channels) != usual]
+    left_out = [
+        (volume, f"{len(case.channels)} channels instead of {usual}")
+        for case in other
+        for volume in case.volumes
+    ]
+    cases = tuple(case for case in layout.cases if case not in other)
     names = layout.channel_names
     if names is not None and len(names) != usual:
         names = None
-    return replace(layout, cases=kept, left_out=(*layout.left_out, *gone), channel_names=names)
+    left = (*layout.left_out, *left_out)
+    return replace(layout, cases=cases, left_out=left, channel_names=names)
 
 
-def _say(proof: Proof, listing: Listing, file: Path, commands: Sequence[str]) -> None:
-    """What was found, what is left out, what is doubtful, and how to go on."""
-    described, cohort = proof.described, proof.cohort
-    layout, names = described.layout, described.naming.names
-    people = len({case.subject for case in cohort.cases})
+def _show_cases(description: DatasetDescription, cohort: Cohort, listing: FolderListing) -> None:
+    """Prints what was found, and what is not used."""
+    cases, people = len(cohort.cases), len({case.subject for case in cohort.cases})
     channels = f", {cohort.channels} channels" if cohort.channels > 1 else ""
-    say(f"found: {layout.title}")
-    say(f"  {len(cohort.cases)} cases of {people} subjects{channels}")
-    for pattern in described.patterns.patterns if described.patterns else ():
-        label = pattern.label or pattern.label_key
-        say(f"  {pattern.name}: {', '.join(pattern.mri)} with {label}")
-    source = described.naming.source
+    say(f"found: {description.layout.title}")
+    say(f"  {cases} case{'s' * (cases > 1)} of {people} subject{'s' * (people > 1)}{channels}")
+    for name, pattern in description.patterns.patterns.items() if description.patterns else ():
+        images = pattern.mri if isinstance(pattern.mri, str) else ", ".join(pattern.mri)
+        say(f"  {name}: {images} with {pattern.label or pattern.label_key}")
+    table = description.value_names.table
     say(
         "labels: "
-        + ", ".join(f"{value} {name}" for value, name in names.items())
-        + (f" (names from {source.path})" if source else "")
+        + ", ".join(f"{value} {name}" for value, name in description.value_names.names.items())
+        + (f" (names from {table.path})" if table else "")
     )
     reasons: dict[str, list[str]] = {}
-    for item, why in layout.left_out:
-        reasons.setdefault(why, []).append(_place(item, described.folder))
+    for volume, why in description.layout.left_out:
+        reasons.setdefault(why, []).append(_relative(volume, listing.root))
     for path, why in listing.unreadable:
-        reasons.setdefault(why, []).append(path.relative_to(described.folder).as_posix())
+        reasons.setdefault(why, []).append(path.relative_to(listing.root).as_posix())
     for why, files in reasons.items():
-        say(f"not used, {why}: {some(files)}")
-    if proof.overrides:
-        say(f"labels that stand for several classes, or for any, need {SETS}")
-    if described.doubts:
+        say(f"not used, {why}: {shorten_list(files)}")
+
+
+def _show_files(description: DatasetDescription, file: Path, commands: Sequence[str]) -> None:
+    """Prints what the user should check, what was written, and the commands that use it."""
+    if description.notes:
         say("unsure (marked '# unsure:' in the file):")
-        for doubt in described.doubts:
-            say(f"  {doubt.key}: {doubt.text}")
+        for note in description.notes:
+            say(f"  {note.key}: {note.text}")
     say(f"written: {file}")
-    if described.table is not None:
-        say(f"written: {described.table}")
+    if description.table is not None:
+        say(f"written: {description.table}")
     say("use it:")
-    for line in commands:
-        say(f"  {line}")
+    for command in commands:
+        say(f"  {command}")
 
 
-def _place(item: Item, root: Path) -> str:
-    path = item.ref.path.relative_to(root).as_posix()
-    return f"{path}:{item.ref.key}" if item.ref.key else path
+def _relative(volume: ListedVolume, root: Path) -> str:
+    path = volume.ref.path.relative_to(root).as_posix()
+    return f"{path}:{volume.ref.key}" if volume.ref.key else path

@@ -1,4 +1,4 @@
-"""Tables that name label values, in the four forms that lie beside segmentations.
+"""Tables that name label values, in the four formats that are found beside segmentations.
 
 - BIDS `*dseg.tsv`: columns index and name.
 - FreeSurfer colour tables (`FreeSurferColorLUT.txt`, `.ctab`): number, name, red, green, blue, alpha.
@@ -25,12 +25,12 @@ _SNAP = re.compile(r'\s*(-?\d+)(?:\s+\d+){3}\s+[\d.]+\s+\d+\s+\d+\s+"(.*)"\s*')
 
 
 @dataclass(frozen=True)
-class Lookup:
+class NameTable:
     """Names of label values.
 
     Args:
         path: the file.
-        kind: its form, in words.
+        kind: its format, for the user.
         names: value -> name, the background included where the file has it.
         ignore: values that mean "not annotated".
         regions: name -> values, where a file names regions of several values.
@@ -43,9 +43,9 @@ class Lookup:
     regions: tuple[tuple[str, tuple[int, ...]], ...] = ()
 
 
-def read_lookup(path: Path) -> Lookup | None:
+def read_name_table(path: Path) -> NameTable | None:
     """Reads a table that names label values; None if the file is no such table."""
-    readers: dict[str, Sequence[Callable[[Path], Lookup | None]]] = {
+    readers: dict[str, Sequence[Callable[[Path], NameTable | None]]] = {
         ".tsv": (_bids,),
         ".json": (_dataset_json,),
     }
@@ -56,8 +56,8 @@ def read_lookup(path: Path) -> Lookup | None:
     return None
 
 
-def find_lookups(root: Path) -> list[Lookup]:
-    """Every table of names below a folder, those in fewer folders first."""
+def find_name_tables(root: Path) -> list[NameTable]:
+    """Every table of names below a folder, those in the fewest folders first."""
     files = [
         path
         for path in root.rglob("*")
@@ -65,28 +65,28 @@ def find_lookups(root: Path) -> list[Lookup]:
         and not is_hidden(path, root)
         and path.is_file()
         and path.stat().st_size <= _LARGEST_BYTES
-        # Sidecars of scans, one for each.
+        # Other JSON files are sidecars of scans.
         and (path.suffix.lower() != ".json" or path.name == "dataset.json")
     ]
     ordered = sorted(files, key=lambda path: (len(path.parts), path))
-    return [found for path in ordered if (found := read_lookup(path)) is not None]
+    return [found for path in ordered if (found := read_name_table(path)) is not None]
 
 
-def best_lookup(lookups: Sequence[Lookup], values: Collection[int]) -> Lookup | None:
-    """The table that names the most of the values; of equals the one with the fewest others.
+def best_name_table(tables: Sequence[NameTable], values: Collection[int]) -> NameTable | None:
+    """The table that names the most of the values; of equal ones that with the fewest others.
 
     Args:
-        lookups: the tables, the likeliest first.
+        tables: the tables, the most likely first.
         values: label values, without the background.
     """
     wanted = {*values}
-    named = [(len(wanted & found.names.keys()), found) for found in lookups]
+    named = [(len(wanted & found.names.keys()), found) for found in tables]
     fitting = [
         (-count, len(found.names.keys() - wanted), n)
         for n, (count, found) in enumerate(named)
         if count or found.ignore or found.regions
     ]
-    return lookups[min(fitting)[2]] if fitting else None
+    return tables[min(fitting)[2]] if fitting else None
 
 
 def read_json(path: Path) -> Mapping[str, Any] | None:
@@ -106,7 +106,7 @@ def _lines(path: Path) -> list[str]:
         return []
 
 
-def _bids(path: Path) -> Lookup | None:
+def _bids(path: Path) -> NameTable | None:
     rows = list(csv.reader(_lines(path), delimiter="\t"))
     header = [cell.strip().lower() for cell in rows[0]] if rows else []
     if "index" not in header or "name" not in header:
@@ -115,24 +115,26 @@ def _bids(path: Path) -> Lookup | None:
     names = [
         (row[index].strip(), row[name].strip()) for row in rows[1:] if len(row) > max(index, name)
     ]
-    return _lookup(path, "BIDS table", names)
+    return _make_table(path, "BIDS table", names)
 
 
-def _freesurfer(path: Path) -> Lookup | None:
+def _freesurfer(path: Path) -> NameTable | None:
     lines = [line for line in _lines(path) if line.strip() and not line.lstrip().startswith("#")]
     found = [_FREESURFER.fullmatch(line) for line in lines]
     names = [(match[1], match[2]) for match in found if match]
-    # A table of numbers that is something else has other lines as well.
-    return _lookup(path, "FreeSurfer colour table", names) if 2 * len(names) > len(lines) else None
+    # A text that only contains such lines among others is something else.
+    return (
+        _make_table(path, "FreeSurfer colour table", names) if 2 * len(names) > len(lines) else None
+    )
 
 
-def _snap(path: Path) -> Lookup | None:
+def _snap(path: Path) -> NameTable | None:
     found = [_SNAP.fullmatch(line) for line in _lines(path) if not line.lstrip().startswith("#")]
     names = [(match[1], match[2]) for match in found if match]
-    return _lookup(path, "ITK-SNAP label descriptions", names)
+    return _make_table(path, "ITK-SNAP label descriptions", names)
 
 
-def _dataset_json(path: Path) -> Lookup | None:
+def _dataset_json(path: Path) -> NameTable | None:
     labels = (read_json(path) or {}).get("labels")
     if not isinstance(labels, Mapping):
         return None
@@ -149,16 +151,16 @@ def _dataset_json(path: Path) -> Lookup | None:
                 names.append((str(value), str(key)))
         elif isinstance(value, str):
             names.append((str(key), value))
-    found = _lookup(path, "dataset.json", names)
+    found = _make_table(path, "dataset.json", names)
     if found is None and not regions:
         return None
     known = found.names if found else {}
-    return Lookup(path, "dataset.json", known, ignore, tuple(regions))
+    return NameTable(path, "dataset.json", known, ignore, tuple(regions))
 
 
-def _lookup(path: Path, kind: str, rows: Sequence[tuple[str, str]]) -> Lookup | None:
+def _make_table(path: Path, kind: str, rows: Sequence[tuple[str, str]]) -> NameTable | None:
     names: dict[int, str] = {}
     for value, name in rows:
         if re.fullmatch(r"-?\d+(\.0+)?", value) and name.strip():
             names.setdefault(int(float(value)), " ".join(name.split()))
-    return Lookup(path, kind, names) if names else None
+    return NameTable(path, kind, names) if names else None

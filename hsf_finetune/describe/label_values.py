@@ -1,34 +1,34 @@
-"""What the label files hold: their values, counted, and what each is called."""
+"""The values in label files, counted and named."""
 
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 
-from hsf_finetune.data.volumes.checks import whole_numbers
+from hsf_finetune.data.volumes.check_volumes import to_whole_numbers
 from hsf_finetune.data.volumes.read_volume import Volume, VolumeRef, read_volume
-from hsf_finetune.describe.label_names import Lookup, best_lookup
-from hsf_finetune.describe.layouts.base_layout import Doubt, some
+from hsf_finetune.describe.label_names import NameTable, best_name_table
+from hsf_finetune.describe.layouts.base_layout import UnsureNote, shorten_list
 from hsf_finetune.labels.classes import BACKGROUND
 from hsf_finetune.system.errors import DataError, UserError
 
-_MOST_VALUES = 254
-_LONGEST_S = 30.0
+_MAX_VALUES = 254
+_MAX_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
-class Counts:
-    """The values of label files.
+class ValueCounts:
+    """The values in label files.
 
     Args:
-        cases: value -> label files that have it, in ascending order of values.
+        cases: value -> label files that contain it, in ascending order of values.
         voxels: value -> voxels in all of them.
-        read: label files that were read.
-        total: label files there are.
+        read: number of label files that were read.
+        total: number of label files.
         refused: files that cannot be used, and why.
     """
 
@@ -40,131 +40,133 @@ class Counts:
 
 
 @dataclass(frozen=True)
-class Naming:
-    """What the values are called.
+class ValueNames:
+    """The names of the values.
 
     Args:
         names: value -> name, without the background.
-        ignore: values that say nothing.
-        source: the table that the names are from.
-        doubts: what is not certain.
+        ignore: values that mean "not annotated".
+        table: the table that the names are from; None if there is none.
+        notes: what is not certain.
     """
 
     names: Mapping[int, str]
     ignore: tuple[int, ...]
-    source: Lookup | None
-    doubts: tuple[Doubt, ...]
+    table: NameTable | None
+    notes: tuple[UnsureNote, ...]
 
 
 def count_values(
-    labels: Sequence[VolumeRef],
-    tick: Callable[[int, int], None] = lambda done, total: None,
-    longest_s: float = _LONGEST_S,
-) -> Counts:
+    labels: Sequence[VolumeRef], progress: Callable[[int, int], None] = lambda done, total: None
+) -> ValueCounts:
     """Counts the values of label files, of as many as half a minute allows.
 
-    They are read in an order that is spread over all of them.
+    They are read in an order in which the first few are spread over all of them.
 
     Args:
         labels: the label files.
-        tick: told how many are done.
-        longest_s: after so many seconds no further file is read.
+        progress: called with (files done, files in all).
 
     Raises:
-        DataError: none can be used, or they hold more values than a label has.
+        DataError: none can be used, or they contain more values than a label has.
     """
-    cases: dict[int, int] = {}
-    voxels: dict[int, int] = {}
+    cases: Counter[int] = Counter()
+    voxels: Counter[int] = Counter()
     refused: list[tuple[VolumeRef, str]] = []
-    order = _spread(len(labels))
-    begun, read = time.monotonic(), 0
-    for number in order:
-        if read and time.monotonic() - begun > longest_s:
+    started, read = time.monotonic(), 0
+    for number in _spread(len(labels)):
+        if read and time.monotonic() - started > _MAX_SECONDS:
             break
         try:
-            found, counts = np.unique(whole_numbers(_read(labels[number])), return_counts=True)
+            found, counts = np.unique(to_whole_numbers(_read(labels[number])), return_counts=True)
         except UserError as error:
             refused.append((labels[number], error.what))
             continue
         finally:
-            tick(read + len(refused), len(labels))
+            progress(read + len(refused), len(labels))
         read += 1
-        for value, count in zip(found.tolist(), counts.tolist(), strict=True):
-            cases[value] = cases.get(value, 0) + 1
-            voxels[value] = voxels.get(value, 0) + count
-        if len(cases) > _MOST_VALUES:
+        cases.update(found.tolist())
+        voxels.update(dict(zip(found.tolist(), counts.tolist(), strict=True)))
+        if len(cases) > _MAX_VALUES:
             raise DataError(
                 "too many different values for a label",
                 file=labels[number],
                 found=f"{len(cases)} values, {min(cases)} to {max(cases)}",
                 expected="a segmentation: one whole number per structure",
             )
-    if not read or not any(cases.keys() - {0}):
+    if not {*cases} - {0}:
         raise DataError(
-            "no label file can be used" if not read else "the label files are empty",
+            "the label files are empty" if read else "no label file can be used",
             file=labels[0],
             found=refused[0][1] if refused else "background only",
         )
-    ordered = dict(sorted(cases.items()))
-    return Counts(ordered, {v: voxels[v] for v in ordered}, read, len(labels), tuple(refused))
+    values = sorted(cases)
+    return ValueCounts(
+        {value: cases[value] for value in values},
+        {value: voxels[value] for value in values},
+        read,
+        len(labels),
+        tuple(refused),
+    )
 
 
-def name_values(counts: Counts, lookups: Sequence[Lookup]) -> Naming:
-    """Names the values by the table that knows the most of them.
+def name_values(counts: ValueCounts, tables: Sequence[NameTable]) -> ValueNames:
+    """Names the values by the table that names the most of them.
 
-    A value without a name becomes `label_VALUE`, and a name that is there twice gets
-    its value behind it.
+    A value without a name becomes `label_VALUE`; to a name that occurs twice its value is
+    added.
     """
     values = [value for value in counts.cases if value != 0]
-    lookup = best_lookup(lookups, values)
-    doubts: list[Doubt] = []
-    known = dict(lookup.names) if lookup else {}
-    ignore = tuple(v for v in (lookup.ignore if lookup else ()) if v in values)
+    table = best_name_table(tables, values)
+    known = dict(table.names) if table else {}
+    ignore = tuple(value for value in (table.ignore if table else ()) if value in values)
     names: dict[int, str] = {}
     for value in (v for v in values if v not in ignore):
         name = known.get(value, f"label_{value}".replace("-", "minus_"))
         taken = name in names.values() or name.lower() == BACKGROUND
         names[value] = f"{name}_{value}" if taken else name
-    nameless = [str(value) for value in names if value not in known]
-    if lookup is None:
+    notes = []
+    if table is None:
         text = "no table names the label values: write the names of your structures"
-        doubts.append(Doubt("labels_names", text))
-    elif nameless:
-        text = f"{lookup.path.name} does not name {some(nameless, 8)}"
-        doubts.append(Doubt("labels_names", text))
-    if lookup is not None:
-        doubts += _about(lookup, values, lookups)
+        notes.append(UnsureNote("labels_names", text))
+    else:
+        nameless = [str(value) for value in names if value not in known]
+        if nameless:
+            text = f"{table.path.name} does not name {shorten_list(nameless, 8)}"
+            notes.append(UnsureNote("labels_names", text))
+        notes += _check_table(table, values, tables)
     if counts.read < counts.total:
         text = f"only {counts.read} of {counts.total} label files were read"
-        missing = [f"{v} {n}" for v, n in known.items() if v and v not in counts.cases]
-        also = f"; the table also names {some(missing, 8)}" if missing else ""
-        doubts.append(Doubt("labels", text + also))
-    return Naming(names, ignore, lookup, tuple(doubts))
+        missing = [f"{v} {name}" for v, name in known.items() if v and v not in counts.cases]
+        also = f"; the table also names {shorten_list(missing, 8)}" if missing else ""
+        notes.append(UnsureNote("labels", text + also))
+    return ValueNames(names, ignore, table, tuple(notes))
 
 
 # -------------------------------------------------------------------- internals
-def _about(lookup: Lookup, values: Sequence[int], lookups: Sequence[Lookup]) -> list[Doubt]:
-    """What is doubtful about a table."""
-    found = []
-    if lookup.regions:
-        listed = "; ".join(f"{name}: {list(members)}" for name, members in lookup.regions)
+def _check_table(
+    table: NameTable, values: Sequence[int], tables: Sequence[NameTable]
+) -> list[UnsureNote]:
+    """What is not certain about the table that was chosen."""
+    notes = []
+    if table.regions:
+        listed = "; ".join(f"{name}: {list(members)}" for name, members in table.regions)
         text = f"dataset.json names regions of several values ({listed}); label_sets can say so"
-        found.append(Doubt("labels_names", text))
+        notes.append(UnsureNote("labels_names", text))
     others = [
         other.path.name
-        for other in lookups
-        if other is not lookup
+        for other in tables
+        if other is not table
         and {*values} <= other.names.keys()
-        and any(other.names[v] != lookup.names.get(v) for v in values)
+        and any(other.names[value] != table.names.get(value) for value in values)
     ]
     if others:
-        text = f"names are from {_place(lookup.path)}; {some(others)} would name them otherwise"
-        found.append(Doubt("labels_names", text))
-    return found
-
-
-def _place(path: Path) -> str:
-    return f"{path.parent.name}/{path.name}"
+        text = (
+            f"names are from {table.path.parent.name}/{table.path.name}; {shorten_list(others)} "
+            "would name them otherwise"
+        )
+        notes.append(UnsureNote("labels_names", text))
+    return notes
 
 
 def _read(ref: VolumeRef) -> Volume:
@@ -173,7 +175,7 @@ def _read(ref: VolumeRef) -> Volume:
     except DataError:
         if ref.key is None:
             raise
-        # Values can be counted without knowing how large a voxel is.
+        # Values can be counted without a voxel size.
         return read_volume(replace(ref, spacing_mm=(1.0, 1.0, 1.0)))
 
 

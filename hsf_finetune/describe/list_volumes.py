@@ -1,4 +1,4 @@
-"""Every volume below a folder, those inside of HDF5 files included."""
+"""Every volume below a folder, including those inside HDF5 files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import h5py
 
 from hsf_finetune.data.discovery.pairing import is_hidden
 from hsf_finetune.data.volumes.read_volume import SUFFIXES, VolumeRef, is_hdf5, is_volume, stem
-from hsf_finetune.describe.layouts.base_layout import Item
+from hsf_finetune.describe.layouts.base_layout import ListedVolume
 from hsf_finetune.system.errors import DataError
 
 _FOREIGN = (
@@ -25,33 +25,34 @@ _FOREIGN = (
     ".npz",
     ".npy",
 )
+"""Suffixes of images that have to be converted."""
 
 
 @dataclass(frozen=True)
-class Listing:
+class FolderListing:
     """The volumes of a folder.
 
     Args:
         root: the folder.
-        items: its volumes, in order of their paths.
+        volumes: its volumes, in order of their paths.
         unreadable: files that look like volumes and cannot be used, and why.
     """
 
     root: Path
-    items: tuple[Item, ...]
+    volumes: tuple[ListedVolume, ...]
     unreadable: tuple[tuple[Path, str], ...]
 
 
-def list_volumes(folder: Path) -> Listing:
-    """Lists the volumes below a folder; hidden files do not count.
+def list_volumes(folder: Path) -> FolderListing:
+    """Lists the volumes below a folder, without hidden files.
 
     Raises:
-        DataError: it is no folder, or holds none.
+        DataError: it is no folder, or contains no volume.
     """
     root = folder.expanduser().resolve()
     if not root.is_dir():
         raise DataError("not a folder", file=folder, expected="the folder of your data")
-    items: list[Item] = []
+    volumes: list[ListedVolume] = []
     unreadable: list[tuple[Path, str]] = []
     others: dict[str, int] = {}
     for path in sorted(root.rglob("*")):
@@ -61,19 +62,21 @@ def list_volumes(folder: Path) -> Listing:
             suffix = path.suffix.lower()
             others[suffix] = others.get(suffix, 0) + 1
         elif is_hdf5(path):
-            found, why = _inside(path, root)
-            items += found
+            found, why = _list_hdf5(path, root)
+            volumes += found
             unreadable += [(path, why)] if why else []
         else:
-            items.append(Item(VolumeRef(path), path.relative_to(root).parts[:-1], stem(path)))
-    if not items:
-        raise _nothing(root, others, unreadable)
-    return Listing(root, tuple(items), tuple(unreadable))
+            volumes.append(
+                ListedVolume(VolumeRef(path), path.relative_to(root).parts[:-1], stem(path))
+            )
+    if not volumes:
+        raise _no_volumes(root, others, unreadable)
+    return FolderListing(root, tuple(volumes), tuple(unreadable))
 
 
 # -------------------------------------------------------------------- internals
-def _inside(path: Path, root: Path) -> tuple[list[Item], str]:
-    """The three-dimensional datasets of an HDF5 file, and why there may be none."""
+def _list_hdf5(path: Path, root: Path) -> tuple[list[ListedVolume], str]:
+    """The three-dimensional datasets of an HDF5 file, and why there are none."""
     keys: list[str] = []
     shapes: list[str] = []
 
@@ -97,9 +100,9 @@ def _inside(path: Path, root: Path) -> tuple[list[Item], str]:
     if not keys:
         return [], f"no three-dimensional dataset inside ({', '.join(shapes[:3]) or 'none at all'})"
     if len(keys) == 1 and "/" not in keys[0]:
-        return [Item(VolumeRef(path, keys[0]), folders, stem(path))], ""
+        return [ListedVolume(VolumeRef(path, keys[0]), folders, stem(path))], ""
     return [
-        Item(
+        ListedVolume(
             VolumeRef(path, key),
             (*folders, stem(path), *key.split("/")[:-1]),
             key.rpartition("/")[2],
@@ -108,11 +111,13 @@ def _inside(path: Path, root: Path) -> tuple[list[Item], str]:
     ], ""
 
 
-def _nothing(root: Path, others: dict[str, int], unreadable: list[tuple[Path, str]]) -> DataError:
+def _no_volumes(
+    root: Path, others: dict[str, int], unreadable: list[tuple[Path, str]]
+) -> DataError:
     foreign = [f"{n} {suffix} files" for suffix, n in others.items() if suffix in _FOREIGN]
     found = "; ".join([f"{path.name}: {why}" for path, why in unreadable[:3]] + foreign)
     return DataError(
-        "no volume that can be read lies below the folder",
+        "the folder contains no volume that can be read",
         file=root,
         found=found or f"{sum(others.values())} files of other kinds",
         expected=f"{', '.join(SUFFIXES)} files, each three-dimensional",

@@ -1,4 +1,4 @@
-"""Where the dataset YAML goes, and how it is then chosen."""
+"""Where the dataset YAML is written, and the commands that use it."""
 
 from __future__ import annotations
 
@@ -8,35 +8,45 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hsf_finetune.system.errors import ConfigError
+from hsf_finetune.system.errors import ConfigError, OutputError
 
 
 @dataclass(frozen=True)
-class Target:
-    """Where the YAML goes.
+class OutputFile:
+    """Where the YAML is written.
 
     Args:
         file: the YAML.
-        name: what `datasets=` calls it.
+        name: its name for `datasets=`.
         config_dir: the folder for `--config-dir`.
-        before: what to type first, where the file does not lie in such a folder.
+        move_command: the command that moves the file there first; empty if it already lies in
+            a folder named `datasets`.
     """
 
     file: Path
     name: str
     config_dir: Path
-    before: str = ""
+    move_command: str = ""
+
+    @property
+    def table(self) -> Path:
+        """Where a table of the cases is written, if one is needed."""
+        return self.file.with_suffix(".csv").absolute()
 
     def commands(self, overrides: Sequence[str] = ()) -> list[str]:
-        """What to type to check the data, and to fine-tune on them."""
-        chosen = f"--config-dir {_word(self.config_dir)} datasets={self.name}"
-        every = " ".join([chosen, *overrides])
-        uses = [f"hsf-finetune check {every}", f"hsf-finetune finetune {every}"]
-        return [self.before, *uses] if self.before else uses
+        """The commands that check the data, and that fine-tune on them."""
+        chosen = f"--config-dir {_shell_word(self.config_dir)} datasets={self.name}"
+        options = " ".join([chosen, *overrides])
+        commands = [f"hsf-finetune check {options}", f"hsf-finetune finetune {options}"]
+        return [self.move_command, *commands] if self.move_command else commands
 
 
-def find_target(folder: Path, output: Path | None) -> Target:
-    """Where the YAML goes and how it is then chosen, which needs a folder named `datasets`.
+def find_output_file(folder: Path, output: Path | None) -> OutputFile:
+    """Where the YAML is written; Hydra finds it in a folder named `datasets`.
+
+    Args:
+        folder: of the data.
+        output: the file that the user chose; None is `my_conf/datasets/FOLDER.yaml`.
 
     Raises:
         ConfigError: the name of the file cannot be an option, or it is no YAML.
@@ -48,20 +58,35 @@ def find_target(folder: Path, output: Path | None) -> Target:
         raise ConfigError(
             "not a name that datasets= can choose",
             found=output.name,
-            expected="letters, digits, _ and -, and .yaml behind them",
+            expected="letters, digits, _ and -, followed by .yaml",
             fix=f"-o {output.with_name('mine.yaml')}",
         )
     file = output.expanduser()
-    # Hydra knows datasets=NAME by the folder that the file lies in.
-    if file.absolute().parent.name == "datasets":
-        return Target(file, file.stem, file.absolute().parent.parent)
-    home = file.parent / "my_conf"
-    place = _word(home / "datasets")
-    return Target(file, file.stem, home, f"mkdir -p {place} && mv {_word(file)} {place}/")
+    parent = file.absolute().parent
+    if parent.name == "datasets":
+        return OutputFile(file, file.stem, parent.parent)
+    config_dir = file.parent / "my_conf"
+    datasets = _shell_word(config_dir / "datasets")
+    move = f"mkdir -p {datasets} && mv {_shell_word(file)} {datasets}/"
+    return OutputFile(file, file.stem, config_dir, move)
+
+
+def refuse_existing(file: Path, force: bool) -> None:
+    """Keeps an existing file unless the user forces the command.
+
+    Raises:
+        OutputError: the file exists.
+    """
+    if file.exists() and not force:
+        raise OutputError(
+            "the file exists already",
+            file=file,
+            fix="choose another one with -o, or overwrite it with --force",
+        )
 
 
 # -------------------------------------------------------------------- internals
-def _word(path: Path) -> str:
+def _shell_word(path: Path) -> str:
     path = path.absolute()
     if path.is_relative_to(Path.cwd()):
         path = path.relative_to(Path.cwd())

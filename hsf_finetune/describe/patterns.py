@@ -1,253 +1,197 @@
-"""From pairs of files to the patterns that discovery finds exactly them with.
+"""From images with labels to the patterns with which discovery finds exactly these cases.
 
-Nothing is assumed about what a pattern matches: each is tried out on the folder, and
-where none says what is meant, there is none, and a table takes its place.
+Each pattern is tried out on the folder. Where none gives exactly the cases, there is none, and
+a table takes its place.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from itertools import takewhile
 from pathlib import Path
 
 from hsf_finetune.config.settings import DatasetSettings, PatternSettings
-from hsf_finetune.data.discovery.images import annotated_images, excluded_files
+from hsf_finetune.data.discovery.match_patterns import find_annotated_images, find_excluded_files
 from hsf_finetune.data.discovery.pairing import glob_files
-from hsf_finetune.data.volumes.read_volume import is_hdf5, stem
-from hsf_finetune.describe.layouts.base_layout import Annotated
+from hsf_finetune.data.volumes.read_volume import stem
+from hsf_finetune.describe.layouts.base_layout import FoundCase
 from hsf_finetune.system.errors import UserError
 
-_MOST_PATTERNS = 12
-_MOST_EXCLUDED = 12
+_MAX_PATTERNS = 12
+_MAX_EXCLUDED = 12
 _SEPARATOR = re.compile(r"([_\-.\s])")
 
 
-@dataclass(frozen=True)
-class Pattern:
-    """An entry of `patterns`; its fields are those of the YAML."""
-
-    name: str
-    mri: tuple[str, ...]
-    label: str | None
-    mri_key: tuple[str, ...] = ()
-    label_key: str | None = None
-
-
-@dataclass(frozen=True)
-class Patterns:
-    """The patterns of a dataset, and the files that they match and should not."""
-
-    patterns: tuple[Pattern, ...]
-    exclude: tuple[str, ...]
-
-
-def patterns_of(cases: Sequence[Annotated], root: Path) -> Patterns | None:
-    """Patterns that match the images of the cases and nothing that is used otherwise.
+def find_patterns(cases: Sequence[FoundCase], root: Path) -> DatasetSettings | None:
+    """Patterns, and files to exclude, with which discovery finds exactly these cases.
 
     Args:
         cases: images with their labels.
         root: the folder that patterns start from.
 
     Returns:
-        None where there would be too many patterns or files to leave out, or a pattern
-        matches files that play another part.
+        Settings in which only `patterns` and `exclude` have a meaning; None where there would
+        be too many of them, or discovery finds other cases.
     """
-    groups: dict[tuple[object, ...], list[Annotated]] = defaultdict(list)
-    recurring = Counter(_names(case) for case in cases)
+    names = Counter(_file_names(case) for case in cases)
+    groups: dict[tuple[object, ...], list[FoundCase]] = defaultdict(list)
     for case in cases:
-        groups[_signature(case, root, recurring)].append(case)
-    if len(groups) > min(_MOST_PATTERNS, max(2, len(cases) // 2)):
+        groups[_group_key(case, root, names[_file_names(case)] > 1)].append(case)
+    if len(groups) > min(_MAX_PATTERNS, max(2, len(cases) // 2)):
         return None
-    used = {item.ref.path for case in cases for item in case.items}
-    titles = Counter(group[0].series for group in groups.values())
+    used = {volume.ref.path for case in cases for volume in case.volumes}
+    series_count = Counter(group[0].series for group in groups.values())
     numbers: Counter[str] = Counter()
-    patterns: list[Pattern] = []
+    patterns: dict[str, PatternSettings] = {}
     extra: set[Path] = set()
     for group in groups.values():
         series = group[0].series
         numbers[series] += 1
-        name = series if titles[series] == 1 else f"{series}_{numbers[series]}"
-        fitting = _fitting(name, group, root, used)
-        if fitting is None:
+        name = series if series_count[series] == 1 else f"{series}_{numbers[series]}"
+        found = _find_pattern(group, root, used)
+        if found is None:
             return None
-        patterns.append(fitting[0])
-        extra |= fitting[1]
-    exclude = _excluding(extra, used, root)
-    if exclude is None or not _finds(patterns, exclude, cases, root):
+        patterns[name] = found[0]
+        extra |= found[1]
+    exclude = _exclude_globs(extra, used, root)
+    if len(exclude) > _MAX_EXCLUDED:
         return None
-    return Patterns(tuple(patterns), exclude)
+    dataset = DatasetSettings(
+        path=".", patterns=patterns, exclude=exclude, labels_names={1: "any label"}
+    )
+    return dataset if _finds_cases(dataset, cases, root) else None
 
 
 # -------------------------------------------------------------------- internals
-def _finds(
-    patterns: Sequence[Pattern], exclude: Sequence[str], cases: Sequence[Annotated], root: Path
-) -> bool:
+def _finds_cases(dataset: DatasetSettings, cases: Sequence[FoundCase], root: Path) -> bool:
     """Whether discovery pairs the files in the same way."""
-    dataset = DatasetSettings(
-        path=".",
-        patterns={
-            p.name: PatternSettings(
-                mri=[*p.mri], label=p.label, mri_key=[*p.mri_key] or None, label_key=p.label_key
-            )
-            for p in patterns
-        },
-        exclude=[*exclude],
-        labels_names={1: "any"},
-    )
     try:
-        pairs, problems = annotated_images("", dataset, root, excluded_files(dataset, root))
+        excluded = find_excluded_files(dataset, root)
+        images, problems = find_annotated_images("", dataset, root, excluded)
     except UserError:
         return False
-    found = {(*pair.channels, pair.label) for pair in pairs}
-    return not problems and found == {tuple(item.ref for item in case.items) for case in cases}
+    wanted = {tuple(volume.ref for volume in case.volumes) for case in cases}
+    return not problems and {image.volumes for image in images} == wanted
 
 
-def _files(case: Annotated) -> tuple[Path, ...]:
+def _files(case: FoundCase) -> tuple[Path, ...]:
     """The files of channels and label, each once."""
-    return tuple(dict.fromkeys(item.ref.path for item in case.items))
+    return tuple(dict.fromkeys(volume.ref.path for volume in case.volumes))
 
 
-def _names(case: Annotated) -> tuple[str, ...]:
+def _file_names(case: FoundCase) -> tuple[str, ...]:
     return tuple(path.name for path in _files(case))
 
 
-def _signature(
-    case: Annotated, root: Path, recurring: Mapping[tuple[str, ...], int]
-) -> tuple[object, ...]:
-    """What cases of one pattern have in common."""
+def _group_key(case: FoundCase, root: Path, names_recur: bool) -> tuple[object, ...]:
+    """What the cases of one pattern have in common.
+
+    Args:
+        case: the case.
+        root: the folder.
+        names_recur: whether other cases have files of the same names, in other folders.
+    """
     files = _files(case)
     beside = len({path.parent for path in files}) == 1
     depths = tuple(len(path.relative_to(root).parts) for path in files)
-    shape = (case.series, _keys(case), len(files), beside)
-    if recurring[_names(case)] > 1:
-        return (*shape, *_names(case), () if beside else depths)
-    kinds = tuple(path.name[len(stem(path)) :] for path in files)
-    every = set.intersection(*({*_SEPARATOR.split(stem(path))} for path in files))
-    rests = tuple(
-        tuple(word for word in _SEPARATOR.split(stem(path)) if word not in every) for path in files
-    )
-    return (*shape, kinds, rests, depths)
+    key = (case.series, tuple(volume.ref.key for volume in case.volumes), beside)
+    if names_recur:
+        return (*key, _file_names(case), () if beside else depths)
+    suffixes = tuple(path.name[len(stem(path)) :] for path in files)
+    words = [_SEPARATOR.split(stem(path)) for path in files]
+    common = set.intersection(*map(set, words))
+    own_words = tuple(tuple(word for word in name if word not in common) for name in words)
+    return (*key, suffixes, own_words, depths)
 
 
-def _keys(case: Annotated) -> tuple[str | None, ...]:
-    return tuple(item.ref.key for item in case.items)
-
-
-def _fitting(
-    name: str, group: Sequence[Annotated], root: Path, used: set[Path]
-) -> tuple[Pattern, set[Path]] | None:
-    """The first pattern that matches nothing used elsewhere, and what it matches too much."""
+def _find_pattern(
+    group: Sequence[FoundCase], root: Path, used: set[Path]
+) -> tuple[PatternSettings, set[Path]] | None:
+    """A pattern that matches no file used otherwise, and the unused files that it matches too."""
     wanted = {case.channels[0].ref.path for case in group}
-    for digits in (False, True):
-        globs = _globs(group, root, digits)
-        if globs is None:
-            continue
+    # The second form distinguishes a1.nii.gz from a1_seg.nii.gz.
+    for wildcard in ("*", "*[0-9]"):
+        globs = _make_globs(group, root, wildcard)
         try:
-            matched = {found.path for found in glob_files(root, globs[0])}
+            matched = {match.path for match in glob_files(root, globs[0])}
         except UserError:
             continue
         if wanted <= matched and not (matched - wanted) & used:
-            return _pattern(name, group[0], globs), matched - wanted
+            return _make_pattern(group[0], globs), matched - wanted
     return None
 
 
-def _pattern(name: str, case: Annotated, globs: Sequence[str]) -> Pattern:
-    """The entry for globs of the case's files."""
-    of = dict(zip(_files(case), globs, strict=True))
-    mri = tuple(dict.fromkeys(of[item.ref.path] for item in case.channels))
-    keys = tuple(i.ref.key for i in case.channels if i.ref.key is not None)
-    inside = case.label.ref.path in {item.ref.path for item in case.channels}
-    return Pattern(
-        name,
-        mri,
-        None if inside else of[case.label.ref.path],
-        keys if is_hdf5(case.channels[0].ref.path) else (),
-        case.label.ref.key,
+def _make_pattern(case: FoundCase, globs: Sequence[str]) -> PatternSettings:
+    """The settings for the globs of a case's files."""
+    glob_of = dict(zip(_files(case), globs, strict=True))
+    images, label = [channel.ref for channel in case.channels], case.label.ref
+    mri = [*dict.fromkeys(glob_of[ref.path] for ref in images)]
+    keys = [ref.key for ref in images if ref.key is not None]
+    inside = label.path in {ref.path for ref in images}
+    one_key = not inside and {*keys} == {label.key}
+    return PatternSettings(
+        mri=mri[0] if len(mri) == 1 else mri,
+        label=None if inside else glob_of[label.path],
+        key=label.key if one_key else None,
+        mri_key=None if one_key or not keys else keys[0] if len(keys) == 1 else keys,
+        label_key=None if one_key else label.key,
     )
 
 
-def _globs(group: Sequence[Annotated], root: Path, digits: bool) -> list[str] | None:
-    """One glob per file of a case; further files are looked up by the first one's wildcards.
+def _make_globs(group: Sequence[FoundCase], root: Path, wildcard: str) -> list[str]:
+    """One glob per file of a case; all but the first are looked up by the first one's wildcards.
 
     Args:
-        group: cases of one signature.
+        group: cases with one key.
         root: the folder.
-        digits: let the last wildcard of names end in a digit, so that `a1.nii.gz` is told
-            from `a1_seg.nii.gz`.
+        wildcard: what takes the place of the last `*` in a file's name.
     """
     rows = [[path.relative_to(root) for path in _files(case)] for case in group]
     beside = all(path.parent == row[0].parent for row in rows for path in row)
     globs = []
     for number, paths in enumerate(zip(*rows, strict=True)):
-        stems = [stem(path) for path in paths]
-        suffix = paths[0].name[len(stems[0]) :]
-        name = _aligned(stems)
-        if digits:
-            last = name.rfind("*")
-            if last < 0 or not all(_digit_before(s, name[last + 1 :]) for s in stems):
-                return None
-            name = f"{name[:last]}*[0-9]{name[last + 1 :]}"
-        folder = "" if beside and number else _folder([path.parent for path in paths])
-        globs.append(f"{folder}{name}{suffix}")
+        suffix = paths[0].name[len(stem(paths[0])) :]
+        start, star, end = _merge_names([stem(path) for path in paths]).rpartition("*")
+        folder = "" if beside and number else _merge_folders([path.parent for path in paths])
+        globs.append(f"{folder}{start}{wildcard if star else ''}{end}{suffix}")
     return globs
 
 
-def _digit_before(name: str, rest: str) -> bool:
-    return name[: len(name) - len(rest)][-1:].isdigit()
-
-
-def _folder(folders: Sequence[Path]) -> str:
+def _merge_folders(folders: Sequence[Path]) -> str:
     """The folders as a glob, with a slash behind it."""
     parts = [folder.parts for folder in folders]
-    if len({len(p) for p in parts}) == 1:
-        levels = [_aligned(level) for level in zip(*parts, strict=True)]
-        return "".join(f"{level}/" for level in levels)
-    shared = []
-    for level in zip(*parts, strict=False):
-        if len({*level}) > 1:
-            break
-        shared.append(level[0])
-    return "".join(f"{level}/" for level in shared) + "**/"
+    if len({*map(len, parts)}) == 1:
+        levels = [_merge_names(level) for level in zip(*parts, strict=True)]
+    else:
+        levels = [*_common_start(parts), "**"]
+    return "".join(f"{level}/" for level in levels)
 
 
-def _aligned(names: Sequence[str]) -> str:
+def _merge_names(names: Sequence[str]) -> str:
     """The names as one glob: words that differ become `*`."""
-    split = [_SEPARATOR.split(name) for name in names]
-    if len({len(words) for words in split}) == 1:
-        levels = [{*level} for level in zip(*split, strict=True)]
-        return "".join(next(iter(level)) if len(level) == 1 else "*" for level in levels)
-    shortest = min(len(words) for words in split)
-    head = _shared(split, shortest)
-    tail = _shared([words[::-1] for words in split], shortest - len(head))
-    return "".join([*head, "*", *tail[::-1]])
+    words = [_SEPARATOR.split(name) for name in names]
+    if len({*map(len, words)}) == 1:
+        columns = [{*column} for column in zip(*words, strict=True)]
+        return "".join(column.pop() if len(column) == 1 else "*" for column in columns)
+    start = _common_start(words)
+    end = _common_start([name[len(start) :][::-1] for name in words])
+    return "".join([*start, "*", *end[::-1]])
 
 
-def _shared(split: Sequence[Sequence[str]], most: int) -> list[str]:
-    """The words that all begin with."""
-    found: list[str] = []
-    for level in list(zip(*split, strict=False))[:most]:
-        if len({*level}) > 1:
-            break
-        found.append(level[0])
-    return found
+def _common_start(rows: Sequence[Sequence[str]]) -> list[str]:
+    """The words with which all rows begin."""
+    columns = zip(*rows, strict=False)
+    return [column[0] for column in takewhile(lambda column: len({*column}) == 1, columns)]
 
 
-def _excluding(extra: set[Path], used: set[Path], root: Path) -> tuple[str, ...] | None:
-    """Patterns that exclude files, whole folders where nothing in them is used."""
-    found: list[str] = []
+def _exclude_globs(extra: set[Path], used: set[Path], root: Path) -> list[str]:
+    """Globs for the extra files: whole folders where nothing in them is used."""
+    globs = []
     for path in sorted(extra):
         relative = path.relative_to(root)
-        free = next(
-            (
-                folder
-                for folder in [*reversed(relative.parents)][1:]
-                if not any(other.is_relative_to(root / folder) for other in used)
-            ),
-            None,
-        )
-        found.append(f"{free.as_posix()}/**" if free else relative.as_posix())
-    unique = tuple(dict.fromkeys(found))
-    special = any(re.search(r"[\[\]?]", glob) for glob in unique)
-    return None if special or len(unique) > _MOST_EXCLUDED else unique
+        folders = [*reversed(relative.parents)][1:]
+        unused = [f for f in folders if not any(file.is_relative_to(root / f) for file in used)]
+        globs.append(f"{unused[0].as_posix()}/**" if unused else relative.as_posix())
+    return [*dict.fromkeys(globs)]

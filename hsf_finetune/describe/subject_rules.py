@@ -1,77 +1,73 @@
-"""Which rule tells the subjects of the cases: discovery's own, or an expression to write."""
+"""Which rule finds the subjects of the cases: discovery's own, or a regular expression."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hsf_finetune.data.discovery.subjects import subject_ids
-from hsf_finetune.describe.layouts.base_layout import Annotated, Doubt, some
+from hsf_finetune.data.discovery.subjects import assign_subjects
+from hsf_finetune.describe.layouts.base_layout import FoundCase, UnsureNote, shorten_list
 
-_GLUED_SIDE = re.compile(r"(?:^|/)([^/]*?\d)(?:[LlRr]|[Ll]eft|[Rr]ight)(?![A-Za-z0-9])[^/]*$")
-"""`c01L_image`, `HFH001Right`: a number with a side right behind it."""
+_NUMBER_AND_SIDE = re.compile(r"(?:^|/)([^/]*?\d)(?:[LlRr]|[Ll]eft|[Rr]ight)(?![A-Za-z0-9])[^/]*$")
+"""`c01L_image`, `HFH001Right`: a side directly behind a number."""
 
 
 @dataclass(frozen=True)
-class Subjects:
-    """The subjects of the cases.
+class SubjectRule:
+    """How the subjects are found.
 
     Args:
-        rule: the expression to write; None where discovery's own rule does.
-        ids: one subject per case.
-        doubts: what is not certain.
+        expression: the regular expression to write; None for discovery's own rule.
+        subjects: one per case.
+        notes: what is not certain.
     """
 
-    rule: str | None
-    ids: tuple[str, ...]
-    doubts: tuple[Doubt, ...]
+    expression: str | None
+    subjects: tuple[str, ...]
+    notes: tuple[UnsureNote, ...]
 
 
-def find_subjects(cases: Sequence[Annotated], root: Path, told_inside: bool = False) -> Subjects:
-    """Applies discovery's rule, and where that parts the sides of a person, another one.
+def find_subject_rule(
+    cases: Sequence[FoundCase], root: Path, groups_are_folders: bool = False
+) -> SubjectRule:
+    """Applies discovery's rule; where that separates the sides of a person, another one.
 
     Args:
         cases: images with their labels.
         root: the folder.
-        told_inside: let the groups inside of HDF5 files count as folders.
+        groups_are_folders: whether groups inside HDF5 files count as folders.
     """
-    paths = [
-        root / case.channels[0].pseudo_path if told_inside else case.channels[0].ref.path
-        for case in cases
-    ]
-    ids, rule = subject_ids(paths, root, None), None
-    glued = [_GLUED_SIDE.search(_bare(path, root)) for path in paths]
-    if all(glued):
-        merged = [match[1] for match in glued if match]
-        if len({*merged}) < len({*ids}) and _coarser(merged, ids):
-            ids, rule = merged, _GLUED_SIDE.pattern.replace("[^/]*$", "")
-    doubts = []
-    count = len({*ids})
-    if rule is not None:
-        text = f"names like {paths[0].name} end in a side: {count} people, such as {some(ids[:2])}"
-        doubts.append(Doubt("subject", text))
+    channels = [case.channels[0] for case in cases]
+    paths = [root / c.path_with_groups if groups_are_folders else c.ref.path for c in channels]
+    subjects, expression = assign_subjects(paths, root, None), None
+    matches = [_NUMBER_AND_SIDE.search(_without_suffix(path, root)) for path in paths]
+    if all(matches):
+        merged = [match[1] for match in matches if match]
+        # The other rule has to unite subjects, and may not separate any.
+        unites = len({*merged}) < len({*subjects})
+        if unites and len({*zip(subjects, merged, strict=True)}) == len({*subjects}):
+            subjects = merged
+            expression = _NUMBER_AND_SIDE.pattern.replace("[^/]*$", "")
+    text = ""
+    count = len({*subjects})
+    if expression is not None:
+        text = (
+            f"names like {paths[0].name} end in a side: {count} people, such as "
+            f"{shorten_list(subjects[:2])}"
+        )
     elif count == 1 and len(cases) > 1:
-        text = f"all {len(cases)} cases seem to be of one person ({ids[0]}), who cannot be split"
-        doubts.append(Doubt("subject", text))
-    elif _sides_apart(cases, ids):
-        text = f"there are two sides, yet every case is a person of its own: {some(ids)}"
-        doubts.append(Doubt("subject", text))
-    return Subjects(rule, tuple(ids), tuple(doubts))
+        text = (
+            f"all {len(cases)} cases seem to be of one person ({subjects[0]}); no split is possible"
+        )
+    elif 1 < len({case.series for case in cases}) < len(cases) == count:
+        text = f"there are two sides, yet every case is another person: {shorten_list(subjects)}"
+    notes = (UnsureNote("subject", text),) if text else ()
+    return SubjectRule(expression, tuple(subjects), notes)
 
 
 # -------------------------------------------------------------------- internals
-def _bare(path: Path, root: Path) -> str:
+def _without_suffix(path: Path, root: Path) -> str:
     relative = path.relative_to(root).as_posix()
     return re.sub(r"\.(nii(\.gz)?|h5|hdf5)$", "", relative, flags=re.IGNORECASE)
-
-
-def _coarser(merged: Sequence[Hashable], ids: Sequence[Hashable]) -> bool:
-    """Whether one rule only unites what the other parts."""
-    return len({*zip(ids, merged, strict=True)}) == len({*ids})
-
-
-def _sides_apart(cases: Sequence[Annotated], ids: Sequence[str]) -> bool:
-    sides = {case.series for case in cases}
-    return len(sides) > 1 and len(cases) > len(sides) and len({*ids}) == len(cases)

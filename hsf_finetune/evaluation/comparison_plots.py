@@ -12,16 +12,16 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from hsf_finetune.evaluation.intervals import Interval
-from hsf_finetune.evaluation.model_comparison import ArmFigures
+from hsf_finetune.evaluation.model_comparison import ModelFigures
 from hsf_finetune.evaluation.score_tables import MEAN
-from hsf_finetune.system.files import atomic_write
+from hsf_finetune.system.atomic_files import atomic_write
 
 _INK, _GREY, _SMALL = "#303030", "#b0b0b0", 8
 _NEAR = 0.2
 """How much worse than the best a Dice may be to be drawn to scale: others would squeeze them."""
 
 
-def save_figures(path: Path, figures: Sequence[ArmFigures], reference: str, title: str) -> None:
+def save_figures(path: Path, figures: Sequence[ModelFigures], reference: str, title: str) -> None:
     """Writes the picture as PNG.
 
     Raises:
@@ -31,12 +31,12 @@ def save_figures(path: Path, figures: Sequence[ArmFigures], reference: str, titl
         draw_figures(figures, reference, title).savefig(temporary)
 
 
-def draw_figures(figures: Sequence[ArmFigures], reference: str, title: str) -> Figure:
+def draw_figures(figures: Sequence[ModelFigures], reference: str, title: str) -> Figure:
     """Dice with intervals, paired differences, seconds of training and what trained.
 
     Args:
         figures: one row each, from the top.
-        reference: the arm that differences refer to.
+        reference: name of the model that differences refer to.
         title: heading.
     """
     height = 2.2 + 0.34 * len(figures)
@@ -49,7 +49,7 @@ def draw_figures(figures: Sequence[ArmFigures], reference: str, title: str) -> F
     _draw_differences(change, figures, reference)
     _draw_seconds(seconds, figures)
     _draw_share(share, figures)
-    dice.set_yticks(range(len(figures)), [one.arm.name for one in figures], fontsize=9)
+    dice.set_yticks(range(len(figures)), [one.model.name for one in figures], fontsize=9)
     dice.set_ylim(len(figures) - 0.5, -0.5)
     for axis in (dice, change, seconds, share):
         axis.spines[["top", "right"]].set_visible(False)
@@ -61,7 +61,7 @@ def draw_figures(figures: Sequence[ArmFigures], reference: str, title: str) -> F
 
 
 # -------------------------------------------------------------------- internals
-def _draw_dice(axis: Axes, figures: Sequence[ArmFigures]) -> None:
+def _draw_dice(axis: Axes, figures: Sequence[ModelFigures]) -> None:
     names = [name for name in figures[0].classes if name != MEAN]
     drawn = _dots(axis, {row: one.dice for row, one in enumerate(figures)})
     for number, name in enumerate(names if len(names) > 1 else []):
@@ -73,20 +73,20 @@ def _draw_dice(axis: Axes, figures: Sequence[ArmFigures]) -> None:
     axis.set_xlabel("Dice (black: mean of the classes)", fontsize=_SMALL)
 
 
-def _draw_differences(axis: Axes, figures: Sequence[ArmFigures], reference: str) -> None:
+def _draw_differences(axis: Axes, figures: Sequence[ModelFigures], reference: str) -> None:
     axis.axvline(0, color=_GREY, linewidth=1, zorder=1)
     rows = {row: one.differences[MEAN] for row, one in enumerate(figures) if one.differences}
     _dots(axis, rows, sign="+")
     axis.set_xlabel(f"Dice less {reference} (paired)", fontsize=_SMALL)
 
 
-def _draw_seconds(axis: Axes, figures: Sequence[ArmFigures]) -> None:
+def _draw_seconds(axis: Axes, figures: Sequence[ModelFigures]) -> None:
     kinds = set()
     for row, one in enumerate(figures):
-        if one.arm.cost is None:
+        if one.model.cost is None:
             continue
-        on_cpu = not math.isnan(one.arm.cost.cpu_seconds)
-        value = one.arm.cost.cpu_seconds if on_cpu else one.arm.cost.gpu_seconds
+        on_cpu = not math.isnan(one.model.cost.cpu_seconds)
+        value = one.model.cost.cpu_seconds if on_cpu else one.model.cost.gpu_seconds
         if not math.isnan(value):
             kinds.add("CPU" if on_cpu else "GPU")
             colour = "#7a9cc6" if on_cpu else "#c69a7a"
@@ -94,11 +94,11 @@ def _draw_seconds(axis: Axes, figures: Sequence[ArmFigures]) -> None:
     axis.set_xlabel(f"{' or '.join(sorted(kinds)) or 'no'} seconds of training", fontsize=_SMALL)
 
 
-def _draw_share(axis: Axes, figures: Sequence[ArmFigures]) -> None:
+def _draw_share(axis: Axes, figures: Sequence[ModelFigures]) -> None:
     for row, one in enumerate(figures):
-        if one.arm.cost is None or math.isnan(one.arm.cost.peak_share):
+        if one.model.cost is None or math.isnan(one.model.cost.peak_share):
             continue
-        peak, mean = 100 * one.arm.cost.peak_share, 100 * one.arm.cost.mean_share
+        peak, mean = 100 * one.model.cost.peak_share, 100 * one.model.cost.mean_share
         axis.barh(row, peak, height=0.5, color="#d7e3d4", zorder=2)
         axis.barh(row, mean, height=0.5, color="#86b07f", zorder=3)
     axis.set_xlim(0, 100)

@@ -1,40 +1,47 @@
-"""What the new head makes of the source model's classes, beside the head it came from."""
+"""What the new head predicts for the source model's classes, beside the source's own head."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from hsf_finetune.data.discovery.cases import Case
-from hsf_finetune.data.volumes.checks import label_rows
-from hsf_finetune.data.volumes.read_volume import read_volume
-from hsf_finetune.inference.predictor import ModelCard, Predictor
+from hsf_finetune.data.volumes.check_volumes import to_label_rows
+from hsf_finetune.data.volumes.read_volume import Volume, read_volume
+from hsf_finetune.inference.predictor import Predictor
 from hsf_finetune.labels.classes import BACKGROUND
-from hsf_finetune.networks.anatomy import Anatomy
-from hsf_finetune.weights.transfer.rules import ChannelRule
+from hsf_finetune.weights.transfer.class_rules import ClassRule
 
 
 @dataclass(frozen=True)
-class Group:
+class ClassGroup:
     """Classes of two heads that can only be compared together.
 
     Args:
         name: of the classes of the source.
-        there: their channels in the source's head; empty for classes that are fresh.
-        here: their channels in the new head; empty for classes that were dropped.
+        source: their channels in the source's head; empty for classes that are fresh.
+        target: their channels in the new head; empty for classes that were dropped.
     """
 
     name: str
-    there: tuple[int, ...]
-    here: tuple[int, ...]
+    source: tuple[int, ...]
+    target: tuple[int, ...]
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> ClassGroup:
+        """The group that `asdict` wrote, in version 0.1.0 with the keys `there` and `here`."""
+        source = plain["source" if "source" in plain else "there"]
+        target = plain["target" if "target" in plain else "here"]
+        return cls(plain["name"], tuple(source), tuple(target))
 
 
 @dataclass(frozen=True)
-class SmokeRow:
+class HeadCheckRow:
     """One class (or group of classes) of the source on one case.
 
     Args:
@@ -51,17 +58,17 @@ class SmokeRow:
 
 
 @dataclass(frozen=True)
-class Smoke:
+class HeadCheck:
     """The source model with its own head and with the new one, on one case.
 
     Args:
         case: its name.
         rows: what can be compared.
-        agreement: share of voxels for which both say the same.
+        agreement: share of voxels for which both predict the same.
     """
 
     case: str
-    rows: tuple[SmokeRow, ...]
+    rows: tuple[HeadCheckRow, ...]
     agreement: float
 
     def lines(self) -> list[str]:
@@ -77,78 +84,80 @@ class Smoke:
         ]
 
 
-def smoke(
-    source: Anatomy,
-    target: Anatomy,
-    rules: Sequence[ChannelRule],
-    source_classes: Sequence[str],
-    card: ModelCard,
-    case: Case,
-    device: torch.device,
-) -> Smoke | None:
+def check_head(
+    source: Predictor, target: Predictor, rules: Sequence[ClassRule], case: Case
+) -> HeadCheck | None:
     """Scores a transfer on one case, before any training.
 
-    Both networks predict the case; classes that one head tells apart and the other does
-    not are taken together (their probabilities summed) in prediction and truth. Where
-    heads were taken over exactly, both columns are the same.
+    Both networks predict the case; classes that one head separates and the other does not
+    are taken together (their probabilities summed) in prediction and truth. Where heads
+    were transferred exactly, both columns are the same.
 
     Args:
-        source: the checkpoint's network with its own head.
+        source: the checkpoint's network with its own head and classes.
         target: the network after the transfer.
         rules: how its head was made.
-        source_classes: class of each channel of the source.
-        card: of the target.
         case: an annotated scan.
-        device: where to run both.
 
     Returns:
         The comparison; None where the new head has nothing of the old one.
     """
-    groups = comparable(rules, source_classes)
-    if not any(group.there and group.here for group in groups[1:]):
+    groups = group_classes(rules, source.card.classes)
+    if not any(group.source and group.target for group in groups[1:]):
         return None
-    heads = (
-        (source, tuple(source_classes), [group.there for group in groups]),
-        (target, card.classes, [group.here for group in groups]),
+    predicted = (
+        predict_groups(source, case, [group.source for group in groups])[0],
+        predict_groups(target, case, [group.target for group in groups])[0],
     )
-    predicted = [
-        _group_of_voxels(Predictor(anatomy, _renamed(card, names), device), case, channels)
-        for anatomy, names, channels in heads
-    ]
-    truth = group_truth(case, heads[1][2])
+    truth = group_truth(case, [group.target for group in groups])
     before, after = (np.where(truth >= 0, volume, -1) for volume in predicted)
-    return Smoke(
+    return HeadCheck(
         case=case.name,
         rows=tuple(
-            SmokeRow(
+            HeadCheckRow(
                 group.name,
-                tuple(card.classes[channel] for channel in group.here),
-                _dice(before == place, truth == place),
-                _dice(after == place, truth == place),
+                tuple(target.card.classes[channel] for channel in group.target),
+                _dice(before == number, truth == number),
+                _dice(after == number, truth == number),
             )
-            for place, group in enumerate(groups)
-            if place and group.there and group.here and is_drawn(case, group.here)
+            for number, group in enumerate(groups)
+            if number and group.source and group.target and has_own_value(case, group.target)
         ),
         agreement=float((predicted[0] == predicted[1]).mean()),
     )
 
 
-def comparable(rules: Sequence[ChannelRule], source_classes: Sequence[str]) -> list[Group]:
+def group_classes(rules: Sequence[ClassRule], source_classes: Sequence[str]) -> list[ClassGroup]:
     """The finest groups of channels that mean the same in both heads, background first."""
-    there = [{channel} for channel in range(len(source_classes))]
-    here: list[set[int]] = [set() for _ in there]
-    for place, rule in enumerate(rules):
-        joined = [n for n, channels in enumerate(there) if channels & set(rule.channels)]
-        channels = set().union(*(there[n] for n in joined))
-        places = {place}.union(*(here[n] for n in joined))
-        kept = [n for n in range(len(there)) if n not in joined]
-        there = [*(there[n] for n in kept), channels]
-        here = [*(here[n] for n in kept), places]
+    source = [{channel} for channel in range(len(source_classes))]
+    target: list[set[int]] = [set() for _ in source]
+    for number, rule in enumerate(rules):
+        joined = [n for n, channels in enumerate(source) if channels & set(rule.channels)]
+        kept = [n for n in range(len(source)) if n not in joined]
+        union = set().union(*(source[n] for n in joined))
+        numbers = {number}.union(*(target[n] for n in joined))
+        source = [*(source[n] for n in kept), union]
+        target = [*(target[n] for n in kept), numbers]
     groups = [
-        Group(_name(a, b, rules, source_classes), tuple(sorted(a)), tuple(sorted(b)))
-        for a, b in zip(there, here, strict=True)
+        ClassGroup(_name(a, b, rules, source_classes), tuple(sorted(a)), tuple(sorted(b)))
+        for a, b in zip(source, target, strict=True)
     ]
-    return sorted(groups, key=lambda group: (0 not in group.here, group.there, group.here))
+    return sorted(groups, key=lambda group: (0 not in group.target, group.source, group.target))
+
+
+def predict_groups(
+    predictor: Predictor, case: Case, channels: Sequence[Sequence[int]]
+) -> tuple[npt.NDArray[np.int64], Volume]:
+    """The group with the largest summed probability, (X, Y, Z), and the scan's first channel.
+
+    Args:
+        predictor: the network.
+        case: a scan.
+        channels: of each group, in the network's head.
+    """
+    probabilities, scan = predictor.predict_probabilities(case.images)
+    sums = torch.stack([probabilities[list(own)].sum(dim=0) for own in channels])
+    return np.asarray(sums.argmax(dim=0).cpu().numpy(), dtype=np.int64), scan
 
 
 def group_truth(case: Case, channels: Sequence[Sequence[int]]) -> npt.NDArray[np.int64]:
@@ -162,38 +171,26 @@ def group_truth(case: Case, channels: Sequence[Sequence[int]]) -> npt.NDArray[np
     for allowed in case.protocol.matrix:
         hits = {n for n, own in enumerate(channels) if allowed[list(own)].any()}
         group_of_row.append(hits.pop() if len(hits) == 1 else -1)
-    rows = label_rows(read_volume(case.label), case.protocol)
+    rows = to_label_rows(read_volume(case.label), case.protocol)
     return np.array(group_of_row, dtype=np.int64)[rows]
 
 
-def is_drawn(case: Case, channels: Sequence[int]) -> bool:
+def has_own_value(case: Case, channels: Sequence[int]) -> bool:
     """Whether some label value stands for these channels' classes and for nothing else."""
     others = np.ones(len(case.protocol.space), dtype=bool)
     others[list(channels)] = False
     return bool((~case.protocol.matrix[:, others].any(axis=1)).any())
 
 
+# -------------------------------------------------------------------- internals
 def _name(
-    there: set[int], here: set[int], rules: Sequence[ChannelRule], classes: Sequence[str]
+    source: set[int], target: set[int], rules: Sequence[ClassRule], classes: Sequence[str]
 ) -> str:
-    if 0 in here:
+    if 0 in target:
         return BACKGROUND
-    if there:
-        return " + ".join(classes[channel] for channel in sorted(there))
-    return "fresh " + rules[min(here)].target
-
-
-def _renamed(card: ModelCard, names: tuple[str, ...]) -> ModelCard:
-    return replace(card, classes=names, label_values={name: n for n, name in enumerate(names)})
-
-
-def _group_of_voxels(
-    predictor: Predictor, case: Case, channels: Sequence[Sequence[int]]
-) -> npt.NDArray[np.int64]:
-    """The group with the largest summed probability, (X, Y, Z)."""
-    probabilities, _ = predictor.predict_probabilities(case.images)
-    sums = torch.stack([probabilities[list(own)].sum(dim=0) for own in channels])
-    return np.asarray(sums.argmax(dim=0).cpu().numpy(), dtype=np.int64)
+    if source:
+        return " + ".join(classes[channel] for channel in sorted(source))
+    return "fresh " + rules[min(target)].target
 
 
 def _dice(predicted: npt.NDArray[np.bool_], true: npt.NDArray[np.bool_]) -> float:

@@ -21,12 +21,12 @@ from hsf_finetune.evaluation.score_tables import (
     with_interval,
 )
 from hsf_finetune.system import console
-from hsf_finetune.system.files import write_csv, write_json
+from hsf_finetune.system.atomic_files import write_csv, write_json
 from hsf_finetune.training.training_cost import TrainingCost
 
 
 @dataclass(frozen=True)
-class Arm:
+class ComparedModel:
     """One of the models that are compared.
 
     Args:
@@ -43,17 +43,17 @@ class Arm:
 
 
 @dataclass(frozen=True)
-class ArmFigures:
-    """What is compared of an arm.
+class ModelFigures:
+    """Figures of a model.
 
     Args:
-        arm: the arm.
+        model: the model.
         classes: class name (and `mean`) -> its summary over the cases.
         differences: class name (and `mean`) -> Dice less the reference's, over the cases
             that both have; empty for the reference itself.
     """
 
-    arm: Arm
+    model: ComparedModel
     classes: dict[str, ClassSummary]
     differences: dict[str, Interval] = field(default_factory=dict)
 
@@ -63,29 +63,29 @@ class ArmFigures:
         return self.classes[MEAN].dice
 
 
-def compare_arms(arms: Sequence[Arm], reference: str) -> list[ArmFigures]:
-    """Every arm's figures, and its paired differences to the reference.
+def compare_models(models: Sequence[ComparedModel], reference: str) -> list[ModelFigures]:
+    """Every model's figures, and its paired differences to the reference.
 
-    Intervals resample subjects (`bootstrap_interval`), each on its own: among many arms
+    Intervals resample subjects (`bootstrap_interval`), each on its own: among many models
     one may seem better by chance.
 
     Args:
-        arms: with scores of the same cases and classes.
+        models: with scores of the same cases and classes.
         reference: name of one of them.
     """
-    against = next(arm for arm in arms if arm.name == reference)
+    against = next(model for model in models if model.name == reference)
     return [
-        ArmFigures(
-            arm,
-            {summary.class_name: summary for summary in summarise(arm.scores)},
-            {} if arm is against else paired_differences(against.scores, arm.scores),
+        ModelFigures(
+            model,
+            {summary.class_name: summary for summary in summarise(model.scores)},
+            {} if model is against else paired_differences(against.scores, model.scores),
         )
-        for arm in arms
+        for model in models
     ]
 
 
-def arms_table(figures: Sequence[ArmFigures], reference: str, title: str) -> Table:
-    """One row per arm: Dice, difference, what trained, and what it took; 110 columns at most."""
+def models_table(figures: Sequence[ModelFigures], reference: str, title: str) -> Table:
+    """One row per model: Dice, difference, what trained, and what it took; 110 columns at most."""
     table = _table(title, _caption(figures))
     clocks = _clocks(figures)
     table.add_column("Dice", justify="right", no_wrap=True)
@@ -94,28 +94,28 @@ def arms_table(figures: Sequence[ArmFigures], reference: str, title: str) -> Tab
         table.add_column(heading, justify="right", no_wrap=True)
     for one in figures:
         table.add_row(
-            Text(one.arm.name),
+            Text(one.model.name),
             with_interval(one.dice),
             with_interval(one.differences.get(MEAN), sign="+"),
-            *_cost_cells(one.arm.cost, clocks),
+            *_cost_cells(one.model.cost, clocks),
         )
     return table
 
 
-def classes_table(figures: Sequence[ArmFigures]) -> Table:
-    """One row per arm and one column per class: mean Dice."""
+def classes_table(figures: Sequence[ModelFigures]) -> Table:
+    """One row per model and one column per class: mean Dice."""
     table = _table("Dice of each class")
     names = [name for name in figures[0].classes if name != MEAN]
     for name in names:
         table.add_column(Text(name), justify="right", overflow="fold", min_width=5)
     for one in figures:
         cells = (_number(one.classes[name].dice.mean, ".3f") for name in names)
-        table.add_row(Text(one.arm.name), *cells)
+        table.add_row(Text(one.model.name), *cells)
     return table
 
 
-def write_figures_csv(path: Path, figures: Sequence[ArmFigures], reference: str) -> None:
-    """Writes one row per arm; empty cells stand where there is no value.
+def write_figures_csv(path: Path, figures: Sequence[ModelFigures], reference: str) -> None:
+    """Writes one row per model; empty cells stand where there is no value.
 
     Raises:
         OutputError: the file cannot be written.
@@ -127,38 +127,38 @@ def write_figures_csv(path: Path, figures: Sequence[ArmFigures], reference: str)
     header += ["epochs", "steps", "cpu_seconds", "gpu_seconds", "validation_seconds", "folder"]
     rows: list[list[object]] = []
     for one in figures:
-        dice, change, cost = one.dice, one.differences.get(MEAN), one.arm.cost
-        row: list[object] = [one.arm.name, dice.mean, dice.low, dice.high]
+        dice, change, cost = one.dice, one.differences.get(MEAN), one.model.cost
+        row: list[object] = [one.model.name, dice.mean, dice.low, dice.high]
         row += [one.classes[name].dice.mean for name in names]
         row += [change.mean, change.low, change.high] if change else [None] * 3
         row += [dice.n, dice.subjects]
         row += [cost.peak_share, cost.mean_share] if cost else [None] * 2
         row += [cost.epochs, cost.steps] if cost else [None] * 2
         row += [cost.cpu_seconds, cost.gpu_seconds] if cost else [None] * 2
-        row += [cost.validation_seconds if cost else None, one.arm.folder]
+        row += [cost.validation_seconds if cost else None, one.model.folder]
         rows.append(row)
     write_csv(path, header, rows)
 
 
 def write_figures_json(
-    path: Path, figures: Sequence[ArmFigures], reference: str, about: dict[str, Any]
+    path: Path, figures: Sequence[ModelFigures], reference: str, about: dict[str, Any]
 ) -> None:
     """Writes every figure, those of each class with their intervals.
 
     Raises:
         OutputError: the file cannot be written.
     """
-    arms = [
+    models = [
         {
-            "run": one.arm.name,
-            "folder": one.arm.folder,
+            "run": one.model.name,
+            "folder": one.model.folder,
             "classes": one.classes,
             f"less_{reference}": one.differences,
-            "training": one.arm.cost,
+            "training": one.model.cost,
         }
         for one in figures
     ]
-    write_json(path, {**about, "reference": reference, "runs": arms})
+    write_json(path, {**about, "reference": reference, "runs": models})
 
 
 # -------------------------------------------------------------------- internals
@@ -168,7 +168,7 @@ def _table(title: str, caption: str = "") -> Table:
     return table
 
 
-def _caption(figures: Sequence[ArmFigures]) -> str:
+def _caption(figures: Sequence[ModelFigures]) -> str:
     subjects = figures[0].dice.subjects
     spread = (
         f"95 % {figures[0].dice.kind} intervals over {subjects} subjects"
@@ -182,9 +182,9 @@ def _caption(figures: Sequence[ArmFigures]) -> str:
     )
 
 
-def _clocks(figures: Sequence[ArmFigures]) -> list[str]:
-    """Which clocks any arm was measured with: `cpu s`, `gpu s`."""
-    costs = [one.arm.cost for one in figures if one.arm.cost]
+def _clocks(figures: Sequence[ModelFigures]) -> list[str]:
+    """Which clocks any model was measured with: `cpu s`, `gpu s`."""
+    costs = [one.model.cost for one in figures if one.model.cost]
     on_gpu = any(not math.isnan(cost.gpu_seconds) for cost in costs)
     on_cpu = any(not math.isnan(cost.cpu_seconds) for cost in costs)
     return [name for name, used in (("cpu s", on_cpu), ("gpu s", on_gpu)) if used]

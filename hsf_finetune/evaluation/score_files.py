@@ -1,44 +1,42 @@
-"""Scoring segmentations that lie on disk."""
+"""Scores of segmentations on disk."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
-from hsf_finetune.data.volumes.checks import check_same_grid, whole_numbers
+from hsf_finetune.data.volumes.check_volumes import check_same_grid, to_whole_numbers
 from hsf_finetune.data.volumes.read_volume import VolumeRef, is_volume, read_volume, stem
-from hsf_finetune.evaluation.metrics import score_case
+from hsf_finetune.evaluation.metrics import Labels, score_case
 from hsf_finetune.evaluation.score_tables import ScoreRow
-from hsf_finetune.system.errors import ConfigError, DataError
+from hsf_finetune.system.errors import DataError
 
 
 def score_files(
-    prediction: Path, label: Path, names: Mapping[str, int], tolerance_mm: float
+    prediction: Path, label: Path, names: Mapping[int, str], tolerance_mm: float
 ) -> list[ScoreRow]:
     """Scores a segmentation against its label, or those of two folders by file name.
 
     Args:
         prediction: a volume, or a folder of volumes.
         label: a volume, or a folder that has a label for each prediction.
-        names: class -> value; empty scores every value that occurs in any label or
-            prediction, under its number.
+        names: label value -> class; values of one class are scored as one. Empty scores each
+            value that occurs in a label or prediction, under its number.
         tolerance_mm: of the normalised surface Dice.
 
     Raises:
         DataError: a prediction without a label, or volumes on different grids.
     """
-    pairs = _pairs(prediction, label)
     volumes = {}
-    for case, (predicted, truth) in pairs.items():
+    for case, (predicted, truth) in _pair_files(prediction, label).items():
         a, b = read_volume(VolumeRef(predicted)), read_volume(VolumeRef(truth))
         check_same_grid(b, a)
-        volumes[case] = (whole_numbers(a), whole_numbers(b), b.spacing_mm)
-    classes = dict(names) or _every_value(
-        [array for a, b, _ in volumes.values() for array in (a, b)]
-    )
+        volumes[case] = (to_whole_numbers(a), to_whole_numbers(b), b.spacing_mm)
+    classes: dict[str, list[int]] = {}
+    for value, name in (names or _name_values(volumes.values())).items():
+        classes.setdefault(name, []).append(value)
     return [
         ScoreRow(case, case, score)
         for case, (predicted, truth, spacing) in volumes.items()
@@ -46,23 +44,7 @@ def score_files(
     ]
 
 
-def parse_names(text: str) -> dict[str, int]:
-    """`1=DG,2=CA1` -> {DG: 1, CA1: 2}.
-
-    Raises:
-        ConfigError: the text is not of that form.
-    """
-    names: dict[str, int] = {}
-    for part in filter(None, text.split(",")):
-        value, equals, name = part.partition("=")
-        sound = equals and value.strip().isdecimal() and name.strip()
-        if not sound or name.strip() in names:
-            raise ConfigError("--labels cannot be read", found=text, expected="1=DG,2=CA1")
-        names[name.strip()] = int(value)
-    return names
-
-
-def _pairs(prediction: Path, label: Path) -> dict[str, tuple[Path, Path]]:
+def _pair_files(prediction: Path, label: Path) -> dict[str, tuple[Path, Path]]:
     for path in (prediction, label):
         if not path.exists():
             raise DataError("no such file or folder", file=path)
@@ -70,7 +52,7 @@ def _pairs(prediction: Path, label: Path) -> dict[str, tuple[Path, Path]]:
         return {stem(prediction): (prediction, label)}
     if prediction.is_file() or label.is_file():
         raise DataError("one is a file and the other a folder", file=prediction, found=label)
-    predictions, labels = _by_name(prediction), _by_name(label)
+    predictions, labels = _volumes_by_name(prediction), _volumes_by_name(label)
     missing = sorted(predictions.keys() - labels.keys())
     unpredicted = sorted(labels.keys() - predictions.keys())
     if missing or unpredicted or not predictions:
@@ -90,7 +72,7 @@ def _pairs(prediction: Path, label: Path) -> dict[str, tuple[Path, Path]]:
     return {name: (predictions[name], labels[name]) for name in sorted(predictions)}
 
 
-def _by_name(folder: Path) -> dict[str, Path]:
+def _volumes_by_name(folder: Path) -> dict[str, Path]:
     """The volumes of a folder by their path in it, without suffix."""
     found: dict[str, Path] = {}
     for path in sorted(p for p in folder.rglob("*") if is_volume(p)):
@@ -106,6 +88,7 @@ def _by_name(folder: Path) -> dict[str, Path]:
     return found
 
 
-def _every_value(arrays: list[npt.NDArray[np.int64]]) -> dict[str, int]:
-    values = sorted({int(v) for array in arrays for v in np.unique(array)} - {0})
-    return {str(value): value for value in values}
+def _name_values(volumes: Iterable[tuple[Labels, Labels, object]]) -> dict[int, str]:
+    """Every value that occurs, but that of the background, by its number."""
+    values = {int(v) for pair in volumes for array in pair[:2] for v in np.unique(array)}
+    return {value: str(value) for value in sorted(values - {0})}

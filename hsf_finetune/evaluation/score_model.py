@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from hsf_finetune.data.discovery.cases import Case
-from hsf_finetune.data.volumes.checks import label_rows
+from hsf_finetune.data.volumes.check_volumes import to_label_rows
 from hsf_finetune.data.volumes.read_volume import read_volume
 from hsf_finetune.evaluation.metrics import score_mask
 from hsf_finetune.evaluation.score_tables import ScoreRow
@@ -38,7 +38,7 @@ def score_cases(
     found = []
     for done, case in enumerate(cases, start=1):
         probabilities, scan = predictor.predict_probabilities(case.images)
-        rows = torch.from_numpy(label_rows(read_volume(case.label), case.protocol))
+        rows = torch.from_numpy(to_label_rows(read_volume(case.label), case.protocol))
         allowed = torch.from_numpy(case.protocol.matrix)
         scores = {
             row: score_mask(

@@ -6,10 +6,14 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
-import torch
 
 from hsf_finetune.data.discovery.cases import Case
-from hsf_finetune.evaluation.head_check import Group, group_truth, is_drawn
+from hsf_finetune.evaluation.head_check import (
+    ClassGroup,
+    group_truth,
+    has_own_value,
+    predict_groups,
+)
 from hsf_finetune.evaluation.metrics import score_mask
 from hsf_finetune.evaluation.score_tables import ScoreRow
 from hsf_finetune.inference.predictor import Predictor
@@ -18,8 +22,8 @@ from hsf_finetune.inference.predictor import Predictor
 def score_groups(
     predictor: Predictor,
     cases: Sequence[Case],
-    groups: Sequence[Group],
-    head: Literal["there", "here"],
+    groups: Sequence[ClassGroup],
+    head: Literal["source", "target"],
     tolerance_mm: float = 1.0,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[ScoreRow]:
@@ -32,8 +36,8 @@ def score_groups(
     Args:
         predictor: the network with the head.
         cases: annotated in the source's classes.
-        groups: of `comparable`, background first.
-        head: whether it is the source's head (`there`) or the new one (`here`).
+        groups: from `group_classes`, background first.
+        head: whether it is the source's head (`source`) or the new one (`target`).
         tolerance_mm: of the normalised surface Dice.
         progress: called with (done, all).
 
@@ -43,10 +47,9 @@ def score_groups(
     channels = [getattr(group, head) for group in groups]
     found = []
     for done, case in enumerate(cases, start=1):
-        probabilities, scan = predictor.predict_probabilities(case.images)
-        sums = torch.stack([probabilities[list(own)].sum(dim=0) for own in channels])
-        truth = group_truth(case, [group.there for group in groups])
-        predicted = np.where(truth >= 0, sums.argmax(dim=0).cpu().numpy(), -1)
+        predicted, scan = predict_groups(predictor, case, channels)
+        truth = group_truth(case, [group.source for group in groups])
+        predicted = np.where(truth >= 0, predicted, -1)
         found += [
             ScoreRow(
                 case.name,
@@ -57,7 +60,7 @@ def score_groups(
                 case.dataset,
             )
             for place, group in enumerate(groups)
-            if place and group.there and group.here and is_drawn(case, group.there)
+            if place and group.source and group.target and has_own_value(case, group.source)
         ]
         if progress:
             progress(done, len(cases))

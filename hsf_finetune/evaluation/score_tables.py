@@ -17,8 +17,8 @@ from rich.text import Text
 from hsf_finetune.evaluation.intervals import Interval, bootstrap_interval
 from hsf_finetune.evaluation.metrics import ClassScore, Outcome
 from hsf_finetune.system import console
+from hsf_finetune.system.atomic_files import write_csv
 from hsf_finetune.system.errors import DataError
-from hsf_finetune.system.files import write_csv
 
 MEAN = "mean"
 """Name of the summary over all classes."""

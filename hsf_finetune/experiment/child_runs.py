@@ -10,29 +10,31 @@ from hsf_finetune.system import console
 from hsf_finetune.system.errors import ConfigError
 from hsf_finetune.system.run_folder import has_ended
 
-Execute = Callable[[Settings], object]
-"""Makes one run, as `hsf_finetune.experiment.run.execute` does."""
+RunExperiment = Callable[[Settings], object]
+"""Makes one run, as `hsf_finetune.experiment.run.run_experiment` does."""
 
 
-def make_run(settings: Settings, folder: Path, execute: Execute, longer: bool = False) -> None:
-    """Makes a run, goes on with it, or leaves it as it is, if it has ended.
+def make_run(
+    settings: Settings, folder: Path, run_experiment: RunExperiment, longer: bool = False
+) -> None:
+    """Makes a run, resumes it, or leaves it as it is, if it has ended.
 
     Args:
         settings: of the run.
         folder: of the run.
-        execute: what makes it.
-        longer: go on with it even if it has ended, since it is to have more epochs.
+        run_experiment: what makes it.
+        longer: resume it even if it has ended, since it is to have more epochs.
 
     Raises:
         UserError: anything the user can mend.
     """
     begun = (folder / "config.yaml").exists()
     if has_ended(folder) and not (longer or "epoch" in settings.reset):
-        console.say(f"has ended before: {folder}")
+        console.say(f"this run has ended already: {folder}")
         return
     where = {"run_dir": str(folder), "resume": str(folder) if begun else None}
     reset: dict[str, list[str]] = {} if begun else {"reset": []}
-    execute(settings.model_copy(update={**where, **reset}))
+    run_experiment(settings.model_copy(update={**where, **reset}))
 
 
 def one_device(engine: LightningSettings, what: str, instead: str) -> LightningSettings:
@@ -44,7 +46,7 @@ def one_device(engine: LightningSettings, what: str, instead: str) -> LightningS
         instead: what the user can do to train on several.
 
     Raises:
-        ConfigError: several are asked for.
+        ConfigError: the settings want several.
     """
     several = str(engine.devices) not in ("auto", "1", "[0]") and (
         not isinstance(engine.devices, list) or len(engine.devices) > 1

@@ -13,9 +13,9 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from hsf_finetune.config.settings import DatasetsSettings, Settings
-from hsf_finetune.data.discovery.cases import Case
-from hsf_finetune.data.splits import fold_count, split_cases
+from hsf_finetune.config.settings import Settings
+from hsf_finetune.data.discovery.cases import Case, Cohort
+from hsf_finetune.data.splits import fold_settings, split_cases
 from hsf_finetune.evaluation.finished_runs import FINAL, fold_folders, write_result
 from hsf_finetune.evaluation.score_tables import (
     ScoreRow,
@@ -26,39 +26,26 @@ from hsf_finetune.evaluation.score_tables import (
     summary_table,
     write_scores,
 )
-from hsf_finetune.experiment.child_runs import Execute, make_run, one_device
+from hsf_finetune.experiment.child_runs import RunExperiment, make_run, one_device
+from hsf_finetune.experiment.resume import open_folder
+from hsf_finetune.experiment.run_result import RunResult
+from hsf_finetune.planning.budget import with_budget
 from hsf_finetune.system import console
+from hsf_finetune.system.atomic_files import write_json
 from hsf_finetune.system.errors import UserError
-from hsf_finetune.system.files import write_json
-from hsf_finetune.system.run_folder import RESULT, RunFolder, has_ended, open_run
+from hsf_finetune.system.run_folder import RESULT, RunFolder, has_ended
 
 _MOST_ROWS = 40
 """Cases that are listed one by one on the terminal."""
 
 
-@dataclass(frozen=True)
-class Pooled:
-    """What the folds of a run came to together.
-
-    Args:
-        folder: of the run; the folds are in `fold_0` and so on, the final model in `final`.
-        before: scores of the model they start from, of every case.
-        after: scores of every case by the fold that did not train on it.
-    """
-
-    folder: Path
-    before: tuple[ScoreRow, ...]
-    after: tuple[ScoreRow, ...]
-
-
 def run_folds(
-    asked: Settings,
     settings: Settings,
-    cases: Sequence[Case],
+    cohort: Cohort,
     count: int,
-    earlier: RunFolder | None,
-    execute: Execute,
-) -> Pooled:
+    resumed: RunFolder | None,
+    run_experiment: RunExperiment,
+) -> RunResult:
     """Makes one run per fold, pools their scores, and trains a final model on every case.
 
     The pooled scores are those of the recipe, on subjects that it did not see. The model to
@@ -68,63 +55,78 @@ def run_folds(
     left as they are when the run is resumed.
 
     Args:
-        asked: settings of the run, as the user gave them.
-        settings: the same from `with_budget`; every run has them but for its fold.
-        cases: all of them.
+        settings: of the run; every fold has them but for its split.
+        cohort: the cases.
         count: of the folds, from `fold_count`.
-        earlier: the run to resume, from `find_run`.
-        execute: makes one run.
+        resumed: the run to resume, from `find_run`.
+        run_experiment: makes one run.
+
+    Returns:
+        The scores of every case by the fold that did not train on it, and before that by
+        the model that all folds start from.
 
     Raises:
         UserError: anything the user can mend; nothing is left behind where the first fold
             cannot start.
     """
+    plan = FoldPlan(_of_each_run(settings, cohort), cohort.cases, count)
+    run = open_folder(settings, resumed)
+    _announce(run, plan)
+    runs = {f"fold_{k}": plan.fold(k) for k in range(count)} | {FINAL: plan.final()}
+    for number, (name, own) in enumerate(runs.items(), start=1):
+        console.say(f"\n{name} ({number} of {len(runs)} runs)")
+        try:
+            longer = _has_become_longer(run.file(name), own)
+            make_run(own, run.file(name), run_experiment, longer=longer)
+        except UserError:
+            if resumed is None and not any(run.file(other).exists() for other in runs):
+                shutil.rmtree(run.path, ignore_errors=True)
+            raise
+        except (KeyboardInterrupt, SystemExit):
+            console.say(f"folds that have ended are kept: resume={run.path} continues")
+            raise
+    return _pool(run, plan)
+
+
+@dataclass(frozen=True)
+class FoldPlan:
+    """The runs that a run of several folds consists of.
+
+    Args:
+        settings: that all of them share.
+        cases: all of them.
+        count: of the folds.
+    """
+
+    settings: Settings
+    cases: Sequence[Case]
+    count: int
+
+    def fold(self, number: int) -> Settings:
+        """The settings of one fold."""
+        data = fold_settings(self.settings.datasets, number, self.count)
+        return self.settings.model_copy(update={"datasets": data})
+
+    def final(self) -> Settings:
+        """The settings of the run on all cases, whose length no validation can decide."""
+        data = self.settings.datasets.model_copy(update={"fold": None, "train_on_all": True})
+        tuning = self.settings.finetuning.model_copy(update={"budget": "fixed"})
+        return self.settings.model_copy(update={"datasets": data, "finetuning": tuning})
+
+
+# -------------------------------------------------------------------- internals
+def _of_each_run(settings: Settings, cohort: Cohort) -> Settings:
+    """The settings that all runs share: their budget decided, and one device."""
+    settings = with_budget(settings, cohort.cases)
     engine = one_device(
         settings.lightning,
         "several folds train",
         "start each fold by itself on a device of its own: datasets.fold=0 and so on",
     )
-    settings = settings.model_copy(update={"lightning": engine})
-    run = open_run(asked, earlier)
-    runs = {f"fold_{k}": _fold(settings, k, count) for k in range(count)}
-    _announce(run, cases, settings, count)
-    runs[FINAL] = _final(settings)
-    for number, (name, own) in enumerate(runs.items(), start=1):
-        console.say(f"\n{name} ({number} of {len(runs)} runs)")
-        try:
-            make_run(own, run.file(name), execute, longer=_to_go_on(run.file(name), own))
-        except UserError:
-            if earlier is None and not any(run.file(other).exists() for other in runs):
-                shutil.rmtree(run.path, ignore_errors=True)
-            raise
-        except (KeyboardInterrupt, SystemExit):
-            console.say(f"folds that have ended are kept: resume={run.path} goes on from here")
-            raise
-    return _pool(settings, run, cases, count)
+    return settings.model_copy(update={"lightning": engine})
 
 
-def first_fold(cases: Sequence[Case], settings: Settings) -> DatasetsSettings:
-    """The `datasets` group of a run's first fold, or of its single split."""
-    count = fold_count(cases, settings.datasets)
-    return settings.datasets if count is None else _fold(settings, 0, count).datasets
-
-
-# -------------------------------------------------------------------- internals
-def _fold(settings: Settings, fold: int, count: int) -> Settings:
-    # What is forgotten is of interest for the model that is used: the final one.
-    update = {"fold": fold, "folds": count, "retention": {}}
-    data = settings.datasets.model_copy(update=update)
-    return settings.model_copy(update={"datasets": data})
-
-
-def _final(settings: Settings) -> Settings:
-    """The run on all cases, whose length no validation can decide."""
-    data = settings.datasets.model_copy(update={"fold": None, "train_on_all": True})
-    tuning = settings.finetuning.model_copy(update={"budget": "fixed"})
-    return settings.model_copy(update={"datasets": data, "finetuning": tuning})
-
-
-def _to_go_on(folder: Path, settings: Settings) -> bool:
+def _has_become_longer(folder: Path, settings: Settings) -> bool:
     """Whether a run that has ended was shorter than it is to be."""
     try:
         before = json.loads((folder / "schedule.json").read_text())["max_epochs"]
@@ -134,8 +136,9 @@ def _to_go_on(folder: Path, settings: Settings) -> bool:
     return has_ended(folder) and wanted is not None and wanted > before
 
 
-def _announce(run: RunFolder, cases: Sequence[Case], settings: Settings, count: int) -> None:
-    subjects = len({case.subject for case in cases})
+def _announce(run: RunFolder, plan: FoldPlan) -> None:
+    settings, count = plan.settings, plan.count
+    subjects = len({case.subject for case in plan.cases})
     console.say(f"{'resuming' if run.resumed else 'new'} run of {count} folds: {run.path}")
     if settings.datasets.fold == "auto":
         console.say(
@@ -151,8 +154,9 @@ def _announce(run: RunFolder, cases: Sequence[Case], settings: Settings, count: 
     )
 
 
-def _pool(settings: Settings, run: RunFolder, cases: Sequence[Case], count: int) -> Pooled:
+def _pool(run: RunFolder, plan: FoldPlan) -> RunResult:
     """Brings the folds' scores together, writes them down and shows them."""
+    settings, cases, count = plan.settings, plan.cases, plan.count
     folders = fold_folders(run.path)
     order = {case.name: number for number, case in enumerate(cases)}
     before, after = (
@@ -165,9 +169,7 @@ def _pool(settings: Settings, run: RunFolder, cases: Sequence[Case], count: int)
     write_scores(run.file("validation_scores.csv"), after)
     if before:
         write_scores(run.file("pretrained_scores.csv"), before)
-    splits = [
-        split_cases(cases, _fold(settings, k, count).datasets, settings.seed) for k in range(count)
-    ]
+    splits = [split_cases(cases, plan.fold(k).datasets, settings.seed) for k in range(count)]
     names = [case.name for case in cases]
     write_json(
         run.file("splits.json"),
@@ -182,12 +184,12 @@ def _pool(settings: Settings, run: RunFolder, cases: Sequence[Case], count: int)
     )
     own = {folder.name: _result(folder)["best_epoch"] for folder in folders}
     final = _result(run.file(FINAL))
-    # What the final model still knows of the source's task, where that was asked.
+    # What the final model still knows of the source's task, where `datasets.retention` has cases.
     kept = {"retention": final["retention"]} if "retention" in final else {}
     budget = settings.finetuning.budget
     write_result(run.path, before, after, budget, folds=own, final=FINAL, **kept)
-    _conclude(settings, run, before, after, count)
-    return Pooled(run.path, tuple(before), tuple(after))
+    _show_scores(run, plan, before, after)
+    return RunResult(run.path, tuple(before), tuple(after))
 
 
 def _result(folder: Path) -> dict[str, Any]:
@@ -199,12 +201,8 @@ def _scores(path: Path) -> list[ScoreRow]:
     return read_scores(path) if path.exists() else []
 
 
-def _conclude(
-    settings: Settings,
-    run: RunFolder,
-    before: Sequence[ScoreRow],
-    after: Sequence[ScoreRow],
-    count: int,
+def _show_scores(
+    run: RunFolder, plan: FoldPlan, before: Sequence[ScoreRow], after: Sequence[ScoreRow]
 ) -> None:
     cases = list(dict.fromkeys(row.case for row in after))
     subjects = len({row.subject for row in after})
@@ -216,13 +214,14 @@ def _conclude(
         differences = paired_differences(before, after)
         console.console.print(comparison_table(summarise(before), summarise(after), differences))
     console.console.print(summary_table(summarise(after), title=f"{title} on it"))
-    for line in (*_caveats(settings, subjects, count), f"\neverything is in {run.path}"):
+    for line in (*_caveats(plan, subjects), f"\neverything is in {run.path}"):
         console.say(line)
     console.say(f"segment new scans: hsf-finetune predict {run.path} SCANS -o SEGMENTATIONS")
 
 
-def _caveats(settings: Settings, subjects: int, count: int) -> list[str]:
+def _caveats(plan: FoldPlan, subjects: int) -> list[str]:
     """What the pooled figures do not say."""
+    settings, count = plan.settings, plan.count
     chose = "no validation chose its epochs"
     if settings.finetuning.budget != "fixed":
         chose = "validation cases chose each fold's best epoch, so that they are a little high"

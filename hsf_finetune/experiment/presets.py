@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from hsf_finetune.config.compose import compose
+from hsf_finetune.config.run_settings import read_settings_of
 from hsf_finetune.config.settings import Settings, dotted
-from hsf_finetune.data.discovery.cases import discover
-from hsf_finetune.evaluation.finished_runs import read_settings_of
 from hsf_finetune.experiment.child_runs import one_device
-from hsf_finetune.experiment.run import make_data, pretrained_source
-from hsf_finetune.planning.start import build_network, start_from, with_network
-from hsf_finetune.schedule.strategies import plan
+from hsf_finetune.experiment.run import find_inputs
+from hsf_finetune.planning.setup import prepare
+from hsf_finetune.planning.start import require_weights
 from hsf_finetune.system import console
 from hsf_finetune.system.errors import ConfigError
 from hsf_finetune.system.run_folder import RESULT
@@ -55,37 +54,37 @@ def settings_by_preset(
     chosen = [o for o in overrides if _key(o) == "finetuning"]
     if chosen or len(set(presets)) < len(presets) or not presets:
         raise ConfigError(
-            "which presets are compared is said by --presets, each once",
+            "choose presets with --presets; list each once",
             found=" ".join(chosen) or ",".join(presets) or "none",
             fix=f"--presets {','.join(PRESETS)}",
         )
+    with_weights = {*presets} - {FROM_SCRATCH}
     default = compose("finetune", overrides, config_dir)
-    make_data(default)
-    cohort = discover(default.datasets, default.models)
-    source = pretrained_source(default, cohort) if {*presets} - {FROM_SCRATCH} else None
-    built = with_network(default, source.checkpoint if source else None)
-    anatomy = build_network(built, cohort)
-    if source:
-        start_from(built, anatomy, cohort, source)
+    if not with_weights:
+        default = compose("finetune", _with_preset(overrides, FROM_SCRATCH), config_dir)
     engine = one_device(
         default.lightning,
         "a comparison trains",
         "make the runs one by one with finetune.py, and then hsf-finetune compare --runs RUN RUN "
         "...",
     )
+    cohort = find_inputs(default)
+    if with_weights:
+        require_weights(default)
+    setup = prepare(default, cohort, preview=True)
     if engine.max_epochs is None:
-        epochs = plan(anatomy, default.finetuning, default.models, engine).max_epochs
-        engine = engine.model_copy(update={"max_epochs": epochs})
+        engine = engine.model_copy(update={"max_epochs": setup.schedule.max_epochs})
     wanted = {}
     for preset in presets:
         settings = compose("finetune", _with_preset(overrides, preset), config_dir)
         settings = settings.model_copy(update={"lightning": engine})
-        schedule = plan(anatomy, settings.finetuning, settings.models, engine)
-        asked = sum(stage.epochs for stage in settings.finetuning.stages)
-        if settings.finetuning.regime == "staged" and asked > schedule.max_epochs:
+        schedule = setup.with_settings(settings).schedule
+        stage_epochs = sum(stage.epochs for stage in settings.finetuning.stages)
+        if settings.finetuning.chosen_strategy == "staged" and stage_epochs > schedule.max_epochs:
             console.say(
-                f"{preset}: its stages have {asked} epochs in all, of which the last "
-                f"{asked - schedule.max_epochs} fall away; lightning.max_epochs={asked} keeps them"
+                f"{preset}: its stages have {stage_epochs} epochs in all, of which the last "
+                f"{stage_epochs - schedule.max_epochs} are left out; lightning.max_epochs={stage_epochs} keeps "
+                "them"
             )
         wanted[preset] = settings
     return wanted
@@ -95,13 +94,18 @@ _OF_HSF = tuple(f"finetuning.{name}" for name in ("mode", "depth", "unfreeze_fre
 """Settings of HSF's unfreezing, which no other preset knows."""
 
 
+_OF_PRESETS = ("finetuning.", "weights.")
+"""What a preset may set."""
+
+
 def _with_preset(overrides: Sequence[str], preset: str) -> list[str]:
     if preset != HSF:
         overrides = [o for o in overrides if _key(o) not in _OF_HSF]
     if preset != FROM_SCRATCH:
         return [*overrides, f"finetuning={preset}"]
     # The overrides name the weights that the others start from.
-    weights = ("finetuning.pretrained", "finetuning.external_weights_path")
+    names = ("pretrained", "external_weights_path")
+    weights = ("weights", *(f"{group}.{n}" for group in ("finetuning", "weights") for n in names))
     rest = [o for o in overrides if _key(o) not in weights]
     return [*rest, f"finetuning={preset}", "finetuning.pretrained=none"]
 
@@ -111,7 +115,7 @@ def _key(override: str) -> str:
 
 
 # --------------------------------------------------------------------- folders
-def folder_of(wanted: Mapping[str, Settings], output: Path | None) -> Path:
+def find_comparison_folder(wanted: Mapping[str, Settings], output: Path | None) -> Path:
     """The folder of the comparison, in which no run has other settings.
 
     Raises:
@@ -120,7 +124,7 @@ def folder_of(wanted: Mapping[str, Settings], output: Path | None) -> Path:
     if output is not None:
         output = output.expanduser().resolve()
         for preset, settings in wanted.items():
-            different = _differing(output / preset, settings)
+            different = _list_differences(output / preset, settings)
             if different:
                 raise ConfigError(
                     "the folder has a run of other settings",
@@ -132,28 +136,30 @@ def folder_of(wanted: Mapping[str, Settings], output: Path | None) -> Path:
     first = next(iter(wanted.values()))
     root = Path(first.datasets.output_path).expanduser()
     for folder in sorted(root.glob("*_comparison_*"), reverse=True):
-        there = [preset for preset in wanted if (folder / preset / "config.yaml").exists()]
-        if there and not any(_differing(folder / preset, wanted[preset]) for preset in there):
+        begun = [preset for preset in wanted if (folder / preset / "config.yaml").exists()]
+        if begun and not any(
+            _list_differences(folder / preset, wanted[preset]) for preset in begun
+        ):
             return folder
-    return new_folder(root, first.name or "_".join(first.datasets.datasets))
+    return free_folder(root, first.name or "_".join(first.datasets.datasets))
 
 
-def new_folder(root: Path, name: str) -> Path:
+def free_folder(root: Path, name: str) -> Path:
     """A folder that does not exist yet, named after the time."""
     stem = f"{time.strftime('%Y%m%d-%H%M%S')}_comparison_{re.sub(r'[^-0-9A-Za-z_]+', '_', name)}"
     tries = (root / (stem if n == 1 else f"{stem}_{n}") for n in range(1, 1000))
     return next(path for path in tries if not path.exists())
 
 
-def beside(folder: Path, wanted: Mapping[str, Settings]) -> list[str]:
-    """Presets that have ended in a comparison's folder and were not asked for this time.
+def other_finished_presets(folder: Path, wanted: Mapping[str, Settings]) -> list[str]:
+    """Presets that have ended in a comparison's folder that this command does not name.
 
     Args:
         folder: of the comparison.
         wanted: settings of the presets that were.
 
     Returns:
-        Those whose settings differ within the `finetuning` group alone.
+        Those whose settings differ within the groups `finetuning` and `weights` alone.
     """
     others = [path.parent for path in sorted(folder.glob(f"*/{RESULT}"))]
     first = next(iter(wanted.values()))
@@ -161,11 +167,11 @@ def beside(folder: Path, wanted: Mapping[str, Settings]) -> list[str]:
         run.name
         for run in others
         if run.name not in wanted
-        and all(line.startswith("finetuning.") for line in _differing(run, first))
+        and all(line.startswith(_OF_PRESETS) for line in _list_differences(run, first))
     ]
 
 
-def _differing(run: Path, settings: Settings) -> list[str]:
+def _list_differences(run: Path, settings: Settings) -> list[str]:
     """Settings in which a run differs from those wanted, a line each.
 
     Unlike for a resume, the device counts: costs on two devices are no comparison.
@@ -177,9 +183,9 @@ def _differing(run: Path, settings: Settings) -> list[str]:
         earlier = read_settings_of(run)
     except ConfigError as error:
         return [str(error)]
-    there, now = (dotted(s.model_copy(update=own).to_dict()) for s in (earlier, settings))
+    old, new = (dotted(s.model_copy(update=own).to_dict()) for s in (earlier, settings))
     return [
-        f"{key}: {there.get(key, 'not set')} there, {now.get(key, 'not set')} now"
-        for key in sorted(there.keys() | now.keys())
-        if there.get(key) != now.get(key)
+        f"{key}: {old.get(key, 'not set')} in that run, {new.get(key, 'not set')} now"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key)
     ]

@@ -2,83 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from pydantic import TypeAdapter
 from torch import Tensor
 
-from hsf_finetune.config.settings import NetworkSettings
-from hsf_finetune.data.data_summary import DataSummary
-from hsf_finetune.data.preprocessing.grid import Grid, load_image
+from hsf_finetune.data.preprocessing.load_case import prepare_channels
+from hsf_finetune.data.preprocessing.voxel_grid import VoxelGrid
 from hsf_finetune.data.volumes.read_volume import Volume, VolumeRef
+from hsf_finetune.inference.model_card import ModelCard
+from hsf_finetune.inference.read_scan import Scan, read_channels
+from hsf_finetune.inference.segmentation import Segmentation
 from hsf_finetune.networks.anatomy import Anatomy
 from hsf_finetune.networks.build import build
 from hsf_finetune.networks.volumetric import volume_logits
-from hsf_finetune.system.errors import ConfigError, DataError, WeightsError
-from hsf_finetune.weights.files.checkpoint import FORMAT
+from hsf_finetune.system.errors import ConfigError, WeightsError
 from hsf_finetune.weights.files.read_checkpoint import read_checkpoint
-from hsf_finetune.weights.sources.locate import locate
-
-
-@dataclass(frozen=True)
-class ModelCard:
-    """What a checkpoint says of itself: enough to use it without its configuration.
-
-    Args:
-        classes: names of the output channels, background first.
-        label_values: class -> the value that segmentations have for it.
-        models: settings of the network.
-        in_channels: input channels.
-        target_spacing_mm: voxel size that scans are resampled to; None keeps theirs.
-        window_vox: largest size predicted in one piece.
-        channel_names: names of the input channels, if they have any.
-        data: what it was trained on, in a few numbers, if that was looked at.
-    """
-
-    classes: tuple[str, ...]
-    label_values: Mapping[str, int]
-    models: NetworkSettings
-    in_channels: int
-    target_spacing_mm: tuple[float, ...] | None
-    window_vox: tuple[int, int, int]
-    channel_names: tuple[str, ...] | None = None
-    data: DataSummary | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """The card as plain types."""
-        return {
-            "format": FORMAT,
-            "classes": list(self.classes),
-            "label_values": dict(self.label_values),
-            "models": self.models.model_dump(mode="json"),
-            "in_channels": self.in_channels,
-            "target_spacing_mm": list(self.target_spacing_mm) if self.target_spacing_mm else None,
-            "window_vox": list(self.window_vox),
-            "channel_names": list(self.channel_names) if self.channel_names else None,
-            "data": self.data.to_dict() if self.data else None,
-        }
-
-    @classmethod
-    def from_dict(cls, plain: Mapping[str, Any]) -> ModelCard:
-        """The card that `plain` describes."""
-        spacing = plain["target_spacing_mm"]
-        x, y, z = plain["window_vox"]
-        return cls(
-            classes=tuple(plain["classes"]),
-            label_values=plain["label_values"],
-            models=TypeAdapter(NetworkSettings).validate_python(plain["models"]),
-            in_channels=plain["in_channels"],
-            target_spacing_mm=tuple(spacing) if spacing else None,
-            window_vox=(x, y, z),
-            channel_names=tuple(names) if (names := plain.get("channel_names")) else None,
-            data=DataSummary.from_dict(data) if (data := plain.get("data")) else None,
-        )
+from hsf_finetune.weights.sources.read_source import find_checkpoint
 
 
 class Predictor:
@@ -105,12 +49,18 @@ class Predictor:
         checkpoint: Literal["best", "last"] = "best",
         device: str = "auto",
     ) -> Predictor:
-        """The predictor of a run folder or checkpoint.
+        """The model of a run folder or checkpoint.
+
+        Args:
+            run_or_checkpoint: folder of a run, or a checkpoint of one.
+            checkpoint: which one of a run's: of the best epoch, or of the last one.
+            device: `auto` (a GPU where there is one), `cpu`, `cuda`, `cuda:1` or `mps`.
 
         Raises:
             WeightsError: it cannot be read, or was not written by this package.
+            ConfigError: this machine has no such device.
         """
-        path = locate(run_or_checkpoint, checkpoint)
+        path = find_checkpoint(run_or_checkpoint, checkpoint)
         source = read_checkpoint(path)
         if source.meta is None:
             raise WeightsError(
@@ -132,50 +82,51 @@ class Predictor:
                 expected="a checkpoint as finetune.py or train.py of this version wrote it",
             ) from error
 
-    def predict(self, channels: Sequence[VolumeRef]) -> tuple[npt.NDArray[Any], Volume]:
+    def predict(self, scan: Scan, key: str | None = None) -> Segmentation:
         """Segments one scan.
 
         Args:
-            channels: one volume per input channel.
+            scan: a NIfTI or HDF5 file (str or Path), a nibabel image, or (array, affine) with an
+                array of shape (X, Y, Z) and a 4x4 affine to RAS+ millimetres; of a model with
+                several input channels, a list of these, all on one grid.
+            key: HDF5 dataset inside the files; None if they hold just one.
 
         Returns:
-            The segmentation with the user's own label values, (X, Y, Z) on the first
-            channel's grid, and that channel as it lies in its file.
-        """
-        classes, first = self.predict_classes(channels)
-        return self._values[classes], first
-
-    def predict_classes(
-        self, channels: Sequence[VolumeRef]
-    ) -> tuple[npt.NDArray[np.uint8], Volume]:
-        """Like `predict`, with class indices instead of label values.
+            Labels with the user's own values on the grid of the scan's first channel, with
+            volumes and probabilities.
 
         Raises:
-            DataError: a wrong number of channels, or files that cannot be used.
+            DataError: the number of channels is wrong, or a channel cannot be used.
         """
-        probabilities, grid, first = self._probabilities(channels)
-        return grid.classes_out(probabilities), first
+        volumes = read_channels(scan, self.card.in_channels, key)
+        probabilities, grid = self._predict_on_network_grid(volumes)
+        classes = grid.classes_to_file(probabilities)
+        voxels = np.bincount(classes.ravel(), minlength=len(self.card.classes))
+        volumes_mm3 = voxels * math.prod(volumes[0].spacing_mm)
+        return Segmentation(
+            labels=self._values[classes],
+            label_values={name: self.card.label_values[name] for name in self.card.classes},
+            volumes_mm3=dict(zip(self.card.classes[1:], volumes_mm3[1:].tolist(), strict=True)),
+            scan=volumes[0],
+            predict_probabilities=lambda: self._predict_on_file_grid(volumes).numpy(),
+        )
 
     def predict_probabilities(self, channels: Sequence[VolumeRef]) -> tuple[Tensor, Volume]:
-        """Like `predict`, with the probabilities of all classes, (classes, X, Y, Z).
+        """Probabilities of all classes, (classes, X, Y, Z), and the scan's first channel.
 
         Raises:
-            DataError: a wrong number of channels, or files that cannot be used.
+            DataError: as `predict`.
         """
-        probabilities, grid, first = self._probabilities(channels)
-        return grid.scores_out(probabilities), first
+        volumes = read_channels(list(channels), self.card.in_channels)
+        return self._predict_on_file_grid(volumes), volumes[0]
 
-    def _probabilities(self, channels: Sequence[VolumeRef]) -> tuple[Tensor, Grid, Volume]:
-        """Probabilities on the network's grid, that grid, and the first channel."""
-        if len(channels) != self.card.in_channels:
-            raise DataError(
-                "the model needs another number of input channels",
-                file=str(channels[0]) if channels else None,
-                found=len(channels),
-                expected=self.card.in_channels,
-                fix="give the channels of a scan joined by commas: t1.nii.gz,t2.nii.gz",
-            )
-        image, grid, first = load_image(channels, self.card.target_spacing_mm)
+    def _predict_on_file_grid(self, channels: Sequence[Volume]) -> Tensor:
+        probabilities, grid = self._predict_on_network_grid(channels)
+        return grid.scores_to_file(probabilities)
+
+    def _predict_on_network_grid(self, channels: Sequence[Volume]) -> tuple[Tensor, VoxelGrid]:
+        """Probabilities on the network's grid, (classes, x, y, z), and that grid."""
+        image, grid = prepare_channels(channels, self.card.target_spacing_mm)
         network = self._anatomy.network.to(self._device).eval()
         with torch.inference_mode():
             logits = volume_logits(
@@ -184,14 +135,14 @@ class Predictor:
                 self._anatomy.divisor,
                 self.card.window_vox,
             )[0]
-        return logits.float().softmax(dim=0), grid, first
+        return logits.float().softmax(dim=0), grid
 
 
 def pick_device(name: str) -> torch.device:
     """The device of that name; `auto` is CUDA or Apple's GPU where there is one.
 
     Raises:
-        ConfigError: there is no such device here.
+        ConfigError: this machine has no such device.
     """
     if name != "auto":
         try:
@@ -199,7 +150,7 @@ def pick_device(name: str) -> torch.device:
             torch.empty(1, device=device)
         except (RuntimeError, AssertionError, NotImplementedError) as error:
             raise ConfigError(
-                f"there is no device '{name}' here",
+                f"there is no device '{name}' on this machine",
                 found=str(error).splitlines()[0],
                 expected="auto, cpu, cuda, cuda:1 or mps, as the machine has them",
             ) from error

@@ -1,17 +1,18 @@
-"""Segmenting many scans: which files, where to, and what went wrong."""
+"""Segmenting files and folders of scans."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from hsf_finetune.check.check_case import scan_findings
+from hsf_finetune.check.check_case import check_scan
 from hsf_finetune.check.findings import Finding
 from hsf_finetune.data.volumes.read_volume import SUFFIXES, VolumeRef, is_hdf5, is_volume
 from hsf_finetune.inference.predictor import Predictor
-from hsf_finetune.inference.write_segmentation import write_segmentation
+from hsf_finetune.system import console
 from hsf_finetune.system.errors import DataError, OutputError, UserError
 
 
@@ -29,39 +30,89 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What became of a job: `written`, `skipped` (it was there already) or `failed`.
+class JobResult:
+    """What became of a job.
 
-    A scan that was segmented may be odd all the same, which `remarks` say.
+    Args:
+        job: the job.
+        status: `written`, `skipped` (the output existed before) or `failed`.
+        error: why it failed.
+        warnings: what is unusual about a scan that was segmented.
     """
 
     job: Job
-    fate: Literal["written", "skipped", "failed"]
+    status: Literal["written", "skipped", "failed"]
     error: UserError | None = None
-    remarks: tuple[Finding, ...] = ()
+    warnings: tuple[Finding, ...] = ()
 
 
-def plan_jobs(scans: Sequence[str], output: Path, key: str | None) -> list[Job]:
-    """The scans to segment and where to.
+def segment_files(
+    model: Predictor,
+    scans: Sequence[str | Path],
+    output: Path,
+    *,
+    key: str | None = None,
+    overwrite: bool = False,
+) -> list[JobResult]:
+    """Segments scans one after the other, and prints what became of them.
 
-    A folder stands for every volume in it, and its structure is kept. The
-    segmentation has the name of the scan's first file.
+    A scan that cannot be segmented does not stop the others.
 
     Args:
-        scans: files or folders; the channels of one scan are joined by commas, be they
-            files or folders whose files have the same names.
+        model: from `Predictor.load`.
+        scans: files or folders, as in `plan_jobs`.
+        output: folder to write into.
+        key: HDF5 dataset inside the files; None if they hold just one.
+        overwrite: segment scans again whose segmentation exists.
+
+    Returns:
+        One result per scan.
+
+    Raises:
+        DataError: scans are missing, or lack a channel.
+        OutputError: a scan would be overwritten, or the disk is full.
+    """
+    jobs = plan_jobs(scans, output, key)
+    results = []
+    with console.progress("segmenting") as tick:
+        for done, job in enumerate(jobs, start=1):
+            results.append(_run_job(model, job, overwrite))
+            tick(done, len(jobs))
+    for result in results:
+        if result.error is not None:
+            console.say(f"failed: {result.error}")
+        for warning in result.warnings:
+            console.say(f"segmented with a warning: {warning.error()}")
+    count = Counter(result.status for result in results)
+    console.say(
+        f"{count['written']} written to {output}, {count['failed']} failed, "
+        f"{count['skipped']} skipped"
+        + (" because they exist (--overwrite segments them again)" if count["skipped"] else "")
+    )
+    return results
+
+
+def plan_jobs(scans: Sequence[str | Path], output: Path, key: str | None = None) -> list[Job]:
+    """The scans to segment, and the files to write.
+
+    A folder means every volume in it, and its structure is kept. The segmentation has the
+    name of the scan's first file.
+
+    Args:
+        scans: files or folders; the channels of a scan are joined by commas, as files or as
+            folders whose files have the same names.
         output: folder to write into.
         key: HDF5 dataset inside the files.
 
     Raises:
-        DataError: nothing is there, no volume is in a folder, or a channel is missing.
+        DataError: a file, a folder's volumes or a channel is missing.
         OutputError: two scans would get the same file, or a scan would be overwritten.
     """
     if output.exists() and not output.is_dir():
         raise OutputError("-o is a file", file=output, fix="give a folder: -o SEGMENTATIONS")
     jobs = []
     for scan in scans:
-        paths = [Path(part).expanduser() for part in _parts(scan)]
+        paths = _split_channels(str(scan))
         missing = [p for p in paths if not p.exists()]
         if missing:
             raise DataError("no such file or folder", file=missing[0])
@@ -75,37 +126,21 @@ def plan_jobs(scans: Sequence[str], output: Path, key: str | None) -> list[Job]:
     return jobs
 
 
-def run_jobs(
-    predictor: Predictor,
-    jobs: Sequence[Job],
-    overwrite: bool,
-    progress: Callable[[int, int], None],
-) -> list[Outcome]:
-    """Segments one scan after the other; one that fails does not stop the rest.
-
-    Raises:
-        OutputError: the disk is full, which would stop the rest too.
-    """
-    outcomes = []
-    for done, job in enumerate(jobs, start=1):
-        if job.output.exists() and not overwrite:
-            outcomes.append(Outcome(job, "skipped"))
-        else:
-            try:
-                labels, scan = predictor.predict(job.channels)
-            except DataError as error:
-                outcomes.append(Outcome(job, "failed", error))
-            else:
-                write_segmentation(job.output, labels, scan)
-                remarks = tuple(scan_findings(scan))
-                outcomes.append(Outcome(job, "written", remarks=remarks))
-        progress(done, len(jobs))
-    return outcomes
+def _run_job(model: Predictor, job: Job, overwrite: bool) -> JobResult:
+    if job.output.exists() and not overwrite:
+        return JobResult(job, "skipped")
+    try:
+        found = model.predict(job.channels)
+    except DataError as error:
+        return JobResult(job, "failed", error)
+    found.save(job.output, overwrite=True)
+    return JobResult(job, "written", warnings=tuple(check_scan(found.scan)))
 
 
-def _parts(scan: str) -> list[str]:
-    """The channels of a scan; a path may hold commas itself."""
-    return [scan] if Path(scan).expanduser().exists() else scan.split(",")
+def _split_channels(scan: str) -> list[Path]:
+    """The files of a scan; a path may hold commas itself."""
+    parts = [scan] if Path(scan).expanduser().exists() else scan.split(",")
+    return [Path(part).expanduser() for part in parts]
 
 
 def _ref(path: Path, key: str | None) -> VolumeRef:

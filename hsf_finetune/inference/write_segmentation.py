@@ -11,14 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from hsf_finetune.data.volumes.read_volume import Volume, hdf5_key, is_hdf5
-from hsf_finetune.system.files import atomic_write
+from hsf_finetune.system.atomic_files import atomic_write
 
 
 def write_segmentation(path: Path, labels: npt.NDArray[Any], scan: Volume) -> None:
     """Writes a segmentation of a scan, complete or not at all.
 
-    A NIfTI has the scan's shape, affine, and sform and qform with their codes; an
-    HDF5 file holds the dataset `label` with the scan's attributes.
+    A NIfTI gets the shape, affine, and sform and qform with their codes of a scan that is one;
+    an HDF5 file holds the dataset `label` with the scan's attributes.
 
     Args:
         path: `.nii`, `.nii.gz`, `.h5` or `.hdf5`.
@@ -33,17 +33,23 @@ def write_segmentation(path: Path, labels: npt.NDArray[Any], scan: Volume) -> No
         if is_hdf5(path):
             _write_hdf5(temporary, stored, scan)
         else:
-            _write_nifti(temporary, stored, scan)
+            nib.save(_make_nifti(stored, scan), temporary)
 
 
-def _write_nifti(path: Path, labels: npt.NDArray[Any], scan: Volume) -> None:
-    source: Any = nib.load(scan.ref.path)
-    header = source.header.copy()
-    header.set_data_dtype(labels.dtype)
-    header["cal_min"], header["cal_max"] = 0, 0
-    header["descrip"] = b"hsf_finetune segmentation"
-    # NIfTI-1 or NIfTI-2, as it came: a header of the other kind would lose its affine.
-    nib.save(type(source)(labels, None, header), path)
+def _make_nifti(labels: npt.NDArray[Any], scan: Volume) -> Any:
+    # NIfTI-1 or NIfTI-2 like the scan: a header of the other kind would lose its affine.
+    is_nifti2 = isinstance(scan.header, nib.Nifti2Header)
+    image_class: Any = nib.Nifti2Image if is_nifti2 else nib.Nifti1Image
+    if scan.header is None:
+        image = image_class(labels, scan.affine)
+        image.header.set_xyzt_units("mm")
+    else:
+        header: Any = scan.header.copy()
+        header.set_data_dtype(labels.dtype)
+        header["cal_min"], header["cal_max"] = 0, 0
+        image = image_class(labels, None, header)
+    image.header["descrip"] = b"hsf_finetune segmentation"
+    return image
 
 
 def _write_hdf5(path: Path, labels: npt.NDArray[Any], scan: Volume) -> None:

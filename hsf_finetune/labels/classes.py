@@ -6,11 +6,9 @@ Loss, metrics, sampling and head transfer read the boolean matrix of a
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -21,36 +19,10 @@ BACKGROUND = "background"
 BACKGROUND_ROW = 0
 """The label row of raw value 0, which padded voxels get."""
 
-_SIDE = re.compile(r"left|right|(?<![^\W_])(l|r|lh|rh)(?![^\W_])", re.IGNORECASE)
-"""The words anywhere, since a flip too few is harmless; the letters only by themselves."""
-_OTHER = {"left": "right", "right": "left", "l": "r", "r": "l", "lh": "rh", "rh": "lh"}
-
-
-def other_side(name: str) -> str | None:
-    """A class name with left and right exchanged; None where it says neither."""
-
-    def exchanged(found: re.Match[str]) -> str:
-        word = found.group()
-        other = _OTHER[word.lower()]
-        if word.isupper():
-            return other.upper()
-        return other.capitalize() if word[0].isupper() else other
-
-    renamed, count = _SIDE.subn(exchanged, name)
-    return renamed if count else None
-
-
-def side_of(name: str) -> Literal["left", "right"] | None:
-    """The side that a class's or a file's name speaks of; None where it is neither, or both."""
-    sides = {found.group()[0].lower() for found in _SIDE.finditer(name)}
-    if len(sides) != 1:
-        return None
-    return "left" if sides == {"l"} else "right"
-
 
 @dataclass(frozen=True)
 class ClassSpace:
-    """The classes a model tells apart, in the order of its output channels.
+    """The classes of a model, in the order of its output channels.
 
     Args:
         names: one name per output channel; the first is the background.
@@ -59,7 +31,7 @@ class ClassSpace:
     names: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        """Refuses anything that is not a background and distinct other names."""
+        """Checks that the background comes first, and that the names differ."""
         if len(self.names) < 2 or self.names[0] != BACKGROUND:
             raise ConfigError(
                 "a model needs the background and at least one more class",
@@ -84,28 +56,24 @@ class ClassSpace:
         Raises:
             ConfigError: there is no class of that name.
         """
-        try:
-            return self.names.index(name)
-        except ValueError:
-            raise ConfigError(
-                f"no class is called '{name}'", expected=", ".join(self.names)
-            ) from None
+        if name not in self.names:
+            raise ConfigError(f"no class is called '{name}'", expected=", ".join(self.names))
+        return self.names.index(name)
 
 
 @dataclass(frozen=True)
 class LabelMap:
-    """What each value of a label file says about the class of its voxel.
+    """The set of classes that each value of a label file stands for.
 
-    A value stands for a *set* of classes: one class where the annotation is
-    exact, several where the protocol merges them. The different sets are numbered,
-    that of value 0 first and the others by ascending value, and that number (the
-    *label row*) is what preprocessed label volumes hold. Values that mean the same
-    share a row.
+    The set holds one class where the annotation is exact, and several where the protocol
+    merges them. The different sets are numbered, that of value 0 first and the others by
+    ascending value. Preprocessed label volumes hold this number, the *label row*. Values
+    with the same set share a row.
 
     Args:
         space: the model's classes.
-        sets: raw label value -> names of the classes a voxel of that value may be.
-        titles: what the dataset itself calls some of the sets.
+        sets: (raw label value, names of the classes that a voxel of this value may be).
+        titles: (set, name of the set in the dataset), where the dataset has such a name.
     """
 
     space: ClassSpace
@@ -119,7 +87,12 @@ class LabelMap:
         sets: Mapping[int, Iterable[str]],
         titles: Mapping[frozenset[str], str] | None = None,
     ) -> LabelMap:
-        """The label map of `{raw value: class names}`; 0 is background unless given."""
+        """The label map of `{raw value: class names}`; 0 is the background unless given.
+
+        Raises:
+            ConfigError: a class is unknown, a set is empty, value 0 excludes the background,
+                or there are more than 255 values.
+        """
         full = {0: frozenset({BACKGROUND})} | {int(v): frozenset(s) for v, s in sets.items()}
         for value, names in full.items():
             for name in names:
@@ -156,54 +129,51 @@ class LabelMap:
 
     @property
     def foreground_rows(self) -> npt.NDArray[np.bool_]:
-        """Whether a label row rules the background out, shape (rows,)."""
+        """Whether a label row excludes the background, shape (rows,)."""
         return np.asarray(~self.matrix[:, 0])
 
     @property
-    def stated_rows(self) -> npt.NDArray[np.bool_]:
-        """Whether a label row says anything, that is rules any class out, shape (rows,)."""
+    def informative_rows(self) -> npt.NDArray[np.bool_]:
+        """Whether a label row excludes any class, shape (rows,)."""
         return np.asarray(~self.matrix.all(axis=1))
 
     @cached_property
     def row_names(self) -> tuple[str, ...]:
-        """What to call each label row: the dataset's name for it, or its classes."""
-        own = dict(self.titles)
-        return tuple(own.get(names) or set_name(self.space, names) for names in self.row_sets)
+        """Name of each label row: that of the dataset, or its classes joined by `+`."""
+        titles = dict(self.titles)
+        return tuple(
+            titles.get(names) or "+".join(name for name in self.space.names if name in names)
+            for names in self.row_sets
+        )
 
-    def unknown(self, raw: npt.NDArray[np.int64]) -> dict[int, int]:
-        """Raw values that the map does not list, with their voxel counts."""
+    def count_unknown(self, raw: npt.NDArray[np.int64]) -> dict[int, int]:
+        """Raw value -> number of voxels, for values that the map does not list."""
         found, counts = np.unique(raw, return_counts=True)
         known = np.isin(found, self.values)
         return {int(v): int(n) for v, n in zip(found[~known], counts[~known], strict=True)}
 
     def rows(self, raw: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
-        """Label rows of raw values, same shape; every value must be known."""
+        """Label rows of raw values, of the same shape; the map must list every value."""
         row_of = np.array([self.row_sets.index(names) for _, names in self.sets], dtype=np.uint8)
         return row_of[np.searchsorted(self.values, raw)]
 
-    def value_of(self) -> dict[str, int]:
-        """The raw value to write for each class: the smallest that means it alone.
+    def values_to_write(self) -> dict[str, int]:
+        """Class -> raw value to write for it: the smallest that stands for this class alone.
 
-        Negative values come last, since predictions are unsigned where they can be.
-        The background is 0 where no value means it alone, and another class gets a
-        fresh value above all others, so that no other class is ever read into it.
+        Negative values come last, since predictions are written unsigned if possible. Where
+        no value stands for a class alone, the background is 0, and another class gets a new
+        value above all others, which no set has.
         """
         chosen: dict[str, int] = {}
         for value, names in sorted(self.sets, key=lambda row: (row[0] < 0, row[0])):
             if len(names) == 1:
                 chosen.setdefault(next(iter(names)), value)
         chosen.setdefault(BACKGROUND, 0)
-        fresh = int(self.values.max()) + 1
+        unused = int(self.values.max()) + 1
         for name in self.space.names:
             if name not in chosen:
-                chosen[name], fresh = fresh, fresh + 1
+                chosen[name], unused = unused, unused + 1
         return {name: chosen[name] for name in self.space.names}
-
-
-def set_name(space: ClassSpace, names: Iterable[str]) -> str:
-    """The classes of a set in the model's order, joined by `+`."""
-    found = frozenset(names)
-    return "+".join(name for name in space.names if name in found)
 
 
 def ordered_union(groups: Iterable[Sequence[str]]) -> tuple[str, ...]:

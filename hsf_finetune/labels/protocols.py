@@ -1,8 +1,8 @@
 """From the label names of dataset YAMLs to the model's classes and to sets of them.
 
-A name is a class of the model unless something finer is known for it: it is declared
-under `label_sets`, HSF's `ca_type` says what it stands for, or it is a name with slashes
-whose parts other datasets draw apart (`CA2/3` beside CA2 and CA3).
+A name is a class of the model unless it is known to be a set: it is declared under
+`label_sets`, HSF's `ca_type` defines it, or it lists with slashes what other datasets
+label separately (`CA2/3` where others have CA2 and CA3).
 """
 
 from __future__ import annotations
@@ -20,35 +20,37 @@ FOREGROUND = "foreground"
 """In `label_sets`: every class but the background."""
 
 _MERGED = {"1/2/3": (), "1/23": ("CA2", "CA3"), "123": ("CA1", "CA2", "CA3")}
-"""What each `ca_type` draws as one label."""
-_TAIL = ("CA1", "SUB", "DG")
+"""`ca_type` -> the subfields that it labels as one."""
 _MERGED_DIGITS = {"1/23": ("23",), "123": ("", "123", "13")}
+"""`ca_type` -> the digits in the names of this label."""
+_TAIL = frozenset({"CA1", "SUB", "DG"})
+"""What HSF's label TAIL may be."""
 
 
-def class_space(datasets: DatasetsSettings, models: ModelSettings) -> ClassSpace:
-    """The model's classes: `models.labels_names`, or the datasets' finest names.
+def find_classes(datasets: DatasetsSettings, models: ModelSettings) -> ClassSpace:
+    """The model's classes: `models.labels_names`, or the finest names of the datasets.
 
-    A dataset's name counts unless it is a set there. Of names that say the same region
+    A dataset's name counts unless it is a set in this dataset. Of names for the same region
     in different detail (CA1/2/3; CA1 and CA2/3; CA1, CA2 and CA3) the finest count, if
     they cover the coarser one. Classes come in the order of the label numbers, those of
     the dataset with the most of them first.
 
     Raises:
         ConfigError: names overlap without one being finer, a name is a set in one
-            dataset and a class in another, or a setting names a class that is not there.
+            dataset and a class in another, or a setting names an unknown class.
     """
     if models.labels_names is not None:
         names: Sequence[str] = [name for name in models.labels_names if name != BACKGROUND]
     else:
-        names = _finest(datasets)
+        names = _finest_names(datasets)
     if not names:
-        raise _no_classes(datasets)
+        raise _no_classes_error(datasets)
     space = ClassSpace((BACKGROUND, *names))
-    for setting, named in (
+    for setting, used in (
         ("models.class_weights", models.class_weights or {}),
         ("datasets.allow_unsupervised", datasets.allow_unsupervised),
     ):
-        for name in named:
+        for name in used:
             if name not in space.names:
                 raise ConfigError(
                     f"{setting} names '{name}', which is no class of the model",
@@ -57,8 +59,8 @@ def class_space(datasets: DatasetsSettings, models: ModelSettings) -> ClassSpace
     return space
 
 
-def label_map(name: str, dataset: DatasetSettings, space: ClassSpace) -> LabelMap:
-    """What a dataset's label values mean, in the model's classes.
+def read_label_map(name: str, dataset: DatasetSettings, space: ClassSpace) -> LabelMap:
+    """The classes that each label value of a dataset stands for.
 
     Args:
         name: of the dataset, for messages.
@@ -78,14 +80,14 @@ def label_map(name: str, dataset: DatasetSettings, space: ClassSpace) -> LabelMa
             expected=f"one of {sorted(names)}",
             fix="add them to labels_names, or map them to 0 (background) under labels",
         )
-    _check_keys(name, dataset, space, numbers)
-    meaning = _Meaning(name, dataset, space)
-    background = frozenset({BACKGROUND}).union(*map(meaning.of, dataset.unannotated))
+    _check_declarations(name, dataset, numbers)
+    reader = _NameReader(name, dataset, space)
+    background = frozenset({BACKGROUND}).union(*map(reader.classes_of, dataset.unannotated))
     sets = {0: background}
     titles: dict[frozenset[str], str] = {}
     for value, number in numbers.items():
         title = names[number]
-        sets[value] = background if title == BACKGROUND else meaning.of(title)
+        sets[value] = background if title == BACKGROUND else reader.classes_of(title)
         if len(sets[value]) > 1 and title != BACKGROUND:
             titles.setdefault(sets[value], title)
     sets |= {value: frozenset(space.names) for value in dataset.ignore}
@@ -93,10 +95,10 @@ def label_map(name: str, dataset: DatasetSettings, space: ClassSpace) -> LabelMa
 
 
 def refuse_sets(maps: Mapping[str, LabelMap]) -> None:
-    """Refuses protocols in which a value stands for several classes.
+    """Refuses label values that stand for several classes.
 
     Args:
-        maps: dataset -> what its values mean.
+        maps: dataset -> its label map.
 
     Raises:
         ConfigError: there is such a value, and `models.use_forgiving_loss` is off.
@@ -105,21 +107,21 @@ def refuse_sets(maps: Mapping[str, LabelMap]) -> None:
     for name, protocol in maps.items():
         for title, members in zip(protocol.row_names, protocol.row_sets, strict=True):
             if len(members) == len(protocol.space):
-                found.append(f"dataset '{name}': values that say nothing (ignore)")
+                found.append(f"dataset '{name}': values without information (ignore)")
             elif len(members) > 1:
-                inside = ", ".join(c for c in protocol.space.names if c in members)
-                found.append(f"dataset '{name}': {title} may be {inside}")
+                listed = ", ".join(c for c in protocol.space.names if c in members)
+                found.append(f"dataset '{name}': {title} may be {listed}")
     if found:
         raise ConfigError(
             "label values stand for several classes, which models.use_forgiving_loss=False "
             "does not allow",
             found="\n".join(found),
-            fix="models.use_forgiving_loss=True;\nor, for a name that is to be a class of its "
-            "own, list it with the other classes in models.labels_names",
+            fix="models.use_forgiving_loss=True;\nor, to make such a name a class of its own, "
+            "list it with the other classes in models.labels_names",
         )
 
 
-def parts_of(name: str, ca_type: str | None = None) -> tuple[str, ...]:
+def split_name(name: str, ca_type: str | None = None) -> tuple[str, ...]:
     """The regions that a name lists: `CA2/3` -> CA2, CA3; `L_CA1/2` -> L_CA1, L_CA2.
 
     A part that starts with a digit takes the letters of the part before it, and what
@@ -129,168 +131,168 @@ def parts_of(name: str, ca_type: str | None = None) -> tuple[str, ...]:
     digits = "".join(re.findall(r"\d", name))
     if re.fullmatch(r"CA[\dCA\-+_&,. ]*", name) and digits in _MERGED_DIGITS.get(ca_type or "", ()):
         return _MERGED[ca_type or ""]
-    found: list[str] = []
-    for piece in name.split("/"):
-        if found and piece[:1].isdigit():
-            piece = re.sub(r"\d+$", "", found[-1]) + piece
-        found.append(piece)
+    parts: list[str] = []
+    for part in name.split("/"):
+        if parts and part[:1].isdigit():
+            part = re.sub(r"\d+$", "", parts[-1]) + part
+        parts.append(part)
     suffix = re.search(r"/\d+(\D+)$", name)
     if suffix:
-        found = [part + suffix[1] if part[-1:].isdigit() else part for part in found]
-    return tuple(found)
+        parts = [part + suffix[1] if part[-1:].isdigit() else part for part in parts]
+    return tuple(parts)
 
 
-# -------------------------------------------------------------------- internals
-def _is_marker(name: str, dataset: DatasetSettings) -> bool:
+# ---------------------------------------------------------------------- classes
+def _is_hsf_marker(name: str, dataset: DatasetSettings) -> bool:
     """Whether a name is one of those that HSF uses for undivided ends."""
     return dataset.ca_type is not None and name in ("HEAD", "TAIL")
 
 
-def _drawn(dataset: DatasetSettings) -> list[str]:
+def _label_names(dataset: DatasetSettings) -> list[str]:
     """The names of a dataset in the order of their numbers, without the background."""
-    named = dataset.labels_names
-    return [named[k] for k in sorted(named) if k != 0 and named[k] != BACKGROUND]
+    names = dataset.labels_names
+    return [names[k] for k in sorted(names) if k != 0 and names[k] != BACKGROUND]
 
 
-def _own_classes(dataset: DatasetSettings) -> list[str]:
-    """The names that may be classes: no marker, and no set unless it holds itself."""
+def _possible_classes(dataset: DatasetSettings) -> list[str]:
+    """The names that may be classes: no HSF marker, and no set unless it contains itself."""
     return [
         name
-        for name in _drawn(dataset)
-        if not _is_marker(name, dataset)
-        and (name not in dataset.label_sets or name in _members(dataset.label_sets[name]))
+        for name in _label_names(dataset)
+        if not _is_hsf_marker(name, dataset)
+        and (name not in dataset.label_sets or name in _as_list(dataset.label_sets[name]))
     ]
 
 
-def _finest(datasets: DatasetsSettings) -> list[str]:
+def _finest_names(datasets: DatasetsSettings) -> list[str]:
     """The names of all datasets that are classes."""
-    own = {name: _own_classes(dataset) for name, dataset in datasets.datasets.items()}
-    names = ordered_union(own.values())
+    possible = {name: _possible_classes(dataset) for name, dataset in datasets.datasets.items()}
     parts: dict[str, frozenset[str]] = {}
     for name, dataset in datasets.datasets.items():
-        for title in own[name]:
-            read = frozenset(parts_of(title, dataset.ca_type))
-            parts[title] = max(parts.get(title, read), read, key=len)
+        for title in possible[name]:
+            regions = frozenset(split_name(title, dataset.ca_type))
+            parts[title] = max(parts.get(title, regions), regions, key=len)
     finest = [
         name
-        for name in names
+        for name in ordered_union(possible.values())
         if parts[name] != frozenset().union(*(p for p in parts.values() if p < parts[name]))
     ]
-    _check_overlaps(finest, parts, own)
-    for cohort, dataset in datasets.datasets.items():
-        both = [n for n in finest if n in dataset.label_sets and n not in own[cohort]]
+    _check_overlaps(finest, parts, possible)
+    for name, dataset in datasets.datasets.items():
+        both = [n for n in finest if n in dataset.label_sets and n not in possible[name]]
         if both:
-            others = [other for other, found in own.items() if both[0] in found]
+            others = [other for other, found in possible.items() if both[0] in found]
             raise ConfigError(
-                f"'{both[0]}' is a set in dataset '{cohort}' and a class in '{others[0]}'",
+                f"'{both[0]}' is a set in dataset '{name}' and a class in '{others[0]}'",
                 fix=f"declare it under label_sets of '{others[0]}' too;\nor list it in its own "
                 f"set, {both[0]}: [{both[0]}, ...]; or rename it in one of them",
             )
-    by_detail = sorted(own.values(), key=lambda found: -len({*found} & {*finest}))
+    by_detail = sorted(possible.values(), key=lambda found: -len({*found} & {*finest}))
     return [name for name in ordered_union(by_detail) if name in finest]
 
 
-def _no_classes(datasets: DatasetsSettings) -> ConfigError:
-    declared = [d.label_sets.values() for d in datasets.datasets.values()]
-    members = ordered_union(_members(given) for one in declared for given in one)
-    named = [name for name in members if name not in (FOREGROUND, BACKGROUND)]
+def _no_classes_error(datasets: DatasetsSettings) -> ConfigError:
+    described = datasets.datasets.values()
+    members = ordered_union(_as_list(given) for d in described for given in d.label_sets.values())
+    names = [name for name in members if name not in (FOREGROUND, BACKGROUND)]
     return ConfigError(
-        "the labels' names do not say which classes the model has",
-        found=", ".join(name for d in datasets.datasets.values() for name in _drawn(d)) or "none",
-        fix=f"models.labels_names=[{', '.join(named) or 'CA1, CA2, ...'}]",
+        "the classes of the model do not follow from the labels' names",
+        found=", ".join(name for d in described for name in _label_names(d)) or "no names",
+        fix=f"models.labels_names=[{', '.join(names) or 'CA1, CA2, ...'}]",
     )
 
 
 def _check_overlaps(
-    finest: Sequence[str], parts: Mapping[str, frozenset[str]], own: Mapping[str, Sequence[str]]
+    finest: Sequence[str],
+    parts: Mapping[str, frozenset[str]],
+    possible: Mapping[str, Sequence[str]],
 ) -> None:
-    """Refuses classes that share a region, unless one dataset draws them side by side."""
+    """Refuses classes that share a region, unless one dataset has both of them."""
     for number, one in enumerate(finest):
         for other in finest[number + 1 :]:
-            together = any(one in found and other in found for found in own.values())
+            together = any(one in found and other in found for found in possible.values())
             if parts[one] & parts[other] and not together:
-                atoms = [a for name in finest for a in sorted(parts[name])]
+                regions = [region for name in finest for region in sorted(parts[name])]
                 raise ConfigError(
-                    f"'{one}' and '{other}' overlap, and neither is made of the other's parts",
+                    f"'{one}' and '{other}' overlap, and neither consists of the other's parts",
                     found=", ".join(finest),
-                    fix=f"say which classes the model has: models.labels_names="
-                    f"[{', '.join(dict.fromkeys(atoms))}]",
+                    fix="name the classes of the model: models.labels_names="
+                    f"[{', '.join(dict.fromkeys(regions))}]",
                 )
 
 
-def _check_keys(
-    name: str, dataset: DatasetSettings, space: ClassSpace, numbers: Mapping[int, int]
-) -> None:
+# ------------------------------------------------------------------- label maps
+def _check_declarations(name: str, dataset: DatasetSettings, numbers: Mapping[int, int]) -> None:
     """Refuses declarations that nothing uses, and names that contradict `ca_type`."""
-    used = {*_drawn(dataset), *dataset.unannotated}
-    used |= {member for given in dataset.label_sets.values() for member in _members(given)}
+    used = {*_label_names(dataset), *dataset.unannotated}
+    used |= {member for given in dataset.label_sets.values() for member in _as_list(given)}
     for key in dataset.label_sets:
         if key not in used:
             close = difflib.get_close_matches(key, used, n=1)
             raise ConfigError(
                 f"label_sets of dataset '{name}' declares '{key}', which no label is called",
-                expected=", ".join(_drawn(dataset)),
+                expected=", ".join(_label_names(dataset)),
                 fix=f"did you mean '{close[0]}'?" if close else None,
             )
     twice = sorted({*dataset.ignore} & {*numbers})
     if twice:
         raise ConfigError(
-            f"dataset '{name}' both ignores label values and says what they mean",
+            f"dataset '{name}' both ignores label values and gives them a meaning",
             found=", ".join(map(str, twice)),
             fix="leave them out of ignore, or out of labels (or labels_names)",
         )
     merged = _MERGED.get(dataset.ca_type or "", ())
-    alone = [n for n in _drawn(dataset) if n in merged and n not in dataset.label_sets]
-    if alone:
+    single = [n for n in _label_names(dataset) if n in merged and n not in dataset.label_sets]
+    if single:
         raise ConfigError(
-            f"ca_type '{dataset.ca_type}' of dataset '{name}' says that {' and '.join(merged)} "
+            f"with ca_type '{dataset.ca_type}' of dataset '{name}', {' and '.join(merged)} "
             "are one label",
-            found=f"a label called {alone[0]}",
+            found=f"a label called {single[0]}",
             fix=f"call the merged label CA{'/'.join(m[2:] for m in merged)}, or give another "
             "ca_type (1/2/3, 1/23, 123, or null)",
         )
 
 
-def _members(given: Sequence[str] | str) -> list[str]:
+def _as_list(given: Sequence[str] | str) -> list[str]:
     return [given] if isinstance(given, str) else list(given)
 
 
 @dataclass(frozen=True)
-class _Meaning:
-    """What the names of one dataset stand for."""
+class _NameReader:
+    """Reads which classes the names of one dataset stand for."""
 
     name: str
     dataset: DatasetSettings
     space: ClassSpace
 
-    def of(self, title: str, within: tuple[str, ...] = ()) -> frozenset[str]:
-        """The classes that a name stands for; `within` are the sets being resolved."""
+    def classes_of(self, title: str, resolving: tuple[str, ...] = ()) -> frozenset[str]:
+        """The classes that a name stands for; `resolving` are the sets that led to it."""
         declared = self.dataset.label_sets.get(title)
-        if declared is not None and title not in within:
-            inside = (*within, title)
-            return frozenset().union(*(self.of(m, inside) for m in _members(declared)))
+        if declared is not None and title not in resolving:
+            path = (*resolving, title)
+            return frozenset().union(*(self.classes_of(m, path) for m in _as_list(declared)))
         if title in self.space.names:
             return frozenset({title})
-        everything = title == FOREGROUND if within else _is_marker(title, self.dataset)
-        if everything and title != "TAIL":
+        is_head = title == "HEAD" and _is_hsf_marker(title, self.dataset)
+        if is_head or (resolving and title == FOREGROUND):
             return frozenset(self.space.foreground)
-        found = self._made_of(title)
+        found = self._classes_in(title)
         if not found:
-            raise self._unknown(title)
+            raise self._unknown_name_error(title)
         return found
 
-    def _made_of(self, title: str) -> frozenset[str]:
-        """The classes that together are what a name lists; nothing if there are none."""
+    def _classes_in(self, title: str) -> frozenset[str]:
+        """The classes that together are what a name lists; empty if there are none."""
         ca_type = self.dataset.ca_type
-        parts = {c: frozenset(parts_of(c, ca_type)) for c in self.space.foreground}
-        if _is_marker(title, self.dataset):
-            return frozenset(c for c, own in parts.items() if own & {*_TAIL})
-        wanted = frozenset(parts_of(title, ca_type))
-        inside = {c: own for c, own in parts.items() if own <= wanted}
+        parts = {c: frozenset(split_name(c, ca_type)) for c in self.space.foreground}
+        if _is_hsf_marker(title, self.dataset):
+            return frozenset(c for c, regions in parts.items() if regions & _TAIL)
+        wanted = frozenset(split_name(title, ca_type))
+        inside = {c: regions for c, regions in parts.items() if regions <= wanted}
         covered: Iterable[str] = frozenset().union(*inside.values())
         return frozenset(inside) if covered == wanted else frozenset()
 
-    def _unknown(self, title: str) -> ConfigError:
+    def _unknown_name_error(self, title: str) -> ConfigError:
         known = [*self.space.foreground, *self.dataset.label_sets]
         close = difflib.get_close_matches(title, known, n=1)
         hint = f"did you mean '{close[0]}'?\n" if close else ""
@@ -298,7 +300,7 @@ class _Meaning:
             f"dataset '{self.name}' names '{title}', which is neither a class of the model nor "
             "a set of them",
             expected=", ".join(self.space.foreground),
-            fix=f"{hint}say what it stands for, label_sets: {{{title}: "
+            fix=f"{hint}declare what it stands for, label_sets: {{{title}: "
             f"[{', '.join(self.space.foreground[:2])}]}};\nor make it a class: models.labels_names="
             f"[{', '.join((*self.space.foreground, title))}]",
         )

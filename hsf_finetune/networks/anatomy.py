@@ -1,34 +1,31 @@
 """A network and its named parts.
 
-Freezing, learning rates, weight transfer and reports speak of blocks, never of
+Freezing, learning rates, weight transfer and reports refer to blocks, never to
 patterns in parameter names.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from hsf_finetune.networks.layers.switchnorm import SwitchNorm
+from hsf_finetune.schedule.blocks import BlockNames
 
 NORM_LAYERS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, SwitchNorm)
-"""What counts as normalisation: batch, instance, group, layer and switchable."""
-_SUMMING = (nn.Conv3d, nn.ConvTranspose3d, nn.Linear)
-
-
-def _distinct(tensors: Iterable[torch.Tensor]) -> list[torch.Tensor]:
-    return list({id(tensor): tensor for tensor in tensors}.values())
+"""Normalisation layers: batch, instance, group, layer and switchable."""
+_LINEAR_LAYERS = (nn.Conv3d, nn.ConvTranspose3d, nn.Linear)
 
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """A part of a network that unfreezes, and is transferred, as one.
+    """A part of a network that is unfrozen, and transferred, as a whole.
 
-    A block owns the parameters and buffers (such as BatchNorm statistics) of its
+    A block has the parameters and buffers (such as BatchNorm statistics) of its
     modules, and the training mode of its normalisation and dropout layers.
 
     Args:
@@ -41,12 +38,11 @@ class Block:
 
     def parameters(self) -> list[nn.Parameter]:
         """The parameters, each once however many names it has."""
-        found = _distinct(p for module in self.modules for p in module.parameters())
-        return [p for p in found if isinstance(p, nn.Parameter)]
+        return list({id(p): p for module in self.modules for p in module.parameters()}.values())
 
     def buffers(self) -> list[torch.Tensor]:
         """The buffers, each once."""
-        return _distinct(b for module in self.modules for b in module.buffers())
+        return list({id(b): b for module in self.modules for b in module.buffers()}.values())
 
     def norms(self) -> list[nn.Module]:
         """Its normalisation layers that have parameters or statistics."""
@@ -68,6 +64,20 @@ class Block:
         return sum(p.numel() for p in self.parameters())
 
 
+def numbered_blocks(
+    prefix: str, parts: Iterable[nn.Module | Sequence[nn.Module]], start: int = 1
+) -> tuple[Block, ...]:
+    """Blocks `prefix1`, `prefix2`, ..., each of one module or of several.
+
+    Args:
+        prefix: `encoder` or `decoder`.
+        parts: the modules of each block, from full resolution to the deepest.
+        start: number of the first block.
+    """
+    modules = ((part,) if isinstance(part, nn.Module) else tuple(part) for part in parts)
+    return tuple(Block(f"{prefix}{n}", each) for n, each in enumerate(modules, start))
+
+
 @dataclass(frozen=True, eq=False)
 class Anatomy:
     """A segmentation network whose blocks partition its parameters and buffers.
@@ -82,15 +92,15 @@ class Anatomy:
         bottleneck: the deepest level.
         decoders: from the deepest to full resolution: ..., `decoder2`, `decoder1`,
             numbered like the encoders of the same resolution.
-        head: what turns features into logits. Of several modules, the first gives those of
+        head: turns features into logits. Of several modules, the first gives those of
             full resolution, and each further one those of a coarser level.
         divisor: X, Y and Z must be multiples of these (voxels).
-        logit_layers: the convolutions whose biases add to the logits one by one; empty
+        logit_layers: the convolutions whose biases are added to the logits; empty
             means every convolution of the head.
 
     Raises:
         ValueError: the blocks do not partition the network's parameters and buffers
-            exactly (by identity), or two share a name: the description is wrong.
+            exactly (by identity), or two have the same name.
     """
 
     network: nn.Module
@@ -111,42 +121,45 @@ class Anatomy:
         """Every block, from the input to the output."""
         return (*self.encoders, self.bottleneck, *self.decoders, self.head)
 
-    def block(self, name: str) -> Block:
-        """The block of that name.
-
-        Raises:
-            KeyError: there is none.
-        """
-        for block in self.blocks:
-            if block.name == name:
-                return block
-        raise KeyError(name)
+    @property
+    def block_names(self) -> BlockNames:
+        """The blocks' names, for a schedule."""
+        return BlockNames(
+            tuple(block.name for block in self.encoders),
+            self.bottleneck.name,
+            tuple(block.name for block in self.decoders),
+            self.head.name,
+        )
 
     def tensor_block(self) -> dict[str, str]:
         """Block name of every name in the state dict: parameters, buffers and aliases."""
-        owner = self._owners()
+        owner = {
+            id(tensor): block.name
+            for block in self.blocks
+            for tensor in (*block.parameters(), *block.buffers())
+        }
         state = self.network.state_dict(keep_vars=True)
         return {name: owner[id(tensor)] for name, tensor in state.items()}
 
     def logit_biases(self) -> frozenset[str]:
-        """Names of the biases that add to the logits: b + c there is a logit + c."""
+        """Names of the biases that are added to the logits: b + c gives logit + c."""
         layers = self.logit_layers or tuple(
             layer
             for module in self.head.modules
             for layer in module.modules()
-            if isinstance(layer, _SUMMING)
+            if isinstance(layer, _LINEAR_LAYERS)
         )
-        own = {id(layer.bias) for layer in layers if layer.bias is not None}
-        return frozenset(n for n, p in self.network.named_parameters() if id(p) in own)
+        biases = {id(layer.bias) for layer in layers if layer.bias is not None}
+        return frozenset(n for n, p in self.network.named_parameters() if id(p) in biases)
 
     def coarser_heads(self) -> tuple[frozenset[str], ...]:
         """Names of the tensors of each head that only deep supervision has."""
         state = self.network.state_dict(keep_vars=True)
-        owned = [
+        heads = [
             {id(t) for t in (*module.parameters(), *module.buffers())}
             for module in self.head.modules[1:]
         ]
-        return tuple(frozenset(n for n, t in state.items() if id(t) in own) for own in owned)
+        return tuple(frozenset(n for n, t in state.items() if id(t) in head) for head in heads)
 
     def summed_axes(self) -> dict[str, int]:
         """The axis of each weight over which its layer sums: that of its inputs.
@@ -157,33 +170,25 @@ class Anatomy:
         axes = {
             id(layer.weight): 0 if isinstance(layer, nn.ConvTranspose3d) else 1
             for layer in self.network.modules()
-            if isinstance(layer, _SUMMING)
+            if isinstance(layer, _LINEAR_LAYERS)
         }
         state = self.network.state_dict(keep_vars=True)
         return {name: axes[id(t)] for name, t in state.items() if id(t) in axes}
 
-    def _owners(self) -> dict[int, str]:
-        return {
-            id(tensor): block.name
-            for block in self.blocks
-            for tensor in (*block.parameters(), *block.buffers())
-        }
-
     def _problems(self) -> list[str]:
         names = Counter(block.name for block in self.blocks)
         problems = [f"two blocks are called '{name}'" for name, n in names.items() if n > 1]
-        claims: dict[int, list[str]] = {}
+        blocks_of: dict[int, list[str]] = {}
         for block in self.blocks:
             if not block.parameters():
                 problems.append(f"'{block.name}' has no parameters")
             for tensor in (*block.parameters(), *block.buffers()):
-                claims.setdefault(id(tensor), []).append(block.name)
-        everything = [*self.network.named_parameters(), *self.network.named_buffers()]
-        for name, tensor in everything:
-            owners = claims.pop(id(tensor), [])
-            if not owners:
+                blocks_of.setdefault(id(tensor), []).append(block.name)
+        for name, tensor in [*self.network.named_parameters(), *self.network.named_buffers()]:
+            found = blocks_of.pop(id(tensor), [])
+            if not found:
                 problems.append(f"'{name}' is in no block")
-            elif len(owners) > 1:
-                problems.append(f"'{name}' is in {' and '.join(owners)}")
-        problems += [f"'{owners[0]}' holds a tensor from elsewhere" for owners in claims.values()]
+            elif len(found) > 1:
+                problems.append(f"'{name}' is in {' and '.join(found)}")
+        problems += [f"'{b[0]}' has a tensor that the network has not" for b in blocks_of.values()]
         return problems

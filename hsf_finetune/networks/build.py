@@ -1,7 +1,7 @@
 """From settings to a network and its anatomy.
 
-A new network is one function that returns its anatomy, its settings class, and a
-line in `BUILDERS`.
+A new network is a settings class, a function that returns its anatomy, and a line in
+`BUILDERS`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from hsf_finetune.networks.architectures.nnunet import nnunet
 from hsf_finetune.networks.architectures.segresnet import segresnet
 from hsf_finetune.networks.architectures.swinunetr import swinunetr
 from hsf_finetune.networks.architectures.unet import unet
-from hsf_finetune.networks.pretrained_network import no_network_known
+from hsf_finetune.networks.pretrained_network import unknown_network_error
 
 BUILDERS: Mapping[str, Callable[[Any, int, int], Anatomy]] = {
     "unet": unet,
@@ -49,57 +49,57 @@ def build(settings: NetworkSettings, in_channels: int, out_channels: int) -> Ana
         (B, out_channels, X, Y, Z).
 
     Raises:
-        ConfigError: `models=pretrained` where no source has said which network that is.
+        ConfigError: `models=pretrained`, and no weights have said which network it is.
     """
     if isinstance(settings, PretrainedSettings):
-        raise no_network_known()
+        raise unknown_network_error()
     return BUILDERS[settings.name](settings, in_channels, out_channels)
 
 
 def class_axes(
     settings: NetworkSettings, in_channels: int, out_channels: int
 ) -> dict[str, tuple[int, ...]]:
-    """Which axes of which tensors count the classes, asked of the network itself.
+    """The axes of each tensor whose size is the number of classes.
 
-    It is built on the `meta` device (no memory, no random numbers) with one class
-    more; the axes that grew are the class axes.
+    They are found by building the network on the `meta` device (no memory, no random
+    numbers) with one class more: the axes that grow are the class axes.
 
     Returns:
         State dict name -> axes; tensors without a class axis are left out.
     """
-    return _grown(settings, (in_channels, out_channels), ((in_channels, out_channels + 1),))
+    return _growing_axes(settings, (in_channels, out_channels), ((in_channels, out_channels + 1),))
 
 
 def channel_axes(
     settings: NetworkSettings, in_channels: int, out_channels: int
 ) -> dict[str, tuple[int, ...]]:
-    """Which axes of which tensors count the input channels, asked of the network itself.
+    """The axes of each tensor whose size is the number of input channels.
 
-    As in `class_axes`, with one channel more, and with two: a shortcut around the first
-    block may be a convolution or nothing at all, as the count happens to be.
+    As in `class_axes`, with one channel more, and with two: whether the shortcut around the
+    first block is a convolution or nothing at all depends on the number of channels.
 
     Returns:
         State dict name -> axes; tensors without such an axis are left out.
     """
     if isinstance(settings, ARUNetSettings):
-        # What it says of its own channels would contradict the further ones.
-        free = settings.hparams.model_copy(update={"in_channels": None})
-        settings = settings.model_copy(update={"hparams": free})
-    more = tuple((in_channels + n, out_channels) for n in (1, 2))
-    return _grown(settings, (in_channels, out_channels), more)
+        # Channels in the settings would contradict the additional ones.
+        hparams = settings.hparams.model_copy(update={"in_channels": None})
+        settings = settings.model_copy(update={"hparams": hparams})
+    larger = tuple((in_channels + n, out_channels) for n in (1, 2))
+    return _growing_axes(settings, (in_channels, out_channels), larger)
 
 
-def _grown(
-    settings: NetworkSettings, size: tuple[int, int], others: tuple[tuple[int, int], ...]
+def _growing_axes(
+    settings: NetworkSettings, channels: tuple[int, int], larger: tuple[tuple[int, int], ...]
 ) -> dict[str, tuple[int, ...]]:
-    """The axes of each tensor that differ in any of the other sizes."""
+    """The axes of each tensor that differ with any of the larger numbers of channels."""
     axes: dict[str, set[int]] = {}
     with torch.device("meta"):
-        here = build(settings, *size).network.state_dict()
-        for other in others:
-            more = build(settings, *other).network.state_dict()
-            for name in here.keys() & more.keys():
-                sizes = zip(here[name].shape, more[name].shape, strict=True)
-                grown = {axis for axis, (a, b) in enumerate(sizes) if a != b}
-                axes.setdefault(name, set()).update(grown)
-    return {name: tuple(sorted(axes[name])) for name in here if axes.get(name)}
+        state = build(settings, *channels).network.state_dict()
+        for numbers in larger:
+            other = build(settings, *numbers).network.state_dict()
+            for name in state.keys() & other.keys():
+                sizes = zip(state[name].shape, other[name].shape, strict=True)
+                growing = {axis for axis, (a, b) in enumerate(sizes) if a != b}
+                axes.setdefault(name, set()).update(growing)
+    return {name: tuple(sorted(axes[name])) for name in state if axes.get(name)}

@@ -22,7 +22,7 @@ def padded_shape(shape: Sequence[int], divisor: Sequence[int]) -> tuple[int, int
 
 def pad_to(volume: Tensor, shape: Sequence[int], value: float) -> Tensor:
     """Pads the last three axes at their ends up to `shape`."""
-    missing = [n - have for n, have in zip(shape, volume.shape[-3:], strict=True)]
+    missing = [n - size for n, size in zip(shape, volume.shape[-3:], strict=True)]
     if not any(missing):
         return volume
     return functional.pad(volume, [w for n in reversed(missing) for w in (0, n)], value=value)

@@ -1,4 +1,4 @@
-"""`models=pretrained`: the network is the one that the weights were made with."""
+"""`models=pretrained`: the network is the one that the weights belong to."""
 
 from __future__ import annotations
 
@@ -10,59 +10,60 @@ from pydantic import TypeAdapter, ValidationError
 from hsf_finetune.config.settings import ModelSettings, NetworkSettings, PretrainedSettings
 from hsf_finetune.system.errors import ConfigError, WeightsError
 
-_SHARED = frozenset(ModelSettings.model_fields)
-"""What says how a network is trained; all else says which network it is."""
-_OF_THE_DATA = ("in_channels", "out_channels")
+_TRAINING_SETTINGS = frozenset(ModelSettings.model_fields)
+"""Settings of how a network is trained; all others describe the network."""
+_CHANNELS = ("in_channels", "out_channels")
 
 
-def resolve(
+def resolve_network(
     models: NetworkSettings, recorded: Mapping[str, Any] | None, source: object
 ) -> NetworkSettings:
-    """The settings to build with: `models`, or for `models=pretrained` the source's network.
+    """The settings to build: `models`, or for `models=pretrained` those of the source's network.
 
     Learning rate, loss and the other settings that all networks share stay the user's;
     channels follow from the data.
 
     Args:
         models: what the user chose.
-        recorded: the source's network as plain values; None if it does not tell.
+        recorded: settings of the source's network as plain values; None if unknown.
         source: the weights' file or folder, for messages.
 
     Raises:
-        ConfigError: `models=pretrained`, and the source does not tell its network.
-        WeightsError: what the source tells is no network of this version.
+        ConfigError: `models=pretrained`, and the source's network is unknown.
+        WeightsError: the recorded settings are of no network of this version.
     """
     if not isinstance(models, PretrainedSettings):
         return models
     if not recorded or "name" not in recorded:
-        raise no_network_known(source)
-    theirs = architecture(recorded)
+        raise unknown_network_error(source)
     try:
-        return validated(theirs | models.model_dump(exclude={"name"}))
+        return validate_network(
+            architecture_settings(recorded) | models.model_dump(exclude={"name"})
+        )
     except ValidationError as error:
         raise WeightsError(
-            "the network that the weights were made with cannot be built from what they say of it",
+            "the network of the weights cannot be built from the settings recorded with them",
             file=source,
             found="\n".join(
                 f"{'.'.join(map(str, d['loc'][1:]))}: {d['msg']}" for d in error.errors()
             ),
-            fix="choose it by hand: models=..., with its widths",
+            fix="choose the network by hand: models=..., with its widths",
         ) from error
 
 
-def architecture(recorded: Mapping[str, Any]) -> dict[str, Any]:
-    """What says which network it is: neither how it was trained nor on what channels."""
-    kept = {key: value for key, value in recorded.items() if key not in _SHARED}
+def architecture_settings(recorded: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that describe a network, without those of its training and its channels."""
+    kept = {key: value for key, value in recorded.items() if key not in _TRAINING_SETTINGS}
     if isinstance(given := kept.get("hparams"), Mapping):
-        kept["hparams"] = {k: v for k, v in given.items() if k not in _OF_THE_DATA}
+        kept["hparams"] = {k: v for k, v in given.items() if k not in _CHANNELS}
     return kept
 
 
-def validated(models: Mapping[str, Any]) -> NetworkSettings:
-    """The settings of a network that can be built.
+def validate_network(models: Mapping[str, Any]) -> NetworkSettings:
+    """The validated settings of a network.
 
     Raises:
-        ValidationError: they are wrong, or leave the network open.
+        ValidationError: they are wrong, or name no network.
     """
     if models.get("name") == "pretrained":
         models = {**models, "name": None}
@@ -70,11 +71,12 @@ def validated(models: Mapping[str, Any]) -> NetworkSettings:
     return settings
 
 
-def no_network_known(source: object = None) -> ConfigError:
-    """The error to raise for `models=pretrained` where nothing says which network that is."""
+def unknown_network_error(source: object = None) -> ConfigError:
+    """The error for `models=pretrained` where nothing says which network it is."""
     return ConfigError(
         "models=pretrained takes the network from the pretrained weights, "
         + ("which do not say what it is" if source else "and there are none"),
         file=source,
-        fix="choose it by hand: models=unet, or another one of conf/models, with its widths",
+        fix="choose the network by hand: models=unet, or another one of conf/models, with its "
+        "widths",
     )

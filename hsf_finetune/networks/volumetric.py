@@ -1,4 +1,4 @@
-"""A network applied to whole volumes of any size."""
+"""Logits of whole volumes of any size."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ def volume_logits(
 ) -> Tensor:
     """Logits of whole volumes, in one piece where that fits, else through a sliding window.
 
-    Windows overlap by half and are blended with Gaussian weights, so that no seam
-    shows (Isensee et al., 2021).
+    Windows overlap by half and are blended with Gaussian weights, so that no borders
+    are visible (Isensee et al., 2021).
 
     Args:
         network: (B, C, x, y, z) -> (B, classes, x, y, z).
         image: (B, C, X, Y, Z), any size.
         divisor: sizes the network needs multiples of.
         window_vox: largest size in one piece.
-        overlap: share of a window that its neighbour covers too.
+        overlap: share of a window that its neighbour also covers.
 
     Returns:
         (B, classes, X, Y, Z).

@@ -52,7 +52,7 @@ class Advice:
 
 
 @dataclass(frozen=True)
-class Situation:
+class Diagnosis:
     """What advice is given on.
 
     Args:
@@ -80,57 +80,61 @@ class Situation:
     spacing_mm: tuple[float, ...] = ()
 
 
-def advice_on(here: Situation, settings: Settings) -> Iterator[Advice]:
+def give_advice(diagnosis: Diagnosis, settings: Settings) -> Iterator[Advice]:
     """The rules, in the order of what matters most.
 
     A new contrast wants the encoder and a new protocol the decoder, as HSF's guide has it and
     as surgical fine-tuning found (Lee et al., ICLR 2023).
 
     Args:
-        here: what was seen.
+        diagnosis: what was seen.
         settings: as they are.
     """
-    if here.spacing_mm:
-        text = ", ".join(f"{n:.3g}" for n in here.spacing_mm)
+    if diagnosis.spacing_mm:
+        text = ", ".join(f"{n:.3g}" for n in diagnosis.spacing_mm)
         yield Advice(
             "voxel size",
             "resample to the voxel size of the source model",
             "its filters know the structure at that size",
             f"'datasets.target_spacing_mm=[{text}]'",
         )
-    if here.pretrained:
-        yield _part(here)
-        if here.subjects < _FEW:
-            yield _depth(here)
-    yield _epochs(here, settings)
-    if here.pretrained:
-        yield _rate(here)
-    yield _validation(here)
+    if diagnosis.pretrained:
+        yield _part(diagnosis)
+        if diagnosis.subjects < _FEW:
+            yield _depth(diagnosis)
+    yield _epochs(diagnosis, settings)
+    if diagnosis.pretrained:
+        yield _rate(diagnosis)
+    yield _validation(diagnosis)
 
 
 # -------------------------------------------------------------------- internals
-def _part(here: Situation) -> Advice:
-    seen = "" if math.isnan(here.dice) else f"; untouched it reaches a Dice of {here.dice:.2f}"
-    few = here.subjects < _FEW
-    if here.contrast and here.protocol:
+def _part(diagnosis: Diagnosis) -> Advice:
+    seen = (
+        ""
+        if math.isnan(diagnosis.dice)
+        else f"; untouched it reaches a Dice of {diagnosis.dice:.2f}"
+    )
+    few = diagnosis.subjects < _FEW
+    if diagnosis.contrast and diagnosis.protocol:
         return Advice(
             "what trains",
             "decoder, bottleneck and encoder, one after the other",
-            f"{here.contrast}, and {here.protocol}{seen}",
+            f"{diagnosis.contrast}, and {diagnosis.protocol}{seen}",
             "finetuning.mode=both",
         )
-    if here.contrast:
+    if diagnosis.contrast:
         return Advice(
             "what trains",
             "the encoder first, since the contrast is new",
-            f"{here.contrast}, while the classes are the ones it knows{seen}",
+            f"{diagnosis.contrast}, while the classes are the ones it knows{seen}",
             "finetuning.mode=encoder",
         )
-    if here.protocol:
+    if diagnosis.protocol:
         return Advice(
             "what trains",
             "the decoder, since the protocol is new",
-            f"{here.protocol}, while nothing speaks for another contrast{seen}. {_MEASURED[few]}",
+            f"{diagnosis.protocol}, while nothing speaks for another contrast{seen}. {_MEASURED[few]}",
             "finetuning.mode=decoder",
         )
     return Advice(
@@ -140,8 +144,8 @@ def _part(here: Situation) -> Advice:
     )
 
 
-def _depth(here: Situation) -> Advice:
-    if here.contrast or here.protocol:
+def _depth(diagnosis: Diagnosis) -> Advice:
+    if diagnosis.contrast or diagnosis.protocol:
         return Advice(
             "depth",
             "every block of what trains, as set",
@@ -151,25 +155,27 @@ def _depth(here: Situation) -> Advice:
     return Advice(
         "depth",
         "hold the weights near the pretrained ones",
-        f"{here.subjects} subjects can teach few parameters without being learnt by heart",
+        f"{diagnosis.subjects} subjects can teach few parameters without being learnt by heart",
         "finetuning.regularise=l2sp",
     )
 
 
-def _epochs(here: Situation, settings: Settings) -> Advice:
-    total = here.steps * here.epochs
+def _epochs(diagnosis: Diagnosis, settings: Settings) -> Advice:
+    total = diagnosis.steps * diagnosis.epochs
     reason = (
-        f"{here.epochs} epochs of {here.steps} steps are {total} steps, and fine-tuning levels off "
+        f"{diagnosis.epochs} epochs of {diagnosis.steps} steps are {total} steps, and fine-tuning levels off "
         f"at some {_WANTED_STEPS}"
     )
-    if not here.pretrained:
+    if not diagnosis.pretrained:
         return Advice(
-            "epochs", f"{here.epochs} as set, or more", "random weights need more steps than others"
+            "epochs",
+            f"{diagnosis.epochs} as set, or more",
+            "random weights need more steps than others",
         )
     if total >= _WANTED_STEPS:
-        return Advice("epochs", f"{here.epochs} as set suffice", reason)
-    needed = math.ceil(_WANTED_STEPS / here.steps)
-    if settings.finetuning.regime == "gradual_unfreezing" or here.contrast or here.protocol:
+        return Advice("epochs", f"{diagnosis.epochs} as set suffice", reason)
+    needed = math.ceil(_WANTED_STEPS / diagnosis.steps)
+    if settings.finetuning.chosen_strategy == "hsf" or diagnosis.contrast or diagnosis.protocol:
         depth = settings.finetuning.depth
         blocks = 3 if depth is None or depth < 0 else depth
         frequency = math.ceil(needed / (blocks + 1))
@@ -179,12 +185,12 @@ def _epochs(here: Situation, settings: Settings) -> Advice:
     return Advice("epochs", f"about {needed}", reason, override)
 
 
-def _rate(here: Situation) -> Advice:
-    if here.dice >= NEAR:
+def _rate(diagnosis: Diagnosis) -> Advice:
+    if diagnosis.dice >= NEAR:
         return Advice(
             "learning rate",
             "a third of the default",
-            f"the untouched model already reaches a Dice of {here.dice:.2f}, which large steps "
+            f"the untouched model already reaches a Dice of {diagnosis.dice:.2f}, which large steps "
             "would undo first",
             "models.lr=3e-4",
         )
@@ -192,29 +198,29 @@ def _rate(here: Situation) -> Advice:
         "learning rate",
         "the default, 1e-3",
         "the untouched model has far to go"
-        if here.dice < FAR
+        if diagnosis.dice < FAR
         else "the rates of this package were chosen with it",
     )
 
 
-def _validation(here: Situation) -> Advice:
-    if here.folds is not None:
+def _validation(diagnosis: Diagnosis) -> Advice:
+    if diagnosis.folds is not None:
         return Advice(
             "validation",
-            f"{here.folds} folds, as set",
-            f"each of {here.subjects} subjects then validates once; {here.validating} validation "
+            f"{diagnosis.folds} folds, as set",
+            f"each of {diagnosis.subjects} subjects then validates once; {diagnosis.validating} validation "
             "subject(s) of a single split would say little",
         )
-    if here.subjects < _MANY:
+    if diagnosis.subjects < _MANY:
         return Advice(
             "validation",
             "folds, so that every subject validates once",
-            f"a single split validates on {here.validating} of {here.subjects} subjects, and its "
+            f"a single split validates on {diagnosis.validating} of {diagnosis.subjects} subjects, and its "
             "interval is wide",
             "datasets.fold=all",
         )
     return Advice(
         "validation",
         "a single split",
-        f"{here.validating} of {here.subjects} subjects validate, enough for a usable interval",
+        f"{diagnosis.validating} of {diagnosis.subjects} subjects validate, enough for a usable interval",
     )

@@ -6,19 +6,15 @@ picked, and their scores then flatter the model.
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from hsf_finetune.config.settings import FinetuningSettings, Settings
 from hsf_finetune.data.discovery.cases import Case
 from hsf_finetune.data.splits import fold_count
-from hsf_finetune.schedule.blocks import HasBlocks
+from hsf_finetune.networks.anatomy import Anatomy
 from hsf_finetune.schedule.stages import Schedule
-from hsf_finetune.schedule.strategies import plan
-from hsf_finetune.system.files import atomic_write
+from hsf_finetune.schedule.strategies import plan_schedule
 
 
 def with_budget(settings: Settings, cases: Sequence[Case]) -> Settings:
@@ -36,7 +32,7 @@ def with_budget(settings: Settings, cases: Sequence[Case]) -> Settings:
     return settings.model_copy(update={"finetuning": chosen})
 
 
-def planned(settings: Settings, anatomy: HasBlocks) -> Schedule:
+def make_schedule(settings: Settings, anatomy: Anatomy) -> Schedule:
     """The schedule of a run.
 
     Args:
@@ -44,17 +40,19 @@ def planned(settings: Settings, anatomy: HasBlocks) -> Schedule:
         anatomy: the network.
 
     Raises:
-        ConfigError: as `plan`.
+        ConfigError: the network has no such blocks, or there are too few epochs.
     """
-    schedule = plan(anatomy, settings.finetuning, settings.models, settings.lightning)
+    schedule = plan_schedule(
+        anatomy.block_names, settings.finetuning, settings.models, settings.lightning
+    )
     return within_budget(schedule, settings.finetuning)
 
 
 def within_budget(schedule: Schedule, tuning: FinetuningSettings) -> Schedule:
     """The schedule without anything that validation decides, if the budget is fixed.
 
-    Stages then have their greatest length, and each goes on from the last weights of the
-    one before.
+    Stages then have their greatest length, and each starts from the last weights of the one
+    before.
     """
     if tuning.budget != "fixed":
         return schedule
@@ -67,17 +65,3 @@ def within_budget(schedule: Schedule, tuning: FinetuningSettings) -> Schedule:
         )
     stages = [replace(s, patience_epochs=None, carries_best=False) for s in schedule.stages]
     return replace(schedule, stages=tuple(stages), remarks=(*schedule.remarks, remark))
-
-
-def keep_last(checkpoints: Path) -> None:
-    """Makes the last weights of a run those that `best` stands for everywhere.
-
-    Raises:
-        OutputError: the disk is full.
-    """
-    with atomic_write(checkpoints / "best.ckpt") as temporary:
-        temporary.unlink(missing_ok=True)
-        try:
-            os.link(checkpoints / "last.ckpt", temporary)
-        except OSError:  # a file system without hard links
-            shutil.copyfile(checkpoints / "last.ckpt", temporary)

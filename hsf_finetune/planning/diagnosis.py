@@ -4,35 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from hsf_finetune.check.check_report import Report
-from hsf_finetune.check.findings import of_tier
+from hsf_finetune.check.check_report import CheckReport
+from hsf_finetune.check.findings import findings_of_tier
 from hsf_finetune.config.settings import Settings
 from hsf_finetune.data.data_summary import DataSummary
-from hsf_finetune.data.discovery.cases import Case, Cohort
-from hsf_finetune.data.splits import fold_count, split_cases, validation_count
-from hsf_finetune.evaluation.head_check import Smoke
-from hsf_finetune.experiment.folds import first_fold
-from hsf_finetune.inference.predictor import pick_device
+from hsf_finetune.data.splits import fold_count, validation_count
+from hsf_finetune.evaluation.head_check import HeadCheck
 from hsf_finetune.labels.classes import BACKGROUND
-from hsf_finetune.networks.anatomy import Anatomy
-from hsf_finetune.planning.advice import FAR, Advice, Situation, advice_on
-from hsf_finetune.planning.budget import planned, with_budget
-from hsf_finetune.planning.start import (
-    Source,
-    Start,
-    build_network,
-    model_card,
-    smoke_test,
-    start_from,
-    with_network,
-)
+from hsf_finetune.planning.advice import FAR, Advice, Diagnosis, give_advice
+from hsf_finetune.planning.setup import Setup, prepare
+from hsf_finetune.planning.source_model import check_new_head
+from hsf_finetune.planning.start import TransferResult, require_weights
 from hsf_finetune.system import console
 from hsf_finetune.system.errors import SeveralErrors
 
-_TRIED = 4
+_TRIED_CASES = 4
 """Cases on which the untouched model is tried."""
 _PROFILE_SHIFT = 0.5
 """Change of a class's brightness, in standard deviations of the image, that is a new contrast."""
@@ -41,93 +31,76 @@ _NAMED = 3
 """Classes that are named one by one."""
 
 
-def advise(settings: Settings, report: Report, source: Source | None) -> list[Advice]:
+def advise(settings: Settings, report: CheckReport) -> list[Advice]:
     """What to set for these data and these weights.
 
     Args:
         settings: as they are so far.
         report: of the check of the same settings.
-        source: the pretrained weights, if any.
 
     Raises:
-        UserError: the data or the weights cannot be used as they are.
+        UserError: the data or the weights cannot be used as they are, or there are none.
     """
-    return [*advice_on(*look_at(settings, report, source))]
-
-
-def look_at(
-    settings: Settings, report: Report, source: Source | None
-) -> tuple[Situation, Settings]:
-    """Looks at cases and weights, and tries the untouched model on a few cases.
-
-    Returns:
-        What was seen, and the settings with the network that is built.
-
-    Raises:
-        UserError: the data or the weights cannot be used as they are.
-    """
-    wrong = of_tier(report.findings, "refused")
+    wrong = findings_of_tier(report.findings, "refused")
     if wrong or report.cohort is None:
         raise SeveralErrors("the data cannot be used as they are:", [f.error() for f in wrong])
-    cohort = report.cohort
-    settings = with_budget(settings, cohort.cases)
-    settings = with_network(settings, source.checkpoint if source else None)
-    anatomy = build_network(settings, cohort)
-    schedule = planned(settings, anatomy)
+    setup = replace(prepare(settings, report.cohort, preview=True), report=report)
+    if setup.transfer is None and settings.weights.pretrained != "none":
+        require_weights(settings)
+    return [*give_advice(diagnose(setup), setup.settings)]
+
+
+def diagnose(setup: Setup) -> Diagnosis:
+    """Compares the cases with what the weights know, and tries the untouched model on a few.
+
+    Args:
+        setup: of the run, with the report of its check.
+    """
+    settings, cases = setup.settings, setup.cohort.cases
     data = settings.datasets
-    training = split_cases(cohort.cases, first_fold(cohort.cases, settings), settings.seed).train
-    subjects = len({case.subject for case in cohort.cases})
+    subjects = len({case.subject for case in cases})
     batch = 2 if data.batch_size == "auto" else data.batch_size
-    batches = math.ceil((data.k_sample or len(training)) / batch)
-    contrast, protocol, dice = "", "", math.nan
-    spacing: tuple[float, ...] = ()
-    if source is not None:
-        start = start_from(settings, anatomy, cohort, source)
-        tried = [*_tried(settings, cohort, anatomy, start, training)]
-        known = [row.before for one in tried for row in one.rows if not math.isnan(row.before)]
-        dice = float(np.mean(known)) if known else math.nan
-        protocol = _protocol(start)
-        contrast = _contrast(settings, start, report, protocol, dice)
-        spacing = _spacing(settings, report)
-    here = Situation(
+    batches = math.ceil((data.k_sample or len(setup.split.train)) / batch)
+    diagnosis = Diagnosis(
         subjects,
         validation_count(subjects, data.train_ratio) if subjects > 1 else 0,
-        fold_count(cohort.cases, data),
+        fold_count(cases, data),
         math.ceil(batches / settings.lightning.accumulate_grad_batches),
-        schedule.max_epochs,
-        source is not None,
-        contrast,
-        protocol,
-        dice,
-        spacing,
+        setup.schedule.max_epochs,
+        setup.transfer is not None,
     )
-    return here, settings
+    if setup.transfer is None:
+        return diagnosis
+    checks = [*_check_head_on_cases(setup)]
+    known = [row.before for one in checks for row in one.rows if not math.isnan(row.before)]
+    dice = float(np.mean(known)) if known else math.nan
+    protocol = _protocol(setup.transfer)
+    return replace(
+        diagnosis,
+        contrast=_contrast(setup, protocol, dice),
+        protocol=protocol,
+        dice=dice,
+        spacing_mm=_source_spacing(setup),
+    )
 
 
 # -------------------------------------------------------------------- internals
-def _tried(
-    settings: Settings,
-    cohort: Cohort,
-    anatomy: Anatomy,
-    start: Start,
-    training: Sequence[Case],
-) -> Iterator[Smoke]:
+def _check_head_on_cases(setup: Setup) -> Iterator[HeadCheck]:
     """The source model, by its own head, on a few cases of different subjects."""
-    card = model_card(settings, cohort, anatomy)
-    device = pick_device("cpu" if settings.lightning.accelerator == "cpu" else "auto")
-    cases = list({case.subject: case for case in training}.values())[:_TRIED]
+    by_subject = {case.subject: case for case in setup.split.train}
+    cases = list(by_subject.values())[:_TRIED_CASES]
     with console.progress("trying the untouched model") as tick:
         for done, case in enumerate(cases, start=1):
-            found = smoke_test(settings, cohort, anatomy, start, card, case, device)
+            found = check_new_head(setup, case)
             tick(done, len(cases))
             if found is not None:
                 yield found
 
 
-def _protocol(start: Start) -> str:
+def _protocol(transfer: TransferResult) -> str:
     """How the classes differ from those of the source model; empty if they do not."""
-    rules = start.receipt.channels
-    known = start.source.classes
+    rules = transfer.receipt.channels
+    known = transfer.source.classes
     if known is None:
         return ""
     parts = []
@@ -142,20 +115,23 @@ def _protocol(start: Start) -> str:
         (split, "drawn finer than the source model does"),
         (merged, "drawn coarser than the source model does"),
         (new, "unknown to the source model"),
-        (gone, "known to the source model and not drawn here"),
+        (gone, "known to the source model and not drawn in the data"),
     ):
         if names:
             parts.append(f"{_list(names)} {'is' if len(names) == 1 else 'are'} {what}")
     return "; ".join(parts)
 
 
-def _contrast(settings: Settings, start: Start, report: Report, protocol: str, dice: float) -> str:
+def _contrast(setup: Setup, protocol: str, dice: float) -> str:
     """What speaks for other images than the source model knows; empty if nothing does."""
-    theirs, ours = start.source.checkpoint.channel_names, settings.datasets.channel_names
+    transfer, report = setup.transfer, setup.report
+    assert transfer is not None
+    theirs = transfer.source.checkpoint.channel_names
+    ours = setup.settings.datasets.channel_names
     if theirs and ours and set(theirs) != set(ours):
         return f"the images are {', '.join(ours)}, and it was trained on {', '.join(theirs)}"
-    if report.here is not None and report.source is not None:
-        return _shift(report.here, report.source, start)
+    if report is not None and report.target is not None and report.source is not None:
+        return _brightness_shift(report.target, report.source, transfer)
     if dice < FAR:
         same = "" if protocol else " although the classes have the same names"
         return (
@@ -165,15 +141,18 @@ def _contrast(settings: Settings, start: Start, report: Report, protocol: str, d
     return ""
 
 
-def _shift(here: DataSummary, source: DataSummary, start: Start) -> str:
+def _brightness_shift(target: DataSummary, source: DataSummary, transfer: TransferResult) -> str:
     """The class whose brightness differs most, if it differs by much."""
-    # Of a class that is drawn in parts here only their mean compares with the whole.
+    # Of a class that the target draws in parts only their mean compares with the whole.
     parts: dict[str, list[str]] = {}
-    for rule in start.receipt.channels:
-        if len(rule.sources) == 1 and rule.target in here.profile:
+    for rule in transfer.receipt.channels:
+        if len(rule.sources) == 1 and rule.target in target.profile:
             parts.setdefault(rule.sources[0], []).append(rule.target)
     shifts = {
-        " and ".join(names): (float(np.mean([here.profile[n] for n in names])), source.profile[of])
+        " and ".join(names): (
+            float(np.mean([target.profile[n] for n in names])),
+            source.profile[of],
+        )
         for of, names in parts.items()
         if of in source.profile and of != BACKGROUND
     }
@@ -189,11 +168,12 @@ def _shift(here: DataSummary, source: DataSummary, start: Start) -> str:
     )
 
 
-def _spacing(settings: Settings, report: Report) -> tuple[float, ...]:
+def _source_spacing(setup: Setup) -> tuple[float, ...]:
     """The source model's voxel size, where that of the data is far from it."""
-    if report.here is None or report.source is None:
+    report = setup.report
+    if report is None or report.target is None or report.source is None:
         return ()
-    own = np.array(settings.datasets.target_spacing_mm or report.here.spacing_mm)
+    own = np.array(setup.settings.datasets.target_spacing_mm or report.target.spacing_mm)
     ratio = own / np.array(report.source.spacing_mm)
     far = max(ratio.max(), (1 / ratio).max()) > _SPACING_RATIO
     return report.source.spacing_mm if far else ()

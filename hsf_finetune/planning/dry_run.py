@@ -1,12 +1,10 @@
-"""A few real steps on made-up volumes, on a copy of the network: what they take in time and memory."""
+"""A few real steps on noise, on a copy of the network: what they take in time and memory."""
 
 from __future__ import annotations
 
 import copy
 import gc
-import re
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,29 +12,24 @@ from pathlib import Path
 from typing import Any, cast
 
 import lightning as L
-import psutil
 import torch
 from lightning.pytorch.callbacks import Callback
 from torch.utils.data import DataLoader, Dataset
 
-from hsf_finetune.config.settings import LoggerSettings, Settings
-from hsf_finetune.data.discovery.cases import Cohort
-from hsf_finetune.data.loading.datamodule import Batch, CasesDataModule
-from hsf_finetune.inference.predictor import ModelCard
-from hsf_finetune.networks.anatomy import Anatomy
-from hsf_finetune.schedule.stages import Schedule
-from hsf_finetune.training.averaging import WarmAverage
-from hsf_finetune.training.train import build_module
-from hsf_finetune.training.trainer import checkpoint_callbacks, fit, make_trainer
+from hsf_finetune.config.settings import LoggerSettings
+from hsf_finetune.data.loading.batches import Batch
+from hsf_finetune.data.loading.datamodule import CasesDataModule
+from hsf_finetune.planning.epoch_volumes import Triple
+from hsf_finetune.planning.memory import peak_device_bytes, peak_host_bytes, reset_peaks
+from hsf_finetune.training.averaging import AveragedWeights
+from hsf_finetune.training.train import TrainingJob, build_module
+from hsf_finetune.training.trainer import checkpoint_callbacks, make_trainer, run_trainer
 
-Triple = tuple[int, int, int]
 Clock = Callable[[], float]
-
-_CLEAR, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 
 
 @dataclass(frozen=True)
-class Load:
+class DryVolumes:
     """What a dry run works on.
 
     Args:
@@ -51,7 +44,7 @@ class Load:
 
 
 @dataclass(frozen=True)
-class Cost:
+class DryRunCost:
     """What a dry run took.
 
     Args:
@@ -69,98 +62,88 @@ class Cost:
     device_bytes: int
 
 
-@dataclass(frozen=True)
-class DryRun:
-    """Runs steps of a stage without leaving a trace: neither in the network nor on disk.
+def measure_stage(
+    job: TrainingJob,
+    stage: int,
+    volumes: DryVolumes,
+    steps: int = 3,
+    clock: Clock = time.perf_counter,
+) -> DryRunCost:
+    """Trains a few steps of a stage and validates once, in the real trainer.
+
+    Neither the network nor the disk nor random numbers show a trace of it.
 
     Args:
-        settings: of the run.
-        cohort: the cases, for their classes and channels.
-        anatomy: the network, which is copied.
-        schedule: which block trains when.
-        card: of the network.
+        job: the training, whose network is copied.
+        stage: its number in the schedule.
+        volumes: what to work on.
+        steps: training steps; the first one is not timed.
         clock: seconds, of which differences are taken.
     """
-
-    settings: Settings
-    cohort: Cohort
-    anatomy: Anatomy
-    schedule: Schedule
-    card: ModelCard
-    clock: Clock = time.perf_counter
-
-    def measure(self, stage: int, load: Load, steps: int = 3) -> Cost:
-        """Trains a few steps of a stage and validates once, in the real trainer.
-
-        Args:
-            stage: number of the stage.
-            load: what on.
-            steps: training steps; the first one is not timed.
-        """
-        engine = self.settings.lightning.model_copy(
-            update={
-                "devices": 1,
-                "num_nodes": 1,
-                "strategy": "auto",
-                "accumulate_grad_batches": 1,
-                "check_val_every_n_epoch": 1,
-            }
+    engine = job.settings.lightning.model_copy(
+        update={
+            "devices": 1,
+            "num_nodes": 1,
+            "strategy": "auto",
+            "accumulate_grad_batches": 1,
+            "check_val_every_n_epoch": 1,
+        }
+    )
+    only = replace(
+        job.schedule.stages[stage],
+        epochs=1,
+        patience_epochs=None,
+        carries_best=False,
+        ended_after=None,
+    )
+    dry = replace(
+        job,
+        anatomy=copy.deepcopy(job.anatomy),
+        schedule=replace(job.schedule, stages=(only,)),
+    )
+    stopwatch = _Stopwatch(clock)
+    decay = job.settings.finetuning.ema_decay
+    with tempfile.TemporaryDirectory(prefix="hsf_finetune_") as name, torch.random.fork_rng():
+        callbacks: list[Callback] = [*checkpoint_callbacks(Path(name) / "checkpoints"), stopwatch]
+        if decay is not None:
+            callbacks.append(AveragedWeights(decay))
+        trainer = make_trainer(engine, LoggerSettings(name="csv"), Path(name), 1, callbacks)
+        module = build_module(dry, steps)
+        device = trainer.strategy.root_device
+        reset_peaks(device)
+        data = _NoiseData(
+            _noise_batches(job, volumes.batch, volumes.patch_vox, steps),
+            _noise_batches(job, 1, volumes.volume_vox, 1),
         )
-        only = replace(
-            self.schedule.stages[stage], epochs=1, patience_epochs=None, carries_best=False
-        )
-        schedule = replace(self.schedule, stages=(replace(only, ended_after=None),))
-        probe = _Probe(self.clock)
-        decay = self.settings.finetuning.ema_decay
-        with (
-            tempfile.TemporaryDirectory(prefix="hsf_finetune_") as folder,
-            torch.random.fork_rng(),
-            _Watch() as watch,
-        ):
-            around: list[Callback] = [*checkpoint_callbacks(Path(folder) / "checkpoints"), probe]
-            if decay is not None:
-                around.append(WarmAverage(decay))
-            logger = LoggerSettings(name="csv")
-            trainer = make_trainer(engine, logger, Path(folder), 1, around)
-            module = build_module(
-                self.settings, self.cohort, copy.deepcopy(self.anatomy), schedule, steps, self.card
-            )
-            watch.start(trainer.strategy.root_device)
-            data = _MadeUp(
-                self._batches(load.batch, load.patch_vox, steps),
-                self._batches(1, load.volume_vox, 1),
-            )
-            fit(trainer, module, cast(CasesDataModule, data), None)
-            host, device = watch.host(), watch.reserved()
-        del trainer, module, data
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        return Cost(probe.step_s, probe.validation_s, probe.epoch_s, host, device)
-
-    def _batches(self, size: int, shape: Triple, count: int) -> list[Batch]:
-        """Batches of noise in place of images, with labels of every kind."""
-        protocol = self.cohort.cases[0].protocol
-        allowed = torch.from_numpy(protocol.matrix)
-        random = torch.Generator().manual_seed(0)
-        return [
-            Batch(
-                image=torch.randn((size, self.cohort.channels, *shape), generator=random),
-                label=torch.randint(
-                    len(allowed), (size, *shape), generator=random, dtype=torch.uint8
-                ),
-                allowed=allowed.expand(size, -1, -1).clone(),
-                spacing=torch.ones(size, 3),
-                case=["dry run"] * size,
-                seed=number,
-            )
-            for number in range(count)
-        ]
+        run_trainer(trainer, module, cast(CasesDataModule, data), None)
+        host, reserved = peak_host_bytes(), peak_device_bytes(device)
+    del trainer, module, data, dry
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return DryRunCost(stopwatch.step_s, stopwatch.validation_s, stopwatch.epoch_s, host, reserved)
 
 
 # -------------------------------------------------------------------- internals
-class _MadeUp(L.LightningDataModule):
-    """Batches that are there already."""
+def _noise_batches(job: TrainingJob, size: int, shape: Triple, count: int) -> list[Batch]:
+    """Batches of noise in place of images, with labels of every kind."""
+    allowed = torch.from_numpy(job.cohort.cases[0].protocol.matrix)
+    random = torch.Generator().manual_seed(0)
+    return [
+        Batch(
+            image=torch.randn((size, job.cohort.channels, *shape), generator=random),
+            label=torch.randint(len(allowed), (size, *shape), generator=random, dtype=torch.uint8),
+            allowed=allowed.expand(size, -1, -1).clone(),
+            spacing=torch.ones(size, 3),
+            case=["dry run"] * size,
+            seed=number,
+        )
+        for number in range(count)
+    ]
+
+
+class _NoiseData(L.LightningDataModule):
+    """Loaders over batches that were made before."""
 
     def __init__(self, train: Sequence[Batch], validation: Sequence[Batch]) -> None:
         super().__init__()
@@ -179,7 +162,7 @@ def _loader(batches: Sequence[Batch]) -> DataLoader[Batch]:
 
 
 @dataclass
-class _Probe(Callback):
+class _Stopwatch(Callback):
     """Reads the clock between steps."""
 
     clock: Clock
@@ -206,8 +189,7 @@ class _Probe(Callback):
 
     @property
     def step_s(self) -> float:
-        intervals = [b - a for a, b in zip(self._steps, self._steps[1:], strict=False)]
-        return sum(intervals) / len(intervals)
+        return (self._steps[-1] - self._steps[0]) / (len(self._steps) - 1)
 
     @property
     def validation_s(self) -> float:
@@ -216,62 +198,3 @@ class _Probe(Callback):
     @property
     def epoch_s(self) -> float:
         return max(self._end - self._steps[-1] - self.validation_s, 0.0)
-
-
-class _Watch:
-    """The largest memory of this process, and on its GPU, while it is open.
-
-    Linux keeps the host's figure itself; elsewhere a thread looks again and again.
-    """
-
-    def __init__(self) -> None:
-        self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._sample, daemon=True)
-        self._kept = False
-        self._seen = 0
-        self._device = torch.device("cpu")
-
-    def __enter__(self) -> _Watch:
-        self._kept = _forget_peak()
-        if not self._kept:
-            self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if not self._kept:
-            self._closed.set()
-            self._thread.join()
-
-    def start(self, device: torch.device) -> None:
-        """Forgets what a GPU held at most so far."""
-        self._device = device
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(device)
-
-    def host(self) -> int:
-        """Most bytes of the process."""
-        return _peak() if self._kept else max(self._seen, psutil.Process().memory_info().rss)
-
-    def reserved(self) -> int:
-        """Most bytes that were reserved on the GPU since `start`."""
-        on_cuda = self._device.type == "cuda"
-        return torch.cuda.max_memory_reserved(self._device) if on_cuda else 0
-
-    def _sample(self) -> None:
-        process = psutil.Process()
-        while not self._closed.wait(0.01):
-            self._seen = max(self._seen, process.memory_info().rss)
-
-
-def _forget_peak() -> bool:
-    """Makes Linux take the peak of this process anew (proc(5), clear_refs); False elsewhere."""
-    try:
-        _CLEAR.write_text("5")
-        return _peak() > 0
-    except OSError:
-        return False
-
-
-def _peak() -> int:
-    found = re.search(r"^VmHWM:\s*(\d+) kB", _STATUS.read_text(), re.MULTILINE)
-    return 1024 * int(found.group(1)) if found else 0

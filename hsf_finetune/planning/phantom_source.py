@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from pathlib import Path
 from typing import Any
 
 from hsf_finetune.config.settings import (
@@ -14,8 +15,10 @@ from hsf_finetune.config.settings import (
     LightningSettings,
     PatternSettings,
     Settings,
+    WeightsSettings,
 )
-from hsf_finetune.system.files import cache_folder
+from hsf_finetune.data.phantom.write_phantoms import is_phantom
+from hsf_finetune.system.atomic_files import cache_folder
 
 SOURCE_LABELS = {1: "DG", 2: "CA1", 3: "CA2", 4: "CA3", 5: "SUB"}
 """The source protocol: it draws the whole subicular complex as one class."""
@@ -79,7 +82,8 @@ def phantom_source_settings(settings: Settings) -> Settings:
             cache_dir=given.cache_dir,
         ),
         models=type(settings.models)(**settings.models.model_dump(exclude=_OPTIMISATION)),
-        finetuning=FinetuningSettings(strategy="full", pretrained="none", lr_factors={"head": 1.0}),
+        weights=WeightsSettings(pretrained="none"),
+        finetuning=FinetuningSettings(strategy="full", lr_factors={"head": 1.0}),
         augmentation=AugmentationSettings(),
         lightning=LightningSettings(
             max_epochs=SOURCE_EPOCHS,
@@ -91,3 +95,16 @@ def phantom_source_settings(settings: Settings) -> Settings:
     recipe = json.dumps(source.model_dump(mode="json", exclude=_OF_THE_MACHINE), sort_keys=True)
     digest = hashlib.sha256(recipe.encode()).hexdigest()[:12]
     return source.model_copy(update={"run_dir": str(cache_folder() / "demo" / digest)})
+
+
+def starts_from_phantom_source(settings: Settings) -> bool:
+    """Whether a run starts from the phantom source model: by name, or on phantoms by default."""
+    name = settings.weights.pretrained
+    if name is None:
+        return is_phantom(Path(settings.datasets.main_path).expanduser())
+    return name == "demo"
+
+
+def phantom_source_folder(settings: Settings) -> Path:
+    """The run folder of the phantom source model that a run starts from."""
+    return Path(str(phantom_source_settings(settings).run_dir))

@@ -11,25 +11,30 @@ import torch
 
 from hsf_finetune.config.named_weights import check_network
 from hsf_finetune.config.settings import Settings
-from hsf_finetune.data.data_summary import DataSummary
-from hsf_finetune.data.discovery.cases import Case, Cohort
-from hsf_finetune.data.phantom.write_phantoms import is_phantom
-from hsf_finetune.evaluation.head_check import Smoke, smoke
-from hsf_finetune.inference.predictor import ModelCard
+from hsf_finetune.data.discovery.cases import Cohort
 from hsf_finetune.networks.anatomy import Anatomy
 from hsf_finetune.networks.build import build, channel_axes, class_axes
-from hsf_finetune.networks.padding import padded_shape
-from hsf_finetune.networks.pretrained_network import resolve
-from hsf_finetune.planning.phantom_source import DERIVED_CLASSES
+from hsf_finetune.networks.pretrained_network import resolve_network
+from hsf_finetune.planning.phantom_source import (
+    DERIVED_CLASSES,
+    phantom_source_folder,
+    starts_from_phantom_source,
+)
 from hsf_finetune.system.checksum import Checksum, check_file
 from hsf_finetune.system.errors import ConfigError
+from hsf_finetune.system.run_folder import has_ended
 from hsf_finetune.weights.files.checkpoint import Checkpoint
 from hsf_finetune.weights.sources.http_file import Progress
-from hsf_finetune.weights.sources.locate import locate_file, read_source
-from hsf_finetune.weights.sources.remote import locate_remote
-from hsf_finetune.weights.transfer.channels import Derivations, HeadPolicy
-from hsf_finetune.weights.transfer.inputs import Inputs
-from hsf_finetune.weights.transfer.matching import Matching
+from hsf_finetune.weights.sources.read_source import (
+    SourceOptions,
+    find_single_file,
+    read_source,
+)
+from hsf_finetune.weights.sources.remote import fetch_weights
+from hsf_finetune.weights.transfer.class_rules import Derivations, HeadPolicy
+from hsf_finetune.weights.transfer.input_rules import InputRequest
+from hsf_finetune.weights.transfer.pair_tensors import MatchRequest
+from hsf_finetune.weights.transfer.plan_head import HeadRequest
 from hsf_finetune.weights.transfer.receipt import Receipt
 from hsf_finetune.weights.transfer.transfer_weights import transfer
 
@@ -41,9 +46,9 @@ def build_network(settings: Settings, cohort: Cohort) -> Anatomy:
         ConfigError: `out_channels`, `in_channels` or `channel_names` contradicts the cohort,
             or the weights are named ones of another network.
     """
-    if settings.finetuning.named:
-        named = settings.finetuning.named
-        check_network(str(settings.finetuning.pretrained), named, settings.models)
+    if settings.weights.named:
+        named = settings.weights.named
+        check_network(str(settings.weights.pretrained), named, settings.models)
     classes, wanted = cohort.classes, settings.finetuning.out_channels
     if wanted is not None and wanted != len(classes):
         raise ConfigError(
@@ -71,7 +76,7 @@ def build_network(settings: Settings, cohort: Cohort) -> Anatomy:
 
 
 @dataclass(frozen=True)
-class Source:
+class PretrainedWeights:
     """Pretrained weights, before a network takes them.
 
     Args:
@@ -87,47 +92,61 @@ class Source:
     origin: Mapping[str, Any]
 
 
-def find_source(
-    settings: Settings,
-    cohort: Cohort,
-    phantom_source: Callable[[], Path],
-    progress: Progress | None = None,
-    say: Callable[[str], None] = lambda line: None,
-) -> Source | None:
-    """The pretrained weights that the settings ask for; None where there are to be none.
-
-    Args:
-        settings: of the run.
-        cohort: the cases, for their classes.
-        phantom_source: makes the phantom source model where it is asked for, and says where
-            it is.
-        progress: is told the bytes of a download that are there, and the bytes in all.
-        say: is told, line by line, what is known of weights from elsewhere.
+def require_weights(settings: Settings) -> None:
+    """Refuses settings that name no weights, or those of a phantom model that does not exist.
 
     Raises:
-        ConfigError: no weights are given, or what the settings say of them is not so.
-        WeightsError: they cannot be fetched or read.
+        ConfigError: with the ways to give some.
     """
-    tuning = settings.finetuning
-    name, remote = tuning.pretrained, None
-    derive_from = dict(tuning.derive_from or {})
-    if name == "none":
-        return None
-    if name is None and not is_phantom(Path(settings.datasets.main_path).expanduser()):
+    if starts_from_phantom_source(settings):
+        if not has_ended(phantom_source_folder(settings)):
+            raise ConfigError(
+                "the phantom source model does not exist yet",
+                fix="python finetune.py trains it once, in a few minutes",
+            )
+    elif settings.weights.pretrained is None:
         raise ConfigError(
             "no pretrained weights are given",
             fix="finetuning.pretrained=PATH with a checkpoint or a run folder (python train.py "
             "makes one);\nfinetuning.pretrained=demo for the phantom model, which knows phantoms "
             "only;\nfinetuning.pretrained=none to start from random weights",
         )
-    if name in (None, "demo"):
-        checkpoint = read_source(phantom_source(), use_ema=tuning.use_ema)
+
+
+def find_weights(
+    settings: Settings,
+    cohort: Cohort,
+    progress: Progress | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> PretrainedWeights | None:
+    """The pretrained weights that the settings ask for; None where `pretrained` is none.
+
+    Args:
+        settings: of the run.
+        cohort: the cases, for their classes.
+        progress: called with the bytes of a download so far, and in all.
+        say: called with each line about the origin of the weights.
+
+    Raises:
+        ConfigError: no weights are given, or what the settings say of them is not so.
+        WeightsError: they cannot be fetched or read.
+    """
+    tuning = settings.weights
+    name, remote = tuning.pretrained, None
+    derive_from = dict(tuning.derive_from or {})
+    if name == "none":
+        return None
+    require_weights(settings)
+    if starts_from_phantom_source(settings):
+        checkpoint = read_source(
+            phantom_source_folder(settings), SourceOptions(use_ema=tuning.use_ema)
+        )
         if not derive_from and tuning.head == "transfer":
             known = DERIVED_CLASSES.items()
             derive_from = {new: old for new, old in known if new in cohort.classes.names}
     else:
         assert name is not None
-        remote = locate_remote(name, tuning.named, tuning.checksum, tuning.offline, progress)
+        remote = fetch_weights(name, tuning.named, tuning.checksum, tuning.offline, progress)
         for line in remote.lines() if remote else ():
             say(line)
         checkpoint = _read(settings, remote.path if remote else Path(name), checked=bool(remote))
@@ -137,16 +156,21 @@ def find_source(
     classes = checkpoint.classes or (tuple(given) if given else None)
     for note in checkpoint.origin.get("notes", ()):
         say(f"  {note}")
-    return Source(checkpoint, classes, derive_from, remote.to_dict() if remote else {})
+    return PretrainedWeights(checkpoint, classes, derive_from, remote.to_dict() if remote else {})
+
+
+def read_source_checkpoint(settings: Settings, cohort: Cohort) -> Checkpoint | None:
+    """The checkpoint that the settings ask for, without printing its origin."""
+    found = find_weights(settings, cohort)
+    return found.checkpoint if found else None
 
 
 def _read(settings: Settings, path: Path, checked: bool) -> Checkpoint:
-    tuning = settings.finetuning
+    tuning = settings.weights
     if tuning.checksum and not checked:
-        file = locate_file(path, tuning.checkpoint)
+        file = find_single_file(path, tuning.checkpoint)
         check_file(file, Checksum.parse(tuning.checksum), "correct finetuning.checksum")
-    return read_source(
-        path,
+    options = SourceOptions(
         tuning.checkpoint,
         tuning.use_ema,
         tuning.key_prefix,
@@ -154,40 +178,49 @@ def _read(settings: Settings, path: Path, checked: bool) -> Checkpoint:
         tuning.source_fold,
         tuning.source_orientation,
     )
+    return read_source(path, options)
 
 
-def with_network(settings: Settings, recorded: Checkpoint | None) -> Settings:
+def with_recorded_network(settings: Settings, recorded: Checkpoint | None) -> Settings:
     """The settings with the network that is built: for `models=pretrained` the recorded one.
 
     Args:
         settings: of the run.
-        recorded: the pretrained weights, or the checkpoint that a run goes on from.
+        recorded: the pretrained weights, or the checkpoint that a run is resumed from.
 
     Raises:
         ConfigError: `models=pretrained`, and nothing tells which network that is.
     """
     found = (recorded.models, recorded.path) if recorded else (None, None)
-    return settings.model_copy(update={"models": resolve(settings.models, *found)})
+    return settings.model_copy(update={"models": resolve_network(settings.models, *found)})
 
 
 @dataclass(frozen=True)
-class Start:
-    """What a network got to start from.
+class TransferResult:
+    """Pretrained weights, and how a network took them.
 
     Args:
-        source: the pretrained weights.
+        source: the weights.
         receipt: what became of each tensor and channel.
     """
 
-    source: Source
+    source: PretrainedWeights
     receipt: Receipt
 
+    @property
+    def source_classes(self) -> tuple[str, ...]:
+        """The source's classes; numbered channels where nothing names them."""
+        channels = range(len(self.receipt.channels))
+        return self.source.classes or tuple(f"channel {n}" for n in channels)
 
-def start_from(settings: Settings, anatomy: Anatomy, cohort: Cohort, source: Source) -> Start:
+
+def load_weights(
+    settings: Settings, anatomy: Anatomy, cohort: Cohort, source: PretrainedWeights
+) -> TransferResult:
     """Loads the pretrained weights into the network.
 
     Args:
-        settings: of the run, from `with_network`.
+        settings: of the run, from `with_recorded_network`.
         anatomy: the network.
         cohort: the cases, for their classes and channels.
         source: the weights.
@@ -196,114 +229,48 @@ def start_from(settings: Settings, anatomy: Anatomy, cohort: Cohort, source: Sou
         ConfigError: what the settings say of the weights is not so.
         WeightsError: they do not fit.
     """
-    given = settings.finetuning.source_classes or source.classes
-    receipt = _into(
-        anatomy,
-        settings,
-        cohort,
-        source.checkpoint,
-        cohort.classes.names,
-        source.derive_from,
-        given,
-        settings.finetuning.head,
-    )
-    return Start(source, replace(receipt, origin={**receipt.origin, **source.origin}))
+    given = settings.weights.source_classes
+    named = replace(source, classes=tuple(given) if given else source.classes)
+    head = settings.weights.head
+    receipt = _transfer(settings, anatomy, cohort, named, cohort.classes.names, head)
+    return TransferResult(source, replace(receipt, origin={**receipt.origin, **source.origin}))
 
 
-def model_card(
-    settings: Settings, cohort: Cohort, anatomy: Anatomy, seen: DataSummary | None = None
-) -> ModelCard:
-    """What a model says of itself.
-
-    Args:
-        settings: of the run that trains it.
-        cohort: its cases.
-        anatomy: its network.
-        seen: a summary of its training data.
-    """
-    spacing, names = settings.datasets.target_spacing_mm, settings.datasets.channel_names
-    return ModelCard(
-        classes=cohort.classes.names,
-        label_values=cohort.label_values,
-        models=settings.models,
-        in_channels=cohort.channels,
-        target_spacing_mm=tuple(spacing) if spacing else None,
-        window_vox=padded_shape(settings.datasets.window_vox, anatomy.divisor),
-        channel_names=tuple(names) if names else None,
-        data=seen,
-    )
-
-
-def smoke_test(
-    settings: Settings,
-    cohort: Cohort,
-    anatomy: Anatomy,
-    start: Start,
-    card: ModelCard,
-    case: Case,
-    device: torch.device,
-) -> Smoke | None:
-    """Scores the source model with its own head beside the new one, on one case.
-
-    The source's network is built from the same settings and loaded in the same way, but
-    with as many classes as it had; so what differs is the head alone.
-
-    Args:
-        settings: of the run.
-        cohort: the cases, for their channels.
-        anatomy: the network after the transfer, before any training.
-        start: what it got.
-        card: of the network.
-        case: an annotated scan.
-        device: where to run both.
-
-    Returns:
-        The comparison; None where the new head has nothing of the old one.
-    """
-    rules = start.receipt.channels
-    names = start.source.classes or tuple(f"channel {n}" for n in range(len(rules)))
-    if not any(rule.channels for rule in rules):
-        return None
-    source = source_network(settings, cohort, start)
-    return smoke(source, anatomy, rules, names, card, case, device)
-
-
-def source_network(settings: Settings, cohort: Cohort, start: Start) -> Anatomy:
+def build_source_network(settings: Settings, cohort: Cohort, result: TransferResult) -> Anatomy:
     """The source model with its own head: as many classes as it had, all weights loaded."""
-    rules = start.receipt.channels
-    names = start.source.classes or tuple(f"channel {n}" for n in range(len(rules)))
+    source = replace(result.source, classes=result.source_classes, derive_from={})
     # Neither the order of later random numbers nor the new network may depend on this.
     with torch.random.fork_rng(devices=[]):
-        source = build(settings.models, cohort.channels, len(names))
-    _into(source, settings, cohort, start.source.checkpoint, names, {}, names, "copy")
-    return source
+        anatomy = build(settings.models, cohort.channels, len(result.source_classes))
+    _transfer(settings, anatomy, cohort, source, result.source_classes, "copy")
+    return anatomy
 
 
-def _into(
-    anatomy: Anatomy,
+def _transfer(
     settings: Settings,
+    anatomy: Anatomy,
     cohort: Cohort,
-    checkpoint: Checkpoint,
+    source: PretrainedWeights,
     classes: Sequence[str],
-    derive_from: Derivations,
-    source_classes: Sequence[str] | None,
     head: HeadPolicy,
 ) -> Receipt:
-    tuning, size = settings.finetuning, (cohort.channels, len(classes))
+    tuning, size = settings.weights, (cohort.channels, len(classes))
     return transfer(
         anatomy,
-        checkpoint,
-        classes,
-        derive_from,
-        tuning.min_loaded,
-        class_axes(settings.models, *size),
-        source_classes,
-        head=head,
-        matching=Matching(tuning.match, tuning.key_map),
-        inputs=Inputs(
+        source.checkpoint,
+        HeadRequest(
+            classes,
+            class_axes(settings.models, *size),
+            source.classes,
+            source.derive_from,
+            head,
+        ),
+        InputRequest(
             channel_axes(settings.models, *size),
             settings.datasets.channel_names,
             tuning.source_channels,
             tuning.input_channels,
         ),
+        MatchRequest(tuning.match, tuning.key_map),
+        tuning.min_loaded,
     )

@@ -1,10 +1,9 @@
-"""A fine-tuning regime as plain arithmetic: stages, and which block trains in them at which rate.
+"""A fine-tuning strategy as plain arithmetic: stages, and the learning rate of each block in them.
 
-Nothing here knows a network, a GPU or a training loop. What is trainable at an
-epoch follows from the schedule and the epoch alone, which is what makes a
-resumed run equal an uninterrupted one. A stage that ends on a plateau is written
-down with its greatest length; once it has ended, `Schedule.with_history` gives the
-schedule as it went.
+This module knows neither networks nor training. What is trainable at an epoch follows
+from the schedule and the epoch alone, so that a resumed run equals an uninterrupted one.
+A stage that ends on a plateau has its greatest length; once it has ended,
+`Schedule.with_history` gives the schedule with its actual length.
 """
 
 from __future__ import annotations
@@ -15,12 +14,12 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 NORMS = "norms"
-"""Stands, beside the blocks, for the normalisation layers of blocks that are otherwise frozen."""
+"""Name, beside those of the blocks, for the normalisation layers of blocks that are frozen."""
 
 
 @dataclass(frozen=True)
 class RateCurve:
-    """Learning rate over the time for which a block trains without a break.
+    """Learning rate over the time for which a block trains without interruption.
 
     The rate rises linearly over the first share `warmup` of the time and falls
     along a cosine to `final` of its peak (Loshchilov and Hutter, 2017); with a `final`
@@ -48,12 +47,12 @@ class RateCurve:
 
 
 @dataclass(frozen=True)
-class Boost:
-    """A brief rise of one block's rate at the start of a stage, for a head that is new.
+class RateBoost:
+    """A higher rate of one block in the first epochs of a stage, for a head that is new.
 
     Args:
-        block: which block.
-        factor: what its rate is multiplied by.
+        block: its name.
+        factor: by which its rate is multiplied.
         epochs: for how long.
     """
 
@@ -70,15 +69,15 @@ class Stage:
         rates: block -> peak learning rate, for every block that trains.
         epochs: length, or greatest length if there is a `patience_epochs`.
         patience_epochs: the stage ends once the validation metric has not improved
-            for so many epochs; None is a fixed length.
-        restarts: the rates of all blocks warm up anew; otherwise blocks that
-            already train go on as they are.
-        carries_best: it starts from the weights of the best epoch of the stage
-            before, as a run of its own would, and not from the last ones.
-        curve: how the rates of blocks that start here develop.
-        boost: a brief rise of one block's rate.
+            for this many epochs; None is a fixed length.
+        restarts: whether the rates of all blocks warm up again; otherwise those of blocks
+            that already train continue.
+        carries_best: whether it starts from the weights of the best epoch of the stage
+            before, as a run of its own would, instead of the last ones.
+        curve: of the rates of blocks that start to train in this stage.
+        boost: a higher rate of one block in the first epochs.
         augmentation: name of the augmentation preset; None is that of the run.
-        augmentation_strength: what the probability of each change is multiplied by.
+        augmentation_strength: factor of the probability of each random change.
         ended_after: epochs after which a plateau has ended it.
     """
 
@@ -88,26 +87,26 @@ class Stage:
     restarts: bool = False
     carries_best: bool = False
     curve: RateCurve = field(default_factory=RateCurve)
-    boost: Boost | None = None
+    boost: RateBoost | None = None
     augmentation: str | None = None
     augmentation_strength: float = 1.0
     ended_after: int | None = None
 
     @property
     def length(self) -> int:
-        """Epochs that it took, or may take."""
+        """Epochs that it took, or takes at most."""
         return self.epochs if self.ended_after is None else self.ended_after
 
 
 @dataclass(frozen=True)
-class History:
-    """What happened to a schedule while it ran: all that a resumed run has to know.
+class ScheduleHistory:
+    """How a run has differed from its schedule so far: what a resumed run has to know.
 
     Args:
         ended: stage -> epochs after which it ended, for stages that a plateau ended.
-        restart_epoch: epoch in which all rates were made to warm up anew.
-        rate_shift_epochs: by how much the rates are ahead of the epochs, after the
-            epochs alone were counted from 0 again.
+        restart_epoch: epoch in which a reset made all rates warm up again.
+        rate_shift_epochs: by how much the rates are ahead of the epochs, after a reset
+            of the epochs alone.
     """
 
     ended: Mapping[int, int] = field(default_factory=dict)
@@ -120,22 +119,22 @@ class Schedule:
     """When each block of a network trains, and at which rate.
 
     Args:
-        regime: the strategy's name, for people.
+        strategy: its name, as the user writes it.
         blocks: every block's name, from the input to the output.
-        stages: what trains, one after the other.
-        history: what happened so far, where it differs from the plan.
+        stages: one after the other.
+        history: how the run has differed from the plan so far.
         remarks: what a user should know about the plan.
     """
 
-    regime: str
+    strategy: str
     blocks: tuple[str, ...]
     stages: tuple[Stage, ...]
-    history: History = field(default_factory=History)
+    history: ScheduleHistory = field(default_factory=ScheduleHistory)
     remarks: tuple[str, ...] = ()
 
     @property
     def max_epochs(self) -> int:
-        """Epochs in all: the most there can be, as long as stages may end earlier."""
+        """Epochs of all stages; the most there can be while plateaus may end stages."""
         return sum(stage.length for stage in self.stages)
 
     def first_epoch(self, index: int) -> int:
@@ -143,7 +142,7 @@ class Schedule:
         return sum(stage.length for stage in self.stages[:index])
 
     def stage_index(self, epoch: int) -> int:
-        """Which stage an epoch belongs to; the last one for epochs after the end."""
+        """Index of the stage that an epoch belongs to; the last one for epochs after the end."""
         end = 0
         for index, stage in enumerate(self.stages):
             end += stage.length
@@ -172,7 +171,7 @@ class Schedule:
         stage = self.stages[index]
         if block not in stage.rates:
             return 0.0
-        first, last = self._span(block, index)
+        first, last = self._uninterrupted_stages(block, index)
         curve = self.stages[first].curve
         start = self.first_epoch(first)
         # A stage that a plateau ended had its rates by its greatest length.
@@ -180,30 +179,30 @@ class Schedule:
         restart = self.history.restart_epoch
         if restart is not None and start <= restart <= epoch:
             start = restart
-        own_step = (epoch + self.history.rate_shift_epochs - start) * steps_per_epoch + step
-        own_steps = (end - start) * steps_per_epoch
-        rate = stage.rates[block] * curve.factor(own_step, own_steps)
+        block_step = (epoch + self.history.rate_shift_epochs - start) * steps_per_epoch + step
+        block_steps = (end - start) * steps_per_epoch
+        rate = stage.rates[block] * curve.factor(block_step, block_steps)
         boost = stage.boost
         if boost and boost.block == block and epoch - self.first_epoch(index) < boost.epochs:
             rate *= boost.factor
         return rate
 
-    def _span(self, block: str, index: int) -> tuple[int, int]:
-        """First and last stage of a block's time without a break, around a stage."""
+    def _uninterrupted_stages(self, block: str, index: int) -> tuple[int, int]:
+        """First and last stage of the time, around a stage, in which a block keeps training."""
         first = last = index
-        while first > 0 and self._goes_on(block, first):
+        while first > 0 and self._continues(block, first):
             first -= 1
-        while last + 1 < len(self.stages) and self._goes_on(block, last + 1):
+        while last + 1 < len(self.stages) and self._continues(block, last + 1):
             last += 1
         return first, last
 
-    def _goes_on(self, block: str, index: int) -> bool:
-        """Whether a block goes on, from the stage before, as if there were no border."""
-        here, before = self.stages[index], self.stages[index - 1]
-        return not here.restarts and block in here.rates and block in before.rates
+    def _continues(self, block: str, index: int) -> bool:
+        """Whether a block continues in a stage with the rate curve of the stage before."""
+        stage, before = self.stages[index], self.stages[index - 1]
+        return not stage.restarts and block in stage.rates and block in before.rates
 
-    def with_history(self, history: History) -> Schedule:
-        """The schedule as it went: stages that ended early have the length they had."""
+    def with_history(self, history: ScheduleHistory) -> Schedule:
+        """The schedule in which stages that ended early have their actual length."""
         stages = tuple(
             replace(stage, ended_after=history.ended.get(index))
             for index, stage in enumerate(self.stages)
@@ -232,7 +231,7 @@ class Schedule:
             for index, stage in enumerate(self.stages)
         ]
         return {
-            "regime": self.regime,
+            "regime": self.strategy,
             "max_epochs": self.max_epochs,
             "blocks": list(self.blocks),
             "unfreeze_epoch": self.unfreeze_epoch,

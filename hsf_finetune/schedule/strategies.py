@@ -1,7 +1,7 @@
-"""Fine-tuning regimes: each is one function from a network's blocks to stages.
+"""Fine-tuning strategies: each is one function from a network's blocks to stages.
 
-A stage of known length lets its rates fall along a cosine. One that a plateau ends
-holds them, since its length is not known, unless it is the last.
+In a stage of known length the rates fall along a cosine. In one that a plateau ends they
+stay at their peak, since its length is not known, unless it is the last.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from hsf_finetune.config.settings import (
     ModelSettings,
     StageSettings,
 )
-from hsf_finetune.schedule.blocks import Blocks, HasBlocks
-from hsf_finetune.schedule.stages import NORMS, Boost, RateCurve, Schedule, Stage
+from hsf_finetune.schedule.blocks import BlockNames
+from hsf_finetune.schedule.stages import NORMS, RateBoost, RateCurve, Schedule, Stage
 from hsf_finetune.system.errors import ConfigError
 
 DEFAULT_EPOCHS = 50
-"""Epochs of a regime that says nothing of its length."""
+"""Epochs of a strategy whose settings give no length."""
 
 DEFAULT_FREQUENCY = 4
 """Epochs from one block to the next of HSF's gradual unfreezing."""
@@ -34,8 +34,8 @@ DEFAULT_PHASE_EPOCHS = 15
 
 
 @dataclass(frozen=True)
-class Request:
-    """What a regime is asked for.
+class StrategyInputs:
+    """What the stages of a strategy follow from.
 
     Args:
         blocks: of the network.
@@ -44,7 +44,7 @@ class Request:
         max_epochs: `lightning.max_epochs`.
     """
 
-    blocks: Blocks
+    blocks: BlockNames
     tuning: FinetuningSettings
     lr: float
     max_epochs: int | None
@@ -55,43 +55,47 @@ class Request:
         return RateCurve(self.tuning.warmup, self.tuning.final_lr_factor)
 
     @property
-    def hold(self) -> RateCurve:
+    def flat_curve(self) -> RateCurve:
         """Warm-up, then the peak."""
         return RateCurve(self.tuning.warmup, 1.0)
 
-    def at(self, blocks: Sequence[str], factor: float = 1.0) -> dict[str, float]:
-        """The same peak rate for all of these blocks."""
+    def rates(self, blocks: Sequence[str], factor: float = 1.0) -> dict[str, float]:
+        """The same peak rate, `factor` times `lr`, for all of these blocks."""
         return dict.fromkeys(blocks, self.lr * factor)
 
 
-def plan(
-    anatomy: HasBlocks,
+def plan_schedule(
+    blocks: BlockNames,
     finetuning: FinetuningSettings,
     models: ModelSettings,
     lightning: LightningSettings,
 ) -> Schedule:
-    """The schedule that the settings ask for.
+    """The schedule that the settings describe, for the blocks of a network.
 
     Raises:
         ConfigError: the network has no such blocks, or there are too few epochs.
     """
-    blocks = Blocks.from_anatomy(anatomy)
-    request = Request(blocks, finetuning, models.lr, lightning.max_epochs)
-    stages = _within(REGIMES[finetuning.regime](request), lightning.max_epochs)
+    inputs = StrategyInputs(blocks, finetuning, models.lr, lightning.max_epochs)
+    stages = STRATEGIES[finetuning.chosen_strategy](inputs)
+    if lightning.max_epochs is not None:
+        stages = _shorten(stages, lightning.max_epochs)
     factors = _rate_factors(blocks, finetuning)
-    stages = [replace(stage, rates=_scaled(stage.rates, factors)) for stage in stages]
+    stages = [
+        replace(stage, rates={block: rate * factors[block] for block, rate in stage.rates.items()})
+        for stage in stages
+    ]
     if finetuning.early_stopping_epochs is not None:
         stages[-1] = replace(stages[-1], patience_epochs=finetuning.early_stopping_epochs)
     return Schedule(
-        regime=finetuning.regime,
+        strategy=finetuning.chosen_strategy,
         blocks=blocks.all,
         stages=tuple(stages),
         remarks=tuple(_remarks(blocks, stages)),
     )
 
 
-# ---------------------------------------------------------------------- regimes
-def gradual_unfreezing(request: Request) -> list[Stage]:
+# ------------------------------------------------------------------- strategies
+def hsf(inputs: StrategyInputs) -> list[Stage]:
     """HSF's gradual unfreezing: block k (1-based) starts to train at epoch k * frequency.
 
     The head trains from epoch 0 (Howard and Ruder, 2018, unfreeze from the output in
@@ -101,7 +105,7 @@ def gradual_unfreezing(request: Request) -> list[Stage]:
     Raises:
         ConfigError: the mode has fewer than `depth` blocks.
     """
-    blocks, tuning = request.blocks, request.tuning
+    blocks, tuning = inputs.blocks, inputs.tuning
     mode = tuning.mode or "decoder"
     depth = -1 if tuning.depth is None else tuning.depth
     order = {
@@ -117,29 +121,29 @@ def gradual_unfreezing(request: Request) -> list[Stage]:
         )
     unfreezing = order if depth < 0 else order[:depth]
     lengths = [tuning.unfreeze_frequency or DEFAULT_FREQUENCY] * (len(unfreezing) + 1)
-    if request.max_epochs is not None:
-        lengths[-1] = max(request.max_epochs - sum(lengths[:-1]), 1)
+    if inputs.max_epochs is not None:
+        lengths[-1] = max(inputs.max_epochs - sum(lengths[:-1]), 1)
     return [
-        Stage(request.at([blocks.head, *unfreezing[:k]]), length, curve=request.curve)
+        Stage(inputs.rates([blocks.head, *unfreezing[:k]]), length, curve=inputs.curve)
         for k, length in enumerate(lengths)
     ]
 
 
-def full(request: Request) -> list[Stage]:
+def full(inputs: StrategyInputs) -> list[Stage]:
     """Everything trains from the first epoch on."""
-    epochs = request.max_epochs or DEFAULT_EPOCHS
-    return [Stage(request.at(request.blocks.all), epochs, curve=request.curve)]
+    epochs = inputs.max_epochs or DEFAULT_EPOCHS
+    return [Stage(inputs.rates(inputs.blocks.all), epochs, curve=inputs.curve)]
 
 
-def linear(request: Request) -> list[Stage]:
+def linear(inputs: StrategyInputs) -> list[Stage]:
     """A linear probe: the head alone, until validation no longer improves."""
-    tuning = request.tuning
-    epochs = min(tuning.linear_probe_epochs, request.max_epochs or tuning.linear_probe_epochs)
-    rates = request.at([request.blocks.head])
-    return [Stage(rates, epochs, tuning.gradual_patience, curve=request.curve)]
+    tuning = inputs.tuning
+    epochs = min(tuning.linear_probe_epochs, inputs.max_epochs or tuning.linear_probe_epochs)
+    rates = inputs.rates([inputs.blocks.head])
+    return [Stage(rates, epochs, tuning.gradual_patience, curve=inputs.curve)]
 
 
-def gradual(request: Request) -> list[Stage]:
+def gradual(inputs: StrategyInputs) -> list[Stage]:
     """Head, then the blocks next to it as well, then all; each until a plateau.
 
     Every phase starts from the best weights of the one before.
@@ -147,8 +151,8 @@ def gradual(request: Request) -> list[Stage]:
     Raises:
         ConfigError: there are fewer epochs than phases.
     """
-    blocks, tuning = request.blocks, request.tuning
-    total = request.max_epochs or 3 * DEFAULT_PHASE_EPOCHS
+    blocks, tuning = inputs.blocks, inputs.tuning
+    total = inputs.max_epochs or 3 * DEFAULT_PHASE_EPOCHS
     if total < 3:
         raise ConfigError(
             f"finetuning=gradual has three phases, and lightning.max_epochs is {total}",
@@ -162,35 +166,37 @@ def gradual(request: Request) -> list[Stage]:
     lengths = (total // 3, total // 3, total - 2 * (total // 3))
     return [
         Stage(
-            request.at(names),
+            inputs.rates(names),
             length,
             tuning.gradual_patience,
             restarts=k > 0,
             carries_best=k > 0,
-            curve=request.hold if k < 2 else request.curve,
+            curve=inputs.flat_curve if k < 2 else inputs.curve,
         )
         for k, (names, length) in enumerate(zip(trains, lengths, strict=True))
     ]
 
 
-def progressive(request: Request) -> list[Stage]:
+def progressive(inputs: StrategyInputs) -> list[Stage]:
     """Decoder and head, then the backbone (encoder and bottleneck) from an epoch on."""
-    blocks, tuning = request.blocks, request.tuning
-    epochs = request.max_epochs or DEFAULT_EPOCHS
+    blocks, tuning = inputs.blocks, inputs.tuning
+    epochs = inputs.max_epochs or DEFAULT_EPOCHS
     unfreeze_epoch = tuning.unfreeze_backbone_at_epoch
     if unfreeze_epoch < 0:
         unfreeze_epoch = epochs if tuning.freeze_backbone else 0
-    before = Stage(request.at([*blocks.decoders, blocks.head]), unfreeze_epoch, curve=request.curve)
-    after = Stage(request.at(blocks.all), max(epochs - unfreeze_epoch, 1), curve=request.curve)
+    before = Stage(
+        inputs.rates([*blocks.decoders, blocks.head]), unfreeze_epoch, curve=inputs.curve
+    )
+    after = Stage(inputs.rates(blocks.all), max(epochs - unfreeze_epoch, 1), curve=inputs.curve)
     if unfreeze_epoch == 0:
         return [after]
     return [before] if unfreeze_epoch == epochs else [before, after]
 
 
-def lpft(request: Request) -> list[Stage]:
+def lpft(inputs: StrategyInputs) -> list[Stage]:
     """Linear probing, then fine-tuning of everything at a lower rate (Kumar et al., ICLR 2022)."""
-    blocks, tuning = request.blocks, request.tuning
-    total = request.max_epochs or DEFAULT_EPOCHS
+    blocks, tuning = inputs.blocks, inputs.tuning
+    total = inputs.max_epochs or DEFAULT_EPOCHS
     probe = min(tuning.linear_probe_epochs, total // 2)
     if probe < 1:
         raise ConfigError(
@@ -198,42 +204,44 @@ def lpft(request: Request) -> list[Stage]:
             fix="lightning.max_epochs=2 or more",
         )
     return [
-        Stage(request.at([blocks.head]), probe, curve=request.curve),
+        Stage(inputs.rates([blocks.head]), probe, curve=inputs.curve),
         Stage(
-            request.at(blocks.all, tuning.lpft_lr_factor),
+            inputs.rates(blocks.all, tuning.lpft_lr_factor),
             total - probe,
             restarts=True,
             carries_best=True,
-            curve=request.curve,
+            curve=inputs.curve,
         ),
     ]
 
 
-def encoder_first(request: Request) -> list[Stage]:
+def encoder_first(inputs: StrategyInputs) -> list[Stage]:
     """First encoder blocks, all normalisation layers and the head: for another contrast."""
-    blocks, tuning = request.blocks, request.tuning
+    blocks, tuning = inputs.blocks, inputs.tuning
     names = [*blocks.encoders[: tuning.encoder_blocks], blocks.head, NORMS]
-    return [Stage(request.at(names), request.max_epochs or DEFAULT_EPOCHS, curve=request.curve)]
+    return [Stage(inputs.rates(names), inputs.max_epochs or DEFAULT_EPOCHS, curve=inputs.curve)]
 
 
-def staged(request: Request) -> list[Stage]:
+def staged(inputs: StrategyInputs) -> list[Stage]:
     """The stages of `finetuning.stages`, one after the other in one run.
 
     Raises:
-        ConfigError: there are none, or one names a block that the network has not.
+        ConfigError: there are none, or the network has no block of some name.
     """
-    wanted = request.tuning.stages
+    wanted = inputs.tuning.stages
     if not wanted:
         raise ConfigError(
             "finetuning.strategy=staged needs a list in finetuning.stages",
-            fix="finetuning=staged brings one that you can change: see conf/finetuning/staged.yaml",
+            fix="finetuning=staged has one that you can change: see conf/finetuning/staged.yaml",
         )
     last = len(wanted) - 1
-    return [_stage(request, number, stage, number == last) for number, stage in enumerate(wanted)]
+    return [
+        _user_stage(inputs, number, stage, number == last) for number, stage in enumerate(wanted)
+    ]
 
 
-REGIMES: Mapping[str, Callable[[Request], list[Stage]]] = {
-    "gradual_unfreezing": gradual_unfreezing,
+STRATEGIES: Mapping[str, Callable[[StrategyInputs], list[Stage]]] = {
+    "hsf": hsf,
     "full": full,
     "linear": linear,
     "gradual": gradual,
@@ -246,33 +254,31 @@ REGIMES: Mapping[str, Callable[[Request], list[Stage]]] = {
 
 
 # -------------------------------------------------------------------- internals
-def _stage(request: Request, number: int, wanted: StageSettings, last: bool) -> Stage:
-    blocks = request.blocks
+def _user_stage(inputs: StrategyInputs, number: int, wanted: StageSettings, last: bool) -> Stage:
+    blocks = inputs.blocks
     by_level = {0: ["all"], 1: ["decoder", "head"], 2: ["head"]}
     names = wanted.blocks or by_level[wanted.freeze_level or 0]
-    holds = wanted.patience_epochs is not None and not last
-    curve = request.hold if holds else request.curve
+    has_open_end = wanted.patience_epochs is not None and not last
+    curve = inputs.flat_curve if has_open_end else inputs.curve
     if wanted.warmup is not None:
         curve = replace(curve, warmup=wanted.warmup)
-    found = blocks.named(names, f"finetuning.stages[{number}].blocks")
+    selected = blocks.select(names, f"finetuning.stages[{number}].blocks")
     boost = wanted.head_boost
     return Stage(
-        dict.fromkeys(found, wanted.lr or request.lr),
+        dict.fromkeys(selected, wanted.lr or inputs.lr),
         wanted.epochs,
         wanted.patience_epochs,
         restarts=number > 0,
         carries_best=number > 0 and wanted.start_from == "best",
         curve=curve,
-        boost=Boost(blocks.head, boost, wanted.head_boost_epochs) if boost else None,
+        boost=RateBoost(blocks.head, boost, wanted.head_boost_epochs) if boost else None,
         augmentation=wanted.augmentation,
         augmentation_strength=wanted.augmentation_strength,
     )
 
 
-def _within(stages: list[Stage], max_epochs: int | None) -> list[Stage]:
-    """The stages, cut where `max_epochs` ends."""
-    if max_epochs is None:
-        return stages
+def _shorten(stages: list[Stage], max_epochs: int) -> list[Stage]:
+    """The stages, cut off after `max_epochs`."""
     kept, left = [], max_epochs
     for stage in stages:
         if left > 0:
@@ -281,40 +287,32 @@ def _within(stages: list[Stage], max_epochs: int | None) -> list[Stage]:
     return kept
 
 
-def _rate_factors(blocks: Blocks, tuning: FinetuningSettings) -> dict[str, float]:
-    """Block -> what its rate is multiplied by: layer-wise decay, and the user's factors.
+def _rate_factors(blocks: BlockNames, tuning: FinetuningSettings) -> dict[str, float]:
+    """Block -> factor of its rate: layer-wise decay times the user's factors.
 
     Layer-wise decay multiplies by `llrd_decay` for each block between a block and the
     head (Howard and Ruder, 2018; Clark et al., 2020).
     """
     decay = tuning.llrd_decay
     if decay is None:
-        decay = DEFAULT_DECAY if tuning.regime == "full" else 1.0
+        decay = DEFAULT_DECAY if tuning.chosen_strategy == "full" else 1.0
     factors = {b: decay**distance for distance, b in enumerate(blocks.from_head)}
     factors[NORMS] = 1.0
     for name, factor in tuning.lr_factors.items():
-        for block in blocks.named([name], "finetuning.lr_factors"):
+        for block in blocks.select([name], "finetuning.lr_factors"):
             factors[block] *= factor
     return factors
 
 
-def _scaled(rates: Mapping[str, float], factors: Mapping[str, float]) -> dict[str, float]:
-    return {block: rate * factors[block] for block, rate in rates.items()}
-
-
-def _remarks(blocks: Blocks, stages: Sequence[Stage]) -> list[str]:
-    """What is unusual about the stages."""
-    remarks = []
+def _remarks(blocks: BlockNames, stages: Sequence[Stage]) -> list[str]:
+    """A remark for each stage after the head alone that trains everything as fast or faster."""
     only_head, everything = {blocks.head}, set(blocks.all)
-    for number, (a, b) in enumerate(pairwise(stages), start=1):
-        if a.rates.keys() == only_head and b.rates.keys() >= everything and not _gentle(a, b):
-            remarks.append(
-                f"stage {number + 1} goes from the head alone to everything at an equal or higher "
-                "rate, which can undo what was learnt before: put a stage with freeze_level: 1 "
-                "between them, or lower its lr"
-            )
-    return remarks
-
-
-def _gentle(before: Stage, after: Stage) -> bool:
-    return max(after.rates.values()) < max(before.rates.values())
+    return [
+        f"stage {number} trains everything, after the head alone, at an equal or higher rate, "
+        "which can undo what was learnt before: put a stage with freeze_level: 1 between them, "
+        "or lower its lr"
+        for number, (before, stage) in enumerate(pairwise(stages), start=2)
+        if before.rates.keys() == only_head
+        and stage.rates.keys() >= everything
+        and max(stage.rates.values()) >= max(before.rates.values())
+    ]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich import box
-from rich.console import Console, ConsoleOptions, RenderResult
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -29,6 +30,11 @@ console = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
 def say(line: str) -> None:
     """One line, however long: a path that is broken in two cannot be copied."""
     console.print(line, markup=False, soft_wrap=True)
+
+
+def count_of(number: int, noun: str) -> str:
+    """A number and its noun: `1 case`, `3 cases`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 class TitledTable(Table):
@@ -93,3 +99,25 @@ class _Sparse:
         if time.monotonic() - self._said > 30 and is_main_process():
             self._said = time.monotonic()
             say(f"{self._what}: {done}/{total}")
+
+
+def text_of(*parts: RenderableType) -> str:
+    """Tables and lines as plain text.
+
+    Args:
+        parts: what `console.print` would print.
+    """
+    page = io.StringIO()
+    Console(file=page, width=110).print(*parts, sep="\n")
+    return page.getvalue().rstrip()
+
+
+def html_of(*parts: RenderableType) -> str:
+    """Tables and lines as HTML, for a notebook.
+
+    Args:
+        parts: what `console.print` would print.
+    """
+    page = Console(record=True, file=io.StringIO(), width=110)
+    page.print(*parts, sep="\n")
+    return page.export_html(inline_styles=True, code_format="<pre>{code}</pre>")

@@ -1,4 +1,4 @@
-"""Which process of a run this is, and how all of them come to share one folder.
+"""Which process of a run this is, and how all of them share one folder.
 
 Lightning starts the further processes of a run itself, and they inherit the folder
 through the environment. Under `srun` or `torchrun` all start at once: the first one
@@ -15,15 +15,15 @@ import time
 from pathlib import Path
 from typing import Any
 
+from hsf_finetune.system.atomic_files import write_json
 from hsf_finetune.system.errors import OutputError
-from hsf_finetune.system.files import write_json
 
 _INHERITED = "HSF_FINETUNE_RUN"
 _JOB = (
     ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT"),
     ("TORCHELASTIC_RUN_ID", "MASTER_PORT", "TORCHELASTIC_RESTART_COUNT"),
 )
-"""What tells one start of several processes from every other, by launcher."""
+"""Variables of a launcher that identify one start of several processes."""
 _STALE_S = 600.0
 _started = time.time()
 _runs = itertools.count(1)
@@ -31,7 +31,7 @@ _runs = itertools.count(1)
 
 
 def rank() -> int:
-    """Number of this process among those of the run; 0 leads."""
+    """Number of this process among those of the run; the main process is 0."""
     for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"):
         if os.environ.get(name, "").isdigit():
             return int(os.environ[name])
@@ -43,21 +43,21 @@ def is_main_process() -> bool:
     return rank() == 0
 
 
-def lead(note: dict[str, Any], output_path: Path) -> None:
-    """Calls in the run's other processes, started or yet to start: all train from here on."""
+def publish_run(note: dict[str, Any], output_path: Path) -> None:
+    """Tells the other processes of the run where it writes; all of them train from then on."""
     os.environ[_INHERITED] = json.dumps(note)
     file = _meeting_point(output_path)
     if file is not None:
         write_json(_numbered(file, next(_runs)), note)
 
 
-def follow(output_path: Path, timeout_s: float = 3600.0) -> dict[str, Any]:
-    """What the leading process says of the run, once it is ready to train.
+def wait_for_run(output_path: Path, timeout_s: float = 3600.0) -> dict[str, Any]:
+    """The note of the main process about the run, once it is ready to train.
 
     It checks the data and scores the untouched model before, which may take long.
 
     Raises:
-        OutputError: it has not said anything in time.
+        OutputError: it has not written one in time.
     """
     if _INHERITED in os.environ:
         inherited: dict[str, Any] = json.loads(os.environ[_INHERITED])
@@ -78,10 +78,10 @@ def follow(output_path: Path, timeout_s: float = 3600.0) -> dict[str, Any]:
     )
 
 
-def forget(output_path: Path) -> None:
+def remove_published_run(output_path: Path) -> None:
     """Removes the notes of this start of several processes, or of an earlier one like it.
 
-    The environment has to forget the run as well: it goes on to whatever this process starts.
+    The variable has to go as well: every process that this one starts inherits it.
     """
     if not is_main_process():
         return

@@ -10,11 +10,11 @@ from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
+from hsf_finetune.system.atomic_files import cache_folder
 from hsf_finetune.system.errors import ConfigError
-from hsf_finetune.system.files import cache_folder
 
 _HUB = "https://huggingface.co"
-_LONGEST_NAME = 100
+_MAX_NAME_LENGTH = 100
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,10 @@ class Address:
     """A file on the network.
 
     Args:
-        source: what was asked for: an https URL or `hf://owner/repo/file[@revision]`.
-        url: where it is fetched from.
-        hub: whether that is the Hugging Face Hub (or a mirror of it).
+        source: the address as the user wrote it: an https URL or
+            `hf://OWNER/REPO/FILE[@REVISION]`.
+        url: where the file is fetched from.
+        hub: whether that is the Hugging Face Hub or a mirror of it.
     """
 
     source: str
@@ -36,7 +37,7 @@ class Address:
         """Where the file is kept; a digest of the source keeps equal names apart."""
         digest = hashlib.sha256(self.source.encode()).hexdigest()[:12]
         name = unquote(urlsplit(self.url).path).rpartition("/")[2]
-        plain = re.sub(r"[^\w.+-]", "_", name)[-_LONGEST_NAME:].lstrip(".") or "weights"
+        plain = re.sub(r"[^\w.+-]", "_", name)[-_MAX_NAME_LENGTH:].lstrip(".") or "weights"
         return cache_folder() / "weights" / f"{digest}-{plain}"
 
 
@@ -45,12 +46,12 @@ def is_remote(text: str) -> bool:
     return "://" in text
 
 
-def address_of(source: str) -> Address:
-    """What an https URL or an `hf://` address stands for.
+def parse_address(source: str) -> Address:
+    """The address that an https URL or an `hf://` text stands for.
 
-    `hf://owner/repo/path/in/repo@revision` (the default revision is main; the form
-    `hf://owner/repo@revision/path` means the same) is fetched from
-    `huggingface.co/owner/repo/resolve/revision/path`. As for the Hub's own library, the
+    `hf://OWNER/REPO/PATH/IN/REPO@REVISION` (the default revision is main; the form
+    `hf://OWNER/REPO@REVISION/PATH` means the same) is fetched from
+    `huggingface.co/OWNER/REPO/resolve/REVISION/PATH`. As for huggingface_hub, the
     environment variable HF_ENDPOINT names a mirror.
 
     Raises:
@@ -65,25 +66,25 @@ def address_of(source: str) -> Address:
 
 
 def check_url(url: str) -> None:
-    """Refuses what could be changed on its way, and what would leave a password in a file.
+    """Refuses URLs whose content can be changed on the way, and URLs with a password.
 
     Raises:
-        ConfigError: the scheme is not https (http is fine for this very machine), there
+        ConfigError: the scheme is not https (http is allowed for this machine), there
             is no host or no file, or the URL holds a user name.
     """
     try:
         parts = urlsplit(url)
-        host, user = parts.hostname, parts.username
+        host, user = parts.hostname or "", parts.username
         _ = parts.port
     except ValueError as error:
-        raise ConfigError("this is no URL", file=url, found=str(error)) from error
+        raise ConfigError("this is not a URL", file=url, found=str(error)) from error
     if user is not None:
         raise ConfigError(
             "a URL with a user name or password would be saved with every run",
             file=f"{parts.scheme}://...@{host}{parts.path}",
             fix="leave it out, and put it into ~/.netrc: machine HOST login NAME password WORD",
         )
-    if parts.scheme == "http" and not _is_loopback(host or ""):
+    if parts.scheme == "http" and not _is_loopback(host):
         raise ConfigError(
             "weights are not fetched over http, where anyone on the way can change them",
             file=url,
@@ -99,18 +100,18 @@ def check_url(url: str) -> None:
 
 def _hub_url(source: str) -> str:
     # The revision may follow the repository, as in the Hub's own file system, or the path.
-    form = r"hf://([^/@]+)/([^/@]+)(?:@([^/]+))?/([^@]+?)(?:@(.+))?"
+    form = r"hf://([^/@]+)/([^/@]+)(?:@([^/]+))?/([^@]*[^@/])(?:@(.+))?"
     match = re.fullmatch(form, source)
-    owner, repo, early, path, late = match.groups() if match else ("",) * 5
-    if not match or (early and late) or path.endswith("/"):
+    if not match or (match[3] and match[5]):
         raise ConfigError(
-            "this is no file on the Hugging Face Hub",
+            "this is not a file on the Hugging Face Hub",
             file=source,
             expected="hf://OWNER/REPO/PATH/IN/REPO or hf://OWNER/REPO/PATH/IN/REPO@REVISION",
         )
+    owner, repo, path = (quote(match[group]) for group in (1, 2, 4))
+    revision = quote(match[3] or match[5] or "main", safe="")
     endpoint = (os.environ.get("HF_ENDPOINT") or _HUB).rstrip("/")
-    revision = quote(early or late or "main", safe="")
-    return f"{endpoint}/{quote(owner)}/{quote(repo)}/resolve/{revision}/{quote(path)}"
+    return f"{endpoint}/{owner}/{repo}/resolve/{revision}/{path}"
 
 
 def _is_loopback(host: str) -> bool:

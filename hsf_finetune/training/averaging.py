@@ -9,19 +9,22 @@ import torch
 from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor
 
-NETWORK = "network."
-"""What the training module puts before the network's tensor names."""
+_PREFIX = "network."
+"""Prefix of the network's tensor names in the training module."""
 
 
-class WarmAverage(WeightAveraging):
+class AveragedWeights(WeightAveraging):
     """Exponential moving average of the weights, with a decay that warms up.
 
     After s updates the decay is min(decay, (1 + s) / (10 + s)), so that the average
-    does not lag behind in short runs. Validation and checkpoints use it.
+    follows the weights closely in short runs. Validation and checkpoints use it.
 
     Args:
         decay: largest decay, in [0, 1).
     """
+
+    state_key = "WarmAverage"
+    """Name of its state in checkpoints, as in version 0.1.0."""
 
     def __init__(self, decay: float) -> None:
         def average(averaged: Any, current: Any, updates: Tensor | int) -> None:
@@ -37,7 +40,7 @@ class WarmAverage(WeightAveraging):
         """The averaged weights under the network's own names."""
         assert self._average_model is not None
         state = self._average_model.module.state_dict()
-        return {name[len(NETWORK) :]: state[name] for name in state if name.startswith(NETWORK)}
+        return {n.removeprefix(_PREFIX): t for n, t in state.items() if n.startswith(_PREFIX)}
 
     def restart(self, pl_module: L.LightningModule) -> None:
         """Makes the average equal to the weights, as it is at the start of a run."""

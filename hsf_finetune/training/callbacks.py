@@ -1,4 +1,4 @@
-"""What happens around the steps: signs of life, and a word of warning."""
+"""Callbacks that report: progress in the terminal, the schedule in the log, divergence."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from hsf_finetune.schedule.display.schedule_table import Sizes
+from hsf_finetune.schedule.display.schedule_table import BlockSizes
 from hsf_finetune.schedule.stages import NORMS
 from hsf_finetune.training.module import MONITOR, SegmentationModule
 
 
-class Heartbeat(Callback):
-    """One line per epoch: loss, Dice beside the pretrained model's, time left.
+class TrainingProgress(Callback):
+    """Prints a line per epoch: loss, Dice beside the pretrained model's, time left.
 
-    Within an epoch a terminal shows a bar with the time left in the whole run; where
-    there is no terminal, a long epoch says once a minute how far it is.
+    Within an epoch a terminal shows a bar with the time left in the whole run; without
+    a terminal, a long epoch prints its steps once a minute.
 
     Args:
         console: where to print.
-        baseline: mean Dice of the model we start from, if it was scored.
+        baseline: mean Dice of the model that the run starts from, if it was scored.
     """
 
     def __init__(self, console: Console, baseline: float | None) -> None:
         self._console = console
         self._baseline = baseline
-        self._started = self._said = time.monotonic()
+        self._started = self._printed = time.monotonic()
         self._first_epoch = 0
         self._bar: Progress | None = None
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Starts the clock, and the bar on a terminal."""
-        self._started = self._said = time.monotonic()
+        self._started = self._printed = time.monotonic()
         self._first_epoch = trainer.current_epoch
         if not (self._console.is_terminal and trainer.is_global_zero):
             return
@@ -73,9 +73,9 @@ class Heartbeat(Callback):
         index = schedule.stage_index(epoch)
         if index and epoch == schedule.first_epoch(index):
             new = schedule.stages[index].rates.keys() - schedule.stages[index - 1].rates.keys()
-            names = ", ".join(b for b in schedule.unfreeze_epoch if b in new) or "nothing new"
+            names = ", ".join(b for b in schedule.unfreeze_epoch if b in new) or "no new block"
             best = ", from the best weights so far" if schedule.stages[index].carries_best else ""
-            self._say(f"epoch {epoch}: stage {index + 1}, {names} starts to train{best}")
+            self._print(f"epoch {epoch}: stage {index + 1} starts to train {names}{best}")
 
     def on_train_batch_end(
         self,
@@ -85,16 +85,16 @@ class Heartbeat(Callback):
         batch: object,
         batch_idx: int,
     ) -> None:
-        """Moves the bar, or says where a long epoch stands."""
+        """Moves the bar, or prints the steps of a long epoch."""
         if self._bar is not None:
             self._bar.advance(self._bar.task_ids[0])
-        elif time.monotonic() - self._said > 60 and trainer.is_global_zero:
+        elif time.monotonic() - self._printed > 60 and trainer.is_global_zero:
             steps = f"{batch_idx + 1}/{int(trainer.num_training_batches)} steps"
-            self._say(f"epoch {trainer.current_epoch}: {steps}")
+            self._print(f"epoch {trainer.current_epoch}: {steps}")
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """The epoch in a line."""
-        # Reading them reduces them over the processes, so that all have to.
+        """Prints the line of the epoch."""
+        # Reading them is a reduction over all processes.
         figures = trainer.callback_metrics
         if not trainer.is_global_zero:
             return
@@ -106,19 +106,19 @@ class Heartbeat(Callback):
             beside = f" (pretrained {self._baseline:.4f})" if self._baseline is not None else ""
             parts.append(f"validation Dice {float(figures[MONITOR]):.4f}{beside}")
         parts.append(f"{self._time_left(trainer)} left")
-        self._say("  ".join(parts))
+        self._print("  ".join(parts))
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Takes the bar away."""
-        self._stop()
+        """Removes the bar."""
+        self._remove_bar()
 
     def on_exception(
         self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
     ) -> None:
-        """Takes the bar away before the message."""
-        self._stop()
+        """Removes the bar before the message."""
+        self._remove_bar()
 
-    def _stop(self) -> None:
+    def _remove_bar(self) -> None:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
@@ -129,8 +129,8 @@ class Heartbeat(Callback):
         remaining = (trainer.max_epochs or 0) - trainer.current_epoch - 1
         return str(timedelta(seconds=round(per_epoch * remaining)))
 
-    def _say(self, line: str) -> None:
-        self._said = time.monotonic()
+    def _print(self, line: str) -> None:
+        self._printed = time.monotonic()
         self._console.print(line, highlight=False)
 
 
@@ -138,12 +138,12 @@ class ScheduleLogger(Callback):
     """Logs, once per epoch, what trains at which rate, and the pretrained model's Dice.
 
     Args:
-        sizes: how large the blocks are.
-        baseline: mean Dice of the model we start from, if it was scored; drawn as a
+        sizes: of the blocks.
+        baseline: mean Dice of the model that the run starts from, if it was scored; a
             flat line beside the validation curve.
     """
 
-    def __init__(self, sizes: Sizes, baseline: float | None) -> None:
+    def __init__(self, sizes: BlockSizes, baseline: float | None) -> None:
         self._sizes = sizes
         self._baseline = baseline
 
@@ -151,60 +151,65 @@ class ScheduleLogger(Callback):
         """Logs what this epoch trains, at the rate of its first step."""
         assert isinstance(pl_module, SegmentationModule)
         schedule, epoch = pl_module.schedule, trainer.current_epoch
-        figures = {"schedule/trainable_share": self._sizes.share(schedule.trainable(epoch))}
+        figures = {
+            "schedule/trainable_share": self._sizes.trainable_share(schedule.trainable(epoch))
+        }
         for block in (*schedule.blocks, NORMS):
             if block in schedule.unfreeze_epoch:
                 rate = schedule.rate(block, epoch, 0, pl_module.steps_per_epoch)
                 figures[f"schedule/lr/{block}"] = rate
         if self._baseline is not None:
             figures[f"{MONITOR}_pretrained"] = self._baseline
-        # The other processes need not know them, and have no baseline to log.
+        # The other processes have no baseline to log.
         pl_module.log_dict(figures, on_epoch=True, on_step=False, rank_zero_only=True)
 
 
-class DivergenceGuard(Callback):
-    """Warns once if the first epochs lead away from the model that a run starts from.
+class DivergenceCheck(Callback):
+    """Warns once if the first epochs make the model worse than the one a run starts from.
 
-    The validation loss of the untouched model is taken by the check before training.
+    The validation loss of that model is computed by the trainer's check before training.
 
     Args:
         console: where to print.
-        share: by how much the loss may exceed that of the untouched model.
-        epochs: how many epochs are watched.
+        share: by how much the loss may exceed that of the model at the start.
+        epochs: number of epochs that are checked.
     """
+
+    state_key = "DivergenceGuard"
+    """Name of its state in checkpoints, as in version 0.1.0."""
 
     def __init__(self, console: Console, share: float, epochs: int = 5) -> None:
         self._console = console
         self._share = share
         self._epochs = epochs
-        self._untouched: float | None = None
+        self._start_loss: float | None = None
         self._warned = False
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps."""
-        return {"untouched": self._untouched, "warned": self._warned}
+        """The state that a checkpoint keeps."""
+        return {"untouched": self._start_loss, "warned": self._warned}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Picks up where a checkpoint was written."""
-        self._untouched, self._warned = state_dict["untouched"], state_dict["warned"]
+        """Restores the state that a checkpoint kept."""
+        self._start_loss, self._warned = state_dict["untouched"], state_dict["warned"]
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Compares the loss with that before training."""
         assert isinstance(pl_module, SegmentationModule)
         loss = pl_module.validation_loss
         if trainer.sanity_checking:
-            self._untouched = loss
+            self._start_loss = loss
             return
-        if self._warned or loss is None or self._untouched is None:
+        if self._warned or loss is None or self._start_loss is None:
             return
-        if trainer.current_epoch >= self._epochs or loss <= (1 + self._share) * self._untouched:
+        if trainer.current_epoch >= self._epochs or loss <= (1 + self._share) * self._start_loss:
             return
         self._warned = True
         if trainer.is_global_zero:
             self._console.print(
                 f"warning: the validation loss is {loss:.4f} in epoch {trainer.current_epoch}, "
-                f"{loss / self._untouched - 1:.0%} above that of the pretrained model "
-                f"({self._untouched:.4f}). If it does not come back, stop and take: a lower rate "
+                f"{loss / self._start_loss - 1:.0%} above that of the pretrained model "
+                f"({self._start_loss:.4f}). If it stays so high, stop and try: a lower rate "
                 "(models.lr), more epochs with frozen blocks (finetuning.unfreeze_frequency, "
                 "finetuning=lpft), or less augmentation (augmentation=light)",
                 highlight=False,

@@ -1,4 +1,4 @@
-"""Weights that are held near the pretrained ones."""
+"""Regularisation towards the weights that a run starts from."""
 
 from __future__ import annotations
 
@@ -10,22 +10,25 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
+from hsf_finetune.system.atomic_files import atomic_write
 from hsf_finetune.system.errors import WeightsError
-from hsf_finetune.system.files import atomic_write
 from hsf_finetune.training.module import SegmentationModule
 
 
-class TowardsStart(Callback):
-    """After each step, takes a share of every trained weight's way from its start back.
+class L2SPRegulariser(Callback):
+    """Moves, after each step, every trained weight back towards its start by a share.
 
     The L2-SP penalty of Li et al., "Explicit inductive bias for transfer learning with
     convolutional networks" (ICML 2018), decoupled from AdamW's moments as its weight
-    decay is: w <- w - rate * strength * (w - start). It takes the place of weight decay.
+    decay is: w <- w - rate * strength * (w - start). It replaces weight decay.
 
     Args:
-        strength: see above.
-        file: where the starting weights are kept for a resume.
+        strength: in the formula.
+        file: keeps the starting weights for a resume.
     """
+
+    state_key = "TowardsStart"
+    """Name of its state in checkpoints, as in version 0.1.0."""
 
     def __init__(self, strength: float, file: Path) -> None:
         self._strength = strength
@@ -34,15 +37,15 @@ class TowardsStart(Callback):
         self._steps = 0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Keeps the weights of a new run, and finds those of a resumed one.
+        """Saves the starting weights of a new run, and reads those of a resumed one.
 
         Raises:
-            WeightsError: a resumed run has lost its starting weights.
+            WeightsError: the starting weights of a resumed run are missing.
         """
         assert isinstance(pl_module, SegmentationModule)
         parameters = dict(pl_module.network.named_parameters())
         if self._steps:
-            start = self._kept()
+            start = self._read_start()
         else:
             start = {name: p.detach().clone() for name, p in parameters.items()}
             if trainer.is_global_zero:
@@ -51,33 +54,26 @@ class TowardsStart(Callback):
         self._start = {id(p): start[name].to(p.device) for name, p in parameters.items()}
         self._steps = trainer.global_step
 
-    def _kept(self) -> dict[str, Tensor]:
+    def _read_start(self) -> dict[str, Tensor]:
         if not self._file.exists():
             raise WeightsError(
-                "the run cannot go on without the weights that it started from",
+                "the weights that the run started from are missing, so it cannot be resumed",
                 file=self._file,
-                fix="start it anew: finetuning.regularise=l2sp holds the weights near these",
+                fix="start a new run: finetuning.regularise=l2sp needs these weights",
             )
-        kept: dict[str, Tensor] = torch.load(self._file, map_location="cpu", weights_only=True)
-        return kept
+        start: dict[str, Tensor] = torch.load(self._file, map_location="cpu", weights_only=True)
+        return start
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps."""
+        """The state that a checkpoint keeps."""
         return {"steps": self._steps}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Picks up where a checkpoint was written."""
+        """Restores the state that a checkpoint kept."""
         self._steps = state_dict["steps"]
 
-    def on_train_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: object,
-        batch: object,
-        batch_idx: int,
-    ) -> None:
-        """Pulls, if the optimiser has just made a step."""
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        """Moves the weights, if the optimiser has just made a step."""
         if trainer.global_step == self._steps:
             return
         self._steps = trainer.global_step

@@ -1,4 +1,4 @@
-"""metrics.csv: one row per epoch, complete after each, and continued by a resumed run."""
+"""metrics.csv: one row per epoch, complete after each epoch, continued by a resumed run."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pathlib import Path
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 
-from hsf_finetune.system.files import write_csv
+from hsf_finetune.system.atomic_files import write_csv
 
 
 class MetricsCsv(Callback):
     """Writes everything that was logged in an epoch as a row.
 
     Args:
-        path: the file. Rows of epochs that are trained again are replaced.
+        path: the file; rows of epochs that are trained again are replaced.
     """
 
     def __init__(self, path: Path) -> None:
@@ -25,7 +25,7 @@ class MetricsCsv(Callback):
         self._started = time.monotonic()
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Picks up the rows of the epochs before a resume."""
+        """Reads the rows of the epochs before a resume."""
         self._started = time.monotonic()
         if self._path.exists():
             with self._path.open(newline="") as file:
@@ -33,8 +33,8 @@ class MetricsCsv(Callback):
             self._rows = [row for row in rows if int(row["epoch"]) < trainer.current_epoch]
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Adds a row and writes the file anew."""
-        # Reading them reduces them over the processes, so that all have to.
+        """Adds a row and writes the whole file again."""
+        # Reading them is a reduction over all processes.
         figures = trainer.callback_metrics
         if not trainer.is_global_zero:
             return

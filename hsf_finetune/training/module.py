@@ -1,15 +1,17 @@
-"""One training and validation step, with the trainable part given by the schedule."""
+"""Training and validation steps, with the trainable part given by the schedule."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import lightning as L
 import torch
 from torch import Tensor
 
-from hsf_finetune.data.loading.datamodule import Batch
+from hsf_finetune.data.loading.batches import Batch
+from hsf_finetune.inference.model_card import ModelCard
 from hsf_finetune.networks.anatomy import Anatomy
 from hsf_finetune.networks.layers.deep_supervision import supervised_outputs
 from hsf_finetune.networks.volumetric import volume_logits
@@ -24,7 +26,23 @@ Augmentation = Callable[
 ]
 
 MONITOR = "val/dice"
-"""Mean validation Dice over foreground classes; what picks the best epoch."""
+"""Mean validation Dice over foreground classes, which decides the best epoch."""
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What training minimises.
+
+    Args:
+        loss: (logits, label rows, allowed sets) -> scalar.
+        weight_decay: of AdamW, on all weights except biases and norms.
+        augmentations: of batches on the training device, one for each stage of the
+            schedule; None is none.
+    """
+
+    loss: Loss
+    weight_decay: float
+    augmentations: tuple[Augmentation | None, ...]
 
 
 class SegmentationModule(L.LightningModule):
@@ -38,13 +56,8 @@ class SegmentationModule(L.LightningModule):
         anatomy: the network and its blocks.
         schedule: which block trains when.
         steps_per_epoch: optimiser steps of an epoch.
-        classes: names of the output channels.
-        loss: (logits, label rows, allowed sets) -> scalar.
-        weight_decay: of AdamW, on all weights but biases and norms.
-        augmentations: applied to a batch on the training device, one for each stage of
-            the schedule; None is none.
-        window_vox: largest size that validation predicts in one piece.
-        card: what a checkpoint says of itself (plain types only).
+        objective: loss, weight decay and augmentation.
+        card: description of the model, which checkpoints contain.
     """
 
     def __init__(
@@ -52,24 +65,16 @@ class SegmentationModule(L.LightningModule):
         anatomy: Anatomy,
         schedule: Schedule,
         steps_per_epoch: int,
-        classes: Sequence[str],
-        loss: Loss,
-        weight_decay: float,
-        augmentations: Sequence[Augmentation | None],
-        window_vox: Sequence[int],
-        card: Mapping[str, Any],
+        objective: Objective,
+        card: ModelCard,
     ) -> None:
         super().__init__()
         self.network = anatomy.network
         self.anatomy = anatomy
         self.schedule = schedule
         self.steps_per_epoch = steps_per_epoch
-        self.classes = tuple(classes)
-        self.loss = loss
-        self.weight_decay = weight_decay
-        self.augmentations = tuple(augmentations)
-        self.window_vox = tuple(window_vox)
-        self.card = dict(card)
+        self.objective = objective
+        self.card = card
         self.validation_loss: float | None = None
         self._scores: list[tuple[dict[str, float], float]] = []
 
@@ -83,7 +88,7 @@ class SegmentationModule(L.LightningModule):
         """AdamW (Loshchilov and Hutter, 2019), with the groups of `parameter_groups`."""
         groups = [g for block in self.anatomy.blocks for g in parameter_groups(block)]
         for group in groups:
-            group["weight_decay"] *= self.weight_decay
+            group["weight_decay"] *= self.objective.weight_decay
         return torch.optim.AdamW(groups, lr=1.0)
 
     def on_train_epoch_start(self) -> None:
@@ -111,8 +116,8 @@ class SegmentationModule(L.LightningModule):
 
     # -------------------------------------------------------------------- steps
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Augments training batches where they will be used."""
-        augmentation = self.augmentations[self.schedule.stage_index(self.current_epoch)]
+        """Augments training batches on the training device."""
+        augmentation = self.objective.augmentations[self.schedule.stage_index(self.current_epoch)]
         if augmentation is None or not self.trainer.training:
             return batch
         generator = torch.Generator().manual_seed(batch["seed"])
@@ -122,17 +127,17 @@ class SegmentationModule(L.LightningModule):
         return batch
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The loss of a batch, whose dropout is a function of the batch's own seed."""
+        """The loss of a batch; dropout depends on the seed of the batch alone."""
         torch.manual_seed(batch["seed"])
         levels = supervised_outputs(self(batch["image"]))
-        losses = [w * self.loss(z, batch["label"], batch["allowed"]) for w, z in levels]
+        losses = [w * self.objective.loss(z, batch["label"], batch["allowed"]) for w, z in levels]
         loss = torch.stack(losses).sum()
         if not torch.isfinite(loss):
             raise TrainingError(
                 f"the loss became {loss.item()} in epoch {self.current_epoch}, "
                 f"step {self.global_step}",
                 found=f"cases {', '.join(batch['case'])}",
-                fix="lower models.lr, or look at these cases; the checkpoints of earlier epochs "
+                fix="lower models.lr, or check these cases; the checkpoints of earlier epochs "
                 "are intact",
             )
         self.log(
@@ -146,21 +151,22 @@ class SegmentationModule(L.LightningModule):
         return loss
 
     def on_validation_epoch_start(self) -> None:
-        """Forgets the scores of the epoch before."""
+        """Deletes the scores of the epoch before."""
         self._scores = []
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Scores whole cases; returns their logits for whoever wants to draw them."""
-        logits = volume_logits(self, batch["image"], self.anatomy.divisor, self.window_vox)
-        loss = float(self.loss(logits, batch["label"], batch["allowed"]))
+        """Scores whole cases; returns their logits, which callbacks may draw."""
+        card = self.card
+        logits = volume_logits(self, batch["image"], self.anatomy.divisor, card.window_vox)
+        loss = float(self.objective.loss(logits, batch["label"], batch["allowed"]))
         for one in range(len(batch["case"])):
-            dice = case_dice(logits[one], batch["label"][one], batch["allowed"][one], self.classes)
+            dice = case_dice(logits[one], batch["label"][one], batch["allowed"][one], card.classes)
             self._scores.append((dice, loss))
         return logits
 
     def on_validation_epoch_end(self) -> None:
         """Logs the mean Dice of each class and of all, over the cases of all processes."""
-        scores = self._gathered()
+        scores = self._all_scores()
         if not scores:
             return
         per_class = mean_per_class([dice for dice, _ in scores])
@@ -170,7 +176,8 @@ class SegmentationModule(L.LightningModule):
         figures["val/loss"] = self.validation_loss
         self.log_dict(figures, sync_dist=True)
 
-    def _gathered(self) -> list[tuple[dict[str, float], float]]:
+    def _all_scores(self) -> list[tuple[dict[str, float], float]]:
+        """Scores and losses of the cases of all processes."""
         if self.trainer.world_size == 1:
             return self._scores
         parts: list[Any] = [None] * self.trainer.world_size
@@ -179,8 +186,8 @@ class SegmentationModule(L.LightningModule):
 
     # -------------------------------------------------------------- checkpoints
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds what is needed to use the weights without this run's configuration."""
-        checkpoint["hsf_finetune"] = self.card
+        """Adds the card, so that the weights can be used without this run's configuration."""
+        checkpoint["hsf_finetune"] = self.card.to_dict()
 
 
 def _set_trainable(parameter: torch.nn.Parameter, trains: bool) -> None:

@@ -1,4 +1,4 @@
-"""A block's parameters as groups of an optimiser."""
+"""A block's parameters as groups of an optimiser, and their numbers."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from typing import Any
 from torch import nn
 
 from hsf_finetune.networks.anatomy import Anatomy, Block
-from hsf_finetune.schedule.display.schedule_table import Sizes
+from hsf_finetune.schedule.display.schedule_table import BlockSizes
 
-_WEIGHTED = (nn.Linear, nn.modules.conv._ConvNd)
-"""Layers whose weight matrix decays; biases, norms and activations do not."""
+_DECAYING = (nn.Linear, nn.modules.conv._ConvNd)
+"""Layers whose weights decay; biases, norms and activations do not."""
 
 
 def parameter_groups(block: Block) -> list[dict[str, Any]]:
     """Up to three groups of a block: weights that decay, normalisation, and the rest.
 
     Returns:
-        Groups with `params`, `name` (the block's), `norms` (whether these are the
-        parameters of normalisation layers) and `weight_decay` (1 or 0, to be scaled).
+        Groups with `params`, `name` (the block's), `norms` (whether they are the
+        parameters of normalisation layers) and `weight_decay` (factor 1 or 0).
     """
     layers = [layer for module in block.modules for layer in module.modules()]
-    decaying = {id(layer.weight) for layer in layers if isinstance(layer, _WEIGHTED)}
+    decaying = {id(layer.weight) for layer in layers if isinstance(layer, _DECAYING)}
     norms = {id(p) for layer in block.norms() for p in layer.parameters()}
     parameters = block.parameters()
     groups = [
@@ -36,9 +36,9 @@ def parameter_groups(block: Block) -> list[dict[str, Any]]:
     ]
 
 
-def block_sizes(anatomy: Anatomy) -> Sizes:
-    """How many parameters each block, and its normalisation, has."""
-    return Sizes(
+def block_sizes(anatomy: Anatomy) -> BlockSizes:
+    """Numbers of parameters of each block and of its normalisation layers."""
+    return BlockSizes(
         {block.name: block.size for block in anatomy.blocks},
         {
             block.name: sum(p.numel() for layer in block.norms() for p in layer.parameters())

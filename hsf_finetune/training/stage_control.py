@@ -1,4 +1,4 @@
-"""From one stage of a schedule to the next: plateaus, best weights, and what a resume needs."""
+"""From one stage of a schedule to the next: plateaus, best weights, and the state for a resume."""
 
 from __future__ import annotations
 
@@ -12,16 +12,13 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
-from hsf_finetune.schedule.stages import History, Schedule
-from hsf_finetune.system.files import atomic_write
-from hsf_finetune.training.averaging import WarmAverage
+from hsf_finetune.schedule.stages import Schedule, ScheduleHistory
+from hsf_finetune.system.atomic_files import atomic_write
+from hsf_finetune.training.averaging import AveragedWeights
 from hsf_finetune.training.module import MONITOR, SegmentationModule
 
-Reset = Sequence[str]
-"""What a resume starts anew, of `optimizer`, `scheduler` and `epoch`."""
 
-
-class Stages(Callback):
+class StageControl(Callback):
     """Ends stages on their plateau, and starts the next one as the schedule says.
 
     Its state (how long validation has not improved, and which stages have ended) is all
@@ -29,20 +26,23 @@ class Stages(Callback):
 
     Args:
         schedule: as planned.
-        best_file: where the best weights of a stage are kept until the next one starts
-            from them; removed at the end.
+        best_file: keeps the best weights of a stage until the next one starts from them;
+            removed at the end.
         average: the run's averaged weights, if there are any.
-        reset: what a resume starts anew.
-        longer: whether a resumed run is to go on for longer than it was to.
+        reset: what a resumed run resets: `optimizer`, `scheduler`, `epoch`.
+        longer: whether a resumed run gets more epochs than it had.
     """
+
+    state_key = "Stages"
+    """Name of its state in checkpoints, as in version 0.1.0."""
 
     def __init__(
         self,
         schedule: Schedule,
         best_file: Path,
-        average: WarmAverage | None = None,
+        average: AveragedWeights | None = None,
         *,
-        reset: Reset = (),
+        reset: Sequence[str] = (),
         longer: bool = False,
     ) -> None:
         self._schedule = schedule
@@ -50,34 +50,34 @@ class Stages(Callback):
         self._average = average
         self._reset = frozenset(reset)
         self._longer = longer
-        self._history = History()
+        self._history = ScheduleHistory()
         self._best: float | None = None
-        self._since_best = 0
+        self._epochs_since_best = 0
 
     # ------------------------------------------------------------------- state
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps, in plain types."""
+        """The state that a checkpoint keeps, in plain types."""
         return {
             "history": asdict(self._history) | {"ended": dict(self._history.ended)},
             "best": self._best,
-            "epochs_since_best": self._since_best,
+            "epochs_since_best": self._epochs_since_best,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Picks up where a checkpoint was written."""
-        self._history = History(**state_dict["history"])
+        """Restores the state that a checkpoint kept."""
+        self._history = ScheduleHistory(**state_dict["history"])
         self._best = state_dict["best"]
-        self._since_best = state_dict["epochs_since_best"]
+        self._epochs_since_best = state_dict["epochs_since_best"]
 
     def on_load_checkpoint(
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Resets what the user asked for, before anything of it is restored."""
+        """Resets what the user wants to reset, before anything is restored."""
         epoch = int(checkpoint["epoch"]) + 1
         state = dict(checkpoint["callbacks"].get(self.state_key, self.state_dict()))
-        history = History(**state["history"])
+        history = ScheduleHistory(**state["history"])
         if self._longer:
-            # The last stage goes on, even if it had ended on a plateau.
+            # The last stage continues, even if it had ended on a plateau.
             last = len(self._schedule.stages) - 1
             ended = {stage: n for stage, n in history.ended.items() if stage < last}
             history = replace(history, ended=ended)
@@ -88,34 +88,40 @@ class Stages(Callback):
         if "scheduler" in self._reset:
             history = replace(history, restart_epoch=epoch, rate_shift_epochs=0)
         if "epoch" in self._reset:
-            restarts = "scheduler" in self._reset
-            shift = 0 if restarts else epoch + history.rate_shift_epochs
-            history = History(rate_shift_epochs=shift)
+            shift = 0 if "scheduler" in self._reset else epoch + history.rate_shift_epochs
+            history = ScheduleHistory(rate_shift_epochs=shift)
             state |= {"best": None, "epochs_since_best": 0}
-            _count_from_zero(checkpoint)
+            self._reset_epoch(checkpoint)
         self.load_state_dict(state | {"history": asdict(history)})
         checkpoint["callbacks"][self.state_key] = self.state_dict()
-        self._follow(trainer, pl_module)
+        self._update_schedule(trainer, pl_module)
 
-    def _follow(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Gives the module, and the loop, the schedule as it went so far."""
+    def _reset_epoch(self, checkpoint: dict[str, Any]) -> None:
+        """Makes training start at epoch 0, with the weights as they are."""
+        checkpoint.pop("loops", None)
+        checkpoint["epoch"], checkpoint["global_step"] = 0, 0
+        if self._average and (state := checkpoint["callbacks"].get(self._average.state_key)):
+            state["latest_update_step"] = 0
+
+    def _update_schedule(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Gives module and trainer the schedule with the actual length of ended stages."""
         assert isinstance(pl_module, SegmentationModule)
         pl_module.schedule = self._schedule.with_history(self._history)
         trainer.fit_loop.max_epochs = pl_module.schedule.max_epochs
 
     # ------------------------------------------------------------------ plateau
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Counts the epochs without improvement, and keeps the weights that improved."""
+        """Counts the epochs without improvement, and saves the weights that improved."""
         if trainer.sanity_checking or MONITOR not in trainer.callback_metrics:
             return
         dice = float(trainer.callback_metrics[MONITOR])
         if self._best is not None and dice <= self._best:
-            self._since_best += trainer.check_val_every_n_epoch or 1
+            self._epochs_since_best += trainer.check_val_every_n_epoch or 1
             return
-        self._best, self._since_best = dice, 0
+        self._best, self._epochs_since_best = dice, 0
         if self._next_carries_best(trainer, pl_module) and trainer.is_global_zero:
             with atomic_write(self._best_file) as temporary:
-                torch.save(self._validated(pl_module), temporary)
+                torch.save(self._validated_weights(pl_module), temporary)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Ends the stage if it is over, before the epoch's checkpoint is written."""
@@ -124,16 +130,16 @@ class Stages(Callback):
         index = schedule.stage_index(epoch)
         stage = schedule.stages[index]
         done = epoch + 1 - schedule.first_epoch(index)
-        flat = stage.patience_epochs is not None and self._since_best >= stage.patience_epochs
-        if flat and done < stage.epochs:
+        patience = stage.patience_epochs
+        on_plateau = patience is not None and self._epochs_since_best >= patience
+        if on_plateau and done < stage.epochs:
             ended = {**self._history.ended, index: done}
             self._history = replace(self._history, ended=ended)
-            self._follow(trainer, pl_module)
-        if (flat or done == stage.epochs) and index + 1 < len(schedule.stages):
-            self._start(trainer, pl_module)
+            self._update_schedule(trainer, pl_module)
+        if (on_plateau or done == stage.epochs) and index + 1 < len(schedule.stages):
+            self._start_next_stage(trainer, pl_module)
 
-    def _start(self, trainer: L.Trainer, pl_module: SegmentationModule) -> None:
-        """Starts the stage of the next epoch."""
+    def _start_next_stage(self, trainer: L.Trainer, pl_module: SegmentationModule) -> None:
         stage = pl_module.schedule.stage(trainer.current_epoch + 1)
         if stage.carries_best and self._best is not None:
             state = self._read_best(trainer)
@@ -141,10 +147,10 @@ class Stages(Callback):
             trainer.optimizers[0].state.clear()
             if self._average is not None:
                 self._average.restart(pl_module)
-        self._best, self._since_best = None, 0
+        self._best, self._epochs_since_best = None, 0
 
     def _read_best(self, trainer: L.Trainer) -> Mapping[str, Tensor]:
-        """The best weights of the stage, which the first process reads for all."""
+        """The best weights of the stage, which the main process reads for all."""
         trainer.strategy.barrier()
         state: Mapping[str, Tensor] = {}
         if trainer.is_global_zero:
@@ -157,7 +163,7 @@ class Stages(Callback):
         stages = pl_module.schedule.stages
         return following < len(stages) and stages[following].carries_best
 
-    def _validated(self, pl_module: L.LightningModule) -> dict[str, Tensor]:
+    def _validated_weights(self, pl_module: L.LightningModule) -> dict[str, Tensor]:
         """The weights that validation has just scored."""
         assert isinstance(pl_module, SegmentationModule)
         if self._average is not None:
@@ -165,15 +171,6 @@ class Stages(Callback):
         return pl_module.network.state_dict()
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Removes the best weights of the last stage that needed them."""
+        """Removes the saved weights of the last stage that others started from."""
         if trainer.is_global_zero:
             self._best_file.unlink(missing_ok=True)
-
-
-def _count_from_zero(checkpoint: dict[str, Any]) -> None:
-    """Lets the loop start at epoch 0, with the weights as they are."""
-    checkpoint.pop("loops", None)
-    checkpoint["epoch"], checkpoint["global_step"] = 0, 0
-    for name, state in checkpoint["callbacks"].items():
-        if name.startswith(WarmAverage.__name__):
-            state["latest_update_step"] = 0

@@ -1,168 +1,181 @@
-"""The training of a run: its trainer, module, callbacks and random changes, put together."""
+"""The training of a run: trainer, module, callbacks and augmentation, put together."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 from lightning.pytorch.callbacks import Callback
 
 from hsf_finetune.config.settings import AugmentationSettings, Settings
-from hsf_finetune.data.augment.augmentation import BatchAugmentation
+from hsf_finetune.data.augment.batch_augmentation import BatchAugmentation
 from hsf_finetune.data.augment.flips import plan_flips
 from hsf_finetune.data.discovery.cases import Cohort
 from hsf_finetune.data.loading.datamodule import CasesDataModule
-from hsf_finetune.inference.predictor import ModelCard
+from hsf_finetune.inference.model_card import ModelCard
 from hsf_finetune.networks.anatomy import Anatomy
-from hsf_finetune.planning.budget import keep_last
 from hsf_finetune.schedule.stages import Schedule, Stage
 from hsf_finetune.system import console
 from hsf_finetune.system.errors import ConfigError
 from hsf_finetune.system.run_folder import RunFolder
-from hsf_finetune.training.averaging import WarmAverage
-from hsf_finetune.training.callbacks import DivergenceGuard, Heartbeat, ScheduleLogger
-from hsf_finetune.training.l2sp import TowardsStart
+from hsf_finetune.training.averaging import AveragedWeights
+from hsf_finetune.training.callbacks import DivergenceCheck, ScheduleLogger, TrainingProgress
+from hsf_finetune.training.l2sp import L2SPRegulariser
 from hsf_finetune.training.losses import build_loss, weights_in_order
 from hsf_finetune.training.metrics_file import MetricsCsv
-from hsf_finetune.training.module import SegmentationModule
+from hsf_finetune.training.module import Objective, SegmentationModule
 from hsf_finetune.training.parameter_groups import block_sizes
-from hsf_finetune.training.preview import Preview
-from hsf_finetune.training.stage_control import Stages
-from hsf_finetune.training.trainer import checkpoint_callbacks, fit, make_trainer
-from hsf_finetune.training.training_cost import Cost
+from hsf_finetune.training.stage_control import StageControl
+from hsf_finetune.training.trainer import (
+    checkpoint_callbacks,
+    choose_strategy,
+    keep_last,
+    make_trainer,
+    run_trainer,
+)
+from hsf_finetune.training.training_cost import CostRecorder
+from hsf_finetune.training.validation_picture import ValidationPicture
 
 
-def train(
-    settings: Settings,
-    run: RunFolder,
-    cohort: Cohort,
-    anatomy: Anatomy,
-    schedule: Schedule,
-    data: CasesDataModule,
-    card: ModelCard,
-    baseline: float | None,
-) -> None:
-    """Fits the network, in place.
+@dataclass(frozen=True)
+class TrainingJob:
+    """What is trained, and how.
 
     Args:
         settings: of the run.
-        run: its folder.
-        cohort: the cases, for what a flip may exchange.
+        cohort: the cases, whose class names decide about flips.
         anatomy: the network, with the weights it starts from.
         schedule: which block trains when.
-        data: loaders.
-        card: what checkpoints say of themselves.
-        baseline: mean validation Dice of the model we start from; None if there is none.
+        card: description of the model, which checkpoints contain.
     """
+
+    settings: Settings
+    cohort: Cohort
+    anatomy: Anatomy
+    schedule: Schedule
+    card: ModelCard
+
+
+def check_training_job(job: TrainingJob) -> None:
+    """Refuses settings of a job that would stop its training, before a voxel is read.
+
+    Raises:
+        ConfigError: a stage has an augmentation that does not exist or does not suit
+            stages, or blocks cannot unfreeze under the strategy of the trainer.
+    """
+    choose_strategy(job.settings.lightning)
+    stage_augmentations(job.settings, job.cohort, job.schedule)
+
+
+def fit_model(
+    job: TrainingJob, run: RunFolder, data: CasesDataModule, baseline: float | None
+) -> None:
+    """Trains the network of a job, in place.
+
+    Args:
+        job: what is trained.
+        run: the folder to write to.
+        data: loaders, whose cases are read.
+        baseline: mean validation Dice of the model it starts from; None if there is none.
+    """
+    settings = job.settings
     engine = settings.lightning
-    around = _callbacks(settings, run, anatomy, schedule, card, baseline)
-    # All processes have to agree on this; only the leading one knows the baseline.
-    watched = settings.finetuning.pretrained != "none" and bool(
+    callbacks = _callbacks(job, run, baseline)
+    # All processes have to agree on this, and only the main process knows the baseline.
+    check_before = settings.weights.pretrained != "none" and bool(
         settings.finetuning.divergence_share
     )
     trainer = make_trainer(
-        engine, settings.logger, run.path, schedule.max_epochs, around, check_before=watched
+        engine,
+        settings.logger,
+        run.path,
+        job.schedule.max_epochs,
+        callbacks,
+        check_before=check_before,
     )
     steps = data.steps_per_epoch(trainer.world_size, engine.accumulate_grad_batches)
-    module = build_module(settings, cohort, anatomy, schedule, steps, card)
-    fit(trainer, module, data, run.last)
+    run_trainer(trainer, build_module(job, steps), data, run.last)
     if settings.finetuning.budget == "fixed" and trainer.is_global_zero:
         keep_last(run.checkpoints)
 
 
-def build_module(
-    settings: Settings,
-    cohort: Cohort,
-    anatomy: Anatomy,
-    schedule: Schedule,
-    steps_per_epoch: int,
-    card: ModelCard,
-) -> SegmentationModule:
-    """What the trainer trains: network, schedule, loss and random changes.
+def build_module(job: TrainingJob, steps_per_epoch: int) -> SegmentationModule:
+    """What the trainer trains: network, schedule, loss and augmentation.
 
     Args:
-        settings: of the run.
-        cohort: the cases, for what a flip may exchange.
-        anatomy: the network, with the weights it starts from.
-        schedule: which block trains when.
+        job: what is trained.
         steps_per_epoch: optimiser steps of an epoch.
-        card: what checkpoints say of themselves.
     """
-    return SegmentationModule(
-        anatomy,
-        schedule,
-        steps_per_epoch,
-        card.classes,
-        build_loss(
-            settings.models.loss,
-            weights_in_order(settings.models.class_weights, card.classes),
-            settings.models.batch_dice,
-        ),
-        0.0 if settings.finetuning.regularise else settings.models.weight_decay,
-        stage_augmentations(settings, cohort, schedule),
-        card.window_vox,
-        card.to_dict(),
+    models = job.settings.models
+    loss = build_loss(
+        models.loss, weights_in_order(models.class_weights, job.card.classes), models.batch_dice
     )
+    weight_decay = 0.0 if job.settings.finetuning.regularise else models.weight_decay
+    augmentations = stage_augmentations(job.settings, job.cohort, job.schedule)
+    objective = Objective(loss, weight_decay, augmentations)
+    return SegmentationModule(job.anatomy, job.schedule, steps_per_epoch, objective, job.card)
 
 
 def stage_augmentations(
     settings: Settings, cohort: Cohort, schedule: Schedule
-) -> list[BatchAugmentation | None]:
-    """What changes the batches of each stage on the training device.
+) -> tuple[BatchAugmentation | None, ...]:
+    """The augmentation of batches on the training device in each stage; None is none.
 
     Raises:
-        ConfigError: a stage asks for changes of its own, and either pipeline is TorchIO's.
+        ConfigError: a stage names an augmentation that does not exist, or has one of its
+            own where either of them works in the loader.
     """
     flips = plan_flips(settings.augmentation, cohort.classes)
-    chosen = [_of_stage(settings, stage) for stage in schedule.stages]
-    return [
-        BatchAugmentation(one, (0,) if flips.allowed else (), flips.partners)
-        if one.pipeline == "batched"
+    chosen = [_stage_settings(settings, stage) for stage in schedule.stages]
+    return tuple(
+        BatchAugmentation(augmentation, (0,) if flips.allowed else (), flips.partners)
+        if augmentation.pipeline == "batched"
         else None
-        for one in chosen
-    ]
+        for augmentation in chosen
+    )
 
 
-def _of_stage(settings: Settings, stage: Stage) -> AugmentationSettings:
-    if stage.augmentation is None and stage.augmentation_strength == 1:
-        return settings.augmentation
+def _stage_settings(settings: Settings, stage: Stage) -> AugmentationSettings:
     name = stage.augmentation
-    own = settings.augmentations[name] if name else settings.augmentation
-    if "torchio_hsf" in (own.pipeline, settings.augmentation.pipeline):
+    if name is None and stage.augmentation_strength == 1:
+        return settings.augmentation
+    if name is not None and name not in settings.augmentations:
         raise ConfigError(
-            "HSF's TorchIO augmentation works in the loader, which does not know stages",
+            f"a stage has the augmentation '{name}', which does not exist",
+            expected=", ".join(settings.augmentations) or None,
+            fix="name a file of conf/augmentation, without .yaml",
+        )
+    augmentation = settings.augmentations[name] if name else settings.augmentation
+    if "torchio_hsf" in (augmentation.pipeline, settings.augmentation.pipeline):
+        raise ConfigError(
+            "HSF's TorchIO augmentation works in the loader, and cannot change with the stage",
             fix="augmentation=mri, and stages with augmentation: none, light or mri",
         )
-    return own.with_strength(stage.augmentation_strength)
+    return augmentation.with_strength(stage.augmentation_strength)
 
 
-def _callbacks(
-    settings: Settings,
-    run: RunFolder,
-    anatomy: Anatomy,
-    schedule: Schedule,
-    card: ModelCard,
-    baseline: float | None,
-) -> list[Callback]:
-    tuning = settings.finetuning
-    average = None if tuning.ema_decay is None else WarmAverage(tuning.ema_decay)
+def _callbacks(job: TrainingJob, run: RunFolder, baseline: float | None) -> list[Callback]:
+    tuning = job.settings.finetuning
+    average = None if tuning.ema_decay is None else AveragedWeights(tuning.ema_decay)
     *best, last = checkpoint_callbacks(run.checkpoints)
-    around: list[Callback] = [
-        Heartbeat(console.console, baseline),
-        ScheduleLogger(block_sizes(anatomy), baseline),
-        Cost(),
+    callbacks: list[Callback] = [
+        TrainingProgress(console.console, baseline),
+        ScheduleLogger(block_sizes(job.anatomy), baseline),
+        CostRecorder(),
         MetricsCsv(run.file("metrics.csv")),
-        Preview(run.file("preview.png"), card.classes),
-        Stages(
-            schedule,
+        ValidationPicture(run.file("preview.png"), job.card.classes),
+        StageControl(
+            job.schedule,
             run.checkpoints / "stage.ckpt",
             average,
-            reset=settings.reset,
+            reset=job.settings.reset,
             longer=run.longer is not None,
         ),
         *(best if tuning.budget != "fixed" else ()),
         last,
     ]
     if tuning.divergence_share is not None:
-        around.append(DivergenceGuard(console.console, tuning.divergence_share))
+        callbacks.append(DivergenceCheck(console.console, tuning.divergence_share))
     if tuning.regularise == "l2sp":
-        around.append(TowardsStart(tuning.l2sp_strength, run.checkpoints / "start.ckpt"))
-    # The average comes last, so that it averages what the others made of the weights.
-    return around if average is None else [*around, average]
+        callbacks.append(L2SPRegulariser(tuning.l2sp_strength, run.checkpoints / "start.ckpt"))
+    # The average comes last, so that it averages the weights after the other callbacks.
+    return callbacks if average is None else [*callbacks, average]

@@ -1,8 +1,10 @@
-"""From settings to a trainer, and the fit itself."""
+"""The Lightning trainer of a run, and its checkpoints."""
 
 from __future__ import annotations
 
 import logging
+import os
+import shutil
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,14 +18,14 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from hsf_finetune.config.settings import LightningSettings, LoggerSettings
 from hsf_finetune.data.loading.datamodule import CasesDataModule
+from hsf_finetune.system.atomic_files import atomic_write
 from hsf_finetune.system.errors import ConfigError
-from hsf_finetune.system.files import atomic_write
 from hsf_finetune.training.allocator import keep_freed_memory
 from hsf_finetune.training.module import MONITOR, SegmentationModule
 
 _DDP = "ddp_find_unused_parameters_true"
-"""The one multi-process strategy under which a block may unfreeze: it is frozen after the
-wrapping, and parameters without a gradient are expected."""
+"""The only strategy of several processes under which blocks can unfreeze: they are frozen
+after the network is wrapped, and parameters without a gradient are expected."""
 
 
 def make_trainer(
@@ -41,19 +43,21 @@ def make_trainer(
         logger: the `logger` group.
         run_dir: the run's folder.
         max_epochs: of the schedule.
-        callbacks: what happens around the steps.
-        check_before: validate the untouched model before the first epoch.
+        callbacks: in the order in which they are called.
+        check_before: validate the model before the first epoch.
 
     Raises:
-        ConfigError: Lightning cannot do what the settings ask for on this machine.
+        ConfigError: the settings do not suit Lightning on this machine.
     """
-    _quiet()
+    # Lightning's messages are for developers; the package prints its own.
+    for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     try:
         return L.Trainer(
             accelerator=settings.accelerator,
             devices=settings.devices,
             num_nodes=settings.num_nodes,
-            strategy=_strategy(settings),
+            strategy=choose_strategy(settings),
             precision=_precision(settings),  # type: ignore[arg-type]
             max_epochs=max_epochs,
             accumulate_grad_batches=settings.accumulate_grad_batches,
@@ -73,14 +77,14 @@ def make_trainer(
         )
     except (ValueError, RuntimeError, ModuleNotFoundError) as error:
         raise ConfigError(
-            "the trainer cannot be set up like this",
+            "the trainer does not accept these settings on this machine",
             found=str(error).splitlines()[0],
-            fix="lightning=default chooses device, precision and strategy by itself",
+            fix="lightning=default chooses device, precision and strategy automatically",
         ) from error
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint beside its place and moves it there when it is complete."""
+    """Writes a checkpoint to a temporary file and renames it when it is complete."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
@@ -95,54 +99,64 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 class MovableCheckpoint(ModelCheckpoint):
-    """Knows its best score even after the run's folder has moved."""
+    """Keeps its best score even if the run's folder has moved."""
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Picks up where a checkpoint was written, with its files where they are now."""
+        """Restores the state that a checkpoint kept, with its paths in the present folder."""
 
-        def here(value: Any) -> Any:
+        def move(value: Any) -> Any:
             if isinstance(value, dict):
-                return {here(key): here(item) for key, item in value.items()}
+                return {move(key): move(item) for key, item in value.items()}
             if isinstance(value, str) and value.startswith(str(state_dict["dirpath"])):
                 return value.replace(str(state_dict["dirpath"]), str(self.dirpath), 1)
             return value
 
-        super().load_state_dict(here(state_dict))
+        super().load_state_dict(move(state_dict))
 
 
 def checkpoint_callbacks(folder: Path) -> list[Callback]:
-    """Keeps `best.ckpt` by validation Dice, and `last.ckpt` of every epoch."""
-    best = MovableCheckpoint(
-        dirpath=folder,
-        filename="best",
-        monitor=MONITOR,
-        mode="max",
-        save_on_train_epoch_end=True,
-        enable_version_counter=False,
-        auto_insert_metric_name=False,
-    )
-    last = MovableCheckpoint(
-        dirpath=folder,
-        filename="last",
-        save_on_train_epoch_end=True,
-        enable_version_counter=False,
-    )
-    return [best, last]
+    """Callbacks that save `best.ckpt` by validation Dice, and `last.ckpt` after every epoch."""
+
+    def save(name: str, **options: Any) -> MovableCheckpoint:
+        return MovableCheckpoint(
+            dirpath=folder,
+            filename=name,
+            save_on_train_epoch_end=True,
+            enable_version_counter=False,
+            **options,
+        )
+
+    best = save("best", monitor=MONITOR, mode="max", auto_insert_metric_name=False)
+    return [best, save("last")]
 
 
-def fit(
+def run_trainer(
     trainer: L.Trainer,
     module: SegmentationModule,
     data: CasesDataModule,
     resume_from: Path | None,
 ) -> None:
-    """Runs the loop, from the start or from a checkpoint of the same run."""
+    """Trains, from the start or from a checkpoint of the same run."""
     if trainer.strategy.root_device.type == "cpu":
         keep_freed_memory()
     with warnings.catch_warnings():
         for message in _EXPECTED_WARNINGS:
             warnings.filterwarnings("ignore", message=message)
         trainer.fit(module, datamodule=data, ckpt_path=resume_from, weights_only=True)
+
+
+def keep_last(checkpoints: Path) -> None:
+    """Makes `best.ckpt` the last checkpoint of a run.
+
+    Raises:
+        OutputError: the disk is full.
+    """
+    with atomic_write(checkpoints / "best.ckpt") as temporary:
+        temporary.unlink(missing_ok=True)
+        try:
+            os.link(checkpoints / "last.ckpt", temporary)
+        except OSError:  # a file system without hard links
+            shutil.copyfile(checkpoints / "last.ckpt", temporary)
 
 
 _EXPECTED_WARNINGS = (
@@ -158,19 +172,18 @@ _EXPECTED_WARNINGS = (
 )
 
 
-def _quiet() -> None:
-    """Leaves talking to our own output; Lightning's advice goes to the debug level."""
-    for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+def choose_strategy(settings: LightningSettings) -> str:
+    """Lightning's strategy for the settings.
 
-
-def _strategy(settings: LightningSettings) -> str:
+    Raises:
+        ConfigError: blocks cannot unfreeze under the strategy of the settings.
+    """
     if settings.strategy == "auto":
         return _DDP if _several_processes(settings) else "auto"
     if settings.strategy in ("ddp", _DDP):
         return _DDP
     raise ConfigError(
-        f"lightning.strategy={settings.strategy} is not one under which blocks can unfreeze",
+        f"blocks cannot unfreeze under lightning.strategy={settings.strategy}",
         expected="auto or ddp",
         fix="lightning.strategy=ddp",
     )

@@ -1,7 +1,7 @@
 """What training costs: processor or GPU seconds of each epoch, and how much of the network trains.
 
-The figures are columns of metrics.csv, so that those of a resumed run are the sum over the
-epochs it consists of, whichever process trained them.
+The figures are columns of metrics.csv, so that those of a resumed run are the sum over all
+of its epochs, whichever process trained them.
 """
 
 from __future__ import annotations
@@ -21,37 +21,37 @@ SHARE = "schedule/trainable_share"
 """Column of metrics.csv: share of all parameters that trained in the epoch."""
 
 
-class Cost(Callback):
-    """Logs the seconds of each epoch, those of validation apart.
+class CostRecorder(Callback):
+    """Logs the seconds of each epoch, those of training and validation separately.
 
     On a CPU it is the process's processor time (`time.process_time`: all of its threads,
     but no loader processes), which other programs on the machine do not change. On a GPU
-    it is the time on the clock between two synchronisations. Several processes count
-    each, as if all took as long as the first one. Reading and augmenting count as
+    it is the elapsed time between two synchronisations. With several processes it is the
+    time of the first one times their number. Reading and augmenting count as
     training; checkpoints, and scoring before and after the run, do not count.
     """
 
     def __init__(self) -> None:
-        self._resumed_at: float | None = None
+        self._counted_until: float | None = None
         self._seconds = {"train": 0.0, "validation": 0.0}
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Starts the clock."""
         self._seconds = {"train": 0.0, "validation": 0.0}
-        self._resumed_at = _now(pl_module.device)
+        self._counted_until = _now(pl_module.device)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Ends a stretch of training."""
+        """Counts the time since the start or the last validation as training."""
         self._count("train", pl_module.device)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Ends a stretch of validation."""
+        """Counts the time of a validation."""
         self._count("validation", pl_module.device)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Logs the seconds of the epoch."""
         self._count("train", pl_module.device)
-        self._resumed_at = None
+        self._counted_until = None
         clock = "cpu" if pl_module.device.type == "cpu" else "gpu"
         figures = {
             f"cost/{what}_{clock}_s": seconds * trainer.world_size
@@ -60,25 +60,25 @@ class Cost(Callback):
         pl_module.log_dict(figures, on_epoch=True, on_step=False, rank_zero_only=True)
 
     def _count(self, what: str, device: torch.device) -> None:
-        # The check before the first epoch is no part of any.
-        if self._resumed_at is not None:
+        # The validation before the first epoch belongs to no epoch.
+        if self._counted_until is not None:
             now = _now(device)
-            self._seconds[what] += now - self._resumed_at
-            self._resumed_at = now
+            self._seconds[what] += now - self._counted_until
+            self._counted_until = now
 
 
 @dataclass(frozen=True)
 class TrainingCost:
-    """What the training of a run took.
+    """The cost of the training of a run.
 
     Args:
-        epochs: that it trained.
-        steps: of the optimiser.
+        epochs: number of epochs trained.
+        steps: optimiser steps.
         cpu_seconds: processor time of training alone; NaN on a GPU, or if unknown.
         gpu_seconds: GPU time of training alone; NaN on a CPU, or if unknown.
         validation_seconds: of validation between epochs, on the same device; NaN if unknown.
         peak_share: largest share of the parameters that trained in an epoch; NaN if unknown.
-        mean_share: that share, averaged over epochs; NaN if unknown.
+        mean_share: mean of this share over the epochs; NaN if unknown.
     """
 
     epochs: int
@@ -91,16 +91,16 @@ class TrainingCost:
 
 
 def read_cost(folder: Path) -> TrainingCost:
-    """The cost of a run so far, or of all the runs that its folds and final model are.
+    """The cost of a run so far, or of all its folds and its final model.
 
-    Epochs that were counted from 0 again stand in files of their own and count as well;
+    Epochs that a reset counted from 0 again are in files of their own and count as well;
     an epoch that was interrupted and trained again counts once.
 
     Args:
         folder: of the run.
     """
-    within = ("metrics*.csv", "fold_*/metrics*.csv", "final/metrics*.csv")
-    parts = [_rows(path) for pattern in within for path in sorted(folder.glob(pattern))]
+    patterns = ("metrics*.csv", "fold_*/metrics*.csv", "final/metrics*.csv")
+    parts = [_read_rows(path) for pattern in patterns for path in sorted(folder.glob(pattern))]
     rows = [row for part in parts for row in part]
     shares = [float(row[SHARE]) for row in rows if row.get(SHARE)]
     cpu = _total(rows, ["cost/train_cpu_s"])
@@ -125,12 +125,12 @@ def _now(device: torch.device) -> float:
     return time.perf_counter()
 
 
-def _rows(path: Path) -> list[dict[str, str]]:
+def _read_rows(path: Path) -> list[dict[str, str]]:
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
 
 
 def _total(rows: Iterable[Mapping[str, str]], columns: Sequence[str]) -> float:
-    """Sum of the cells that are there; NaN where there is none."""
+    """Sum of the cells that are filled; NaN if none is."""
     cells = [float(row[name]) for row in rows for name in columns if row.get(name)]
     return sum(cells) if cells else math.nan

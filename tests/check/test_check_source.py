@@ -8,17 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from hsf_finetune.check.check_case import examine
-from hsf_finetune.check.check_source import source_findings, summarise_data
-from hsf_finetune.check.measured_cases import measured_members
+from hsf_finetune.check.check_case import check_case
+from hsf_finetune.check.check_source import compare_with_source, summarise_data
+from hsf_finetune.check.measured_cases import select_measured
 from hsf_finetune.data.data_summary import DataSummary
 from tests.data.writing import case
 
 SEEN = DataSummary(40, (0.8, 0.8, 0.8), (40, 56, 40), -0.5, {"DG": -0.4, "CA1": 0.2})
 
 
-def kinds(here: DataSummary, **more: object) -> list[str]:
-    return [f.kind for f in source_findings(SEEN, here, "best.ckpt", **more)]  # type: ignore[arg-type]
+def kinds(target: DataSummary, **more: object) -> list[str]:
+    return [f.kind for f in compare_with_source(target, SEEN, "best.ckpt", **more)]  # type: ignore[arg-type]
 
 
 def test_the_same_kind_of_data_raises_nothing() -> None:
@@ -28,7 +28,7 @@ def test_the_same_kind_of_data_raises_nothing() -> None:
 
 def test_each_difference_is_named_with_its_remedy() -> None:
     coarse = dataclasses.replace(SEEN, spacing_mm=(0.8, 2.0, 0.8))
-    (finding, *_) = source_findings(SEEN, coarse, "best.ckpt")
+    (finding, *_) = compare_with_source(coarse, SEEN, "best.ckpt")
     assert finding.kind == "source/spacing"
     assert finding.fix == "datasets.target_spacing_mm=[0.8, 0.8, 0.8]"
     assert "source/contrast" in kinds(dataclasses.replace(SEEN, contrast=0.6))
@@ -44,8 +44,8 @@ def test_resampling_takes_care_of_the_voxel_size() -> None:
 
 def test_a_summary_comes_back_as_it_was(tmp_path: Path) -> None:
     cases = [case(tmp_path, f"c{n}", seed=n) for n in range(3)]
-    members = measured_members(cases, [examine(one) for one in cases])
-    summary = summarise_data(members)
+    measured = select_measured(cases, [check_case(one) for one in cases])
+    summary = summarise_data(measured)
     assert summary is not None
     assert (summary.cases, summary.size_vox) == (3, (10, 9, 8))
     assert summary.spacing_mm == pytest.approx((0.8, 0.9, 1.1))

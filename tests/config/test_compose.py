@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from hsf_finetune.config.compose import compose, conf_folder, groups, options_of
+from hsf_finetune.config.compose import compose
+from hsf_finetune.config.conf_files import conf_folder, groups, options_of
 from hsf_finetune.system.errors import ConfigError
 from tests.conftest import CONF
 
@@ -190,7 +191,7 @@ def test_what_a_cohort_leaves_at_its_default_can_be_given_on_the_command_line() 
 
 def test_derive_from_is_given_in_one_piece() -> None:
     settings = compose("finetune", ["finetuning.derive_from={a: blob, b: [blob, c]}"])
-    assert settings.finetuning.derive_from == {"a": "blob", "b": ["blob", "c"]}
+    assert settings.weights.derive_from == {"a": "blob", "b": ["blob", "c"]}
 
 
 def test_paths_mean_the_same_from_any_folder(
@@ -202,14 +203,14 @@ def test_paths_mean_the_same_from_any_folder(
     )
     assert settings.datasets.main_path == str(tmp_path / "here")
     assert settings.datasets.output_path == str(tmp_path / "outputs")
-    assert settings.finetuning.pretrained == str(tmp_path / "run")
+    assert settings.weights.pretrained == str(tmp_path / "run")
     assert settings.resume == "auto"
 
 
 def test_training_from_scratch_has_no_weights_and_unfreezes_everything() -> None:
     settings = compose("train")
     assert settings.task == "train"
-    assert (settings.finetuning.pretrained, settings.finetuning.strategy) == ("none", "full")
+    assert (settings.weights.pretrained, settings.finetuning.strategy) == ("none", "full")
 
 
 def test_the_shipped_yaml_files_lie_beside_or_inside_the_package() -> None:

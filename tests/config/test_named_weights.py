@@ -11,20 +11,26 @@ import pytest
 import torch
 import yaml
 
-from hsf_finetune.config.compose import compose, conf_folder
+from hsf_finetune.config.compose import compose
+from hsf_finetune.config.conf_files import conf_folder
 from hsf_finetune.config.named_weights import read_named
 from hsf_finetune.config.settings import Settings
 from hsf_finetune.data.discovery.cases import discover
 from hsf_finetune.networks.build import build
-from hsf_finetune.planning.start import build_network, find_source, start_from, with_network
+from hsf_finetune.planning.start import (
+    build_network,
+    find_weights,
+    load_weights,
+    with_recorded_network,
+)
 from hsf_finetune.system.checksum import Checksum
 from hsf_finetune.system.errors import ConfigError, WeightsError
-from hsf_finetune.system.urls import address_of
-from hsf_finetune.weights.sources.remote import locate_remote
+from hsf_finetune.system.urls import parse_address
+from hsf_finetune.weights.sources.remote import fetch_weights
 from tests.conftest import CONF, FAST
 from tests.weights.file_server import Site, serving
 
-SHIPPED = sorted((conf_folder() / "weights").glob("*.yaml"))
+SHIPPED = [p for p in (conf_folder() / "weights").glob("*.yaml") if p.stem != "default"]
 
 
 @pytest.fixture
@@ -77,7 +83,7 @@ def mistake(*overrides: str, config_dir: Path | None = None) -> str:
 )
 def test_addresses(monkeypatch: pytest.MonkeyPatch, source: str, url: str) -> None:
     monkeypatch.delenv("HF_ENDPOINT", raising=False)
-    assert address_of(source).url == url
+    assert parse_address(source).url == url
 
 
 @pytest.mark.parametrize(
@@ -89,7 +95,7 @@ def test_addresses(monkeypatch: pytest.MonkeyPatch, source: str, url: str) -> No
         ("file:///m.ckpt", "a path without ://"),
         ("https:///m.ckpt", "cannot be fetched"),
         ("https://a.org", "cannot be fetched"),
-        ("https://a.org:port/m.ckpt", "no URL"),
+        ("https://a.org:port/m.ckpt", "not a URL"),
         ("hf://lab/net", "hf://OWNER/REPO"),
         ("hf://lab/net/folder/", "hf://OWNER/REPO"),
         ("hf://lab/net@v1/m.ckpt@v2", "hf://OWNER/REPO"),
@@ -97,18 +103,18 @@ def test_addresses(monkeypatch: pytest.MonkeyPatch, source: str, url: str) -> No
 )
 def test_addresses_that_are_refused(source: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
-        address_of(source)
+        parse_address(source)
 
 
 def test_a_password_in_a_url_is_refused_and_not_repeated() -> None:
     with pytest.raises(ConfigError, match="netrc") as caught:
-        address_of("https://me:topsecret@a.org/m.ckpt")
+        parse_address("https://me:topsecret@a.org/m.ckpt")
     assert "topsecret" not in str(caught.value)
 
 
 @pytest.mark.parametrize("path", ["/%2e%2e/%2e%2e%2fpasswd", "/.hidden", "/" + "x" * 300, "/a%00b"])
 def test_no_address_leads_out_of_the_cache(path: str) -> None:
-    file = address_of(f"https://a.org{path}").cache_file
+    file = parse_address(f"https://a.org{path}").cache_file
     assert file.parent.name == "weights"
     assert file.name == file.name.strip("./")
     assert len(file.name) < 120
@@ -137,7 +143,7 @@ def test_a_checksum_is_the_one_that_the_algorithm_publishes(tmp_path: Path) -> N
 def test_shipped_names_are_complete(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HF_ENDPOINT", raising=False)
     named = read_named(path)
-    assert address_of(named.url).url.startswith("https://")
+    assert parse_address(named.url).url.startswith("https://")
     network = build(named.models, len(named.channels), len(named.classes))
     assert network.head.size > 0
     assert named.classes[0] == "background"
@@ -146,10 +152,10 @@ def test_shipped_names_are_complete(path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_hsf_is_what_it_publishes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HF_ENDPOINT", raising=False)
     settings = compose("finetune", ["models=arunet", "finetuning.pretrained=hsf"])
-    named = settings.finetuning.named
+    named = settings.weights.named
     assert named is not None
-    assert settings.finetuning.pretrained == "hsf"
-    assert address_of(named.url).url == (
+    assert settings.weights.pretrained == "hsf"
+    assert parse_address(named.url).url == (
         "https://huggingface.co/poiretclement/hsf/resolve/main/"
         "ckpt/arunet_4.0.0single_1706895706.ckpt"
     )
@@ -164,7 +170,7 @@ def test_addresses_stay_as_they_are_and_paths_become_absolute(
     monkeypatch.chdir(tmp_path)
 
     def pretrained(value: str) -> str | None:
-        return compose("finetune", [f"finetuning.pretrained={value}"]).finetuning.pretrained
+        return compose("finetune", [f"finetuning.pretrained={value}"]).weights.pretrained
 
     for address in ("https://a.org/m.ckpt", "hf://lab/net/m.ckpt@v1"):
         assert pretrained(address) == address
@@ -184,11 +190,18 @@ def test_a_name_that_is_nearly_one(
     assert given in text
     (tmp_path / given).mkdir()
     composed = compose("finetune", [f"finetuning.pretrained={given}"])
-    assert composed.finetuning.pretrained == str(tmp_path / given), "a path that is there"
+    assert composed.weights.pretrained == str(tmp_path / given), "a path that is there"
 
 
-def test_weights_are_no_group(own: Path) -> None:
-    assert "finetuning.pretrained" in mistake("weights=hsf")
+def test_a_name_is_an_option_of_the_group_too(own: Path) -> None:
+    for name in ("hsf", "ours"):
+        by_name = compose("finetune", [f"finetuning.pretrained={name}"], own)
+        assert compose("finetune", [f"weights={name}"], own) == by_name
+        assert by_name.weights.named is not None
+    more = compose("finetune", ["weights=hsf", "weights.checksum=md5:1", "finetuning.trust=[a]"])
+    assert more.weights.named == compose("finetune", ["weights=hsf"]).weights.named
+    assert (more.weights.checksum, more.weights.trust) == ("md5:1", ["a"])
+    assert "did you mean weights=hsf?" in mistake("weights=hfs")
 
 
 @pytest.mark.parametrize(
@@ -196,7 +209,7 @@ def test_weights_are_no_group(own: Path) -> None:
     [
         ({"licence": None}, "licence"),
         ({"license": "MIT"}, "license"),
-        ({"checksum": "12"}, "no checksum"),
+        ({"checksum": "12"}, "not a checksum"),
         ({"url": "weights.pt"}, "https://HOST"),
         ({"url": "http://a.org/x"}, "over http"),
         ({"classes": ["background"]}, "classes"),
@@ -236,13 +249,12 @@ def _both(own: Path) -> Path:
 def load(settings: Settings, said: list[str]) -> tuple[Any, Any]:
     cohort = discover(settings.datasets)
     network = build_network(settings, cohort)
-    nothing = Path("not asked for")
-    source = find_source(settings, cohort, lambda: nothing, say=said.append)
+    source = find_weights(settings, cohort, say=said.append)
     assert source is not None
-    return network, start_from(settings, network, cohort, source).receipt
+    return network, load_weights(settings, network, cohort, source).receipt
 
 
-def test_named_weights_load_class_by_class_and_say_where_they_are_from(
+def test_named_weights_load_class_by_class_and_name_their_source(
     data: Path, own: Path, site: Site
 ) -> None:
     said: list[str] = []
@@ -283,7 +295,7 @@ def test_named_weights_of_another_network(data: Path, own: Path, site: Site) -> 
 def test_a_second_checksum_is_checked_too(own: Path, site: Site) -> None:
     named = read_named(own / "weights" / "ours.yaml")
     with pytest.raises(WeightsError, match="md5:0000"):
-        locate_remote("ours", named, "md5:" + "0" * 32)
+        fetch_weights("ours", named, "md5:" + "0" * 32)
 
 
 def test_a_checksum_for_a_file_of_ones_own(data: Path, own: Path, tmp_path: Path) -> None:
@@ -312,14 +324,14 @@ def test_a_folder_has_no_checksum(data: Path, own: Path, tmp_path: Path) -> None
 def test_a_name_tells_the_network(data: Path, own: Path, site: Site) -> None:
     composed = compose("finetune", ["models=pretrained", "finetuning.pretrained=ours"], own)
     settings = tiny(data, own).model_copy(
-        update={"models": composed.models, "finetuning": composed.finetuning}
+        update={"models": composed.models, "weights": composed.weights}
     )
-    source = find_source(settings, discover(settings.datasets), Path)
+    source = find_weights(settings, discover(settings.datasets))
     assert source is not None
     ours = compose("finetune", FAST).models
-    resolved = with_network(settings, source.checkpoint).models
+    resolved = with_recorded_network(settings, source.checkpoint).models
     assert resolved.model_dump(exclude={"lr"}) == ours.model_dump(exclude={"lr"})
 
 
-def test_a_path_is_nothing_remote() -> None:
-    assert locate_remote("/data/weights.pt") is None
+def test_a_path_is_not_remote() -> None:
+    assert fetch_weights("/data/weights.pt") is None

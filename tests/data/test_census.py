@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from hsf_finetune.data.census import (
-    Counted,
+    CaseVoxels,
     census_table,
     census_warnings,
     check_census,
@@ -24,15 +24,14 @@ from hsf_finetune.data.loading.sample_store import SampleStore
 from hsf_finetune.data.volumes.read_volume import VolumeRef
 from hsf_finetune.labels.classes import BACKGROUND, ClassSpace, LabelMap
 from hsf_finetune.system.errors import DataError
-from tests.data.loading.test_datamodule import settings
-from tests.data.writing import case
+from tests.data.writing import case, minimal_settings
 
 SPACE = ClassSpace((BACKGROUND, "A", "B", "C"))
 FINE = LabelMap.from_sets(SPACE, {1: ["A"], 2: ["B"], 3: ["C"]})
 MERGED = LabelMap.from_sets(SPACE, {0: [BACKGROUND, "C"], 1: ["A", "B"], 9: SPACE.names})
 
 
-def counted(dataset: str, protocol: LabelMap, *voxels: int) -> Counted:
+def counted(dataset: str, protocol: LabelMap, *voxels: int) -> CaseVoxels:
     ref = VolumeRef(Path("x.nii.gz"))
     return Case("c", "p", dataset, (ref,), ref, protocol), np.array(voxels)
 
@@ -105,12 +104,12 @@ def test_the_store_counts_while_it_reads(tmp_path: Path, cache: str) -> None:
         cases[1].protocol.space, {1: ["DG", "CA1"], 2: ["CA1"], 7: ["DG"]}
     )
     cases[1] = replace(cases[1], protocol=ignoring)
-    store = SampleStore(cases, settings(**more))
+    store = SampleStore(cases, minimal_settings(**more))
     store.prepare()
     for path in tmp_path.glob("*.nii.gz"):
         path.unlink()
     for number, one in enumerate(cases):
-        voxels = store.view([one]).row_voxels(0)
+        voxels = store.row_voxels(one)
         assert voxels.tolist()[1:3] == [32, 32]
         assert len(voxels) == len(one.protocol.row_sets)
         assert voxels.sum() == ((10 * 9 * 8), (12 * 9 * 8))[number]

@@ -10,21 +10,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hsf_finetune.config.settings import DatasetsSettings
 from hsf_finetune.data.discovery.cases import Case
-from hsf_finetune.data.splits import SIDES, Split, fold_count, split_cases
+from hsf_finetune.data.splits import (
+    SIDES,
+    Split,
+    first_fold,
+    fold_count,
+    fold_settings,
+    split_cases,
+)
 from hsf_finetune.data.volumes.read_volume import VolumeRef
 from hsf_finetune.system.errors import ConfigError, DataError
-from tests.data.writing import NAMES, PROTOCOL
+from tests.data.writing import PROTOCOL
+from tests.data.writing import minimal_settings as settings
 
 counts = st.integers(2, 30)
 ratios = st.floats(0, 1, exclude_min=True)
 seeds = st.integers(0, 2**32)
-
-
-def settings(**given: Any) -> DatasetsSettings:
-    lab = {"path": ".", "patterns": {"t2": {"mri": "*"}}, "labels_names": NAMES}
-    return DatasetsSettings.model_validate({"datasets": {"lab": lab}, **given})
 
 
 def cases(subjects: int, each: int = 2) -> list[Case]:
@@ -113,13 +115,14 @@ def test_by_default_few_subjects_are_folded_and_every_one_validates_once(
     n: int, ratio: float, folds: int, few: int, seed: int
 ) -> None:
     every = cases(n)
-    asked = settings(train_ratio=ratio, folds=folds, few_subjects=few)
-    count = fold_count(every, asked)
+    given = settings(train_ratio=ratio, folds=folds, few_subjects=few)
+    count = fold_count(every, given)
     assert (count is None) == (n >= few)
-    assert fold_count(every, asked.model_copy(update={"fold": "all"})) == min(folds, n)
-    assert fold_count(every, asked.model_copy(update={"fold": None})) is None
-    numbers: list[int | None] = [None] if count is None else list(range(count))
-    splits = [split_cases(every, asked.model_copy(update={"fold": k}), seed) for k in numbers]
+    assert fold_count(every, given.model_copy(update={"fold": "all"})) == min(folds, n)
+    assert fold_count(every, given.model_copy(update={"fold": None})) is None
+    folds_of = [fold_settings(given, k, count) for k in range(count or 0)]
+    assert first_fold(every, given) == (folds_of[0] if count else given)
+    splits = [split_cases(every, one, seed) for one in folds_of or [given]]
     for split in splits:
         check(split, every)
     if count:
@@ -187,8 +190,8 @@ ONE, TWO, THREE = (f"hippocampus_{n:03}" for n in range(3))
         ("not json", "cannot be read"),
         ("[]", "needs the keys train and validation"),
         ({"train": [ONE]}, "needs the keys train and validation"),
-        ({"train": [ONE], "validation": []}, "no case to validation"),
-        ({"train": [ONE], "validation": None}, "no case to validation"),
+        ({"train": [ONE], "validation": []}, "no case in validation"),
+        ({"train": [ONE], "validation": None}, "no case in validation"),
         ({"train": [ONE], "validation": ONE}, "not a list of names"),
         ({"train": [[ONE]], "validation": [TWO]}, "not a list of names"),
         ({"train": [ONE], "validation": [7]}, "not a list of names"),
@@ -230,7 +233,7 @@ def test_case_numbers_name_the_sides() -> None:
         ([[0, 2], [2, 4]], "both in train and in validation"),
         ([[0], [99]], "cases that do not exist"),
         ([[0], [-1]], "cases that do not exist"),
-        ([[], [2]], "no case to train"),
+        ([[], [2]], "no case in train"),
     ],
 )
 def test_impossible_case_numbers_are_refused(indices: list[list[int]], message: str) -> None:

@@ -70,6 +70,12 @@ def several(main: Path, **datasets: Mapping[str, Any]) -> DatasetsSettings:
     return DatasetsSettings.model_validate({"main_path": str(main), "datasets": described})
 
 
+def minimal_settings(**given: Any) -> DatasetsSettings:
+    """The `datasets` group with one dataset, whose files are never looked for."""
+    lab = {"path": ".", "patterns": {"t2": {"mri": "*"}}, "labels_names": NAMES}
+    return DatasetsSettings.model_validate({"datasets": {"lab": lab}, **given})
+
+
 def case(folder: Path, name: str, seed: int = 0, shape: Sequence[int] = SHAPE) -> Case:
     """A case on disk: a random image and two boxes."""
     image = nifti(folder / f"{name}.nii.gz", scan(seed, shape))

@@ -14,7 +14,8 @@ import yaml
 from hsf_finetune.cli.main import main
 from hsf_finetune.config.compose import compose
 from hsf_finetune.data.discovery.cases import discover
-from hsf_finetune.describe.describe_folder import describe_folder, find_target
+from hsf_finetune.describe.describe_folder import describe_folder
+from hsf_finetune.describe.output_file import find_output_file
 from hsf_finetune.system.errors import ConfigError, DataError, OutputError
 from tests.data.writing import AFFINE, blobs, hdf5, nifti, pair, scan
 
@@ -50,7 +51,7 @@ def test_a_bare_file_name_is_written_there_with_the_way_to_use_it(
     lab: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(lab.parent)
-    target = find_target(lab, Path("mine.yaml"))
+    target = find_output_file(lab, Path("mine.yaml"))
     assert describe_folder(lab, Path("mine.yaml")) == Path("mine.yaml")
     first, *rest = target.commands()
     assert first == "mkdir -p my_conf/datasets && mv mine.yaml my_conf/datasets/"

@@ -9,7 +9,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hsf_finetune.describe.label_names import Lookup, best_lookup, find_lookups, read_lookup
+from hsf_finetune.describe.label_names import (
+    NameTable,
+    best_name_table,
+    find_name_tables,
+    read_name_table,
+)
 
 word = st.text("abcXYZ0189_-/+\u00e4", min_size=1, max_size=12)
 phrase = st.lists(word, min_size=1, max_size=3).map(" ".join)
@@ -20,9 +25,9 @@ in_a_folder = settings(
 )
 
 
-def written(folder: Path, name: str, text: str) -> Lookup | None:
+def written(folder: Path, name: str, text: str) -> NameTable | None:
     (folder / name).write_text(text, encoding="utf-8")
-    return read_lookup(folder / name)
+    return read_name_table(folder / name)
 
 
 @given(phrases, st.permutations(["index", "name", "color", "mapping"]))
@@ -107,12 +112,12 @@ def test_other_files_are_no_tables(tmp_path: Path, name: str, text: str) -> None
 
 @pytest.mark.parametrize("values", [{1, 2}, {2}, {1, 7}, {99}])
 def test_the_table_that_names_most_values_is_taken(tmp_path: Path, values: set[int]) -> None:
-    def table(name: str, names: dict[int, str]) -> Lookup:
-        return Lookup(tmp_path / name, "", names)
+    def table(name: str, names: dict[int, str]) -> NameTable:
+        return NameTable(tmp_path / name, "", names)
 
     everything = table("all", {n: f"structure {n}" for n in range(50)})
     own = table("own", {0: "background", 1: "DG", 2: "CA1"})
-    best = best_lookup([everything, own], values)
+    best = best_name_table([everything, own], values)
     expected = {(1, 2): own, (2,): own, (1, 7): everything, (99,): None}
     assert best is expected[tuple(sorted(values))]
 
@@ -122,5 +127,5 @@ def test_tables_are_found_below_the_folder_and_hidden_ones_are_not(tmp_path: Pat
         (tmp_path / place).mkdir(parents=True, exist_ok=True)
         (tmp_path / place / "dseg.tsv").write_text("index\tname\n1\tDG\n")
     (tmp_path / "sub-01_T1w.json").write_text('{"labels": {"1": "x"}}')
-    places = [found.path.relative_to(tmp_path).as_posix() for found in find_lookups(tmp_path)]
+    places = [found.path.relative_to(tmp_path).as_posix() for found in find_name_tables(tmp_path)]
     assert places == ["dseg.tsv", "derivatives/manual/dseg.tsv"]

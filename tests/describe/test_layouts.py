@@ -10,7 +10,7 @@ import pytest
 from hsf_finetune.config.compose import compose
 from hsf_finetune.config.settings import Settings
 from hsf_finetune.data.discovery.cases import Cohort, discover
-from hsf_finetune.data.preprocessing.grid import load_case
+from hsf_finetune.data.preprocessing.load_case import load_case
 from hsf_finetune.describe.describe_folder import describe_folder
 from tests.describe import layouts
 from tests.describe.layouts import FOUR, MORE, NAMES, Expected, Layout
@@ -54,7 +54,7 @@ def test_the_yaml_gives_every_case_with_its_label_and_subject(
 
 
 @pytest.mark.parametrize(
-    ("layout", "doubts"),
+    ("layout", "notes"),
     [
         (layouts.bids, ["T1w images fit the labels too; T2w is taken"]),
         (layouts.nnunet_raw, []),
@@ -66,13 +66,13 @@ def test_the_yaml_gives_every_case_with_its_label_and_subject(
     ids=lambda value: getattr(value, "__name__", ""),
 )
 def test_what_is_doubtful_is_marked_above_its_key(
-    layout: Layout, doubts: list[str], tmp_path: Path
+    layout: Layout, notes: list[str], tmp_path: Path
 ) -> None:
     layout(tmp_path / "lab", layouts.sources(tmp_path / "sources"))
     yaml = describe_folder(tmp_path / "lab", tmp_path / "mine.yaml")
     marked = [line for line in yaml.read_text().splitlines() if "# unsure:" in line]
-    assert len(marked) == len(doubts)
-    assert all(any(doubt in line for line in marked) for doubt in doubts)
+    assert len(marked) == len(notes)
+    assert all(any(doubt in line for line in marked) for doubt in notes)
 
 
 @pytest.mark.parametrize("layout", [layouts.bids, layouts.one_hdf5_file])

@@ -8,11 +8,10 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hsf_finetune.config.settings import DatasetSettings
-from hsf_finetune.data.discovery.images import annotated_images, excluded_files
+from hsf_finetune.data.discovery.match_patterns import find_annotated_images, find_excluded_files
 from hsf_finetune.data.volumes.read_volume import VolumeRef, stem
-from hsf_finetune.describe.layouts.base_layout import Annotated, Item
-from hsf_finetune.describe.patterns import Patterns, patterns_of
+from hsf_finetune.describe.layouts.base_layout import FoundCase, ListedVolume
+from hsf_finetune.describe.patterns import find_patterns
 
 person = st.text("ab01", min_size=1, max_size=3)
 people = st.lists(person, min_size=1, max_size=5, unique_by=str.lower)
@@ -30,17 +29,11 @@ forms = st.sampled_from(
 )
 
 
-def item(root: Path, name: str) -> Item:
+def item(root: Path, name: str) -> ListedVolume:
     path = root / f"{name}.nii.gz"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch()
-    return Item(VolumeRef(path), path.relative_to(root).parts[:-1], stem(path))
-
-
-def described(found: Patterns) -> DatasetSettings:
-    patterns = {p.name: {"mri": [*p.mri], "label": p.label} for p in found.patterns}
-    told = {"path": ".", "patterns": patterns, "exclude": [*found.exclude]}
-    return DatasetSettings.model_validate({**told, "labels_names": {1: "x"}})
+    return ListedVolume(VolumeRef(path), path.relative_to(root).parts[:-1], stem(path))
 
 
 @given(people, forms, words, words, people)
@@ -55,14 +48,15 @@ def test_discovery_by_the_patterns_gives_the_same_pairs(
 
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder).resolve()
-        cases = [Annotated("t2", (item(root, file(0, n)),), item(root, file(1, n))) for n in names]
+        cases = [FoundCase("t2", (item(root, file(0, n)),), item(root, file(1, n))) for n in names]
         for name in others:
             item(root, file(0, name))
-        found = patterns_of(cases, root)
+        found = find_patterns(cases, root)
         if found is None:
             return
-        dataset = described(found)
-        pairs, problems = annotated_images("lab", dataset, root, excluded_files(dataset, root))
+        pairs, problems = find_annotated_images(
+            "lab", found, root, find_excluded_files(found, root)
+        )
         assert not problems
         assert {(p.image, p.label.path) for p in pairs} == {
             (c.channels[0].ref.path, c.label.ref.path) for c in cases
@@ -70,12 +64,12 @@ def test_discovery_by_the_patterns_gives_the_same_pairs(
 
 
 def test_the_usual_forms_have_readable_patterns(tmp_path: Path) -> None:
-    def patterns(*pairs: tuple[str, str]) -> list[tuple[str, str | None]]:
+    def patterns(*pairs: tuple[str, str]) -> list[tuple[object, str | None]]:
         folder = tmp_path / str(len([*tmp_path.iterdir()]))
-        cases = [Annotated("s", (item(folder, a),), item(folder, b)) for a, b in pairs]
-        found = patterns_of(cases, folder)
+        cases = [FoundCase("s", (item(folder, a),), item(folder, b)) for a, b in pairs]
+        found = find_patterns(cases, folder)
         assert found is not None
-        return [(pattern.mri[0], pattern.label) for pattern in found.patterns]
+        return [(pattern.mri, pattern.label) for pattern in found.patterns.values()]
 
     numbers = ("01", "02", "03")
     assert patterns(*((f"imagesTr/h_{n}_0000", f"labelsTr/h_{n}") for n in numbers)) == [

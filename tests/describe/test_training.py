@@ -8,7 +8,7 @@ import pytest
 
 from hsf_finetune.config.compose import compose
 from hsf_finetune.describe.describe_folder import describe_folder
-from hsf_finetune.experiment.run import execute
+from hsf_finetune.experiment.run import run_experiment
 from tests.conftest import FAST
 from tests.describe import layouts
 from tests.describe.layouts import FOUR, NAMES, Layout
@@ -18,7 +18,7 @@ from tests.describe.layouts import FOUR, NAMES, Layout
 def test_the_yaml_trains_unedited(layout: Layout, tmp_path: Path) -> None:
     layout(tmp_path / "lab", layouts.sources(tmp_path / "sources"))
     yaml = describe_folder(tmp_path / "lab", tmp_path / "conf" / "datasets" / "mine.yaml")
-    run = execute(
+    run = run_experiment(
         compose(
             "train",
             [

@@ -7,16 +7,22 @@ from pathlib import Path
 
 import pytest
 import torch
+from hsf_finetune.weights.transfer.channels import channel_rules
 
 from hsf_finetune.config.compose import compose
 from hsf_finetune.config.settings import Settings
 from hsf_finetune.data.discovery.cases import Cohort, discover
 from hsf_finetune.evaluation.head_check import Group, Smoke, SmokeRow, comparable
-from hsf_finetune.inference.predictor import ModelCard
+from hsf_finetune.inference.model_card import ModelCard
 from hsf_finetune.networks.anatomy import Anatomy
-from hsf_finetune.planning.start import Start, build_network, find_source, smoke_test, start_from
+from hsf_finetune.planning.start import (
+    TransferResult,
+    build_network,
+    check_new_head,
+    find_weights,
+    load_weights,
+)
 from hsf_finetune.system.errors import ConfigError
-from hsf_finetune.weights.transfer.channels import channel_rules
 from tests.conftest import CONF, FAST
 
 SOURCE = ("background", "A", "B", "C", "D")
@@ -44,7 +50,9 @@ def test_a_chain_of_shared_classes_is_one_group() -> None:
     assert groups[2] == Group("D", (4,), ()), "dropped"
 
 
-def _start(data: Path, source: Path, *overrides: str) -> tuple[Settings, Cohort, Anatomy, Start]:
+def _start(
+    data: Path, source: Path, *overrides: str
+) -> tuple[Settings, Cohort, Anatomy, TransferResult]:
     settings = compose(
         "finetune",
         [
@@ -58,24 +66,26 @@ def _start(data: Path, source: Path, *overrides: str) -> tuple[Settings, Cohort,
     )
     cohort = discover(settings.datasets)
     anatomy = build_network(settings, cohort)
-    found = find_source(settings, cohort, lambda: source)
+    found = find_weights(settings, cohort, lambda: source)
     assert found is not None
-    start = start_from(settings, anatomy, cohort, found)
+    start = load_weights(settings, anatomy, cohort, found)
     assert start is not None
     return settings, cohort, anatomy, start
 
 
-def _smoke(settings: Settings, cohort: Cohort, anatomy: Anatomy, start: Start) -> Smoke | None:
+def _smoke(
+    settings: Settings, cohort: Cohort, anatomy: Anatomy, start: TransferResult
+) -> Smoke | None:
     case = cohort.cases[0]
     card = ModelCard(
         classes=cohort.classes.names,
-        label_values=case.protocol.value_of(),
+        label_values=case.protocol.values_to_write(),
         models=settings.models,
         in_channels=cohort.channels,
         target_spacing_mm=None,
         window_vox=(16, 16, 16),
     )
-    return smoke_test(settings, cohort, anatomy, start, card, case, torch.device("cpu"))
+    return check_new_head(settings, cohort, anatomy, start, card, case, torch.device("cpu"))
 
 
 def test_a_split_head_loses_nothing(data: Path, source_run: Path) -> None:

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hsf_finetune.evaluation.score_files import parse_names, score_files
-from hsf_finetune.system.errors import ConfigError, DataError
+from hsf_finetune.evaluation.score_files import score_files
+from hsf_finetune.system.errors import DataError
 from tests.conftest import oblique_affine, save_nifti, tiny_case
 
-NAMES = {"anterior": 10, "posterior": 20}
+NAMES = {10: "anterior", 20: "posterior"}
 
 
 def test_a_label_against_itself_is_perfect(tmp_path: Path) -> None:
@@ -28,7 +28,7 @@ def test_distances_are_in_millimetres_along_the_files_axes(tmp_path: Path) -> No
     label = save_nifti(tmp_path / "label.nii.gz", truth)
     for axis, size_mm in enumerate((0.8, 1.0, 1.2)):
         moved = save_nifti(tmp_path / "moved.nii.gz", np.roll(truth, 1, axis))
-        whole = score_files(moved, label, {"all": 10}, size_mm * 1.01)[0].score
+        whole = score_files(moved, label, {10: "all"}, size_mm * 1.01)[0].score
         assert whole.hd95_mm == pytest.approx(size_mm, rel=1e-3)
         assert whole.nsd == pytest.approx(1.0)
 
@@ -101,12 +101,9 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
         score_files(label, label, NAMES, -1.0)
 
 
-def test_names_are_read_from_the_command_line() -> None:
-    assert parse_names("1=DG, 2=CA2/3,") == {"DG": 1, "CA2/3": 2}
-    assert parse_names("") == {}
-
-
-@pytest.mark.parametrize("text", ["DG=1", "1", "1=", "=DG", "1.5=DG", "1=DG,2=DG", "-1=DG"])
-def test_names_that_cannot_be_read(text: str) -> None:
-    with pytest.raises(ConfigError, match="--labels"):
-        parse_names(text)
+def test_values_of_one_class_are_scored_as_one(tmp_path: Path) -> None:
+    truth = tiny_case(1)[1]
+    label = save_nifti(tmp_path / "label.nii.gz", truth)
+    merged = save_nifti(tmp_path / "merged.nii.gz", np.where(truth == 20, 10, truth))
+    (row,) = score_files(merged, label, {10: "blob", 20: "blob"}, 1.0)
+    assert (row.score.class_name, row.score.dice) == ("blob", 1.0)

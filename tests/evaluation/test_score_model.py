@@ -16,7 +16,7 @@ from hsf_finetune.data.volumes.read_volume import Volume, VolumeRef, read_volume
 from hsf_finetune.evaluation.score_files import score_files
 from hsf_finetune.evaluation.score_model import score_cases
 from hsf_finetune.inference.predictor import Predictor
-from hsf_finetune.inference.segment_files import plan_jobs, run_jobs
+from hsf_finetune.inference.segment_files import segment_files
 from hsf_finetune.labels.classes import LabelMap
 from tests.conftest import CONF, save_nifti, tiny_case
 
@@ -79,12 +79,11 @@ def test_scores_equal_those_of_the_written_files(
     model = Predictor.load(source_run, device="cpu")
     case = cases_of("tiny_source", data)[3]
     (direct,) = score_cases(model, [case], tolerance_mm=1.5)
-    (job,) = plan_jobs([str(case.images[0].path)], tmp_path, None)
-    run_jobs(model, [job], False, lambda done, total: None)
+    (result,) = segment_files(model, [case.images[0].path], tmp_path / "found")
     raw = tiny_case(4)[1]
     merged = save_nifti(
-        tmp_path / "label" / job.output.name, np.where(raw > 0, 10, 0).astype(np.uint8)
+        tmp_path / "label" / result.job.output.name, np.where(raw > 0, 10, 0).astype(np.uint8)
     )
-    (written,) = score_files(job.output, merged, {"blob": 10}, 1.5)
+    (written,) = score_files(result.job.output, merged, {10: "blob"}, 1.5)
     assert 0 < direct.score.dice <= 1
     assert written.score == direct.score

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from hsf_finetune.data.phantom.write_phantoms import write_cohort
+from hsf_finetune.data.phantom.write_phantoms import PhantomCohort, write_phantoms
 from tests.cli.test_entry_points import exit_code
 from tests.networks.architectures.test_arunet import FOLDER, original
 
@@ -30,7 +30,7 @@ QUICK = (
 def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A phantom cohort as small as can be."""
     folder = tmp_path_factory.mktemp("phantom")
-    write_cohort(folder, 0, 1, 2, shape_vox=(16, 24, 16), spacing_mm=2.0)
+    write_phantoms(folder, PhantomCohort(0, 1, 2, (16, 24, 16), 2.0))
     return folder
 
 
@@ -60,7 +60,7 @@ def test_its_head_came_from_six_classes_by_name(finetuned: Path) -> None:
     assert rules == {name: ("copied", name) for name in kept} | parts
     shifts = [rule["bias_shift"] for rule in receipt["channels"]]
     assert shifts == pytest.approx([0] * 5 + [-np.log(3)] * 3), "SUB shares its probability"
-    assert receipt["smoke"]["agreement"] > 0.999
+    assert receipt["head_check"]["agreement"] > 0.999
 
 
 def test_it_trained(finetuned: Path) -> None:

@@ -14,11 +14,11 @@ from matplotlib.image import imread
 from hsf_finetune.cli.hydra_launcher import launch
 from hsf_finetune.config.compose import compose
 from hsf_finetune.config.settings import Settings
-from hsf_finetune.evaluation.finished_runs import regime_of
+from hsf_finetune.evaluation.compare_runs import Comparison, compare_runs, strategy_name
 from hsf_finetune.evaluation.score_tables import MEAN, read_scores, summarise
-from hsf_finetune.experiment.compare import Comparison, compare_presets, compare_runs
+from hsf_finetune.experiment.compare import compare_presets
 from hsf_finetune.experiment.presets import PRESETS
-from hsf_finetune.experiment.run import execute
+from hsf_finetune.experiment.run import run_experiment
 from hsf_finetune.system.errors import ConfigError, UserError, WeightsError
 from tests.conftest import CONF, FAST
 
@@ -192,9 +192,11 @@ def other_seed(
     given = overrides(data, folder.parent, source_run, "finetuning=full", "seed=1")
     given.remove("finetuning.unfreeze_frequency=1")
     given.append(f"run_dir={folder}")
-    execute(compose("finetune", [*given, "lightning.max_epochs=1"], CONF))
+    run_experiment(compose("finetune", [*given, "lightning.max_epochs=1"], CONF))
     short = json.loads((folder / "result.json").read_text())["training"]
-    execute(compose("finetune", [*given, "lightning.max_epochs=2", f"resume={folder}"], CONF))
+    run_experiment(
+        compose("finetune", [*given, "lightning.max_epochs=2", f"resume={folder}"], CONF)
+    )
     return folder, short
 
 
@@ -270,7 +272,7 @@ def test_the_sweep_has_every_preset_once_and_the_names_of_compare(
         seen.append,
         ["-m", "experiment=compare_strategies", "datasets=tiny", "--config-dir", str(CONF), *FAST],
     )
-    assert [regime_of(settings) for settings in seen] == [*PRESETS[:-1]]
+    assert [strategy_name(settings) for settings in seen] == [*PRESETS[:-1]]
     assert len({settings.name for settings in seen}) == len(seen)
     assert {settings.lightning.max_epochs for settings in seen} == {50}
     assert sum(stage.epochs for stage in seen[5].finetuning.stages) == 50, "staged is not cut"

@@ -8,17 +8,19 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import pytest
 import torch
 
 from hsf_finetune.config.compose import compose
 from hsf_finetune.config.settings import Settings
+from hsf_finetune.evaluation.evaluate import evaluate_run
 from hsf_finetune.evaluation.finished_runs import read_run
 from hsf_finetune.evaluation.score_tables import read_scores
-from hsf_finetune.experiment.run import Result, execute, preview_plan
-from hsf_finetune.inference.apply import evaluate_run, predict
+from hsf_finetune.experiment.run import run_experiment
+from hsf_finetune.experiment.run_result import RunResult
+from hsf_finetune.inference.predictor import Predictor
+from hsf_finetune.planning.plan_run import preview_run
 from hsf_finetune.system.errors import ConfigError, UserError
 from tests.conftest import CONF, FAST, save_nifti, tiny_case
 
@@ -66,8 +68,8 @@ def composed(module_path: Path, source_run: Path) -> Compose:
 
 
 @pytest.fixture(scope="module")
-def five(composed: Compose) -> Result:
-    return execute(composed(5))
+def five(composed: Compose) -> RunResult:
+    return run_experiment(composed(5))
 
 
 def subjects_of(split: Path, side: str) -> set[str]:
@@ -94,7 +96,7 @@ def test_few_subjects_are_folded_without_being_asked(
     request: pytest.FixtureRequest,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    result = request.getfixturevalue("five") if subjects == 5 else execute(composed(2))
+    result = request.getfixturevalue("five") if subjects == 5 else run_experiment(composed(2))
     if subjects == 2:
         check_said(capsys.readouterr().out)
     folds = sorted(result.folder.glob("fold_*"))
@@ -128,7 +130,7 @@ def test_few_subjects_are_folded_without_being_asked(
 
 
 def test_nine_subjects_are_split_once(composed: Compose) -> None:
-    result = execute(composed(9))
+    result = run_experiment(composed(9))
     assert not list(result.folder.glob("fold_*"))
     assert subjects_of(result.folder / "splits.json", "validation")
     assert json.loads((result.folder / "result.json").read_text())["budget"] == "validation"
@@ -138,7 +140,7 @@ def test_nine_subjects_are_split_once(composed: Compose) -> None:
 
 
 def test_nine_subjects_are_folded_when_asked(composed: Compose) -> None:
-    result = execute(composed(9, "datasets.fold=all", "datasets.folds=2"))
+    result = run_experiment(composed(9, "datasets.fold=all", "datasets.folds=2"))
     sizes = [
         len(subjects_of(f / "splits.json", "validation")) for f in result.folder.glob("fold_*")
     ]
@@ -146,19 +148,16 @@ def test_nine_subjects_are_folded_when_asked(composed: Compose) -> None:
     assert len({row.case for row in result.after}) == 9
 
 
-def test_the_final_model_predicts_for_the_whole_run(five: Result, tmp_path: Path) -> None:
+def test_the_final_model_predicts_for_the_whole_run(five: RunResult, tmp_path: Path) -> None:
     scan = next(five.folder.parents[1].glob("data5/tiny/sub-01/*_T2w.nii.gz"))
-    options = {"checkpoint": "best", "key": None, "device": "cpu", "overwrite": False}
-    assert predict(str(five.folder), [str(scan)], tmp_path, **options) == 0  # type: ignore[arg-type]
-    assert predict(str(five.folder / "final"), [str(scan)], tmp_path / "f", **options) == 0  # type: ignore[arg-type]
     whole, final = (
-        np.asanyarray(nib.load(folder / scan.name).dataobj)  # type: ignore[attr-defined]
-        for folder in (tmp_path, tmp_path / "f")
+        Predictor.load(folder, device="cpu").predict(scan).labels
+        for folder in (five.folder, five.folder / "final")
     )
     assert (whole == final).all()
 
 
-def test_the_last_weights_are_the_ones_that_are_used(five: Result) -> None:
+def test_the_last_weights_are_the_ones_that_are_used(five: RunResult) -> None:
     for folder in (five.folder / "fold_0", five.folder / "final"):
         best, last = (
             torch.load(folder / "checkpoints" / f"{n}.ckpt", weights_only=True)
@@ -169,18 +168,18 @@ def test_the_last_weights_are_the_ones_that_are_used(five: Result) -> None:
             assert torch.equal(tensor, best["state_dict"][name])
 
 
-def test_evaluating_the_run_gives_its_pooled_scores(five: Result, tmp_path: Path) -> None:
-    evaluate_run(five.folder, "validation", 1.0, tmp_path / "scores.csv", "cpu")
+def test_evaluating_the_run_gives_its_pooled_scores(five: RunResult, tmp_path: Path) -> None:
+    evaluate_run(five.folder, device="cpu").save(tmp_path / "scores.csv")
     there = {(r.case, r.score.class_name): r.score.dice for r in five.after}
     again = {
         (r.case, r.score.class_name): r.score.dice for r in read_scores(tmp_path / "scores.csv")
     }
     assert again == pytest.approx(there)
-    with pytest.raises(ConfigError, match="has no train side"):
-        evaluate_run(five.folder, "train", 1.0, None, "cpu")
+    with pytest.raises(ConfigError, match="has no train cases"):
+        evaluate_run(five.folder, "train")
 
 
-def test_it_can_be_compared_as_one_run(five: Result) -> None:
+def test_it_can_be_compared_as_one_run(five: RunResult) -> None:
     run = read_run(five.folder, "five")
     assert len(run.split["validation"]) == 5
     # Five folds and the final model, two epochs each.
@@ -192,20 +191,22 @@ def test_folds_that_ended_are_not_made_again(composed: Compose, tmp_path: Path) 
     stopped = here.model_copy(
         update={"datasets": here.datasets.model_copy(update={"output_path": str(tmp_path)})}
     )
-    first = execute(stopped)
+    first = run_experiment(stopped)
     kept = (first.folder / "fold_0" / "checkpoints" / "last.ckpt").stat().st_mtime_ns
     before = (first.folder / "validation_scores.csv").read_text()
     # As if it had been stopped within the second fold.
     for name in ("result.json", "fold_1/result.json", "validation_scores.csv"):
         (first.folder / name).unlink()
-    again = execute(stopped.model_copy(update={"run_dir": None, "resume": "auto"}))
+    again = run_experiment(stopped.model_copy(update={"run_dir": None, "resume": "auto"}))
     assert again.folder == first.folder
     assert (again.folder / "fold_0" / "checkpoints" / "last.ckpt").stat().st_mtime_ns == kept
     assert (again.folder / "validation_scores.csv").read_text() == before
     with pytest.raises(ConfigError, match="has ended"):
-        execute(stopped.model_copy(update={"resume": str(first.folder)}))
+        run_experiment(stopped.model_copy(update={"resume": str(first.folder)}))
     longer = stopped.lightning.model_copy(update={"max_epochs": 3})
-    third = execute(stopped.model_copy(update={"resume": str(first.folder), "lightning": longer}))
+    third = run_experiment(
+        stopped.model_copy(update={"resume": str(first.folder), "lightning": longer})
+    )
     for name in ("fold_0", "fold_1", "final"):
         with (third.folder / name / "metrics.csv").open(newline="") as file:
             assert len(list(csv.DictReader(file))) == 3
@@ -213,12 +214,12 @@ def test_folds_that_ended_are_not_made_again(composed: Compose, tmp_path: Path) 
 
 def test_nothing_is_left_of_a_run_that_cannot_start(composed: Compose, tmp_path: Path) -> None:
     with pytest.raises(UserError):
-        execute(composed(2, f"run_dir={tmp_path / 'run'}", "models.channels=[8,16]"))
+        run_experiment(composed(2, f"run_dir={tmp_path / 'run'}", "models.channels=[8,16]"))
     assert not (tmp_path / "run").exists()
 
 
 def test_a_single_split_of_few_is_made_when_asked(composed: Compose) -> None:
-    result = execute(composed(5, "datasets.fold=null"))
+    result = run_experiment(composed(5, "datasets.fold=null"))
     assert not list(result.folder.glob("fold_*"))
     assert json.loads((result.folder / "result.json").read_text())["budget"] == "fixed"
 
@@ -228,18 +229,18 @@ def test_a_single_split_of_few_is_made_when_asked(composed: Compose) -> None:
 )
 def test_folds_beside_a_given_split_are_refused(composed: Compose, contradiction: str) -> None:
     with pytest.raises(ConfigError, match="contradicts"):
-        execute(composed(2, "datasets.fold=all", contradiction))
+        run_experiment(composed(2, "datasets.fold=all", contradiction))
 
 
 def test_several_devices_are_refused(composed: Compose) -> None:
     with pytest.raises(ConfigError, match="one device"):
-        execute(composed(2, "lightning.devices=2"))
+        run_experiment(composed(2, "lightning.devices=2"))
 
 
 def test_a_fixed_budget_waits_for_no_plateau(composed: Compose) -> None:
-    waits = preview_plan(composed(9, "finetuning=gradual", "lightning.max_epochs=6"))
+    waits = preview_run(composed(9, "finetuning=gradual", "lightning.max_epochs=6")).schedule
     assert waits.stages[0].patience_epochs == 3
-    fixed = preview_plan(composed(5, "finetuning=gradual", "lightning.max_epochs=6"))
+    fixed = preview_run(composed(5, "finetuning=gradual", "lightning.max_epochs=6")).schedule
     assert [s.patience_epochs for s in fixed.stages] == [None] * 3
     assert not any(s.carries_best for s in fixed.stages)
     assert fixed.max_epochs == 6

@@ -13,10 +13,10 @@ import torch
 import yaml
 
 from hsf_finetune.config.compose import compose
-from hsf_finetune.data.phantom.phantom_protocol import Protocol, Rule
+from hsf_finetune.data.phantom.phantom_image import make_phantom
+from hsf_finetune.data.phantom.phantom_protocol import AnnotationProtocol, ProtocolRule
 from hsf_finetune.data.phantom.phantom_shape import SUBFIELDS
-from hsf_finetune.data.phantom.write_phantoms import make_phantom
-from hsf_finetune.experiment.run import execute
+from hsf_finetune.experiment.run import run_experiment
 from hsf_finetune.system.errors import UserError
 from tests.conftest import CONF, FAST, save_nifti, tiny_case
 
@@ -26,41 +26,45 @@ ALL = tuple(SUBFIELDS)
 TAIL, HEAD = (0.0, 0.25), (0.7, 1.0)
 
 
-def apart(*names: str) -> list[Rule]:
-    return [Rule(n, name, (name,)) for n, name in enumerate(names, start=1)]
+def apart(*names: str) -> list[ProtocolRule]:
+    return [ProtocolRule(n, name, (name,)) for n, name in enumerate(names, start=1)]
 
 
 # HSF's way of writing four protocols: its ca_type, its names, its HEAD and TAIL.
 PROTOCOLS = {
     "hiplay": (
         "1/2/3",
-        Protocol((*apart("DG", "CA1", "CA2", "CA3"), Rule(5, "SUB", SUBICULUM))),
+        AnnotationProtocol((*apart("DG", "CA1", "CA2", "CA3"), ProtocolRule(5, "SUB", SUBICULUM))),
     ),
     "memodev": (
         "1/23",
-        Protocol(
-            (*apart("DG", "CA1"), Rule(3, "CA2/3", ("CA2", "CA3")), Rule(4, "SUB", SUBICULUM))
+        AnnotationProtocol(
+            (
+                *apart("DG", "CA1"),
+                ProtocolRule(3, "CA2/3", ("CA2", "CA3")),
+                ProtocolRule(4, "SUB", SUBICULUM),
+            )
         ),
     ),
     "bernasconi": (
         "123",
-        Protocol(
+        AnnotationProtocol(
             (
-                Rule(1, "DG", ("DG",)),
-                Rule(2, "CA", ("CA1", "CA2", "CA3")),
-                Rule(3, "SUB", SUBICULUM),
-                Rule(4, "TAIL", ALL, TAIL),
+                ProtocolRule(1, "DG", ("DG",)),
+                ProtocolRule(2, "CA", ("CA1", "CA2", "CA3")),
+                ProtocolRule(3, "SUB", SUBICULUM),
+                ProtocolRule(4, "TAIL", ALL, TAIL),
             )
         ),
     ),
     "cind": (
         "1/2/3",
-        Protocol(
+        AnnotationProtocol(
             (
                 *apart("DG", "CA1", "CA2", "CA3"),
-                Rule(5, "SUB", SUBICULUM),
-                Rule(6, "HEAD", ALL, HEAD),
-                Rule(7, "TAIL", ALL, TAIL),
+                ProtocolRule(5, "SUB", SUBICULUM),
+                ProtocolRule(6, "HEAD", ALL, HEAD),
+                ProtocolRule(7, "TAIL", ALL, TAIL),
             )
         ),
     ),
@@ -113,7 +117,7 @@ def several(root: Path, outputs: Path, *more: str) -> Any:
 def test_hsfs_protocols_train_together(
     cohorts: Path, outputs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    result = execute(several(cohorts, outputs, "models.use_forgiving_loss=True"))
+    result = run_experiment(several(cohorts, outputs, "models.use_forgiving_loss=True"))
     said = capsys.readouterr().out
     assert "classes: background, DG, CA1, CA2, CA3, SUB" in said
     assert "Label census" in said
@@ -143,7 +147,7 @@ def test_without_the_forgiving_loss_the_error_says_what_to_set(
     cohorts: Path, outputs: Path
 ) -> None:
     with pytest.raises(UserError, match=r"(?s)'memodev': CA2/3.*models.use_forgiving_loss=True"):
-        execute(several(cohorts, outputs))
+        run_experiment(several(cohorts, outputs))
     assert not outputs.exists()
 
 
@@ -151,9 +155,9 @@ def test_a_run_may_use_a_part_of_the_models_classes(cohorts: Path, outputs: Path
     more = ("models.use_forgiving_loss=True", "models.labels_names=[DG,CA1,CA2,CA3,SUB,KYST]")
     without_head = (*more, "~datasets.datasets.cind", "datasets.train_val_test_idx=[[0,2,4],[1]]")
     with pytest.raises(UserError, match="shows KYST"):
-        execute(several(cohorts, outputs, *without_head))
+        run_experiment(several(cohorts, outputs, *without_head))
     assert not outputs.exists()
-    result = execute(
+    result = run_experiment(
         several(cohorts, outputs, *without_head, "datasets.allow_unsupervised=[KYST]",
                 "lightning.max_epochs=1", "models.loss=focal_tversky", "models.batch_dice=true",
                 "models.class_weights={CA2: 2.0}")
@@ -189,6 +193,6 @@ def test_a_few_labelled_slices_train(tmp_path: Path, outputs: Path) -> None:
         ],
         CONF,
     )
-    after = execute(settings).after
+    after = run_experiment(settings).after
     assert [row.score.class_name for row in after] == ["anterior", "posterior"] * 2
     assert np.mean([row.score.dice for row in after]) > 0.5

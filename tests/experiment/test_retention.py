@@ -10,7 +10,7 @@ import pytest
 from hsf_finetune.config.compose import compose
 from hsf_finetune.config.settings import Settings
 from hsf_finetune.evaluation.score_tables import read_scores, summarise
-from hsf_finetune.experiment.run import execute
+from hsf_finetune.experiment.run import run_experiment
 from hsf_finetune.inference.predictor import Predictor
 from hsf_finetune.system.errors import ConfigError
 from tests.conftest import CONF, FAST
@@ -44,7 +44,7 @@ def test_an_untouched_model_forgets_nothing_and_a_ruined_one_does(
     data: Path, outputs: Path, source_run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     # The new head splits the old class exactly, so that a rate of almost 0 keeps its Dice.
-    kept = execute(settings(data, outputs / "a", source_run, "models.lr=1e-12"))
+    kept = run_experiment(settings(data, outputs / "a", source_run, "models.lr=1e-12"))
     before, after = (
         read_scores(kept.folder / f"retention_{when}.csv") for when in ("before", "after")
     )
@@ -54,7 +54,7 @@ def test_an_untouched_model_forgets_nothing_and_a_ruined_one_does(
     assert dice > 0.5
     assert summarise(after)[-1].dice.mean == pytest.approx(dice, abs=1e-4)
     assert "Dice points of what it knew" in capsys.readouterr().out
-    ruined = execute(settings(data, outputs / "b", source_run, "models.lr=10"))
+    ruined = run_experiment(settings(data, outputs / "b", source_run, "models.lr=10"))
     written = json.loads((ruined.folder / "result.json").read_text())["retention"]
     lost = written["before"][-1]["dice"]["mean"] - written["after"][-1]["dice"]["mean"]
     assert lost > 0.1
@@ -66,7 +66,7 @@ def test_the_source_is_scored_by_its_own_head(data: Path, outputs: Path, source_
     from hsf_finetune.data.discovery.cases import discover
     from hsf_finetune.evaluation.score_model import score_cases
 
-    run = execute(settings(data, outputs, source_run))
+    run = run_experiment(settings(data, outputs, source_run))
     own = compose("train", ["datasets=tiny_source", f"datasets.main_path={data}", *FAST], CONF)
     cases = discover(own.datasets, own.models).cases
     direct = score_cases(Predictor.load(source_run, "best", "cpu"), cases)
@@ -78,14 +78,16 @@ def test_the_source_is_scored_by_its_own_head(data: Path, outputs: Path, source_
 
 def test_it_needs_a_source_whose_classes_are_known(data: Path, outputs: Path) -> None:
     with pytest.raises(ConfigError, match="source model whose classes are known"):
-        execute(settings(data, outputs, Path("none"), "finetuning.pretrained=none"))
+        run_experiment(settings(data, outputs, Path("none"), "finetuning.pretrained=none"))
     assert not outputs.exists()
 
 
 def test_with_folds_it_is_the_final_model_that_is_asked(
     data: Path, outputs: Path, source_run: Path
 ) -> None:
-    run = execute(settings(data, outputs, source_run, "datasets.fold=all", "datasets.folds=2"))
+    run = run_experiment(
+        settings(data, outputs, source_run, "datasets.fold=all", "datasets.folds=2")
+    )
     assert not (run.folder / "fold_0" / "retention.json").exists()
     pooled, final = (
         json.loads((run.folder / name / "result.json").read_text())["retention"]

@@ -12,7 +12,7 @@ import pytest
 
 from hsf_finetune.data.volumes.read_volume import VolumeRef, read_volume
 from hsf_finetune.inference.predictor import Predictor
-from hsf_finetune.inference.segment_files import Outcome, plan_jobs, run_jobs
+from hsf_finetune.inference.segment_files import JobResult, plan_jobs, segment_files
 from hsf_finetune.system.errors import DataError, OutputError
 from tests.conftest import SHAPE, oblique_affine, save_nifti, tiny_case
 
@@ -36,12 +36,10 @@ def scans(tmp_path: Path) -> Path:
 
 def segment(
     model: Predictor, *scans: str | Path, to: Path, overwrite: bool = False
-) -> list[Outcome]:
-    seen: list[tuple[int, int]] = []
-    jobs = plan_jobs([str(s) for s in scans], to, None)
-    outcomes = run_jobs(model, jobs, overwrite, lambda done, total: seen.append((done, total)))
-    assert seen == [(n, len(jobs)) for n in range(1, len(jobs) + 1)]
-    return outcomes
+) -> list[JobResult]:
+    results = segment_files(model, scans, to, overwrite=overwrite)
+    assert [result.job for result in results] == plan_jobs(scans, to)
+    return results
 
 
 def files(folder: Path) -> list[str]:
@@ -52,7 +50,7 @@ def test_a_folder_keeps_its_structure_and_formats(
     model: Predictor, scans: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    assert [o.fate for o in segment(model, scans, to=out)] == ["written", "written"]
+    assert [r.status for r in segment(model, scans, to=out)] == ["written", "written"]
     assert files(out) == ["sub-01/t2.nii.gz", "vol.h5"]
     for job in plan_jobs([str(scans)], out, None):
         scan, labels = read_volume(job.channels[0]), read_volume(VolumeRef(job.output))
@@ -67,9 +65,9 @@ def test_what_exists_is_skipped_unless_it_is_to_be_redone(
     out = tmp_path / "out"
     (out / "sub-01").mkdir(parents=True)
     (out / "sub-01" / "t2.nii.gz").write_text("old")
-    assert [o.fate for o in segment(model, scans, to=out)] == ["skipped", "written"]
+    assert [r.status for r in segment(model, scans, to=out)] == ["skipped", "written"]
     assert (out / "sub-01" / "t2.nii.gz").read_text() == "old"
-    assert [o.fate for o in segment(model, scans, to=out, overwrite=True)] == ["written"] * 2
+    assert [r.status for r in segment(model, scans, to=out, overwrite=True)] == ["written"] * 2
     assert nib.load(out / "sub-01" / "t2.nii.gz").shape == SHAPE
 
 
@@ -80,18 +78,18 @@ def test_a_damaged_file_does_not_stop_the_others(
     (scans / "a_truncated.nii.gz").write_bytes(good[: len(good) // 2])
     (scans / "b_garbage.h5").write_bytes(b"no HDF5")
     save_nifti(scans / "c_series.nii.gz", np.zeros((*SHAPE, 3), np.float32))
-    outcomes = segment(model, scans, to=tmp_path / "out")
-    fates = {o.job.output.name: o.fate for o in outcomes}
-    assert fates == {
+    results = segment(model, scans, to=tmp_path / "out")
+    statuses = {r.job.output.name: r.status for r in results}
+    assert statuses == {
         "a_truncated.nii.gz": "failed",
         "b_garbage.h5": "failed",
         "c_series.nii.gz": "failed",
         "t2.nii.gz": "written",
         "vol.h5": "written",
     }
-    for outcome in outcomes:
-        if outcome.fate == "failed":
-            assert outcome.job.output.name in str(outcome.error)
+    for result in results:
+        if result.status == "failed":
+            assert result.job.output.name in str(result.error)
     assert files(tmp_path / "out") == ["sub-01/t2.nii.gz", "vol.h5"]
 
 

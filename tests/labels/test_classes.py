@@ -13,7 +13,6 @@ from hsf_finetune.labels.classes import (
     ClassSpace,
     LabelMap,
     ordered_union,
-    other_side,
 )
 from hsf_finetune.system.errors import ConfigError
 
@@ -38,31 +37,6 @@ def test_the_index_of_a_class_is_its_channel() -> None:
         SPACE.index("CA4")
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "DG_left",
-        "left DG",
-        "L-DG",
-        "DG.r",
-        "lh.DG",
-        "DG (L)",
-        "RightDG",
-        "DG/rh",
-        "hippocampusLeft",
-    ],
-)
-def test_sides_are_seen_in_class_names(name: str) -> None:
-    other = other_side(name)
-    assert other not in (None, name)
-    assert other_side(str(other)) == name
-
-
-@pytest.mark.parametrize("name", ["CA2/3", "SRLM", "alveus", "fimbria_1", "PRESUB", "cyst", "R1"])
-def test_other_names_say_no_side(name: str) -> None:
-    assert other_side(name) is None
-
-
 @given(sets)
 def test_rows_and_matrix_give_each_value_its_classes(given_sets: dict[int, set[str]]) -> None:
     labels = LabelMap.from_sets(SPACE, given_sets)
@@ -71,7 +45,7 @@ def test_rows_and_matrix_give_each_value_its_classes(given_sets: dict[int, set[s
     rows = labels.rows(raw)
     assert rows.shape == raw.shape
     assert rows.dtype == np.uint8
-    assert labels.unknown(raw) == {}
+    assert labels.count_unknown(raw) == {}
     for value, row in zip(raw.ravel(), rows.ravel(), strict=True):
         allowed = {SPACE.names[c] for c in np.flatnonzero(labels.matrix[row])}
         assert allowed == everything[int(value)]
@@ -81,7 +55,7 @@ def test_rows_and_matrix_give_each_value_its_classes(given_sets: dict[int, set[s
 
 @given(sets, st.lists(st.integers(-400, 70100), min_size=1))
 def test_unknown_values_are_counted(given_sets: dict[int, set[str]], raw: list[int]) -> None:
-    unknown = LabelMap.from_sets(SPACE, given_sets).unknown(np.array(raw, dtype=np.int64))
+    unknown = LabelMap.from_sets(SPACE, given_sets).count_unknown(np.array(raw, dtype=np.int64))
     strangers = [value for value in raw if value not in given_sets and value != 0]
     assert unknown == {value: strangers.count(value) for value in strangers}
 
@@ -89,7 +63,7 @@ def test_unknown_values_are_counted(given_sets: dict[int, set[str]], raw: list[i
 @given(sets)
 def test_written_values_never_mean_something_else(given_sets: dict[int, set[str]]) -> None:
     labels = LabelMap.from_sets(SPACE, given_sets)
-    written = labels.value_of()
+    written = labels.values_to_write()
     assert list(written) == list(SPACE.names)
     assert len(set(written.values())) == len(written)
     meaning = dict(labels.sets)
@@ -102,9 +76,9 @@ def test_written_values_never_mean_something_else(given_sets: dict[int, set[str]
 
 def test_the_background_is_written_as_0_whatever_else_is_background() -> None:
     written = LabelMap.from_sets(SPACE, {-5: [BACKGROUND], 9: [BACKGROUND], -2: ["DG"], 4: ["DG"]})
-    assert written.value_of()[BACKGROUND] == 0
-    assert written.value_of()["DG"] == 4
-    assert written.value_of()["CA1"] == 10
+    assert written.values_to_write()[BACKGROUND] == 0
+    assert written.values_to_write()["DG"] == 4
+    assert written.values_to_write()["CA1"] == 10
 
 
 def test_rows_say_foreground_something_or_nothing() -> None:
@@ -112,7 +86,7 @@ def test_rows_say_foreground_something_or_nothing() -> None:
         SPACE, {1: ["DG"], 2: ["CA2", "CA3"], 8: [BACKGROUND], 9: SPACE.names}
     )
     assert labels.foreground_rows.tolist() == [False, True, True, False]
-    assert labels.stated_rows.tolist() == [True, True, True, False]
+    assert labels.informative_rows.tolist() == [True, True, True, False]
 
 
 def test_rows_are_called_as_the_dataset_calls_them() -> None:
@@ -133,8 +107,11 @@ def test_impossible_maps_are_refused(wrong: dict[int, list[str]]) -> None:
 def test_value_0_may_be_unsure_as_long_as_it_may_be_background() -> None:
     labels = LabelMap.from_sets(SPACE, {0: SPACE.names, 1: ["DG"]})
     assert labels.matrix[BACKGROUND_ROW].all()
-    assert labels.value_of()[BACKGROUND] == 0
-    assert LabelMap.from_sets(SPACE, {0: SPACE.names, 7: [BACKGROUND]}).value_of()[BACKGROUND] == 7
+    assert labels.values_to_write()[BACKGROUND] == 0
+    assert (
+        LabelMap.from_sets(SPACE, {0: SPACE.names, 7: [BACKGROUND]}).values_to_write()[BACKGROUND]
+        == 7
+    )
 
 
 def test_maps_compare_and_hash_by_content() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from hsf_finetune.config.settings import DatasetsSettings, ModelSettings
 from hsf_finetune.labels.classes import LabelMap
-from hsf_finetune.labels.protocols import class_space, label_map, parts_of, refuse_sets
+from hsf_finetune.labels.protocols import find_classes, read_label_map, refuse_sets, split_name
 from hsf_finetune.system.errors import ConfigError
 from tests.conftest import CONF
 
@@ -34,8 +34,8 @@ def datasets(**given: Any) -> DatasetsSettings:
 def read(classes: list[str] | None = None, **given: Any) -> tuple[list[str], dict[str, LabelMap]]:
     """The foreground classes, and the label map of each dataset."""
     described = datasets(**given)
-    space = class_space(described, ModelSettings(labels_names=classes))
-    maps = {name: label_map(name, one, space) for name, one in described.datasets.items()}
+    space = find_classes(described, ModelSettings(labels_names=classes))
+    maps = {name: read_label_map(name, one, space) for name, one in described.datasets.items()}
     return list(space.foreground), maps
 
 
@@ -52,9 +52,9 @@ def lab(*names: str, **more: Any) -> dict[str, Any]:
 def test_a_merged_name_alone_is_a_class_of_its_own() -> None:
     guide = yaml.safe_load((CONF / "datasets" / "hsf_guide.yaml").read_text())
     settings = DatasetsSettings.model_validate(guide)
-    space = class_space(settings, ModelSettings())
+    space = find_classes(settings, ModelSettings())
     assert space.foreground == ("DG", "CA2/3", "CA1", "PRESUB", "UNCUS", "PARASUB", "KYST")
-    protocol = label_map("clark", settings.datasets["clark"], space)
+    protocol = read_label_map("clark", settings.datasets["clark"], space)
     assert {len(names) for _, names in protocol.sets} == {1}
     refuse_sets({"clark": protocol})
 
@@ -107,12 +107,12 @@ def test_names_that_overlap_need_the_models_classes() -> None:
     ],
 )
 def test_names_with_slashes_list_parts(name: str, parts: tuple[str, ...]) -> None:
-    assert parts_of(name) == parts
+    assert split_name(name) == parts
 
 
 @given(st.text("aA1/_ ", min_size=1))
 def test_any_name_can_be_read(name: str) -> None:
-    assert parts_of(name)
+    assert split_name(name)
 
 
 def test_sets_are_declared() -> None:
@@ -141,15 +141,15 @@ def test_unannotated_and_background_are_different_statements() -> None:
     )
     assert sets(maps["undrawn"]) == ["background+CA2+CA3", "DG", "background+CA2+CA3"]
     assert sets(maps["background"]) == ["background", "DG", "background"]
-    assert maps["undrawn"].value_of()["background"] == 0
+    assert maps["undrawn"].values_to_write()["background"] == 0
 
 
 def test_ignored_values_say_nothing() -> None:
     _, maps = read(lab=lab("DG", "CA1", ignore=[99, 0], labels={5: 0, 1: 1, 2: 2}))
     protocol = maps["lab"]
     assert sets(protocol) == ["background+DG+CA1", "DG", "CA1", "background", "background+DG+CA1"]
-    assert protocol.stated_rows.tolist() == [False, True, True, True]
-    assert protocol.value_of() == {"background": 5, "DG": 1, "CA1": 2}
+    assert protocol.informative_rows.tolist() == [False, True, True, True]
+    assert protocol.values_to_write() == {"background": 5, "DG": 1, "CA1": 2}
 
 
 def test_hsfs_protocols_are_sets() -> None:
@@ -212,9 +212,9 @@ def test_mistakes_are_named(given: dict[str, Any], message: str) -> None:
 def test_settings_that_name_no_class_are_refused() -> None:
     described = datasets(a=lab("DG", "CA1"))
     with pytest.raises(ConfigError, match=r"models.class_weights names 'CA9'"):
-        class_space(described, ModelSettings(class_weights={"CA9": 2}))
+        find_classes(described, ModelSettings(class_weights={"CA9": 2}))
     allowing = described.model_copy(update={"allow_unsupervised": ["KYST"]})
     with pytest.raises(ConfigError, match=r"datasets.allow_unsupervised names 'KYST'"):
-        class_space(allowing, ModelSettings())
+        find_classes(allowing, ModelSettings())
     with pytest.raises(ValueError, match="1/2/3"):
         datasets(a=lab("DG", ca_type="12/3"))

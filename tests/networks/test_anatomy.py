@@ -43,9 +43,8 @@ def test_names_of_parameters_and_buffers_lead_to_their_block() -> None:
     ]
     assert anatomy.tensor_block()["0.weight"] == "encoder1"
     assert anatomy.tensor_block()["1.running_mean"] == "encoder1"
-    assert anatomy.block("head").size == 2 * 3 + 3
-    with pytest.raises(KeyError):
-        anatomy.block("neck")
+    assert anatomy.head.size == 2 * 3 + 3
+    assert anatomy.block_names.all == ("encoder1", "bottleneck", "decoder1", "head")
 
 
 def test_tensor_in_no_block_is_named() -> None:
@@ -62,7 +61,7 @@ def test_tensor_in_two_blocks_is_named() -> None:
 
 def test_foreign_and_empty_blocks_are_refused() -> None:
     network, (conv, norm, *rest) = _parts()
-    with pytest.raises(ValueError, match="'encoder1' holds a tensor from elsewhere"):
+    with pytest.raises(ValueError, match="'encoder1' has a tensor that the network has not"):
         _anatomy(network, (conv, norm, nn.Linear(1, 1)), rest)
     with pytest.raises(ValueError, match="'head' has no parameters"):
         _anatomy(network, (conv, norm, rest[2]), [*rest[:2], nn.ReLU()])
@@ -88,7 +87,7 @@ def test_training_mode_of_one_block_leaves_the_others() -> None:
     network, (conv, norm, *rest) = _parts()
     anatomy = _anatomy(network, (conv, norm), rest)
     network.train()
-    anatomy.block("encoder1").train(False)
+    anatomy.encoders[0].train(False)
     before = torch.clone(norm.running_mean)  # type: ignore[arg-type]
     network(torch.randn(2, 1, 3, 3, 3))
     assert torch.equal(before, norm.running_mean)  # type: ignore[arg-type]

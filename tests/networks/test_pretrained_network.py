@@ -21,7 +21,7 @@ from hsf_finetune.config.settings import (
     SwinUNETRSettings,
     UNetSettings,
 )
-from hsf_finetune.networks.pretrained_network import architecture, resolve
+from hsf_finetune.networks.pretrained_network import architecture_settings, resolve_network
 from hsf_finetune.system.errors import ConfigError, WeightsError
 
 SOURCE = Path("source.ckpt")
@@ -43,8 +43,8 @@ OURS = PretrainedSettings(lr=0.02, weight_decay=0.5, loss="focal_tversky")
     ids=lambda s: s.name,
 )
 def test_the_network_is_the_sources_and_the_training_the_users(theirs: NetworkSettings) -> None:
-    found = resolve(OURS, theirs.model_dump(mode="json"), SOURCE)
-    assert architecture(found.model_dump()) == architecture(theirs.model_dump())
+    found = resolve_network(OURS, theirs.model_dump(mode="json"), SOURCE)
+    assert architecture_settings(found.model_dump()) == architecture_settings(theirs.model_dump())
     assert found.name == theirs.name
     shared = PretrainedSettings.model_fields.keys() - {"name"}
     assert all(getattr(found, key) == getattr(OURS, key) for key in shared)
@@ -52,14 +52,14 @@ def test_the_network_is_the_sources_and_the_training_the_users(theirs: NetworkSe
 
 def test_channels_follow_from_the_data_not_from_the_source() -> None:
     theirs = ARUNetSettings(hparams=ARUNetHparams(in_channels=2, out_channels=6))
-    found = resolve(OURS, theirs.model_dump(mode="json"), SOURCE)
+    found = resolve_network(OURS, theirs.model_dump(mode="json"), SOURCE)
     assert isinstance(found, ARUNetSettings)
     assert (found.hparams.in_channels, found.hparams.out_channels) == (None, None)
 
 
 def test_a_chosen_network_stays() -> None:
     chosen = UNetSettings(features=3)
-    assert resolve(chosen, DynUNetSettings().model_dump(), SOURCE) is chosen
+    assert resolve_network(chosen, DynUNetSettings().model_dump(), SOURCE) is chosen
 
 
 def test_the_configuration_has_no_widths_to_choose() -> None:
@@ -71,7 +71,7 @@ def test_the_configuration_has_no_widths_to_choose() -> None:
 @pytest.mark.parametrize("recorded", [None, {}, {"channels": [4, 8]}])
 def test_a_source_that_does_not_tell_is_named(recorded: dict[str, Any] | None) -> None:
     with pytest.raises(ConfigError, match=r"(?s)do not say what it is.*source\.ckpt.*models=unet"):
-        resolve(OURS, recorded, SOURCE)
+        resolve_network(OURS, recorded, SOURCE)
 
 
 @pytest.mark.parametrize(
@@ -85,6 +85,6 @@ def test_a_source_that_does_not_tell_is_named(recorded: dict[str, Any] | None) -
 )
 def test_networks_of_other_versions_are_refused(recorded: dict[str, Any], found: str) -> None:
     with pytest.raises(WeightsError) as caught:
-        resolve(OURS, recorded, SOURCE)
+        resolve_network(OURS, recorded, SOURCE)
     assert found in str(caught.value)
     assert "source.ckpt" in str(caught.value)

@@ -11,20 +11,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hsf_finetune.check.check_command import check
-from hsf_finetune.check.check_run import report_on
+from hsf_finetune.check.check_data import check_data
+from hsf_finetune.cli.check_command import check
 from hsf_finetune.config.compose import compose
-from hsf_finetune.experiment.run import pretrained_source
-from hsf_finetune.planning.advice import Advice, Situation, advice_on
+from hsf_finetune.planning.advice import Advice, Diagnosis, give_advice
 from hsf_finetune.planning.diagnosis import advise
+from hsf_finetune.planning.start import read_source_checkpoint
 from tests.conftest import CONF, FAST
 
-PLAIN = Situation(subjects=30, validating=6, folds=None, steps=12, epochs=50, pretrained=True)
+PLAIN = Diagnosis(subjects=30, validating=6, folds=None, steps=12, epochs=50, pretrained=True)
 SETTINGS = compose("finetune", ["datasets=phantom"])
 
 
-def by_subject(here: Situation) -> dict[str, Advice]:
-    return {one.about: one for one in advice_on(here, SETTINGS)}
+def by_subject(diagnosis: Diagnosis) -> dict[str, Advice]:
+    return {one.about: one for one in give_advice(diagnosis, SETTINGS)}
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_every_override_composes_and_together_they_reach_enough_steps(
     dice: float,
     spacing: tuple[float, ...],
 ) -> None:
-    here = Situation(
+    diagnosis = Diagnosis(
         subjects,
         1,
         2 if 1 < subjects < 8 else None,
@@ -88,7 +88,7 @@ def test_every_override_composes_and_together_they_reach_enough_steps(
         dice,
         spacing,
     )
-    said = list(advice_on(here, SETTINGS))
+    said = list(give_advice(diagnosis, SETTINGS))
     assert all(one.what and one.reason for one in said)
     overrides = [word for one in said for word in shlex.split(one.override)]
     assert len({o.partition("=")[0] for o in overrides}) == len(overrides)
@@ -100,7 +100,7 @@ def test_every_override_composes_and_together_they_reach_enough_steps(
 def test_all_overrides_compose() -> None:
     for contrast, protocol in (("", ""), ("a", ""), ("", "b"), ("a", "b")):
         for subjects in (3, 7, 12, 30):
-            here = replace(
+            diagnosis = replace(
                 PLAIN,
                 subjects=subjects,
                 contrast=contrast,
@@ -110,17 +110,17 @@ def test_all_overrides_compose() -> None:
                 spacing_mm=(1.0, 1.0, 1.0),
             )
             given = [
-                word for one in advice_on(here, SETTINGS) for word in shlex.split(one.override)
+                word
+                for one in give_advice(diagnosis, SETTINGS)
+                for word in shlex.split(one.override)
             ]
             compose("finetune", ["datasets=phantom", *given])
 
 
 def advised(given: list[str]) -> dict[str, Advice]:
     settings = compose("finetune", given, CONF)
-    report = report_on(settings)
-    assert report.cohort is not None
-    source = pretrained_source(settings, report.cohort)
-    return {one.about: one for one in advise(settings, report, source)}
+    report = check_data(settings, read_source_checkpoint)
+    return {one.about: one for one in advise(settings, report)}
 
 
 def test_it_looks_at_data_and_weights(data: Path, tmp_path: Path, source_run: Path) -> None:

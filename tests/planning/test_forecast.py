@@ -13,18 +13,14 @@ import torch
 from hsf_finetune.config.compose import compose
 from hsf_finetune.config.settings import Settings
 from hsf_finetune.data.discovery.cases import discover
-from hsf_finetune.data.splits import Split, split_cases
-from hsf_finetune.experiment.run import execute, preview_plan
-from hsf_finetune.inference.predictor import ModelCard
-from hsf_finetune.networks.padding import padded_shape
-from hsf_finetune.planning import forecast as forecasting
-from hsf_finetune.planning import memory
-from hsf_finetune.planning.budget import planned
-from hsf_finetune.planning.dry_run import DryRun, Load
-from hsf_finetune.planning.forecast import forecast
-from hsf_finetune.planning.memory import decide_auto
-from hsf_finetune.planning.start import build_network
-from hsf_finetune.planning.workload import workload
+from hsf_finetune.experiment.run import run_experiment
+from hsf_finetune.planning import auto_sizes, forecast_run
+from hsf_finetune.planning.auto_sizes import StepCost, choose_sizes
+from hsf_finetune.planning.dry_run import DryVolumes, measure_stage
+from hsf_finetune.planning.epoch_volumes import count_epoch_volumes
+from hsf_finetune.planning.forecast_run import make_forecast
+from hsf_finetune.planning.plan_run import preview_run
+from hsf_finetune.planning.setup import Setup, prepare
 from hsf_finetune.system.errors import ConfigError
 from tests.conftest import CONF, FAST, SHAPE
 
@@ -37,56 +33,48 @@ def settings(data: Path, *more: str) -> Settings:
     )
 
 
-def dry_run(given: Settings) -> tuple[DryRun, Split]:
-    cohort = discover(given.datasets, given.models)
-    anatomy = build_network(given, cohort)
-    card = ModelCard(
-        cohort.classes.names,
-        cohort.label_values,
-        given.models,
-        cohort.channels,
-        None,
-        padded_shape(given.datasets.window_vox, anatomy.divisor),
-    )
-    split = split_cases(cohort.cases, given.datasets, given.seed)
-    return DryRun(given, cohort, anatomy, planned(given, anatomy), card), split
+def prepared(given: Settings) -> Setup:
+    return prepare(given, discover(given.datasets, given.models), preview=True)
 
 
 def test_it_leaves_no_trace(data: Path) -> None:
-    dry, _ = dry_run(settings(data))
-    before = {n: t.clone() for n, t in dry.anatomy.network.state_dict().items()}
+    job = prepared(settings(data)).job
+    before = {n: t.clone() for n, t in job.anatomy.network.state_dict().items()}
     random = torch.get_rng_state()
-    cost = dry.measure(0, Load(2, (8, 8, 8), (8, 8, 8)))
+    cost = measure_stage(job, 0, DryVolumes(2, (8, 8, 8), (8, 8, 8)))
     assert cost.step_s > 0
     assert cost.validation_s > 0
     assert cost.host_bytes > 50e6
     assert torch.equal(torch.get_rng_state(), random)
-    for name, tensor in dry.anatomy.network.state_dict().items():
+    for name, tensor in job.anatomy.network.state_dict().items():
         assert torch.equal(tensor, before[name])
-    assert all(p.grad is None for p in dry.anatomy.network.parameters())
+    assert all(p.grad is None for p in job.anatomy.network.parameters())
 
 
 def test_larger_batches_take_longer(data: Path) -> None:
-    dry, _ = dry_run(settings(data, "models.channels=[8,16]"))
+    job = prepared(settings(data, "models.channels=[8,16]")).job
     # Of this thread alone: other programs do not lengthen it.
-    dry = replace(dry, clock=time.thread_time)
-    small, large = (dry.measure(0, Load(n, (32, 32, 32), (8, 8, 8))).step_s for n in (1, 8))
+    small, large = (
+        measure_stage(job, 0, DryVolumes(n, (32, 32, 32), (8, 8, 8)), clock=time.thread_time).step_s
+        for n in (1, 8)
+    )
     assert large > 2 * small
 
 
-def test_the_workload_follows_from_headers(data: Path) -> None:
-    given = settings(data, "datasets.k_sample=7", "datasets.train_ratio=0.6")
-    _, split = dry_run(given)
-    whole = workload(split, given.datasets, (128, 128, 128), 2, (2, 2, 2))
+def with_datasets(setup: Setup, **changed: object) -> Setup:
+    data = setup.settings.datasets.model_copy(update=changed)
+    return replace(setup, settings=setup.settings.model_copy(update={"datasets": data}))
+
+
+def test_the_volumes_of_an_epoch_follow_from_headers(data: Path) -> None:
+    setup = prepared(settings(data, "datasets.k_sample=7", "datasets.train_ratio=0.6"))
+    whole = count_epoch_volumes(setup, (128, 128, 128), 2)
     assert whole.typical_vox == whole.largest_vox == whole.volume_vox == SHAPE
     assert whole.batches == 4
-    assert whole.volumes == len(split.validation) == 2
-    cut = workload(split, given.datasets, (8, 100, 8), 1, (4, 4, 4))
-    assert cut.typical_vox == (8, 24, 8)
-    finer = given.datasets.model_copy(
-        update={"target_spacing_mm": [0.4, 0.5, 0.6], "window_vox": [16, 24, 16]}
-    )
-    windows = workload(split, finer, (128, 128, 128), 1, (2, 2, 2))
+    assert whole.volumes == len(setup.split.validation) == 2
+    assert count_epoch_volumes(setup, (8, 100, 8), 1).typical_vox == (8, 24, 8)
+    finer = with_datasets(setup, target_spacing_mm=[0.4, 0.5, 0.6], window_vox=[16, 24, 16])
+    windows = count_epoch_volumes(finer, (128, 128, 128), 1)
     assert windows.typical_vox == (32, 48, 32)
     # Three half-overlapping windows along each axis.
     assert windows.volumes == 2 * 27
@@ -96,38 +84,33 @@ def test_it_is_printed_and_kept(
     data: Path, outputs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = settings(data, f"datasets.output_path={outputs}", "lightning.forecast=true")
-    folder = execute(given).folder
+    folder = run_experiment(given).folder
     said = capsys.readouterr().out
     assert "forecast, from dry steps of 2 x" in said
     assert "an epoch takes about" in said
     kept = json.loads((folder / "forecast.json").read_text())
     assert kept["stages"][0]["seconds"] > 0
     assert kept["host_bytes"] > 1e8
-    preview_plan(given, forecast=True)
+    preview_run(given, forecast=True)
     assert "forecast, from dry steps of 2 x" in capsys.readouterr().out
 
 
 def test_what_does_not_fit_comes_with_a_way_out(
     data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    dry, split = dry_run(settings(data, "models.channels=[16,32]", "datasets.batch_size=4"))
-    full = forecast(dry, split)
+    setup = prepared(settings(data, "models.channels=[16,32]", "datasets.batch_size=4"))
+    full = make_forecast(setup)
     assert full.fits
     assert not full.remedies
     # As if the machine had a little more than the process has by now.
-    for module in (forecasting, memory):
-        monkeypatch.setattr(module, "host_free", lambda own: int(own * 1.01))
-    tight = forecast(dry, split)
+    for module in (forecast_run, auto_sizes):
+        monkeypatch.setattr(module, "free_host_bytes", lambda own: int(own * 1.01))
+    tight = make_forecast(setup)
     assert not tight.fits
     assert any("auto" in override for override, _ in tight.remedies)
     assert "more memory than there is" in " ".join(tight.lines())
     with pytest.raises(ConfigError, match="no size fits"):
-        decide_auto(replace(dry, settings=with_auto(dry.settings)), split)
-
-
-def with_auto(given: Settings) -> Settings:
-    sizes = {"patch_vox": "auto", "batch_size": "auto"}
-    return given.model_copy(update={"datasets": given.datasets.model_copy(update=sizes)})
+        choose_sizes(with_datasets(setup, patch_vox="auto", batch_size="auto"))
 
 
 def test_auto_takes_whole_volumes_by_twos_where_they_fit_and_a_resume_keeps_them(
@@ -139,7 +122,7 @@ def test_auto_takes_whole_volumes_by_twos_where_they_fit_and_a_resume_keeps_them
         "datasets.batch_size=auto",
         f"datasets.output_path={outputs}",
     )
-    folder = execute(given).folder
+    folder = run_experiment(given).folder
     kept = json.loads((folder / "forecast.json").read_text())
     assert kept["patch_vox"] == list(SHAPE)
     assert kept["batch_size"] == 2
@@ -151,7 +134,7 @@ def test_auto_takes_whole_volumes_by_twos_where_they_fit_and_a_resume_keeps_them
             "lightning": given.lightning.model_copy(update={"max_epochs": 2}),
         }
     )
-    execute(longer)
+    run_experiment(longer)
     assert json.loads((folder / "forecast.json").read_text())["patch_vox"] == [8, 8, 8]
 
 
@@ -159,12 +142,11 @@ def test_auto_shrinks_the_longest_axis_until_it_fits(
     data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given = settings(data, "datasets.target_spacing_mm=[0.2,0.2,0.2]", "datasets.patch_vox=auto")
-    dry, split = dry_run(given)
-    appetite = memory.Appetite(0, 1.0, 1e-9, on_device=False)
-    monkeypatch.setattr(memory, "measure_appetite", lambda dry, work: appetite)
-    monkeypatch.setattr(memory, "cache_bytes", lambda cohort, settings: 0.0)
-    monkeypatch.setattr(memory, "host_free", lambda own: int(2 * 64**3 / 0.85) + 100)
-    chosen = decide_auto(dry, split).datasets
+    cost = StepCost(0, 1.0, 1e-9, on_device=False)
+    monkeypatch.setattr(auto_sizes, "measure_step_cost", lambda setup, volumes: cost)
+    monkeypatch.setattr(auto_sizes, "cache_bytes", lambda setup: 0.0)
+    monkeypatch.setattr(auto_sizes, "free_host_bytes", lambda own: int(2 * 64**3 / 0.85) + 100)
+    chosen = choose_sizes(prepared(given)).settings.datasets
     assert chosen.batch_size == 2
     assert isinstance(chosen.patch_vox, list)
     voxels = chosen.patch_vox[0] * chosen.patch_vox[1] * chosen.patch_vox[2]

@@ -1,29 +1,22 @@
-"""Plans for a network of three levels, without a network."""
-
-from dataclasses import dataclass
+"""Schedules of a network with three levels."""
 
 from hsf_finetune.config.settings import FinetuningSettings, LightningSettings, ModelSettings
+from hsf_finetune.schedule.blocks import BlockNames
 from hsf_finetune.schedule.stages import Schedule
-from hsf_finetune.schedule.strategies import plan
+from hsf_finetune.schedule.strategies import plan_schedule
 
-
-@dataclass(frozen=True)
-class Named:
-    name: str
-
-
-@dataclass(frozen=True)
-class ThreeLevels:
-    encoders: tuple[Named, ...] = (Named("encoder1"), Named("encoder2"), Named("encoder3"))
-    bottleneck: Named = Named("bottleneck")
-    decoders: tuple[Named, ...] = (Named("decoder3"), Named("decoder2"), Named("decoder1"))
-    head: Named = Named("head")
+THREE_LEVELS = BlockNames(
+    encoders=("encoder1", "encoder2", "encoder3"),
+    bottleneck="bottleneck",
+    decoders=("decoder3", "decoder2", "decoder1"),
+    head="head",
+)
 
 
 def planned(epochs: int | None = None, **finetuning: object) -> Schedule:
     """The schedule of these `finetuning` settings at a rate of 1e-3, the head's too."""
-    return plan(
-        ThreeLevels(),
+    return plan_schedule(
+        THREE_LEVELS,
         FinetuningSettings.model_validate({"lr_factors": {}, **finetuning}),
         ModelSettings(lr=1e-3),
         LightningSettings(max_epochs=epochs),

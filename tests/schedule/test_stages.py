@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hsf_finetune.schedule.stages import History, RateCurve, Schedule, Stage
+from hsf_finetune.schedule.stages import RateCurve, Schedule, ScheduleHistory, Stage
 from tests.schedule.planning import planned
 
-REGIMES = [
-    {"strategy": "gradual_unfreezing", "mode": "both", "unfreeze_frequency": 2},
+STRATEGIES = [
+    {"strategy": "hsf", "mode": "both", "unfreeze_frequency": 2},
     {"strategy": "full", "llrd_decay": 0.8},
     {"strategy": "linear"},
     {"strategy": "gradual"},
@@ -21,15 +21,15 @@ REGIMES = [
 
 
 @given(
-    regime=st.sampled_from(REGIMES),
+    strategy=st.sampled_from(STRATEGIES),
     steps_per_epoch=st.integers(1, 7),
     warmup=st.floats(0, 1),
     epochs=st.integers(3, 20),
 )
 def test_rate_is_positive_exactly_while_a_block_trains(
-    regime: dict[str, object], steps_per_epoch: int, warmup: float, epochs: int
+    strategy: dict[str, object], steps_per_epoch: int, warmup: float, epochs: int
 ) -> None:
-    schedule = planned(epochs=epochs, warmup=warmup, **regime)
+    schedule = planned(epochs=epochs, warmup=warmup, **strategy)
     assert schedule.max_epochs <= epochs
     for epoch in range(schedule.max_epochs):
         trainable = schedule.trainable(epoch)
@@ -40,9 +40,9 @@ def test_rate_is_positive_exactly_while_a_block_trains(
                 assert rate <= schedule.stage(epoch).rates.get(block, 0.0) * (1 + 1e-9)
 
 
-@given(regime=st.sampled_from(REGIMES), epochs=st.integers(3, 30))
-def test_blocks_never_freeze_again(regime: dict[str, object], epochs: int) -> None:
-    schedule = planned(epochs=epochs, **regime)
+@given(strategy=st.sampled_from(STRATEGIES), epochs=st.integers(3, 30))
+def test_blocks_never_freeze_again(strategy: dict[str, object], epochs: int) -> None:
+    schedule = planned(epochs=epochs, **strategy)
     seen: frozenset[str] = frozenset()
     for epoch in range(schedule.max_epochs):
         assert seen <= schedule.trainable(epoch)
@@ -78,23 +78,23 @@ def test_a_stage_that_restarts_warms_everything_up_again() -> None:
 
 def test_a_plateau_ends_a_stage_and_changes_no_rate_before_it() -> None:
     schedule = planned(strategy="gradual", epochs=30)
-    went = schedule.with_history(History(ended={0: 4}))
-    assert went.max_epochs == 24
-    assert went.first_epoch(1) == 4
-    assert "decoder1" in went.trainable(4)
-    assert [went.rate("head", e, 1, 3) for e in range(4)] == [
+    actual = schedule.with_history(ScheduleHistory(ended={0: 4}))
+    assert actual.max_epochs == 24
+    assert actual.first_epoch(1) == 4
+    assert "decoder1" in actual.trainable(4)
+    assert [actual.rate("head", e, 1, 3) for e in range(4)] == [
         schedule.rate("head", e, 1, 3) for e in range(4)
     ]
-    assert [went.rate("decoder1", 4 + e, 0, 3) for e in range(10)] == [
+    assert [actual.rate("decoder1", 4 + e, 0, 3) for e in range(10)] == [
         schedule.rate("decoder1", 10 + e, 0, 3) for e in range(10)
     ]
 
 
-def test_rates_that_start_anew_do_so_from_that_epoch_on() -> None:
+def test_rates_that_restart_do_so_from_that_epoch_on() -> None:
     schedule = planned(strategy="full", epochs=20, warmup=0.25)
-    anew = schedule.with_history(History(restart_epoch=12))
-    assert anew.rate("head", 11, 0, 1) == schedule.rate("head", 11, 0, 1)
-    rates = [anew.rate("head", epoch, 0, 1) for epoch in range(12, 20)]
+    restarted = schedule.with_history(ScheduleHistory(restart_epoch=12))
+    assert restarted.rate("head", 11, 0, 1) == schedule.rate("head", 11, 0, 1)
+    rates = [restarted.rate("head", epoch, 0, 1) for epoch in range(12, 20)]
     assert rates[0] == pytest.approx(1e-3 / 3)
     assert rates[2] == pytest.approx(1e-3)
     assert rates[2:] == sorted(rates[2:], reverse=True)
@@ -102,7 +102,7 @@ def test_rates_that_start_anew_do_so_from_that_epoch_on() -> None:
 
 def test_rates_may_be_ahead_of_the_epochs() -> None:
     schedule = planned(strategy="full", epochs=20)
-    ahead = schedule.with_history(History(rate_shift_epochs=5))
+    ahead = schedule.with_history(ScheduleHistory(rate_shift_epochs=5))
     assert ahead.rate("head", 3, 2, 4) == schedule.rate("head", 8, 2, 4)
     assert ahead.rate("head", 18, 2, 4) == pytest.approx(0.0, abs=1e-12)
 

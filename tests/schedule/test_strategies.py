@@ -1,4 +1,4 @@
-"""What each regime trains, and when."""
+"""What each strategy trains, and when."""
 
 import pytest
 from hypothesis import given
@@ -16,7 +16,7 @@ def unfreeze(**finetuning: object) -> dict[str, int]:
     return planned(**finetuning).unfreeze_epoch
 
 
-# ------------------------------------------------------------ gradual unfreezing
+# --------------------------------------------------------------------- hsf
 def test_decoder_unfreezes_from_the_head_inwards() -> None:
     assert unfreeze(mode="decoder", unfreeze_frequency=4) == {
         "head": 0,
@@ -160,24 +160,25 @@ def test_stages_that_say_nothing_or_too_much_are_refused() -> None:
 # ------------------------------------------------------------------ which one
 def test_without_a_word_everything_trains() -> None:
     schedule = planned()
-    assert (schedule.regime, schedule.trainable(0)) == ("full", set(EVERYTHING))
+    assert (schedule.strategy, schedule.trainable(0)) == ("full", set(EVERYTHING))
     assert schedule.stages[0].rates["decoder1"] == pytest.approx(0.9e-3)
     assert planned(llrd_decay=1.0).stages[0].rates["encoder1"] == pytest.approx(1e-3)
 
 
 @pytest.mark.parametrize("given", [{"mode": "both"}, {"depth": 0}, {"unfreeze_frequency": 2}])
-def test_a_setting_of_gradual_unfreezing_chooses_it(given: dict[str, object]) -> None:
+def test_a_setting_of_hsfs_gradual_unfreezing_chooses_it(given: dict[str, object]) -> None:
     schedule = planned(**given)
-    assert schedule.regime == "gradual_unfreezing"
+    assert schedule.strategy == "hsf"
     assert set(schedule.stages[0].rates.values()) == {1e-3}
-    assert planned(strategy="gradual_unfreezing", **given).stages == schedule.stages
+    assert planned(strategy="hsf", **given) == schedule
+    assert planned(strategy="gradual_unfreezing", **given) == schedule
     with pytest.raises(ValidationError, match=f"{next(iter(given))} would be ignored"):
         planned(strategy="lpft", **given)
 
 
 # ------------------------------------------------------------------ every one
-@pytest.mark.parametrize("strategy", ["gradual_unfreezing", "full", "lpft", "encoder_first"])
-def test_rate_factors_apply_to_every_regime(strategy: str) -> None:
+@pytest.mark.parametrize("strategy", ["hsf", "full", "lpft", "encoder_first"])
+def test_rate_factors_apply_to_every_strategy(strategy: str) -> None:
     plain = planned(strategy=strategy, epochs=20)
     scaled = planned(strategy=strategy, epochs=20, lr_factors={"head": 10, "encoder": 0.5})
     for a, b in zip(plain.stages, scaled.stages, strict=True):
@@ -187,7 +188,7 @@ def test_rate_factors_apply_to_every_regime(strategy: str) -> None:
         planned(strategy=strategy, lr_factors={"haed": 2.0})
 
 
-@pytest.mark.parametrize("strategy", ["gradual_unfreezing", "full", "progressive", "lpft"])
+@pytest.mark.parametrize("strategy", ["hsf", "full", "progressive", "lpft"])
 def test_early_stopping_is_the_patience_of_the_last_stage(strategy: str) -> None:
     schedule = planned(strategy=strategy, early_stopping_epochs=4, epochs=30)
     assert schedule.stages[-1].patience_epochs == 4

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from hsf_finetune.inference.predictor import ModelCard
+from hsf_finetune.inference.model_card import ModelCard
 from hsf_finetune.networks.build import build
 from hsf_finetune.weights.files.read_checkpoint import read_checkpoint
 from tests.conftest import CONF, FAST
@@ -27,10 +27,10 @@ import torch
 import torch.distributed as dist
 from torch.nn.utils import parameters_to_vector
 from hsf_finetune.configuration import compose
-from hsf_finetune.run import execute
-from hsf_finetune.training.callbacks import Heartbeat
+from hsf_finetune.run import run_experiment
+from hsf_finetune.training.callbacks import TrainingProgress
 
-started, said = Heartbeat.on_train_epoch_start, Heartbeat.on_train_epoch_end
+started, said = TrainingProgress.on_train_epoch_start, TrainingProgress.on_train_epoch_end
 before = {}
 
 def weights(block):
@@ -52,9 +52,9 @@ def compared(self, trainer, module):
         assert moved == expected, (block.name, trainer.current_epoch)
     said(self, trainer, module)
 
-Heartbeat.on_train_epoch_start, Heartbeat.on_train_epoch_end = kept, compared
+TrainingProgress.on_train_epoch_start, TrainingProgress.on_train_epoch_end = kept, compared
 for job in sys.argv[2:]:
-    execute(compose("finetune", job.split("|"), sys.argv[1]))
+    run_experiment(compose("finetune", job.split("|"), sys.argv[1]))
 """
 
 

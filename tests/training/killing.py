@@ -9,8 +9,8 @@ import signal
 from torch import Tensor
 
 from hsf_finetune.config.settings import Settings
-from hsf_finetune.data.loading.datamodule import Batch
-from hsf_finetune.experiment.run import execute
+from hsf_finetune.data.loading.batches import Batch
+from hsf_finetune.experiment.run import run_experiment
 from hsf_finetune.training.module import SegmentationModule
 
 
@@ -33,4 +33,4 @@ def _execute_and_die(settings: Settings, epoch: int) -> None:
         return step(self, batch, batch_idx)
 
     SegmentationModule.training_step = fatal_step  # type: ignore[method-assign]
-    execute(settings)
+    run_experiment(settings)

@@ -13,15 +13,12 @@ from torch import Tensor, nn
 from hsf_finetune.config.compose import compose
 from hsf_finetune.data.discovery.cases import discover
 from hsf_finetune.data.loading.datamodule import CasesDataModule
-from hsf_finetune.data.splits import split_cases
 from hsf_finetune.networks.anatomy import Anatomy
-from hsf_finetune.planning.start import build_network
+from hsf_finetune.planning.setup import prepare
 from hsf_finetune.schedule.stages import Schedule
-from hsf_finetune.schedule.strategies import plan
-from hsf_finetune.training.averaging import WarmAverage
-from hsf_finetune.training.losses import build_loss
-from hsf_finetune.training.module import SegmentationModule
-from hsf_finetune.training.trainer import fit, make_trainer
+from hsf_finetune.training.averaging import AveragedWeights
+from hsf_finetune.training.train import build_module
+from hsf_finetune.training.trainer import make_trainer, run_trainer
 from tests.conftest import CONF
 
 NETWORKS = {
@@ -38,7 +35,7 @@ NETWORKS = {
 
 
 class Watch(L.Callback):
-    """What each block's layers gave out in an epoch, and what is kept for the way back.
+    """What each block's layers output in an epoch, and what is kept for the backward pass.
 
     Args:
         anatomy: of the network.
@@ -110,38 +107,28 @@ def watched(data: Path, folder: Path, network: str, mode: str) -> tuple[Schedule
             *NETWORKS[network],
             "finetuning.unfreeze_frequency=1",
             f"finetuning.mode={mode}",
+            "models.weight_decay=0.1",
+            "augmentation=none",
+            "weights.pretrained=none",
             "logger=csv",
             "lightning.accelerator=cpu",
             "lightning.check_val_every_n_epoch=100",
         ],
         CONF,
     )
-    cohort = discover(settings.datasets)
-    anatomy = build_network(settings, cohort)
-    schedule = plan(anatomy, settings.finetuning, settings.models, settings.lightning)
-    split = split_cases(cohort.cases, settings.datasets, seed=0)
-    cases = CasesDataModule(split, settings.datasets, anatomy.divisor, seed=0)
-    watch = Watch(anatomy)
+    setup = prepare(settings, discover(settings.datasets), preview=True)
+    data = CasesDataModule(setup.split, settings.datasets, setup.anatomy.divisor, seed=0)
+    watch = Watch(setup.anatomy)
     trainer = make_trainer(
         settings.lightning,
         settings.logger,
         folder,
-        schedule.max_epochs,
-        [watch, WarmAverage(0.9)],
+        setup.schedule.max_epochs,
+        [watch, AveragedWeights(0.9)],
     )
-    module = SegmentationModule(
-        anatomy,
-        schedule,
-        cases.steps_per_epoch(1, 1),
-        cohort.classes.names,
-        build_loss("dice_ce"),
-        weight_decay=0.1,
-        augmentations=[None] * len(schedule.stages),
-        window_vox=cases.window_vox,
-        card={},
-    )
-    fit(trainer, module, cases, resume_from=None)
-    return schedule, watch
+    module = build_module(setup.job, data.steps_per_epoch(1, 1))
+    run_trainer(trainer, module, data, resume_from=None)
+    return setup.schedule, watch
 
 
 @pytest.fixture(scope="module", params=NETWORKS)

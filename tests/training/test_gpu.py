@@ -11,7 +11,7 @@ from hsf_finetune.config.compose import compose
 from hsf_finetune.config.settings import LightningSettings, LoggerSettings
 from hsf_finetune.data.discovery.cases import discover
 from hsf_finetune.evaluation.score_model import score_cases
-from hsf_finetune.experiment.run import execute
+from hsf_finetune.experiment.run import run_experiment
 from hsf_finetune.inference.predictor import Predictor
 from hsf_finetune.training.trainer import make_trainer
 from tests.conftest import CONF, NETWORK
@@ -47,7 +47,7 @@ def test_a_run_trains_and_predicts_alike_on_cpu_and_gpu(data: Path, tmp_path: Pa
         ],
         CONF,
     )
-    result = execute(settings)
+    result = run_experiment(settings)
     cases = discover(settings.datasets).cases
     on_gpu = score_cases(Predictor.load(result.folder, device="cuda"), cases)
     on_cpu = score_cases(Predictor.load(result.folder, device="cpu"), cases)

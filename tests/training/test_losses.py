@@ -14,21 +14,21 @@ from monai.losses.tversky import TverskyLoss
 from torch import Tensor
 
 from hsf_finetune.config.settings import ModelSettings
+from hsf_finetune.training.label_row_sums import sum_label_rows
 from hsf_finetune.training.losses import (
-    SetLoss,
+    LabelSetLoss,
     build_loss,
+    count_overlap,
     focal_tversky_loss,
-    overlap,
     weights_in_order,
 )
-from hsf_finetune.training.row_table import row_table
 
 SHAPE = (4, 5, 3)
 NAMES = ("dice_ce", "dice_focal", "dice", "ce", "focal", "tversky", "focal_tversky")
 quick = settings(max_examples=25, deadline=None)
 seeds = st.integers(0, 100_000)
 losses = st.builds(
-    SetLoss,
+    LabelSetLoss,
     st.sampled_from(NAMES),
     st.one_of(st.none(), st.just((0.5, 2.0, 1.0, 3.0))),
     st.booleans(),
@@ -125,7 +125,7 @@ def test_gradients_are_those_of_the_plain_loss(seed: int, classes: int) -> None:
 # ------------------------------------------------------------------------------ sets
 @quick
 @given(seed=seeds, loss=losses)
-def test_a_compatible_prediction_costs_nothing(seed: int, loss: SetLoss) -> None:
+def test_a_compatible_prediction_costs_nothing(seed: int, loss: LabelSetLoss) -> None:
     drawn = mixed(seed)
     cost = loss(compatible(drawn, seed), drawn.rows, drawn.allowed)
     assert float(cost) == pytest.approx(0, abs=1e-6)
@@ -133,7 +133,9 @@ def test_a_compatible_prediction_costs_nothing(seed: int, loss: SetLoss) -> None
 
 @quick
 @given(seed=seeds, loss=losses)
-def test_how_probability_is_divided_inside_a_set_does_not_matter(seed: int, loss: SetLoss) -> None:
+def test_how_probability_is_divided_inside_a_set_does_not_matter(
+    seed: int, loss: LabelSetLoss
+) -> None:
     # Classes 1 and 2 are never told apart by any of these protocols.
     drawn = mixed(seed)
     drawn.allowed[:, :, 1:3] = drawn.allowed[:, :, 1:3].any(dim=2, keepdim=True)
@@ -142,7 +144,7 @@ def test_how_probability_is_divided_inside_a_set_does_not_matter(seed: int, loss
     together = p[:, 1] + p[:, 2]
     divided = torch.stack([p[:, 0], together * share, together * (1 - share), p[:, 3]], 1)
     if loss.class_weights is not None:
-        loss = SetLoss(loss.name, (0.5, 2.0, 2.0, 3.0), loss.batch_dice)
+        loss = LabelSetLoss(loss.name, (0.5, 2.0, 2.0, 3.0), loss.batch_dice)
     torch.testing.assert_close(
         loss(divided.log(), drawn.rows, drawn.allowed), loss(*drawn), rtol=1e-4, atol=1e-6
     )
@@ -150,7 +152,7 @@ def test_how_probability_is_divided_inside_a_set_does_not_matter(seed: int, loss
 
 @quick
 @given(seed=seeds, loss=losses, at_zero=st.booleans(), scale=st.sampled_from([1, 100]))
-def test_gradients_are_finite(seed: int, loss: SetLoss, at_zero: bool, scale: int) -> None:
+def test_gradients_are_finite(seed: int, loss: LabelSetLoss, at_zero: bool, scale: int) -> None:
     drawn = mixed(seed)
     logits = (compatible(drawn, seed) if at_zero else drawn.logits * scale).requires_grad_()
     cost = loss(logits, drawn.rows, drawn.allowed)
@@ -162,7 +164,7 @@ def test_gradients_are_finite(seed: int, loss: SetLoss, at_zero: bool, scale: in
 
 @quick
 @given(seed=seeds, loss=losses)
-def test_the_order_of_cases_does_not_matter(seed: int, loss: SetLoss) -> None:
+def test_the_order_of_cases_does_not_matter(seed: int, loss: LabelSetLoss) -> None:
     drawn = mixed(seed)
     order = torch.randperm(3, generator=torch.Generator().manual_seed(seed))
     torch.testing.assert_close(loss(*(part[order] for part in drawn)), loss(*drawn))
@@ -171,7 +173,7 @@ def test_the_order_of_cases_does_not_matter(seed: int, loss: SetLoss) -> None:
 @quick
 @given(seed=seeds, loss=losses)
 def test_a_statement_of_everything_costs_nothing_and_pulls_nowhere(
-    seed: int, loss: SetLoss
+    seed: int, loss: LabelSetLoss
 ) -> None:
     drawn = mixed(seed)
     logits = drawn.logits.requires_grad_()
@@ -213,11 +215,13 @@ def test_a_voxel_of_a_larger_set_counts_for_no_smaller_one() -> None:
     allowed = torch.tensor([[[1, 0, 0], [0, 1, 0], [0, 1, 1]]], dtype=torch.bool)
     rows = torch.tensor([0, 1, 2], dtype=torch.uint8).view(1, 3, 1, 1)
     p = torch.tensor([[0.7, 0.2, 0.1], [0.1, 0.6, 0.3], [0.2, 0.5, 0.3]]).T.reshape(1, 3, 3, 1, 1)
-    counts = overlap(row_table(p.log(), rows, allowed)[0], allowed, include_background=False)
+    counts = count_overlap(
+        sum_label_rows(p.log(), rows, allowed)[0], allowed, include_background=False
+    )
     torch.testing.assert_close(counts.inside, torch.tensor([[0.7, 0.6, 0.9 + 0.8]]))
     torch.testing.assert_close(counts.missed, torch.tensor([[0.3, 0.4, 0.1 + 0.2]]))
     torch.testing.assert_close(counts.outside, torch.tensor([[0.1 + 0.2, 0.2, 0.3]]))
-    assert counts.share.tolist() == [[0, 1, 1]]
+    assert counts.weight.tolist() == [[0, 1, 1]]
 
 
 def test_equal_sets_of_a_batch_are_pooled_and_others_are_not() -> None:
@@ -225,7 +229,7 @@ def test_equal_sets_of_a_batch_are_pooled_and_others_are_not() -> None:
     allowed = drawn.allowed.clone()
     allowed[1, 2] = torch.tensor([False, True, True])
     loss = build_loss("dice", batch_dice=True)(drawn.logits, drawn.rows, allowed)
-    apart = overlap(row_table(drawn.logits, drawn.rows, allowed)[0], allowed, False)
+    apart = count_overlap(sum_label_rows(drawn.logits, drawn.rows, allowed)[0], allowed, False)
 
     def dice(inside: Tensor, missed: Tensor, outside: Tensor) -> Tensor:
         return 2 * inside / (2 * inside + missed + outside)
@@ -258,12 +262,12 @@ def test_the_written_gradient_is_the_numerical_one(seed: int) -> None:
     drawn = mixed(seed, batch=2)
     logits = drawn.logits[:, :, :2, :2, :1].double().requires_grad_()
     rows = drawn.rows[:, :2, :2, :1].contiguous()
-    assert torch.autograd.gradcheck(lambda z: row_table(z, rows, drawn.allowed), (logits,))
+    assert torch.autograd.gradcheck(lambda z: sum_label_rows(z, rows, drawn.allowed), (logits,))
 
 
 def test_tversky_is_focal_tversky_without_focus() -> None:
     drawn = single(4, 4)
-    counts = overlap(row_table(*drawn)[0], drawn.allowed, include_background=True)
+    counts = count_overlap(sum_label_rows(*drawn)[0], drawn.allowed, include_background=True)
     assert float(build_loss("tversky")(*drawn)) == float(focal_tversky_loss(counts, gamma=1))
     assert float(focal_tversky_loss(counts)) > float(focal_tversky_loss(counts, gamma=1))
 

@@ -12,7 +12,7 @@ import torch
 
 from hsf_finetune.config.compose import compose
 from hsf_finetune.config.settings import Settings
-from hsf_finetune.experiment.run import execute
+from hsf_finetune.experiment.run import run_experiment
 from hsf_finetune.system.errors import ConfigError
 from hsf_finetune.training.module import SegmentationModule
 from tests.conftest import CONF, FAST
@@ -91,7 +91,7 @@ def test_what_is_named_starts_anew_and_the_rest_goes_on(
     shutil.copytree(interrupted, run_dir)
     checkpoint = torch.load(run_dir / "checkpoints" / "last.ckpt", weights_only=True)
     given = [f"reset=[{','.join(reset)}]"] if reset else []
-    execute(settings_of(data, run_dir, f"resume={run_dir}", *given))
+    run_experiment(settings_of(data, run_dir, f"resume={run_dir}", *given))
     seen = first_step.seen
 
     raw = checkpoint["current_model_state"]
@@ -112,7 +112,7 @@ def test_after_a_reset_of_the_epoch_the_curves_so_far_are_kept(
     run_dir = tmp_path / "run"
     shutil.copytree(interrupted, run_dir)
     before = (run_dir / "metrics.csv").read_text()
-    execute(settings_of(data, run_dir, f"resume={run_dir}", "reset=[epoch,scheduler]"))
+    run_experiment(settings_of(data, run_dir, f"resume={run_dir}", "reset=[epoch,scheduler]"))
     assert (run_dir / "metrics_until_epoch_4.csv").read_text() == before
     rows = (run_dir / "metrics.csv").read_text().splitlines()
     assert [row.split(",")[0] for row in rows[1:]] == [str(e) for e in range(6)]
@@ -120,15 +120,15 @@ def test_after_a_reset_of_the_epoch_the_curves_so_far_are_kept(
 
 def test_reset_without_resume_is_refused(data: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="about a run that is resumed"):
-        execute(settings_of(data, tmp_path / "run", "reset=[epoch]"))
+        run_experiment(settings_of(data, tmp_path / "run", "reset=[epoch]"))
 
 
 # ------------------------------------------------------------------ longer runs
 def test_a_finished_run_goes_on_for_longer(data: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
-    execute(settings_of(data, run_dir, "lightning.max_epochs=2"))
+    run_experiment(settings_of(data, run_dir, "lightning.max_epochs=2"))
     result = (run_dir / "result.json").read_text()
-    execute(settings_of(data, run_dir, "lightning.max_epochs=5", f"resume={run_dir}"))
+    run_experiment(settings_of(data, run_dir, "lightning.max_epochs=5", f"resume={run_dir}"))
     assert (run_dir / "result_until_epoch_2.json").read_text() == result
     assert (run_dir / "config_until_epoch_2.yaml").exists()
     rows = (run_dir / "metrics.csv").read_text().splitlines()
@@ -142,18 +142,20 @@ def test_a_run_that_a_plateau_ended_goes_on_for_longer(data: Path, tmp_path: Pat
     run_dir = tmp_path / "run"
     still = ["finetuning=linear", "models.lr=1e-9", "finetuning.gradual_patience=2"]
     more = ["finetuning.linear_probe_epochs=20"]
-    execute(settings_of(data, run_dir, *still, *more, "lightning.max_epochs=9"))
+    run_experiment(settings_of(data, run_dir, *still, *more, "lightning.max_epochs=9"))
     ended = len((run_dir / "metrics.csv").read_text().splitlines()) - 1
     assert ended == 3
     longer = ["lightning.max_epochs=12", f"resume={run_dir}"]
-    execute(settings_of(data, run_dir, *still, *more, *longer))
+    run_experiment(settings_of(data, run_dir, *still, *more, *longer))
     assert len((run_dir / "metrics.csv").read_text().splitlines()) - 1 == ended + 2
 
 
 @pytest.mark.parametrize("epochs", ["1", "2"])
 def test_a_run_does_not_become_shorter(data: Path, tmp_path: Path, epochs: str) -> None:
     run_dir = tmp_path / "run"
-    execute(settings_of(data, run_dir, "lightning.max_epochs=2"))
+    run_experiment(settings_of(data, run_dir, "lightning.max_epochs=2"))
     with pytest.raises(ConfigError, match=r"no more than the 2 epochs|has ended"):
-        execute(settings_of(data, run_dir, f"lightning.max_epochs={epochs}", f"resume={run_dir}"))
+        run_experiment(
+            settings_of(data, run_dir, f"lightning.max_epochs={epochs}", f"resume={run_dir}")
+        )
     assert (run_dir / "result.json").exists()

@@ -11,7 +11,7 @@ import torch
 
 from hsf_finetune.config.compose import compose
 from hsf_finetune.config.settings import Settings
-from hsf_finetune.experiment.run import execute
+from hsf_finetune.experiment.run import run_experiment
 from tests.conftest import CONF, NETWORK
 from tests.training.killing import run_until_killed
 
@@ -80,7 +80,7 @@ def uninterrupted(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Unint
     def of(preset: str) -> dict[str, Any]:
         if preset not in known:
             folder = tmp_path_factory.mktemp(preset) / "run"
-            execute(settings_of(data, folder, preset))
+            run_experiment(settings_of(data, folder, preset))
             known[preset] = last(folder)
         return known[preset]
 
@@ -105,7 +105,7 @@ def test_killed_and_resumed_equals_uninterrupted(
     whole = uninterrupted(preset)
     run_dir = tmp_path / "run"
     run_until_killed(settings_of(data, run_dir, preset), epoch)
-    result = execute(
+    result = run_experiment(
         settings_of(data, run_dir, preset, f"resume={run_dir if resume == 'path' else 'auto'}")
     )
     assert result.folder == run_dir.resolve()
@@ -157,10 +157,10 @@ def assert_same(a: object, b: object) -> None:
 
 def test_killed_after_the_last_epoch_only_the_scores_are_made(data: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
-    first = execute(settings_of(data, run_dir, "gradual"))
+    first = run_experiment(settings_of(data, run_dir, "gradual"))
     (run_dir / "result.json").unlink()
     before = last(run_dir)
-    second = execute(settings_of(data, run_dir, "gradual", f"resume={run_dir}"))
+    second = run_experiment(settings_of(data, run_dir, "gradual", f"resume={run_dir}"))
     assert second.after == first.after
     assert_same(last(run_dir)["state_dict"], before["state_dict"])
     assert (run_dir / "result.json").exists()

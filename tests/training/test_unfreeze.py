@@ -13,16 +13,13 @@ from torch import Tensor
 from hsf_finetune.config.compose import compose
 from hsf_finetune.data.discovery.cases import discover
 from hsf_finetune.data.loading.datamodule import CasesDataModule
-from hsf_finetune.data.splits import split_cases
 from hsf_finetune.networks.anatomy import Anatomy
-from hsf_finetune.planning.start import build_network
+from hsf_finetune.planning.setup import prepare
 from hsf_finetune.schedule.stages import NORMS, Schedule
-from hsf_finetune.schedule.strategies import plan
-from hsf_finetune.training.averaging import WarmAverage
-from hsf_finetune.training.losses import build_loss
-from hsf_finetune.training.module import SegmentationModule
-from hsf_finetune.training.stage_control import Stages
-from hsf_finetune.training.trainer import fit, make_trainer
+from hsf_finetune.training.averaging import AveragedWeights
+from hsf_finetune.training.stage_control import StageControl
+from hsf_finetune.training.train import build_module
+from hsf_finetune.training.trainer import make_trainer, run_trainer
 from tests.conftest import CONF
 
 NETWORK = [
@@ -107,6 +104,10 @@ def watched_fit(data: Path, folder: Path, *overrides: str) -> tuple[Schedule, Wa
             f"datasets.main_path={data}",
             "datasets.k_sample=2",
             "datasets.batch_size=1",
+            "models.weight_decay=0.1",
+            "augmentation=none",
+            "weights.pretrained=none",
+            "finetuning.budget=validation",
             "logger=csv",
             "lightning.accelerator=cpu",
             "lightning.check_val_every_n_epoch=100",
@@ -115,27 +116,20 @@ def watched_fit(data: Path, folder: Path, *overrides: str) -> tuple[Schedule, Wa
         ],
         CONF,
     )
-    cohort = discover(settings.datasets)
-    split = split_cases(cohort.cases, settings.datasets, seed=0)
-    anatomy = build_network(settings, cohort)
-    schedule = plan(anatomy, settings.finetuning, settings.models, settings.lightning)
-    module = CasesDataModule(split, settings.datasets, anatomy.divisor, seed=0)
-    watch, average = Watch(anatomy), WarmAverage(0.9)
-    around = [watch, Stages(schedule, folder / "stage.ckpt", average), average]
-    trainer = make_trainer(settings.lightning, settings.logger, folder, schedule.max_epochs, around)
-    training = SegmentationModule(
-        anatomy,
-        schedule,
-        module.steps_per_epoch(1, 1),
-        cohort.classes.names,
-        build_loss("dice_ce"),
-        weight_decay=0.1,
-        augmentations=[None] * len(schedule.stages),
-        window_vox=module.window_vox,
-        card={},
+    setup = prepare(settings, discover(settings.datasets), preview=True)
+    data = CasesDataModule(setup.split, settings.datasets, setup.anatomy.divisor, seed=0)
+    watch, average = Watch(setup.anatomy), AveragedWeights(0.9)
+    control = StageControl(setup.schedule, folder / "stage.ckpt", average)
+    trainer = make_trainer(
+        settings.lightning,
+        settings.logger,
+        folder,
+        setup.schedule.max_epochs,
+        [watch, control, average],
     )
-    fit(trainer, training, module, resume_from=None)
-    return training.schedule, watch
+    module = build_module(setup.job, data.steps_per_epoch(1, 1))
+    run_trainer(trainer, module, data, resume_from=None)
+    return module.schedule, watch
 
 
 PRESETS = {

@@ -1,4 +1,4 @@
-"""A web server on this machine that knows ranges, and can misbehave."""
+"""A web server on this machine that supports ranges, and fails as tests demand."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 
 @dataclass
 class Request:
-    """What was asked for, and how many bytes of a body were sent."""
+    """A request, and how many bytes of a body were sent."""
 
     path: str
     headers: dict[str, str]
@@ -24,7 +24,7 @@ class Request:
 
 @dataclass
 class Site:
-    """What a server holds, and how it misbehaves; a test may change it at any time."""
+    """What a server has, and how it fails; a test may change it at any time."""
 
     files: dict[str, bytes] = field(default_factory=dict)
     cuts: list[int] = field(default_factory=list)
@@ -35,7 +35,7 @@ class Site:
     knows_if_range: bool = True
     has_validators: bool = True
     shift: int = 0
-    """How far from what was asked for a range begins."""
+    """How far from the requested byte a range begins."""
     content_type: str = "application/octet-stream"
     headers: dict[str, str] = field(default_factory=dict)
     redirects: dict[str, str] = field(default_factory=dict)
@@ -62,7 +62,7 @@ def serving(context: Any = None) -> Iterator[Site]:
 
     class Handler(BaseHTTPRequestHandler):
         def log_message(self, *_: Any) -> None:
-            """Says nothing."""
+            """No log."""
 
         def do_GET(self) -> None:
             _answer(site, self)

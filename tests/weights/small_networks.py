@@ -25,7 +25,9 @@ from hsf_finetune.networks.anatomy import Anatomy
 from hsf_finetune.networks.build import build, channel_axes, class_axes
 from hsf_finetune.weights.files.checkpoint import Checkpoint
 from hsf_finetune.weights.files.read_checkpoint import read_checkpoint
-from hsf_finetune.weights.transfer.inputs import Inputs
+from hsf_finetune.weights.transfer.class_rules import Derivations, HeadPolicy
+from hsf_finetune.weights.transfer.input_rules import InputRequest
+from hsf_finetune.weights.transfer.plan_head import HeadRequest
 from hsf_finetune.weights.transfer.receipt import Receipt
 from hsf_finetune.weights.transfer.transfer_weights import transfer
 
@@ -88,26 +90,21 @@ def load(
     anatomy: Anatomy,
     checkpoint: Checkpoint,
     classes: Sequence[str],
-    derive_from: dict[str, str | list[str]] | None = None,
-    min_loaded: float = 0.9,
+    derive_from: Derivations | None = None,
+    source_classes: Sequence[str] | None = None,
+    head: HeadPolicy = "transfer",
     channels: int = 1,
     names: Sequence[str] | None = None,
-    policy: Any = None,
     source_names: Sequence[str] | None = None,
-    **further: Any,
+    policy: Any = None,
+    **more: Any,
 ) -> Receipt:
     """A transfer with the axes that the network is asked for."""
     size = (channels, len(classes))
-    return transfer(
-        anatomy,
-        checkpoint,
-        classes,
-        derive_from,
-        min_loaded,
-        class_axes(settings, *size),
-        inputs=Inputs(channel_axes(settings, *size), names, source_names, policy),
-        **further,
-    )
+    axes = class_axes(settings, *size)
+    request = HeadRequest(classes, axes, source_classes, derive_from or {}, head)
+    inputs = InputRequest(channel_axes(settings, *size), names, source_names, policy)
+    return transfer(anatomy, checkpoint, request, inputs, **more)
 
 
 def image(anatomy: Anatomy, channels: int = 1) -> torch.Tensor:

@@ -14,7 +14,12 @@ import pytest
 from hsf_finetune.config.compose import compose
 from hsf_finetune.config.settings import Settings
 from hsf_finetune.data.discovery.cases import Cohort, discover
-from hsf_finetune.planning.start import build_network, find_source, start_from, with_network
+from hsf_finetune.planning.start import (
+    build_network,
+    find_weights,
+    load_weights,
+    with_recorded_network,
+)
 from tests.conftest import CONF, FAST, save_nifti, tiny_case
 from tests.weights.format_files import FORMATS, Format
 
@@ -109,10 +114,10 @@ def composed(one: Format, scans: Path, pretrained: Path) -> Settings:
 
 def loaded(one: Format, settings: Settings, cohort: Cohort) -> str:
     """The row of a file, from the receipt of a transfer as a run does it."""
-    source = find_source(settings, cohort, Path)
+    source = find_weights(settings, cohort, Path)
     assert source is not None
-    resolved = with_network(settings, source.checkpoint)
-    start = start_from(resolved, build_network(resolved, cohort), cohort, source)
+    resolved = with_recorded_network(settings, source.checkpoint)
+    start = load_weights(resolved, build_network(resolved, cohort), cohort, source)
     counts = Counter(entry.status for entry in start.receipt.entries)
     cells = [
         one.file,
@@ -120,8 +125,8 @@ def loaded(one: Format, settings: Settings, cohort: Cohort) -> str:
         f"`{settings.models.name}`",
         *(str(counts[s] or "-") for s in ("loaded", "remapped", "fresh", "refused")),
         f"{100 * start.receipt.share_parameters:.3g} %",
-        known(source.checkpoint.classes, settings.finetuning.source_classes),
-        known(source.checkpoint.channel_names, settings.finetuning.source_channels),
+        known(source.checkpoint.classes, settings.weights.source_classes),
+        known(source.checkpoint.channel_names, settings.weights.source_channels),
     ]
     return "| " + " | ".join(cells) + " |"
 

@@ -13,7 +13,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from hsf_finetune.data.phantom.write_phantoms import make_phantom
+from hsf_finetune.data.phantom.phantom_image import make_phantom
 
 MSD = Path(
     os.environ.get("HSF_FINETUNE_MSD")

@@ -11,8 +11,10 @@ import yaml
 
 from hsf_finetune.cli.main import main
 from hsf_finetune.config.settings import Settings
-from hsf_finetune.experiment.run import execute
-from hsf_finetune.inference.apply import evaluate_files, predict
+from hsf_finetune.evaluation.evaluate import evaluate_files
+from hsf_finetune.experiment.run import run_experiment
+from hsf_finetune.inference.predictor import Predictor
+from hsf_finetune.inference.segment_files import segment_files
 from hsf_finetune.system.errors import UserError
 from tests.zoo.cohorts import MSD, VICTIM, WHY_SKIPPED
 from tests.zoo.defect import Defect
@@ -34,7 +36,7 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> Zoo:
 def trained(zoo: Zoo, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run on the clean cohort."""
     settings = zoo.settings(zoo.clean("msd").root)
-    return execute(
+    return run_experiment(
         settings.model_copy(update={"run_dir": str(tmp_path_factory.mktemp("run"))})
     ).folder
 
@@ -43,8 +45,8 @@ def commands(zoo: Zoo, root: Path, defect: Defect, trained: Path) -> list[Settin
     """The settings of train and of finetune from the clean run."""
     scratch = zoo.settings(root, defect.overrides, "train")
     tuned = zoo.settings(root, defect.overrides, "finetune")
-    tuning = tuned.finetuning.model_copy(update={"pretrained": str(trained)})
-    return [scratch, tuned.model_copy(update={"finetuning": tuning})]
+    weights = tuned.weights.model_copy(update={"pretrained": str(trained)})
+    return [scratch, tuned.model_copy(update={"weights": weights})]
 
 
 @pytest.mark.parametrize(
@@ -55,7 +57,7 @@ def test_train_and_finetune_refuse(zoo: Zoo, defect: Defect, trained: Path) -> N
     strict = {"check": "strict"} if defect.tier == "warned" else {}
     for settings in commands(zoo, cohort.root, defect, trained):
         with pytest.raises(UserError) as caught:
-            execute(settings.model_copy(update=strict))
+            run_experiment(settings.model_copy(update=strict))
         assert all(word in str(caught.value) for word in defect.words), str(caught.value)
         assert not zoo.outputs.exists(), "nothing is written before the data fit"
 
@@ -67,7 +69,7 @@ def test_what_is_not_refused_is_said(
     defect = next(d for d in DEFECTS if d.name == name)
     cohort, _ = zoo.damaged(defect)
     settings = zoo.settings(cohort.root, defect.overrides)
-    run = execute(settings.model_copy(update={"run_dir": str(tmp_path / "run")})).folder
+    run = run_experiment(settings.model_copy(update={"run_dir": str(tmp_path / "run")})).folder
     said = capsys.readouterr().out
     assert f"1 {defect.tier}" in said
     if defect.tier == "warned":
@@ -82,11 +84,9 @@ def test_predict_segments_on_the_scans_own_grid_or_says_why_not(
     cohort, file = zoo.damaged(defect)
     number = min(VICTIM, len(cohort) - 1)
     scan, out = cohort.image(number), tmp_path / "out"
-    code = predict(
-        str(trained), [str(scan)], out, checkpoint="best", key=None, device="cpu", overwrite=False
-    )
+    (result,) = segment_files(Predictor.load(trained, device="cpu"), [scan], out)
     said = capsys.readouterr().out
-    if code:
+    if result.status == "failed":
         assert str(scan) in said
         assert not list(tmp_path.glob("out/*"))
         return
@@ -95,15 +95,15 @@ def test_predict_segments_on_the_scans_own_grid_or_says_why_not(
     assert np.allclose(written.affine, original.affine, atol=1e-4)
     about_the_image = file == scan and ("content/" in kinds(zoo, defect, cohort.root))
     if about_the_image and defect.name != "other contrast":
-        assert "look at it" in said
+        assert "segmented with a warning" in said
 
 
 def kinds(zoo: Zoo, defect: Defect, root: Path) -> str:
     """What the check calls a defect."""
-    from hsf_finetune.check.check_run import report_on
+    from hsf_finetune.check.check_data import check_data
 
     settings = zoo.settings(root, defect.overrides)
-    return " ".join(finding.kind for finding in report_on(settings, jobs=1).findings)
+    return " ".join(finding.kind for finding in check_data(settings, jobs=1).findings)
 
 
 @pytest.mark.parametrize("defect", SCANS, ids=lambda defect: defect.name)
@@ -115,7 +115,7 @@ def test_evaluate_scores_or_says_why_not(zoo: Zoo, defect: Defect, tmp_path: Pat
     scores = tmp_path / "scores.csv"
     refused: UserError | None = None
     try:
-        evaluate_files(clean, file, "1=anterior,2=posterior", 1.0, scores)
+        evaluate_files(clean, file, {1: "anterior", 2: "posterior"}).save(scores)
     except UserError as error:
         refused = error
     assert scores.exists() == (refused is None)

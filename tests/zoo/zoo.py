@@ -52,7 +52,7 @@ class Zoo:
         """A damaged copy, and the path that the message has to name.
 
         Each lies where the one before it lay, with its files' own times of change, so
-        that what is not damaged need not be looked at again.
+        that cases that are not damaged need not be read again.
         """
         folder = self._folder / "damaged" / defect.cohort
         shutil.rmtree(folder, ignore_errors=True)

@@ -24,9 +24,7 @@ from hsf_finetune.config.settings.datasets_settings import (
 )
 from hsf_finetune.config.settings.engine_settings import LightningSettings, LoggerSettings
 from hsf_finetune.config.settings.finetuning_settings import (
-    OTHER_NAMES,
     FinetuningSettings,
-    NamedWeights,
     StageSettings,
 )
 from hsf_finetune.config.settings.library_networks import (
@@ -45,9 +43,15 @@ from hsf_finetune.config.settings.models_settings import (
     UNetSettings,
 )
 from hsf_finetune.config.settings.network_choice import NetworkSettings
+from hsf_finetune.config.settings.weights_settings import (
+    WEIGHTS_KEYS,
+    NamedWeights,
+    WeightsSettings,
+    move_to_weights,
+)
 
 __all__ = [
-    "OTHER_NAMES",
+    "WEIGHTS_KEYS",
     "ARUNetHparams",
     "ARUNetSettings",
     "Activation",
@@ -77,6 +81,8 @@ __all__ = [
     "SwinUNETRSettings",
     "Text",
     "UNetSettings",
+    "WeightsSettings",
     "Whole",
     "dotted",
+    "move_to_weights",
 ]

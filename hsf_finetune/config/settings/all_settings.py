@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from hsf_finetune.config.settings.augmentation_settings import AugmentationSettings
 from hsf_finetune.config.settings.base_settings import Group, Text
@@ -13,6 +13,7 @@ from hsf_finetune.config.settings.datasets_settings import DatasetsSettings
 from hsf_finetune.config.settings.engine_settings import LightningSettings, LoggerSettings
 from hsf_finetune.config.settings.finetuning_settings import FinetuningSettings
 from hsf_finetune.config.settings.network_choice import NetworkSettings
+from hsf_finetune.config.settings.weights_settings import WeightsSettings, move_to_weights
 
 
 def _switch(value: object) -> object:
@@ -37,12 +38,19 @@ class Settings(Group):
     """Look at the data before training: refuse what is wrong, or under `strict` what is odd."""
     datasets: DatasetsSettings
     models: NetworkSettings
+    weights: WeightsSettings = WeightsSettings()
     finetuning: FinetuningSettings
     augmentation: AugmentationSettings
     augmentations: dict[str, AugmentationSettings] = {}
     """Presets by name, for stages that ask for another one."""
     lightning: LightningSettings
     logger: LoggerSettings
+
+    @model_validator(mode="before")
+    @classmethod
+    def _weights_apart(cls, given: Any) -> Any:
+        """Keys about weights may lie in `finetuning`, as in version 0.1.0."""
+        return move_to_weights(given)
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as plain types, for checkpoints and YAML."""

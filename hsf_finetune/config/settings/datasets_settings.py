@@ -39,8 +39,8 @@ class DatasetSettings(Group):
     patterns: dict[str, PatternSettings] = {}
     """Name of the series -> its patterns."""
     table: str | None = None
-    """In place of patterns: CSV or TSV below `path`, with the columns image[, image2, ...],
-    label[, subject][, split]; its relative paths start from its own folder."""
+    """In place of patterns: CSV or TSV below `path`, with the columns image, label, and if needed
+    image2 (image3, ...), subject and split; its relative paths start from its own folder."""
     labels: dict[int, int] | None = None
     """Value in the label file -> label number; None keeps every value."""
     labels_names: dict[int, Text] = Field(min_length=1)

@@ -1,36 +1,12 @@
-"""The `finetuning` group: where the weights come from, and which part trains when."""
+"""The `finetuning` group: which part of the network trains when, and at which rate."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from hsf_finetune.config.settings.base_settings import Group, Positive, Probability, Text, Whole
-from hsf_finetune.config.settings.network_choice import NetworkSettings
-
-
-class NamedWeights(Group):
-    """Published weights that `finetuning.pretrained` knows by name: a file of `weights/`."""
-
-    name: str
-    """What they are called in full, with the version."""
-    url: str
-    """An https URL, or `hf://owner/repo/path[@revision]`."""
-    checksum: Text
-    """What the file must come to, such as `sha256:...`."""
-    licence: str
-    """Under which one may use them."""
-    classes: Annotated[list[str], Field(min_length=2)]
-    """Class of each output channel, background first."""
-    channels: Annotated[list[str], Field(min_length=1)]
-    """What each input channel shows."""
-    models: NetworkSettings
-    """The network they belong to."""
-    source: str
-    """Page that describes them."""
-    citation: str
-    """What to cite."""
+from hsf_finetune.config.settings.base_settings import Group, Positive, Probability, Whole
 
 
 class StageSettings(Group):
@@ -66,20 +42,13 @@ class StageSettings(Group):
         return self
 
 
-OTHER_NAMES = {
-    "external_weights_path": "pretrained",
-    "external_weights_key_prefix": "key_prefix",
-}
-"""Names that PyTorch Connectomics has for settings of this group."""
-
-
 class FinetuningSettings(Group):
-    """Where the weights come from, and which part trains when."""
+    """Which part of the network trains when, and at which rate."""
 
-    strategy: (
+    strategy: Annotated[
         Literal[
             "full",
-            "gradual_unfreezing",
+            "hsf",
             "linear",
             "gradual",
             "progressive",
@@ -87,55 +56,19 @@ class FinetuningSettings(Group):
             "lpft",
             "encoder_first",
         ]
-        | None
-    ) = None
-    """The regime: which part trains when; None is that of `regime`."""
+        | None,
+        BeforeValidator(lambda name: "hsf" if name == "gradual_unfreezing" else name),
+    ] = None
+    """Which part trains when; None is that of `chosen_strategy`. `gradual_unfreezing` is
+    another name of `hsf`."""
     mode: Literal["encoder", "decoder", "both"] | None = None
-    """gradual_unfreezing: which side of the network unfreezes, from which end; None is decoder."""
+    """hsf: which side of the network unfreezes, from which end; None is decoder."""
     depth: Annotated[int, Field(ge=-1)] | None = None
-    """gradual_unfreezing: blocks that unfreeze beside the head; None or -1 is every one of the mode."""
+    """hsf: blocks that unfreeze beside the head; None or -1 is every one of the mode."""
     unfreeze_frequency: Whole | None = None
-    """gradual_unfreezing: epochs from one block to the next; None is 4."""
+    """hsf: epochs from one block to the next; None is 4."""
     out_channels: Annotated[int, Field(ge=2)] | None = None
     """Output channels, background included; None follows from the labels."""
-    pretrained: str | None = None
-    """Checkpoint, run folder, URL, `hf://...`, name of a file of `weights/`, `demo`, or
-    `none` to start from random weights."""
-    checkpoint: Literal["best", "last"] = "best"
-    """Which checkpoint of a run folder."""
-    key_prefix: Annotated[str, Field(min_length=1)] | None = None
-    """What the names of the network's tensors begin with in the file; None finds it."""
-    trust: list[str] = []
-    """Functions and classes that this file may load beside tensors and plain data."""
-    checksum: Text | None = None
-    """What the file of the weights must come to, such as `sha256:...`."""
-    offline: bool = False
-    """Take what comes from the network from the cache alone."""
-    named: NamedWeights | None = None
-    """The file of `weights/` that `pretrained` names; found by the configuration."""
-    source_classes: list[str] | None = None
-    """Class of each output channel of a checkpoint that does not say, background first."""
-    source_fold: int | Literal["all"] | None = None
-    """Which fold of an nnU-Net; None is that of all cases, or the first."""
-    source_orientation: Annotated[str, Field(pattern="^[RLAPSI]{3}$")] = "RAS"
-    """How the images lay that an nnU-Net was trained on, which it does not say."""
-    use_ema: bool = True
-    """Averaged weights where the checkpoint has them, or the raw ones."""
-    derive_from: dict[str, str | list[str]] | None = None
-    """New class -> class (or classes) of the pretrained model it comes out of."""
-    head: Literal["transfer", "copy", "fresh"] = "transfer"
-    """Output channels by class name, copied by position, or as initialised."""
-    input_channels: Literal["mean", "zero"] | dict[Text, Text] | None = None
-    """What becomes of input channels without a counterpart; or channel -> one of the
-    checkpoint's, `mean` or `zero`."""
-    source_channels: list[Text] | None = None
-    """Name of each input channel of a checkpoint that does not say."""
-    match: Literal["name", "order"] = "name"
-    """Whether tensors are paired by name, or by order and shape."""
-    key_map: dict[Text, str] | None = None
-    """Tensor name of the checkpoint, or prefix that ends in a dot -> the network's."""
-    min_loaded: Probability = 0.9
-    """Smallest share of the trunk (its tensors, and its parameters) that must load."""
     lr_factors: dict[str, Positive] = {"head": 10.0}
     """Block (or `encoder`, `decoder`, `backbone`, `norms`) -> factor of its learning rate."""
     llrd_decay: Annotated[float, Field(gt=0, le=1)] | None = None
@@ -176,36 +109,21 @@ class FinetuningSettings(Group):
     """Warn if the validation loss of the first epochs exceeds the pretrained model's by more."""
 
     @property
-    def regime(self) -> str:
+    def chosen_strategy(self) -> str:
         """The strategy: HSF's gradual unfreezing where one of its settings is given, else full."""
-        gradual = any(value is not None for value in self._of_gradual_unfreezing().values())
-        return self.strategy or ("gradual_unfreezing" if gradual else "full")
+        return self.strategy or ("hsf" if self._hsf_settings() else "full")
 
-    def _of_gradual_unfreezing(self) -> dict[str, object]:
-        return {name: getattr(self, name) for name in ("mode", "depth", "unfreeze_frequency")}
+    def _hsf_settings(self) -> list[str]:
+        """Which settings of HSF's gradual unfreezing are given."""
+        names = ("mode", "depth", "unfreeze_frequency")
+        return [name for name in names if getattr(self, name) is not None]
 
     @model_validator(mode="after")
     def _no_setting_is_ignored(self) -> FinetuningSettings:
-        given = [name for name, value in self._of_gradual_unfreezing().items() if value is not None]
-        if given and self.regime != "gradual_unfreezing":
+        given = self._hsf_settings()
+        if given and self.chosen_strategy != "hsf":
             raise ValueError(
-                f"{' and '.join(given)} would be ignored: gradual unfreezing knows them "
-                f"(finetuning=hsf), and this is strategy '{self.strategy}'"
+                f"{' and '.join(given)} would be ignored: only HSF's gradual unfreezing "
+                f"(finetuning=hsf) has such settings, and this is strategy '{self.strategy}'"
             )
         return self
-
-    @model_validator(mode="before")
-    @classmethod
-    def _other_names(cls, given: Any) -> Any:
-        """Takes what PyTorch Connectomics calls a setting for ours."""
-        if not isinstance(given, dict):
-            return given
-        known = {key: value for key, value in given.items() if key not in OTHER_NAMES}
-        for other, ours in OTHER_NAMES.items():
-            value = given.get(other)
-            if value is None:
-                continue
-            if known.get(ours) not in (None, value):
-                raise ValueError(f"{other}={value} contradicts {ours}={known[ours]}; give one")
-            known[ours] = value
-        return known

@@ -5,19 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from hsf_finetune.config.settings import AugmentationSettings
-from hsf_finetune.labels.classes import ClassSpace, other_side
+from hsf_finetune.labels.classes import ClassSpace
+from hsf_finetune.labels.laterality import other_side
 from hsf_finetune.system.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class Flips:
-    """What left-right flips may do.
+class FlipPlan:
+    """Whether left-right flips are allowed, and what they change.
 
     Args:
         allowed: whether to flip at all.
         partners: for each class, the one that it becomes; None where flips change none.
-        remark: what to tell the user about it; empty where there is nothing to tell.
+        remark: a line for the user; empty where no class has a side.
     """
 
     allowed: bool
@@ -25,60 +28,64 @@ class Flips:
     remark: str = ""
 
 
-def plan_flips(settings: AugmentationSettings, classes: ClassSpace) -> Flips:
+def plan_flips(settings: AugmentationSettings, classes: ClassSpace) -> FlipPlan:
     """Decides on flips from the settings and the class names.
 
     Classes that form a pair are exchanged: a flipped voxel of L_CA1 is one of R_CA1, and
     a set of classes becomes the set of their partners. With `flip: auto` there are no
-    flips where a name says left or right and has no partner, since the flipped side
-    would then be taught the wrong name.
+    flips where a name says left or right and has no partner, since a network would then
+    learn the wrong name for the flipped side.
 
     Raises:
         ConfigError: `lr_pairs` names no class, or one twice.
     """
-    pairs = _pairs(settings, classes)
+    pairs = _find_pairs(settings, classes)
     if settings.flip is False:
-        return Flips(False)
+        return FlipPlan(False)
     paired = {name for pair in pairs for name in pair}
     alone = [n for n in classes.foreground if other_side(n) is not None and n not in paired]
     if alone and settings.flip == "auto":
-        return Flips(
+        return FlipPlan(
             False,
-            remark=f"no left-right flips: {', '.join(alone)} tell(s) a side and has no partner "
-            "(augmentation.lr_pairs names pairs, augmentation.flip=true flips all the same)",
+            remark=f"no left-right flips, since these classes have a side but no partner: "
+            f"{', '.join(alone)} (to flip, name pairs in augmentation.lr_pairs, or set "
+            "augmentation.flip=true)",
         )
     if not pairs:
-        return Flips(True)
+        return FlipPlan(True)
     partner = {name: other for a, b in pairs for name, other in ((a, b), (b, a))}
-    return Flips(
+    return FlipPlan(
         True,
         tuple(classes.index(partner.get(name, name)) for name in classes.names),
         "left-right flips exchange " + ", ".join(f"{a} and {b}" for a, b in pairs),
     )
 
 
-def _pairs(settings: AugmentationSettings, classes: ClassSpace) -> list[tuple[str, str]]:
+def exchange_classes(allowed: Tensor, partners: Sequence[int]) -> Tensor:
+    """Sets of classes, (..., classes) bool, with every class replaced by its partner."""
+    return allowed[..., list(partners)]
+
+
+def _find_pairs(settings: AugmentationSettings, classes: ClassSpace) -> list[tuple[str, str]]:
     if settings.lr_pairs == "auto":
-        return _pairs_by_name(classes.foreground)
+        return _find_pairs_by_name(classes.foreground)
     pairs = [(a, b) for a, b in settings.lr_pairs]
     named = [name for pair in pairs for name in pair]
     for name in named:
-        if name not in classes.foreground or named.count(name) > 1:
+        repeated = named.count(name) > 1
+        if repeated or name not in classes.foreground:
             raise ConfigError(
                 "augmentation.lr_pairs needs pairs of classes, each class in one pair at most",
-                found=f"'{name}', "
-                + ("twice" if named.count(name) > 1 else "which is no class of the model"),
+                found=f"'{name}'{' twice' if repeated else ', which is no class of the model'}",
                 expected=", ".join(classes.foreground),
             )
     return pairs
 
 
-def _pairs_by_name(names: Sequence[str]) -> list[tuple[str, str]]:
+def _find_pairs_by_name(names: Sequence[str]) -> list[tuple[str, str]]:
     """Names that differ in left and right only, each pair once."""
-    pairs = []
-    for number, name in enumerate(names):
-        other = other_side(name)
-        if other in names[number + 1 :]:
-            assert other is not None
-            pairs.append((name, other))
-    return pairs
+    return [
+        (name, other)
+        for number, name in enumerate(names)
+        if (other := other_side(name)) is not None and other in names[number + 1 :]
+    ]

@@ -8,73 +8,80 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from hsf_finetune.data.augment.parameters import Parameters
-from hsf_finetune.data.augment.smooth_fields import separable, smooth_field
+from hsf_finetune.data.augment.batch_changes import BatchChanges
+from hsf_finetune.data.augment.smooth_fields import make_smooth_field, multiply_axes
 
 TINY = torch.finfo(torch.float32).tiny
 
 
-def intensity(image: Tensor, p: Parameters, i: int) -> Tensor:
-    """Applies contrast, bias field, resolution and noise drawn for sample `i`.
+def change_intensity(image: Tensor, changes: BatchChanges, i: int) -> Tensor:
+    """Changes contrast, bias field, resolution and noise of sample `i`.
 
     Args:
-        image: (C, X, Y, Z).
-        p: the batch's drawn parameters.
-        i: which sample this is.
+        image: (C, X, Y, Z) of the sample.
+        changes: of the batch.
+        i: which sample of the batch this is.
+
+    Returns:
+        The changed image, same shape; the same tensor where nothing changes.
     """
-    if p.gamma[i] or p.bias[i]:
-        image = _contrast(image.float(), p, i)
-    if p.blur[i] or p.lowres[i]:
-        image = separable(image.float(), _resolution(image.shape[1:], p, i))
-    if p.noise[i]:
-        generator = torch.Generator(image.device).manual_seed(int(p.noise_seed[i]))
+    if changes.gamma[i] or changes.bias[i]:
+        image = _change_contrast(image.float(), changes, i)
+    if changes.blur[i] or changes.lowres[i]:
+        image = multiply_axes(image.float(), _resolution_matrices(image.shape[1:], changes, i))
+    if changes.noise[i]:
+        generator = torch.Generator(image.device).manual_seed(int(changes.noise_seed[i]))
         noise = torch.empty(image.shape, device=image.device).normal_(generator=generator)
-        std = p.noise_std[i].to(image.device).view(-1, 1, 1, 1)
+        std = changes.noise_std[i].to(image.device).view(-1, 1, 1, 1)
         image = noise.mul_(std).add_(image)
     return image
 
 
-def _contrast(image: Tensor, p: Parameters, i: int) -> Tensor:
+def _change_contrast(image: Tensor, changes: BatchChanges, i: int) -> Tensor:
     """Power and gain of the intensities above the minimum; mean and deviation stay."""
     axes = (1, 2, 3)
     low, high = image.amin(axes, keepdim=True), image.amax(axes, keepdim=True)
     share = image.sub(low).div_((high - low).clamp_min(TINY))
     log = share.clamp_min_(1e-6).log_()
-    if p.gamma[i]:
-        log *= p.exponent[i].to(image.device).view(-1, 1, 1, 1)
-    if p.bias[i]:
-        log += smooth_field(p.log_gain[i].to(image.device), image.shape[1:])
+    if changes.gamma[i]:
+        log *= changes.exponent[i].to(image.device).view(-1, 1, 1, 1)
+    if changes.bias[i]:
+        log += make_smooth_field(changes.log_gain[i].to(image.device), image.shape[1:])
     changed = log.exp_()
-    _, before = _deviation(image)
-    centred, after = _deviation(changed)
+    _, before = _centre(image)
+    centred, after = _centre(changed)
     mean = image.mean(axes, keepdim=True)
     return centred.mul_(before / after.clamp_min(TINY)).add_(mean)
 
 
-def _deviation(image: Tensor) -> tuple[Tensor, Tensor]:
-    """Image less its mean, and its standard deviation as (C, 1, 1, 1)."""
+def _centre(image: Tensor) -> tuple[Tensor, Tensor]:
+    """Image minus its mean, and its standard deviation as (C, 1, 1, 1)."""
     centred = image - image.mean((1, 2, 3), keepdim=True)
     norm = torch.linalg.vector_norm(centred.flatten(1), dim=1).view(-1, 1, 1, 1)
     return centred, norm / math.sqrt(image[0].numel())
 
 
-def _resolution(shape: torch.Size, p: Parameters, i: int) -> list[Tensor]:
+def _resolution_matrices(shape: torch.Size, changes: BatchChanges, i: int) -> list[Tensor]:
     """Per axis the (C, n, n) matrix that blurs, then averages and interpolates voxels."""
     matrices = []
     for axis, n in enumerate(shape):
         matrix = torch.eye(n)[None]
-        if p.blur[i]:
-            matrix = torch.stack([_gaussian(n, s) for s in p.sigma_vox[i, :, axis].tolist()])
-        if p.lowres[i]:
+        if changes.blur[i]:
+            matrix = torch.stack(
+                [_gaussian_matrix(n, s) for s in changes.sigma_vox[i, :, axis].tolist()]
+            )
+        if changes.lowres[i]:
             matrix = (
-                torch.stack([_coarse(n, round(n / f)) for f in p.factor[i, :, axis].tolist()])
+                torch.stack(
+                    [_coarse_matrix(n, round(n / f)) for f in changes.factor[i, :, axis].tolist()]
+                )
                 @ matrix
             )
         matrices.append(matrix)
     return matrices
 
 
-def _gaussian(n: int, sigma_vox: float) -> Tensor:
+def _gaussian_matrix(n: int, sigma_vox: float) -> Tensor:
     """(n, n) Gaussian smoothing, its weights renormalised at the borders."""
     if sigma_vox == 0:
         return torch.eye(n)
@@ -85,8 +92,8 @@ def _gaussian(n: int, sigma_vox: float) -> Tensor:
 
 
 @lru_cache(maxsize=1024)
-def _coarse(n: int, cells: int) -> Tensor:
-    """(n, n) averages over a number of cells, interpolated linearly back to n voxels."""
+def _coarse_matrix(n: int, cells: int) -> Tensor:
+    """(n, n) averages over a number of cells, interpolated linearly to n voxels again."""
     if cells == n:
         return torch.eye(n)
     ratio = cells / n

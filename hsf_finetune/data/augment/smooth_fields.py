@@ -1,4 +1,4 @@
-"""Fields that vary smoothly over a volume, and products along its axes."""
+"""Smooth fields over a volume, and products of matrices with its axes."""
 
 from __future__ import annotations
 
@@ -9,21 +9,34 @@ import torch
 from torch import Tensor
 
 
-def smooth_field(control: Tensor, shape: Sequence[int]) -> Tensor:
-    """(C, X, Y, Z) cubic B-spline over (C, P, P, P) control points that span the volume."""
-    return separable(control, [_spline(n, control.shape[-1])[None] for n in shape])
+def make_smooth_field(control: Tensor, shape: Sequence[int]) -> Tensor:
+    """A cubic B-spline over control points that span a volume.
+
+    Args:
+        control: (C, P, P, P) values of the control points.
+        shape: (X, Y, Z) of the volume.
+
+    Returns:
+        The field, (C, X, Y, Z).
+    """
+    return multiply_axes(control, [_spline_matrix(n, control.shape[-1])[None] for n in shape])
 
 
 @lru_cache(maxsize=64)
-def _spline(n: int, points: int) -> Tensor:
+def _spline_matrix(n: int, points: int) -> Tensor:
     """(n, points) weights of uniform cubic B-splines with points - 3 cells over n voxels."""
     position = torch.linspace(0, points - 3, n)[:, None]
     distance = (position - (torch.arange(points) - 1)).abs()
     return ((2 - distance).clamp(0) ** 3 - 4 * (1 - distance).clamp(0) ** 3) / 6
 
 
-def separable(volume: Tensor, matrices: Sequence[Tensor]) -> Tensor:
-    """Multiplies each axis of (C, k, l, m) by its (C or 1, n, k|l|m) matrix."""
+def multiply_axes(volume: Tensor, matrices: Sequence[Tensor]) -> Tensor:
+    """Multiplies each axis of a (C, k, l, m) volume by its matrix.
+
+    Args:
+        volume: (C, k, l, m).
+        matrices: one per axis, (C or 1, n, k), (C or 1, n, l), (C or 1, n, m).
+    """
     for matrix in matrices:
         # The axis at the front is contracted and joins at the back: after three turns
         # the order is the original one.

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from hsf_finetune.data.augment.parameters import Parameters
-from hsf_finetune.data.augment.smooth_fields import smooth_field
+from hsf_finetune.data.augment.batch_changes import BatchChanges
+from hsf_finetune.data.augment.smooth_fields import make_smooth_field
 from hsf_finetune.labels.classes import BACKGROUND_ROW
 
 INJECTIVE = 2.48
@@ -17,60 +17,60 @@ INJECTIVE = 2.48
 fold space (Choi & Lee, Graphical Models 62, 2000)."""
 
 
-def spatial(
-    image: Tensor, label: Tensor, p: Parameters, i: int, edges: Tensor
+def change_geometry(
+    image: Tensor, label: Tensor, changes: BatchChanges, i: int, edges: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Applies the geometry drawn for sample `i`, in the fewest steps that it needs.
+    """Flips and deforms sample `i`, with one resampling at most.
 
     Args:
-        image: (C, X, Y, Z).
+        image: (C, X, Y, Z) of the sample.
         label: (X, Y, Z) uint8 label rows.
-        p: the batch's drawn parameters.
-        i: which sample this is.
+        changes: of the batch.
+        i: which sample of the batch this is.
         edges: (3,) voxel size along X, Y, Z.
 
     Returns:
         Image and label of the same shapes.
     """
-    axes = [axis for axis, flipped in enumerate(p.flip[i].tolist()) if flipped]
+    axes = [axis for axis, flipped in enumerate(changes.flip[i].tolist()) if flipped]
     if axes:
         image = image.flip([axis + 1 for axis in axes])
         label = label.flip(axes)
-    if not (p.affine[i] or p.elastic[i]):
+    if not (changes.affine[i] or changes.elastic[i]):
         return image, label
-    positions = _positions(label, p, i, edges)
-    rows = _nearest(label, positions)
-    return _trilinear_(image.float(), positions), rows
+    positions = _input_positions(label, changes, i, edges)
+    rows = _sample_nearest(label, positions)
+    return _sample_trilinear_(image.float(), positions), rows
 
 
-def _positions(label: Tensor, p: Parameters, i: int, edges: Tensor) -> list[Tensor]:
-    """Where each output voxel looks, one (X, Y, Z) tensor of voxel coordinates per axis."""
+def _input_positions(label: Tensor, changes: BatchChanges, i: int, edges: Tensor) -> list[Tensor]:
+    """Input voxel coordinates of each output voxel, one (X, Y, Z) tensor per axis."""
     shape = label.shape
     matrix, offset = torch.eye(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
-    if p.affine[i]:
-        matrix = _output_to_input(p.rotation_rad[i], p.zoom[i], edges)
+    if changes.affine[i]:
+        matrix = _output_to_input_matrix(changes.rotation_rad[i], changes.zoom[i], edges)
         centre = (torch.tensor(shape, dtype=torch.float64) - 1) / 2
-        offset = centre - matrix @ (centre + p.translation_vox[i])
+        offset = centre - matrix @ (centre + changes.translation_vox[i])
     x, y, z = (torch.arange(n, device=label.device, dtype=torch.float32) for n in shape)
     positions = [
         (a * x)[:, None, None] + ((b * y)[:, None] + (c * z + d))
         for (a, b, c), d in zip(matrix.tolist(), offset.tolist(), strict=True)
     ]
-    if p.elastic[i]:
-        # Only the displacement goes through a matrix product: in TF32 it would cost the
-        # coordinates themselves whole tenths of a voxel.
-        control = p.control_vox[i]
+    if changes.elastic[i]:
+        # Only the displacement goes through a matrix product: in TF32 the
+        # coordinates themselves would lose tenths of a voxel.
+        control = changes.control_vox[i]
         cells = control.shape[-1] - 3
         limit = (torch.tensor(shape) - 1) / cells / INJECTIVE
         control = control.clamp(-limit.view(3, 1, 1, 1), limit.view(3, 1, 1, 1))
         for position, shift in zip(
-            positions, smooth_field(control.to(label.device), shape), strict=True
+            positions, make_smooth_field(control.to(label.device), shape), strict=True
         ):
             position += shift
     return positions
 
 
-def _output_to_input(rotation_rad: Tensor, zoom: Tensor, edges: Tensor) -> Tensor:
+def _output_to_input_matrix(rotation_rad: Tensor, zoom: Tensor, edges: Tensor) -> Tensor:
     """(3, 3) float64 matrix from output to input voxels: the inverse of zoom and rotation."""
     x, y, z = rotation_rad.tolist()
     about_x = _rotation([1, 0, 0, 0, math.cos(x), -math.sin(x), 0, math.sin(x), math.cos(x)])
@@ -85,7 +85,7 @@ def _rotation(entries: list[float]) -> Tensor:
     return torch.tensor(entries, dtype=torch.float64).view(3, 3)
 
 
-def _trilinear_(volume: Tensor, positions: Sequence[Tensor]) -> Tensor:
+def _sample_trilinear_(volume: Tensor, positions: Sequence[Tensor]) -> Tensor:
     """Samples (C, X, Y, Z) at positions, border values outside; half grid_sample's time.
 
     The positions are overwritten, which keeps the working set near the cache's size.
@@ -112,7 +112,7 @@ def _trilinear_(volume: Tensor, positions: Sequence[Tensor]) -> Tensor:
     return sampled
 
 
-def _nearest(label: Tensor, positions: Sequence[Tensor]) -> Tensor:
+def _sample_nearest(label: Tensor, positions: Sequence[Tensor]) -> Tensor:
     """Samples (X, Y, Z) uint8 at positions; a rim of background stands for the outside."""
     rim = torch.nn.functional.pad(label, (1,) * 6, value=BACKGROUND_ROW)
     # Truncation rounds down here, since the rim makes every coordinate positive.

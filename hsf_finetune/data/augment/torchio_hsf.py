@@ -1,10 +1,9 @@
 """HSF's augmentation preset, run by TorchIO on one volume at a time.
 
-The preset is what HSF's own training code draws from: a left-right flip, motion
-artefacts, blur, noise, gamma, an affine and an elastic deformation. The flip is ours,
-since it has to say which classes it exchanges. Canonical
-orientation and z-normalisation, which HSF lists in the same preset, are done by
-our preprocessing before.
+The preset is that of HSF's own training code: a left-right flip, motion artefacts,
+blur, noise, gamma, an affine and an elastic deformation. The flip is computed here, not
+by TorchIO, since it has to exchange classes. Canonical orientation and z-normalisation,
+which HSF lists in the same preset, belong to preprocessing.
 """
 
 from __future__ import annotations
@@ -19,14 +18,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hsf_finetune.data.augment.augmentation import exchanged
+from hsf_finetune.data.augment.flips import exchange_classes
 
 FLIP_P = 0.5
 
 
 @dataclass(frozen=True)
 class HsfPipeline:
-    """The preset as a function of one volume and a seed.
+    """HSF's preset as a function of one volume and a seed.
+
+    Flip p 0.5; motion of up to 5 degrees and 5 mm in 3 movements, p 0.1; blur of up
+    to 0.5 mm, p 0.1; noise of up to 0.5 standard deviations, p 0.1; gamma exp(+-0.4),
+    p 0.1; affine of up to 30 degrees, 5 mm and a scale of 0.7 to 1.3 per axis, p 0.2;
+    elastic deformation of up to 4 mm at 4 control points per axis, p 0.1.
 
     Args:
         flip: whether left-right flips are allowed.
@@ -43,26 +47,26 @@ class HsfPipeline:
         """Augments one volume; the same seed gives the same result.
 
         Voxels from outside the volume get the image's minimum and the background
-        row; TorchIO's elastic deformation takes the smallest label instead, which
-        differs only in a volume without a single background voxel.
+        row; TorchIO's elastic deformation gives them the smallest label instead, which
+        differs only in a volume without a background voxel.
 
         Args:
             image: (C, X, Y, Z) floating point, z-normalised, axes in RAS+ order.
             label: (X, Y, Z) uint8 label rows.
             allowed: the label rows' sets of classes, (rows, classes) bool.
             spacing: voxel size in mm along X, Y, Z.
-            seed: of everything drawn here; the global random state stays as it was.
+            seed: of everything that is drawn; the global random state does not change.
 
         Returns:
             Image, label and sets of the same shapes and dtypes, on the CPU.
         """
-        tio = _torchio()
+        tio = _import_torchio()
         dtype = image.dtype
         generator = torch.Generator().manual_seed(seed)
         if self.flip and torch.rand(1, generator=generator) < FLIP_P:
             image, label = image.flip(1), label.flip(0)
             if self.partners is not None:
-                allowed = exchanged(allowed, self.partners)
+                allowed = exchange_classes(allowed, self.partners)
         affine = torch.diag(torch.tensor([*spacing, 1.0], dtype=torch.float64)).numpy()
         subject = tio.Subject(
             image=tio.ScalarImage(tensor=image.float(), affine=affine),
@@ -80,7 +84,7 @@ class HsfPipeline:
 
     @cached_property
     def _transform(self) -> Any:
-        tio = _torchio()
+        tio = _import_torchio()
         return tio.Compose(
             [
                 tio.RandomMotion(degrees=5, translation=5, num_transforms=3, p=0.1),
@@ -95,21 +99,10 @@ class HsfPipeline:
         )
 
 
-def _torchio() -> Any:
-    """TorchIO, imported when it is first needed: that alone takes a second or more."""
+def _import_torchio() -> Any:
+    """TorchIO, imported at first use, since the import takes a second or more."""
     return importlib.import_module("torchio")
 
 
 def _uses_cuda() -> bool:
     return bool(torch.cuda.is_initialized())
-
-
-def hsf_pipeline(flip: bool = True, partners: tuple[int, ...] | None = None) -> HsfPipeline:
-    """HSF's preset, ready to be called with (image, label, allowed, spacing, seed).
-
-    Flip p 0.5; motion of up to 5 degrees and 5 mm in 3 movements, p 0.1; blur of up
-    to 0.5 mm, p 0.1; noise of up to 0.5 standard deviations, p 0.1; gamma exp(+-0.4),
-    p 0.1; affine of up to 30 degrees, 5 mm and a scale of 0.7 to 1.3 per axis, p 0.2;
-    elastic deformation of up to 4 mm at 4 control points per axis, p 0.1.
-    """
-    return HsfPipeline(flip=flip, partners=partners)

@@ -1,1 +1,1 @@
-"""From a dataset description to cases: which files belong together."""
+"""Discovery: the cases that dataset descriptions give."""

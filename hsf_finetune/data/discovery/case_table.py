@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hsf_finetune.config.settings import DatasetSettings
-from hsf_finetune.data.discovery.conflicts import label_conflicts
-from hsf_finetune.data.discovery.images import Pair, volume_ref
+from hsf_finetune.data.discovery.conflicts import find_label_conflicts
+from hsf_finetune.data.discovery.match_patterns import AnnotatedImage, make_volume_ref
 from hsf_finetune.data.volumes.read_volume import SUFFIXES, VolumeRef, is_volume
 from hsf_finetune.system.errors import ConfigError, DataError, UserError
 
@@ -26,12 +26,12 @@ _SIDES = {
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """One line of a table.
 
     Args:
         line: its number in the file, from 1.
-        cells: column -> text without blanks around it; empty where there is none.
+        cells: column -> text without blanks around it; empty where the cell is.
     """
 
     line: int
@@ -44,31 +44,33 @@ class CaseTable:
 
     Args:
         path: its file.
-        images: its columns of images, one per channel.
-        columns: every column, in lower case.
-        rows: its lines, but for the header and the empty ones.
+        images: names of its columns of images, one per channel.
+        columns: names of every column, in lower case.
+        rows: its lines, without the header and empty ones.
     """
 
     path: Path
     images: tuple[str, ...]
     columns: tuple[str, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[TableRow, ...]
 
     @property
     def has_split(self) -> bool:
-        """Whether it says who trains and who validates."""
+        """Whether it gives a side of the split for any case."""
         return any(row.cells.get("split") for row in self.rows)
 
-    def wrong(self, row: Row, column: str, what: str, expected: str | None = None) -> DataError:
-        """The error about one cell, which names its line and column."""
+    def cell_error(
+        self, row: TableRow, column: str, what: str, expected: str | None = None
+    ) -> DataError:
+        """The error about one cell, with its line and column."""
         where = f"{self.path}, line {row.line}, column {column}"
         return DataError(what, file=where, found=row.cells[column] or None, expected=expected)
 
 
 def read_case_table(path: Path) -> CaseTable:
-    """Reads a CSV or TSV with a header; commas, semicolons or tabs part its cells.
+    """Reads a CSV or TSV with a header; commas, semicolons or tabs separate its cells.
 
-    Columns of other names (age, scanner, ...) may be there.
+    Columns of other names (age, scanner, ...) are allowed.
 
     Raises:
         DataError: the file cannot be read, lacks a column, or a line has too many cells.
@@ -101,14 +103,14 @@ def read_case_table(path: Path) -> CaseTable:
                 fix='put a path that holds the separator into quotes: "a,b.nii.gz"',
             )
         padded = [*cells, *[""] * (len(columns) - len(cells))]
-        rows.append(Row(number, dict(zip(columns, padded, strict=False))))
+        rows.append(TableRow(number, dict(zip(columns, padded, strict=False))))
     return CaseTable(path, images, columns, tuple(rows))
 
 
-def listed_images(
+def read_listed_images(
     name: str, dataset: DatasetSettings, root: Path, excluded: dict[Path, str]
-) -> tuple[list[Pair], list[UserError]]:
-    """The images of a dataset's table with their labels, and what is wrong with the rest.
+) -> tuple[list[AnnotatedImage], list[UserError]]:
+    """The images of a dataset's table with their labels, and the problems with other lines.
 
     Args:
         name: of the dataset, for messages and as the name of the series.
@@ -125,30 +127,28 @@ def listed_images(
         raise DataError("the table lists no case", file=table.path, expected=_COLUMNS)
     if dataset.subject is not None and "subject" in table.columns:
         raise ConfigError(
-            f"dataset '{name}' says twice who the subjects are",
+            f"dataset '{name}' gives its subjects twice",
             file=table.path,
             found=f"a column subject, and in the YAML subject: {dataset.subject}",
             fix="remove one of the two",
         )
-    pairs: list[Pair] = []
+    pairs: list[AnnotatedImage] = []
     problems: list[UserError] = []
-    first: dict[VolumeRef, Row] = {}
+    first: dict[VolumeRef, TableRow] = {}
     for row in table.rows:
-        pair, trouble = _pair(name, dataset, root, table, row)
-        problems += trouble
-        if pair is None:
+        pair = _read_row(name, dataset, root, table, row)
+        if isinstance(pair, list):
+            problems += pair
+        elif pair.exclude_incomplete(excluded):
             continue
-        refs = (*pair.channels, pair.label)
-        out = next((ref.path for ref in refs if ref.path in excluded), None)
-        if out is not None:
-            excluded.setdefault(pair.image, f"{excluded[out]} ({out.name})")
-        elif refs[0] in first:
-            what = f"the table lists the image twice: line {first[refs[0]].line} has it as well"
-            problems.append(table.wrong(row, table.images[0], what))
+        elif pair.channels[0] in first:
+            line = first[pair.channels[0]].line
+            what = f"the table lists the image twice: line {line} has it as well"
+            problems.append(table.cell_error(row, table.images[0], what))
         else:
-            first[refs[0]] = row
+            first[pair.channels[0]] = row
             pairs.append(pair)
-    problems += label_conflicts([(pair.channels[0], pair.label) for pair in pairs])
+    problems += find_label_conflicts([(pair.channels[0], pair.label) for pair in pairs])
     if not pairs and not problems:
         problems.append(DataError(f"exclude: leaves no case of {name}", file=table.path))
     return pairs, problems
@@ -163,14 +163,14 @@ def _image_columns(path: Path, columns: Sequence[str]) -> tuple[str, ...]:
     """
     found = [(column, re.fullmatch(r"image_?(\d*)", column)) for column in columns]
     numbered = sorted((int(match[1] or 1), column) for column, match in found if match)
-    twice = [column for column in columns if column and columns.count(column) > 1]
+    repeated = [column for column in columns if column and columns.count(column) > 1]
     unknown = [column for column, match in found if not match and column not in _OTHERS]
     free = [name for name in ("image", *_OTHERS) if name not in columns]
     close = [(c, difflib.get_close_matches(c, free, n=1, cutoff=0.8)) for c in unknown]
     hints = [f"did you mean '{like[0]}' by '{column}'?" for column, like in close if like]
     what = None
-    if twice:
-        what = f"the table has the column '{twice[0]}' twice"
+    if repeated:
+        what = f"the table has the column '{repeated[0]}' twice"
     elif not numbered or "label" not in columns:
         what = f"the table has no column '{'label' if numbered else 'image'}'"
     elif [number for number, _ in numbered] != [*range(1, len(numbered) + 1)]:
@@ -188,16 +188,16 @@ def _image_columns(path: Path, columns: Sequence[str]) -> tuple[str, ...]:
     return tuple(column for _, column in numbered)
 
 
-def _pair(
-    name: str, dataset: DatasetSettings, root: Path, table: CaseTable, row: Row
-) -> tuple[Pair | None, list[UserError]]:
-    """One line as a pair, and everything that is wrong with it."""
-    files = [_file(dataset, root, table, row, column) for column in (*table.images, "label")]
+def _read_row(
+    name: str, dataset: DatasetSettings, root: Path, table: CaseTable, row: TableRow
+) -> AnnotatedImage | list[UserError]:
+    """The annotated image of a line, or everything that is wrong with the line."""
+    files = [_read_cell(dataset, root, table, row, column) for column in (*table.images, "label")]
     problems: list[UserError] = [found for found in files if isinstance(found, UserError)]
     refs = [found for found in files if isinstance(found, VolumeRef)]
     if row.cells.get("subject") == "":
         expected = "the person's name or number in every line, or no such column"
-        problems.append(table.wrong(row, "subject", "the subject is missing", expected))
+        problems.append(table.cell_error(row, "subject", "the subject is missing", expected))
     side = None
     if table.has_split:
         given = row.cells["split"].lower()
@@ -205,19 +205,20 @@ def _pair(
     if table.has_split and side is None:
         expected = "train, validation or test in every line, or an empty column"
         what = "no side of the split" if row.cells["split"] else "the side of the split is missing"
-        problems.append(table.wrong(row, "split", what, expected))
+        problems.append(table.cell_error(row, "split", what, expected))
     if problems:
-        return None, problems
-    return Pair(name, refs[0].path, tuple(refs[:-1]), refs[-1], row.cells.get("subject"), side), []
+        return problems
+    subject = row.cells.get("subject")
+    return AnnotatedImage(name, refs[0].path, tuple(refs[:-1]), refs[-1], subject, side)
 
 
-def _file(
-    dataset: DatasetSettings, root: Path, table: CaseTable, row: Row, column: str
+def _read_cell(
+    dataset: DatasetSettings, root: Path, table: CaseTable, row: TableRow, column: str
 ) -> VolumeRef | UserError:
-    """The volume that a cell names, `scan.nii.gz` or `scans.h5:key`, or what is wrong with it."""
+    """The volume that a cell names, as `scan.nii.gz` or `scans.h5:key`, or the error about it."""
     text, key = row.cells[column], None
     if not text:
-        return table.wrong(row, column, f"the {column} is missing", "a path")
+        return table.cell_error(row, column, f"the {column} is missing", "a path")
     inside = re.fullmatch(r"(.*\.(?:h5|hdf5)):(.+)", text, re.IGNORECASE)
     if inside:
         text, key = inside.groups()
@@ -225,8 +226,8 @@ def _file(
     if not path.is_relative_to(root) and path.resolve().is_relative_to(root):
         path = path.resolve()
     if not is_volume(path):
-        return table.wrong(row, column, "not a volume that can be read", " or ".join(SUFFIXES))
+        return table.cell_error(row, column, "not a volume that can be read", " or ".join(SUFFIXES))
     if not path.is_file():
         expected = f"a path from {table.path.parent}, or an absolute one"
-        return table.wrong(row, column, "no such file", expected)
-    return volume_ref(path, key, dataset)
+        return table.cell_error(row, column, "no such file", expected)
+    return make_volume_ref(path, key, dataset)

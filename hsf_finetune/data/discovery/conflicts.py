@@ -1,4 +1,4 @@
-"""What no case shows by itself: two cases that want the same file, name or person."""
+"""Conflicts between cases: two of them use the same file or name."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ Key = TypeVar("Key", bound=Hashable)
 Owner = TypeVar("Owner")
 
 
-def label_conflicts(pairs: Sequence[tuple[VolumeRef, VolumeRef]]) -> list[DataError]:
-    """Labels that several images of a dataset claim, and images that serve as labels.
+def find_label_conflicts(pairs: Sequence[tuple[VolumeRef, VolumeRef]]) -> list[DataError]:
+    """Labels that several images of a dataset share, and images that serve as labels.
 
     Args:
         pairs: first channel and label of every case.
     """
     images = {image for image, _ in pairs}
     problems = []
-    for label, claims in _grouped((label, image) for image, label in pairs):
-        if len(set(claims)) > 1:
+    for label, users in _grouped((label, image) for image, label in pairs):
+        if len(set(users)) > 1:
             problems.append(
                 DataError(
-                    "several images claim the same label",
+                    "several images have the same label",
                     file=label,
-                    found=", ".join(map(str, claims)),
+                    found=", ".join(map(str, users)),
                     expected="one label per image",
                     fix="make the patterns narrower, or give the label the image's wildcards",
                 )
@@ -35,16 +35,16 @@ def label_conflicts(pairs: Sequence[tuple[VolumeRef, VolumeRef]]) -> list[DataEr
         elif label in images:
             problems.append(
                 DataError(
-                    "a file is taken for an image and for a label",
+                    "a file is used as an image and as a label",
                     file=label,
-                    found=f"the label of {claims[0]}",
+                    found=f"the label of {users[0]}",
                     fix="make mri: and label: (or mri_key: and label_key:) differ",
                 )
             )
     return problems
 
 
-def matched_twice(found: Sequence[tuple[str, VolumeRef]]) -> list[DataError]:
+def find_images_matched_twice(found: Sequence[tuple[str, VolumeRef]]) -> list[DataError]:
     """Images that several patterns of a dataset match: each would count twice.
 
     Args:
@@ -63,7 +63,7 @@ def matched_twice(found: Sequence[tuple[str, VolumeRef]]) -> list[DataError]:
     ]
 
 
-def shared_by_datasets(
+def find_shared_images(
     cases: Sequence[tuple[str, str, VolumeRef, VolumeRef]],
 ) -> list[DataError]:
     """Images that several datasets use with the same label, or for different subjects.
@@ -93,8 +93,8 @@ def shared_by_datasets(
     return problems
 
 
-def unique_names(wanted: Sequence[tuple[str, str]]) -> list[str]:
-    """A name for each case: as wanted, and where that is taken with the series behind it.
+def make_names_unique(wanted: Sequence[tuple[str, str]]) -> list[str]:
+    """A name for each case: the wanted one, with the series added where names collide.
 
     Args:
         wanted: name, and name of the series, of every case.

@@ -1,7 +1,7 @@
 """Which label (or further channel) belongs to which image: one explicit rule.
 
-1. Where the partner's pattern has the image pattern's wildcards, each stands for
-   the same text: `imagesTr/*.nii.gz` with `labelsTr/*.nii.gz`, `vol*_im.h5` with
+1. Where the partner's pattern has the wildcards of the image's pattern, each stands
+   for the same text: `imagesTr/*.nii.gz` with `labelsTr/*.nii.gz`, `vol*_im.h5` with
    `vol*_seg.h5`. A pattern without a folder (or one that starts with `./` or `../`) is
    looked up beside the image, any other below the dataset's folder.
 2. Otherwise the partner is the one file beside the image that matches; this
@@ -25,15 +25,37 @@ _WILDCARD = re.compile(r"\*\*/|\*|\?|\[[^\]]*\]")
 
 
 @dataclass(frozen=True)
-class Found:
-    """A file that a glob matched, and the text behind each of the glob's wildcards."""
+class GlobMatch:
+    """A file that a glob matches.
+
+    Args:
+        path: the file.
+        glob: the pattern, without `./` and doubled slashes.
+        texts: what each wildcard of the glob stands for in the path.
+    """
 
     path: Path
     glob: str
     texts: tuple[str, ...]
 
 
-def glob_files(root: Path, glob: str) -> list[Found]:
+@dataclass(frozen=True)
+class ImageSeries:
+    """The images of one pattern, as their partners are looked up.
+
+    Args:
+        root: the dataset's folder.
+        images: every image of the series.
+        excluded: files to leave out; one of them is a partner only where no other file is,
+            so that the caller leaves the case out.
+    """
+
+    root: Path
+    images: Sequence[GlobMatch]
+    excluded: Collection[Path] = ()
+
+
+def glob_files(root: Path, glob: str) -> list[GlobMatch]:
     """Files below `root` that match, in order of their paths.
 
     Raises:
@@ -47,7 +69,7 @@ def glob_files(root: Path, glob: str) -> list[Found]:
         )
     tidy = _tidy(glob)
     try:
-        # Versions of Python differ in what they make of these, so none is accepted.
+        # Versions of Python treat these differently, so none is accepted.
         if any("**" in part and part != "**" for part in tidy.split("/")):
             raise ValueError("** must stand between slashes")
         expression, paths = re.compile(_regex(tidy)), sorted(root.glob(tidy))
@@ -62,57 +84,65 @@ def glob_files(root: Path, glob: str) -> list[Found]:
     for path in paths:
         match = expression.fullmatch(path.relative_to(root).as_posix())
         if match and path.is_file() and not is_hidden(path, root):
-            hits.append(Found(path, tidy, match.groups()))
+            hits.append(GlobMatch(path, tidy, match.groups()))
     return hits
 
 
 def is_hidden(path: Path, root: Path) -> bool:
-    """Whether a file, or a folder on its way below `root`, has a name that starts with a dot."""
+    """Whether the name of a file, or of a folder between it and `root`, starts with a dot."""
     return any(part.startswith(".") for part in path.relative_to(root).parts)
 
 
-def partner(
-    image: Found,
-    glob: str,
-    images: Sequence[Found],
-    root: Path,
-    role: str,
-    excluded: Collection[Path] = (),
-) -> Path:
+def find_partner(image: GlobMatch, glob: str, series: ImageSeries, role: str) -> Path:
     """The file that belongs to an image.
 
     Args:
-        image: the image.
+        image: one of the series.
         glob: the partner's pattern.
-        images: every image of the series.
-        root: the dataset's folder.
+        series: the image's series.
         role: `label` or `channel`, for messages.
-        excluded: files to leave out; one of them is returned only if it is the
-            partner all the same, for the caller to leave the case out.
 
     Raises:
-        DataError: there is no such file, or there are several.
+        DataError: no file belongs to the image, or several may.
     """
     beside = "/" not in glob or glob.startswith(("./", "../"))
-    folder = image.path.parent if beside else root
-    exact = _substituted(image, _tidy(glob), beside)
-    if exact is not None:
-        candidate = Path(os.path.normpath(folder / exact))
-        if candidate.is_file() and candidate != image.path:
-            return candidate
-    neighbours = sum(other.path.parent == image.path.parent for other in images) - 1
-    every = [] if glob.startswith("../") else [hit.path for hit in glob_files(folder, glob)]
-    near = [p for p in every if p.parent == image.path.parent and p != image.path]
-    hits = [path for path in near if path not in excluded] or near
+    folder = image.path.parent if beside else series.root
+    exact = _fill_wildcards(image, _tidy(glob), beside)
+    candidate = None if exact is None else Path(os.path.normpath(folder / exact))
+    if candidate and candidate.is_file() and candidate != image.path:
+        return candidate
+    matches = [] if glob.startswith("../") else [hit.path for hit in glob_files(folder, glob)]
+    near = [p for p in matches if p.parent == image.path.parent and p != image.path]
+    hits = [path for path in near if path not in series.excluded] or near
+    neighbours = sum(other.path.parent == image.path.parent for other in series.images) - 1
     if len(hits) == 1 and not neighbours:
         return hits[0]
-    raise _unpaired(image, glob, exact, folder, hits, neighbours, role)
+    what, fix = f"the image has no {role}", f"correct {'label' if role == 'label' else 'mri'}:"
+    fix += " in the dataset's YAML, or list the image under exclude:"
+    if hits and neighbours:
+        more = f"{neighbours} more {'images' if neighbours > 1 else 'image'} of the series"
+        found = f"{_list_names(hits)}, and {more} in the same folder"
+        if exact is None:
+            what = f"the pattern does not tell which {role} belongs to the image"
+            fix = f"write '{glob}' with the wildcards of '{image.glob.rsplit('/', 1)[-1]}'"
+    elif hits:
+        what = f"the image has more than one {role}"
+        found = f"several candidates: {_list_names(hits)}"
+    else:
+        place = folder if exact is None else (folder / exact).parent
+        files = sorted(place.iterdir()) if place.is_dir() else []
+        found = f"in {place}: {_list_names(files)}"
+    expected = exact or f"one file that matches '{glob}'"
+    raise DataError(what, file=image.path, found=found, expected=expected, fix=fix)
 
 
-def _substituted(image: Found, glob: str, beside: bool) -> str | None:
-    """The partner's name with the image's texts in place of the wildcards.
+def _fill_wildcards(image: GlobMatch, glob: str, beside: bool) -> str | None:
+    """The partner's pattern with the image's texts in place of its wildcards.
 
     Beside the image only the wildcards of its file name count, not those of its folders.
+
+    Returns:
+        None where the wildcards of the two patterns differ.
     """
     wanted = _WILDCARD.findall(glob)
     texts, wildcards = list(image.texts), _WILDCARD.findall(image.glob)
@@ -125,34 +155,8 @@ def _substituted(image: Found, glob: str, beside: bool) -> str | None:
     return _WILDCARD.sub(lambda _: next(remaining), glob)
 
 
-def _unpaired(
-    image: Found,
-    glob: str,
-    exact: str | None,
-    folder: Path,
-    hits: Sequence[Path],
-    neighbours: int,
-    role: str,
-) -> DataError:
-    key = "label" if role == "label" else "mri"
-    expected = exact if exact is not None else f"one file that matches '{glob}'"
-    fix = f"correct {key}: in the dataset's YAML, or list the image under exclude:"
-    what = f"the image has no {role}"
-    if hits and neighbours:
-        found = _listed(hits) + f", and {neighbours} more images of the series in the same folder"
-        if exact is None:
-            what = f"the pattern does not tell which {role} belongs to the image"
-            fix = f"write '{glob}' with the wildcards of '{image.glob.rsplit('/', 1)[-1]}'"
-    elif hits:
-        what, found = f"the image has more than one {role}", "several candidates: " + _listed(hits)
-    else:
-        place = (folder / exact).parent if exact is not None else folder
-        there = sorted(place.iterdir()) if place.is_dir() else []
-        found = f"in {place}: {_listed(there)}"
-    return DataError(what, file=image.path, found=found, expected=expected, fix=fix)
-
-
-def _listed(paths: Sequence[Path]) -> str:
+def _list_names(paths: Sequence[Path]) -> str:
+    """The first names, and how many there are."""
     rest = f", ... ({len(paths)} entries)" if len(paths) > 8 else ""
     return ", ".join(p.name for p in paths[:8]) + rest if paths else "nothing"
 

@@ -1,4 +1,4 @@
-"""Which person a file belongs to, so that nobody ends up on both sides of a split."""
+"""Which person a file belongs to, so that nobody is on both sides of a split."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _SESSION = re.compile(
 _NUMBERED_SESSION = re.compile(r"(ses|session|visit|run|tp|timepoint|v)\d+", re.IGNORECASE)
 
 
-def subject_ids(paths: Sequence[Path], root: Path, pattern: str | None) -> list[str]:
-    """One subject per file.
+def assign_subjects(paths: Sequence[Path], root: Path, pattern: str | None) -> list[str]:
+    """The subject of each file.
 
-    In order: the dataset's own regular expression; a BIDS `sub-*` entity; the
-    case's own folder, where folders tell people apart; the file's stem without
-    words for side, contrast and session. Files whose names hold nothing but such
-    words are taken for one person.
+    The first rule that applies: the dataset's own regular expression; a BIDS `sub-*`
+    entity; the case's own folder, where folders tell people apart; the file's stem
+    without words for side, contrast and session. Files whose names hold only such words
+    count as one person.
 
     Args:
         paths: image files below `root`.
@@ -49,8 +49,8 @@ def subject_ids(paths: Sequence[Path], root: Path, pattern: str | None) -> list[
     bids = [_BIDS.search(path) for path in relative]
     if all(bids) and bids:
         return [match.group(1) for match in bids if match]
-    folders = [_person_words(Path(path).parent.parts) for path in relative]
-    if all(folders) and _each_has_its_own(relative):
+    folders = [_person_of_folders(Path(path).parent.parts) for path in relative]
+    if all(folders) and _folders_are_people(relative):
         return folders
     return [_person_of_stem(stem(Path(path))) for path in relative]
 
@@ -73,14 +73,14 @@ def _by_pattern(path: str, pattern: str) -> str:
     return str(subject)
 
 
-def _each_has_its_own(relative: Sequence[str]) -> bool:
+def _folders_are_people(relative: Sequence[str]) -> bool:
     """Whether folders, rather than file names, tell people apart.
 
     They do where each folder holds one kind of image, or where the same kinds
-    come back in folder after folder; a kind is a file name without words for
-    side, contrast and session, and without the folder's own words. In doubt the
-    folder wins: too few subjects is a nuisance, one subject on both sides of a
-    split is a wrong result.
+    occur again in folder after folder; a kind is a file name without words for
+    side, contrast and session, and without words of the folder's name. In doubt
+    the folder counts: too few subjects cost some data, but one subject on both
+    sides of a split gives wrong results.
     """
     kinds = {(Path(p).parent, _kind(Path(p))) for p in relative}
     folders = {folder for folder, _ in kinds}
@@ -89,12 +89,12 @@ def _each_has_its_own(relative: Sequence[str]) -> bool:
 
 
 def _kind(path: Path) -> str:
-    """The words of a file's name that its folders do not say already."""
-    said = {word for part in path.parent.parts for word in _words(part)}
-    return "_".join(w for w in _without_sessions(_words(stem(path))) if w not in said)
+    """The words of a file's name that are not in the names of its folders."""
+    in_folders = {word for part in path.parent.parts for word in _words(part)}
+    return "_".join(w for w in _without_sessions(_words(stem(path))) if w not in in_folders)
 
 
-def _person_words(parts: Sequence[str]) -> str:
+def _person_of_folders(parts: Sequence[str]) -> str:
     """The words of folders that may name a person."""
     named = [_without_sessions(_words(part)) for part in parts]
     return "/".join("_".join(words) for words in named if words)
@@ -107,7 +107,7 @@ def _person_of_stem(name: str) -> str:
 
 
 def _words(part: str) -> list[str]:
-    """The words of a name, but for those that say side, contrast or kind of file."""
+    """The words of a name without those for side, contrast and kind of file."""
     return [w for w in _SEPARATOR.split(part) if w and not _NOT_A_PERSON.fullmatch(w)]
 
 
@@ -115,10 +115,8 @@ def _without_sessions(words: Sequence[str]) -> list[str]:
     """Drops words for a session, and the numbers right behind them (`ses-1`)."""
     kept, before = [], ""
     for word in words:
-        is_number_of_session = word.isdigit() and _SESSION.fullmatch(before)
-        if not (is_number_of_session or _SESSION.fullmatch(word)) and not (
-            _NUMBERED_SESSION.fullmatch(word)
-        ):
+        is_session = _SESSION.fullmatch(word) or _NUMBERED_SESSION.fullmatch(word)
+        if not is_session and not (word.isdigit() and _SESSION.fullmatch(before)):
             kept.append(word)
         before = word
     return kept

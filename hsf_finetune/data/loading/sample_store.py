@@ -1,4 +1,4 @@
-"""Preprocessed cases, decoded once and kept in memory or on disk."""
+"""A cache of preprocessed cases, in memory or on disk."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ import torch
 
 from hsf_finetune.config.settings import DatasetsSettings
 from hsf_finetune.data.discovery.cases import Case
-from hsf_finetune.data.preprocessing.grid import Sample, load_case
+from hsf_finetune.data.preprocessing.load_case import Sample, load_case
 from hsf_finetune.data.volumes.affines import voxel_size_mm
 from hsf_finetune.data.volumes.read_volume import read_shape
+from hsf_finetune.system.atomic_files import atomic_write, cache_folder
 from hsf_finetune.system.errors import DataError, OutputError, SeveralErrors, UserError
-from hsf_finetune.system.files import atomic_write, cache_folder
 
 Progress = Callable[[int, int], None]
 
@@ -29,38 +29,32 @@ _MEMORY_SHARE = 0.5
 """Largest share of the free memory that the cache may take."""
 
 _FORMAT = 2
-"""Raised whenever preprocessing changes, so that stale files are not read."""
+"""Increased whenever preprocessing changes, so that older files are not read."""
 
 
 class SampleStore:
-    """Preprocessed cases by number.
+    """A cache of preprocessed cases.
 
     Args:
-        cases: the cases.
+        cases: those that `prepare` reads.
         settings: cache mode and folder, target spacing.
     """
 
     def __init__(self, cases: Sequence[Case], settings: DatasetsSettings) -> None:
-        self.cases = tuple(cases)
-        self._spacing = settings.target_spacing_mm
-        self._folder = Path(settings.cache_dir or cache_folder() / "samples").expanduser()
-        self._kept: dict[int, Sample] = {}
-        self._voxels: dict[int, npt.NDArray[np.int64]] = {}
         self.mode: Literal["auto", "memory", "disk", "off"] = settings.cache
         if settings.cache == "auto":
             self.mode = _choose_mode(cases, settings.target_spacing_mm)
-
-    def __len__(self) -> int:
-        """Number of cases."""
-        return len(self.cases)
-
-    def view(self, cases: Sequence[Case]) -> SampleView:
-        """Some of the cases, numbered from 0, over the same cache."""
-        number = {case.name: n for n, case in enumerate(self.cases)}
-        return SampleView(self, [number[case.name] for case in cases])
+        self._cases = tuple(cases)
+        self._spacing = settings.target_spacing_mm
+        self._folder = Path(settings.cache_dir or cache_folder() / "samples").expanduser()
+        self._samples: dict[str, Sample] = {}
+        self._row_voxels: dict[str, npt.NDArray[np.int64]] = {}
 
     def prepare(self, progress: Progress | None = None) -> None:
         """Reads and checks every case once, filling the cache.
+
+        Args:
+            progress: called with (cases done, cases in all) after each case.
 
         Raises:
             SeveralErrors: every case that cannot be used, with its reason.
@@ -68,68 +62,58 @@ class SampleStore:
         """
         problems: list[UserError] = []
 
-        def load(index: int) -> UserError | None:
+        def load(case: Case) -> UserError | None:
             try:
-                self._keep(index)
+                sample = self.sample(case)
             except OutputError:
-                # A full disk is no fault of the case, and the others would meet it too.
+                # A full disk is no fault of the case, and would stop the others too.
                 raise
             except UserError as error:
                 return error
+            if self.mode == "memory":
+                self._samples[case.name] = sample
+            self._row_voxels[case.name] = _count_row_voxels(case, sample)
             return None
 
         with ThreadPoolExecutor(max_workers=min(os.cpu_count() or 1, 8)) as pool:
-            for done, problem in enumerate(pool.map(load, range(len(self.cases)))):
+            for done, problem in enumerate(pool.map(load, self._cases), start=1):
                 if problem is not None:
                     problems.append(problem)
                 if progress:
-                    progress(done + 1, len(self.cases))
+                    progress(done, len(self._cases))
         if problems:
-            count = f"{len(problems)} of {len(self.cases)} cases cannot be used:"
+            count = f"{len(problems)} of {len(self._cases)} cases cannot be used:"
             raise SeveralErrors(count, problems)
 
-    def sample(self, index: int) -> Sample:
-        """The preprocessed case of that number."""
-        if index in self._kept:
-            return self._kept[index]
-        if self.mode == "disk":
-            return self._from_disk(index)
-        return load_case(self.cases[index], self._spacing)
+    def sample(self, case: Case) -> Sample:
+        """A preprocessed case, from the cache where it is cached.
 
-    def row_voxels(self, index: int) -> npt.NDArray[np.int64]:
-        """Voxels of each label row of a case, (rows,); `prepare` counts them."""
-        if index not in self._voxels:
-            self._voxels[index] = _row_voxels(self.cases[index], self.sample(index))
-        return self._voxels[index]
+        Raises:
+            DataError: the case cannot be used.
+            OutputError: the disk cache cannot be written.
+        """
+        if case.name in self._samples:
+            return self._samples[case.name]
+        return self._from_disk(case) if self.mode == "disk" else load_case(case, self._spacing)
 
-    def _keep(self, index: int) -> None:
-        case = self.cases[index]
-        if self.mode == "disk":
-            sample = self._from_disk(index)
-        else:
-            sample = load_case(case, self._spacing)
-            if self.mode == "memory":
-                self._kept[index] = sample
-        self._voxels[index] = _row_voxels(case, sample)
+    def row_voxels(self, case: Case) -> npt.NDArray[np.int64]:
+        """Voxels of each label row of a case, (rows,); counted by `prepare`."""
+        if case.name not in self._row_voxels:
+            self._row_voxels[case.name] = _count_row_voxels(case, self.sample(case))
+        return self._row_voxels[case.name]
 
-    def _from_disk(self, index: int) -> Sample:
-        path = self._folder / f"{self._fingerprint(self.cases[index])}.pt"
+    def _from_disk(self, case: Case) -> Sample:
+        path = self._folder / f"{self._fingerprint(case)}.pt"
         if path.exists():
             try:
                 stored = torch.load(path, weights_only=True)
                 return Sample(stored["image"], stored["label"], tuple(stored["spacing_mm"]))
             except Exception:  # a damaged file raises anything; it is only a copy
                 path.unlink(missing_ok=True)
-        sample = load_case(self.cases[index], self._spacing)
+        sample = load_case(case, self._spacing)
+        stored = {"image": sample.image, "label": sample.label}
         with atomic_write(path) as temporary:
-            torch.save(
-                {
-                    "image": sample.image,
-                    "label": sample.label,
-                    "spacing_mm": list(sample.spacing_mm),
-                },
-                temporary,
-            )
+            torch.save({**stored, "spacing_mm": list(sample.spacing_mm)}, temporary)
         return sample
 
     def _fingerprint(self, case: Case) -> str:
@@ -146,36 +130,7 @@ class SampleStore:
         return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
-class SampleView:
-    """Some cases of a store, in an order of their own.
-
-    Args:
-        store: where they are kept.
-        numbers: their numbers there.
-    """
-
-    def __init__(self, store: SampleStore, numbers: Sequence[int]) -> None:
-        self._store = store
-        self._numbers = tuple(numbers)
-
-    def __len__(self) -> int:
-        """Number of cases."""
-        return len(self._numbers)
-
-    def case(self, index: int) -> Case:
-        """The case of that number."""
-        return self._store.cases[self._numbers[index]]
-
-    def sample(self, index: int) -> Sample:
-        """The preprocessed case of that number."""
-        return self._store.sample(self._numbers[index])
-
-    def row_voxels(self, index: int) -> npt.NDArray[np.int64]:
-        """Voxels of each label row of the case of that number, (rows,)."""
-        return self._store.row_voxels(self._numbers[index])
-
-
-def _row_voxels(case: Case, sample: Sample) -> npt.NDArray[np.int64]:
+def _count_row_voxels(case: Case, sample: Sample) -> npt.NDArray[np.int64]:
     rows = len(case.protocol.row_sets)
     return np.asarray(torch.bincount(sample.label.flatten(), minlength=rows).numpy())
 
@@ -183,13 +138,13 @@ def _row_voxels(case: Case, sample: Sample) -> npt.NDArray[np.int64]:
 def _choose_mode(
     cases: Sequence[Case], target_spacing_mm: Sequence[float] | None
 ) -> Literal["memory", "disk"]:
-    """Memory if all cases fit into a share of what is free, else disk."""
-    needed = sum(sample_bytes(case, target_spacing_mm) for case in cases)
+    """Memory if all cases fit into a share of the free memory, else disk."""
+    needed = sum(estimate_sample_bytes(case, target_spacing_mm) for case in cases)
     return "memory" if needed < _MEMORY_SHARE * psutil.virtual_memory().available else "disk"
 
 
-def sample_bytes(case: Case, target_spacing_mm: Sequence[float] | None) -> float:
-    """Size of a preprocessed case; nothing for one that reading will refuse anyway."""
+def estimate_sample_bytes(case: Case, target_spacing_mm: Sequence[float] | None) -> float:
+    """Size of a preprocessed case in bytes; 0 for one that reading will refuse anyway."""
     try:
         shape, affine = read_shape(case.images[0])
     except DataError:

@@ -15,7 +15,7 @@ from hsf_finetune.data.phantom.phantom_shape import (
     SIDES,
     SUBFIELDS,
     Floats,
-    Layout,
+    HippocampusLayout,
     Side,
     make_layout,
     random_field,
@@ -40,7 +40,7 @@ _INTENSITY: dict[Contrast, dict[str, float]] = {
 
 @dataclass(frozen=True)
 class Phantom:
-    """One volume and the truth about it, on one grid in RAS+ orientation.
+    """One volume and its true anatomy, on one grid in RAS+ orientation.
 
     Args:
         image: intensities of about 0 to 1200, shape (X, Y, Z).
@@ -87,7 +87,7 @@ def make_phantom(
         name: value * (1 + 0.03 * float(rng.standard_normal()))
         for name, value in _INTENSITY[contrast].items()
     }
-    canvas = _surroundings(layout, tissue, wobble, fold)
+    canvas = _paint_surroundings(layout, tissue, wobble, fold)
     _paint_hippocampus(canvas, layout, tissue)
     canvas *= 1 + 0.025 * random_field(rng, (x, y, z), 3.0)  # texture of the tissue
     # T2-like scans have thick coronal slices, so they are blurred along y.
@@ -110,13 +110,13 @@ def make_phantom(
     )
 
 
-def _surroundings(
-    layout: Layout,
+def _paint_surroundings(
+    layout: HippocampusLayout,
     tissue: Mapping[str, float],
     wobble: Floats,
     fold: Floats,
 ) -> Floats:
-    """Intensities of what lies around the hippocampus, painted from far to near."""
+    """Intensities around the hippocampus, painted from far to near, (X, Y, Z)."""
     x, y, z = layout.position_mm
     angle, outside = layout.angle_deg, layout.outside_mm
     canvas = np.full(x.shape, tissue["white"])
@@ -137,7 +137,9 @@ def _surroundings(
     return canvas
 
 
-def _paint_hippocampus(canvas: Floats, layout: Layout, tissue: Mapping[str, float]) -> None:
+def _paint_hippocampus(
+    canvas: Floats, layout: HippocampusLayout, tissue: Mapping[str, float]
+) -> None:
     """Subfields and the sulcal line (SRLM) between them, over the surroundings in `canvas`."""
     for name, value in SUBFIELDS.items():
         canvas[layout.subfields == value] = tissue[name]

@@ -1,4 +1,4 @@
-"""Protocols: what raw value an annotator would give each part of a phantom."""
+"""Annotation protocols of phantoms: which raw value each part of a hippocampus gets."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from hsf_finetune.data.phantom.phantom_shape import SUBFIELDS
 
 
 @dataclass(frozen=True)
-class Rule:
-    """One value of a protocol: which subfields it covers, over which part of the axis.
+class ProtocolRule:
+    """One value of a protocol: the subfields it covers, over a part of the axis.
 
     Args:
         value: raw label value.
@@ -30,10 +30,10 @@ class Rule:
 
 
 @dataclass(frozen=True)
-class Protocol:
-    """A way to annotate a hippocampus; where rules overlap, the later one holds."""
+class AnnotationProtocol:
+    """A way to annotate a hippocampus; where rules overlap, the last one counts."""
 
-    rules: tuple[Rule, ...]
+    rules: tuple[ProtocolRule, ...]
 
     @property
     def labels_names(self) -> dict[int, str]:
@@ -43,7 +43,12 @@ class Protocol:
     def encode(
         self, subfields: npt.NDArray[np.uint8], axis_position: npt.NDArray[np.float32]
     ) -> npt.NDArray[np.uint8]:
-        """The raw label volume of a phantom, same shape; 0 is background."""
+        """The raw label volume of a phantom, (X, Y, Z); 0 is background.
+
+        Args:
+            subfields: values of `SUBFIELDS`, (X, Y, Z).
+            axis_position: position along the axis, 0 to 1, (X, Y, Z).
+        """
         raw = np.zeros(subfields.shape, dtype=np.uint8)
         for rule in self.rules:
             covered = np.isin(subfields, [SUBFIELDS[name] for name in rule.subfields])
@@ -52,6 +57,8 @@ class Protocol:
         return raw
 
 
-FINE = Protocol(tuple(Rule(value, name, (name,)) for name, value in SUBFIELDS.items()))
-COARSE = Protocol((*FINE.rules[:4], Rule(5, "SUB", ("SUB", "PRESUB", "PARASUB"))))
-PROTOCOLS: Mapping[str, Protocol] = MappingProxyType({"fine": FINE, "coarse": COARSE})
+FINE = AnnotationProtocol(
+    tuple(ProtocolRule(value, name, (name,)) for name, value in SUBFIELDS.items())
+)
+COARSE = AnnotationProtocol((*FINE.rules[:4], ProtocolRule(5, "SUB", ("SUB", "PRESUB", "PARASUB"))))
+PROTOCOLS: Mapping[str, AnnotationProtocol] = MappingProxyType({"fine": FINE, "coarse": COARSE})

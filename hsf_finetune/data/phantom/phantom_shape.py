@@ -13,7 +13,7 @@ anatomy depends on neither the voxel size nor the size of the grid.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +27,7 @@ SIDES: tuple[Side, ...] = ("left", "right")
 SUBFIELDS: dict[str, int] = {
     "DG": 1, "CA1": 2, "CA2": 3, "CA3": 4, "SUB": 5, "PRESUB": 6, "PARASUB": 7,
 }  # fmt: skip
-"""Value of each subfield in `Layout.subfields`; 0 is outside the hippocampus."""
+"""Value of each subfield in `HippocampusLayout.subfields`; 0 is outside the hippocampus."""
 
 RING_MM = 3.5
 """Radius of the ring's middle in a body section of unit scale."""
@@ -60,15 +60,15 @@ _SPREAD: dict[str, tuple[float, float]] = {
     "parasub_width": (2.9, 0.15),
     "lift": (0.03, 0.008),
 }
-"""Mean and standard deviation of each parameter; new ones go last, as draws are in order."""
+"""Mean and standard deviation of each parameter; new ones go last, since draws are in order."""
 
-# Streams of random numbers that must not influence one another.
+# Independent streams of random numbers.
 _PERSON, _SIDE, _WARP = 1, 2, 3
 
 
 @dataclass(frozen=True)
-class Layout:
-    """Where each voxel of one hippocampus lies, in terms of its anatomy.
+class HippocampusLayout:
+    """Where each voxel of one hippocampus is, in terms of the anatomy.
 
     All arrays have the shape of the grid (X, Y, Z), in the canonical frame.
     """
@@ -89,6 +89,21 @@ class Layout:
     """Height above the middle of the subicular sheet."""
     position_mm: Floats
     """Position after the individual warp, shape (3, X, Y, Z): x lateral, y, z."""
+
+
+class _Section(NamedTuple):
+    """Where each voxel is in the plane across the centreline, in units of the section's scale.
+
+    All arrays are (X, Y, Z).
+    """
+
+    across: Floats  # lateral distance from the centreline
+    above: Floats  # superior distance from the centreline
+    angle_deg: Floats  # as in `HippocampusLayout`, and so are `radius` and `axis`
+    radius: Floats
+    ribbon: Floats  # height above the middle of the subicular sheet
+    axis: Floats
+    scale: Floats  # size of the section, in mm per unit
 
 
 def random_field(
@@ -118,19 +133,14 @@ def random_field(
     return np.asarray(field * (315 / 151) ** 1.5)
 
 
-def draw_parameters(seed: int, subject: int, side: Side) -> dict[str, float]:
-    """The shape parameters of one hippocampus.
+def _draw_parameters(seed: int, subject: int, side: Side) -> dict[str, float]:
+    """The shape parameters of one hippocampus; they depend on no other subject.
 
     Both sides share the subject's draw; a third of the spread is the side's own.
-
-    Args:
-        seed: seed of the cohort.
-        subject: number of the subject; its draw depends on no other subject.
-        side: which hippocampus.
     """
     person = np.random.default_rng([seed, subject, _PERSON]).standard_normal(len(_SPREAD))
-    own = np.random.default_rng([seed, subject, _SIDE, SIDES.index(side)])
-    drawn = 0.94 * person + 0.34 * own.standard_normal(len(_SPREAD))
+    of_side = np.random.default_rng([seed, subject, _SIDE, SIDES.index(side)])
+    drawn = 0.94 * person + 0.34 * of_side.standard_normal(len(_SPREAD))
     limited = np.clip(drawn, -2, 2)
     return {
         name: mean + sd * float(z)
@@ -140,38 +150,34 @@ def draw_parameters(seed: int, subject: int, side: Side) -> dict[str, float]:
 
 def make_layout(
     seed: int, subject: int, side: Side, axes_mm: tuple[Floats, Floats, Floats]
-) -> Layout:
+) -> HippocampusLayout:
     """The anatomy of one hippocampus on a grid.
 
     Args:
         seed: seed of the cohort.
         subject: number of the subject.
-        side: which hippocampus; it picks the draw, not the frame.
+        side: which hippocampus; it decides on the draw, not on the frame.
         axes_mm: coordinates of the grid along the canonical axes.
     """
-    shape = draw_parameters(seed, subject, side)
+    shape = _draw_parameters(seed, subject, side)
     rng = np.random.default_rng([seed, subject, _WARP, SIDES.index(side)])
     position = np.stack(np.meshgrid(*axes_mm, indexing="ij"))
     position += np.stack([0.45 * random_field(rng, axes_mm, 8.0) for _ in range(3)])
-    across, above, axis, scale = _section_coordinates(shape, position)
-
-    angle = np.degrees(np.arctan2(above, across))
-    angle = np.where(angle < -90, angle + 360, angle)
-    radius = np.hypot(across, above)
-    ribbon = above + RING_MM - shape["lift"] * across**2
-    inner = RING_MM - shape["ring"]
+    section = _locate_in_section(shape, position)
     # The sulcus turns from the ring's inner face into the sheet's upper one.
-    sheet = (across < 0) & (above < 0)
-    sulcus = np.where(sheet, ribbon - shape["ring"], radius - inner)
-    reach = (angle <= shape["ca3_start_deg"] - 20) | (sheet & (across > -shape["presub_mm"] - 1))
-    return Layout(
-        subfields=_subfields(shape, across, above, angle, radius, ribbon, axis),
-        axis=axis,
-        angle_deg=angle,
-        radius=radius,
-        outside_mm=(radius - RING_MM - shape["ring"]) * scale,
-        sulcus_mm=np.where(reach, np.abs(sulcus) * scale, np.inf),
-        ribbon_mm=ribbon * scale,
+    sheet = (section.across < 0) & (section.above < 0)
+    inner = RING_MM - shape["ring"]
+    sulcus = np.where(sheet, section.ribbon - shape["ring"], section.radius - inner)
+    reach = section.angle_deg <= shape["ca3_start_deg"] - 20
+    reach |= sheet & (section.across > -shape["presub_mm"] - 1)
+    return HippocampusLayout(
+        subfields=_label_subfields(shape, section),
+        axis=section.axis,
+        angle_deg=section.angle_deg,
+        radius=section.radius,
+        outside_mm=(section.radius - RING_MM - shape["ring"]) * section.scale,
+        sulcus_mm=np.where(reach, np.abs(sulcus) * section.scale, np.inf),
+        ribbon_mm=section.ribbon * section.scale,
         position_mm=position,
     )
 
@@ -194,10 +200,8 @@ def _centreline(shape: dict[str, float], samples: int = 240) -> tuple[Floats, Fl
     return points, np.asarray(even[1])
 
 
-def _section_coordinates(
-    shape: dict[str, float], position: Floats
-) -> tuple[Floats, Floats, Floats, Floats]:
-    """Lateral and superior section coordinates (scaled), axial position, and scale."""
+def _locate_in_section(shape: dict[str, float], position: Floats) -> _Section:
+    """The section's coordinates of positions, (3, X, Y, Z) in mm."""
     points, step = _centreline(shape)
     tangent = np.gradient(points, axis=0)
     tangent /= np.linalg.norm(tangent, axis=1, keepdims=True)
@@ -225,9 +229,19 @@ def _section_coordinates(
         stretch * (above * np.cos(roll) - across * np.sin(roll)),
     )
     scale = _scale(shape, axis, float(step) * (len(points) - 1))
-    shaped = (across / scale, above / scale, axis, scale)
-    a, b, c, d = (values.reshape(grid) for values in shaped)
-    return a, b, c, d
+    across, above, axis, scale = (
+        values.reshape(grid) for values in (across / scale, above / scale, axis, scale)
+    )
+    angle = np.degrees(np.arctan2(above, across))
+    return _Section(
+        across=across,
+        above=above,
+        angle_deg=np.where(angle < -90, angle + 360, angle),
+        radius=np.hypot(across, above),
+        ribbon=above + RING_MM - shape["lift"] * across**2,
+        axis=axis,
+        scale=scale,
+    )
 
 
 def _scale(shape: dict[str, float], axis: Floats, length_mm: float) -> Floats:
@@ -239,16 +253,10 @@ def _scale(shape: dict[str, float], axis: Floats, length_mm: float) -> Floats:
     return np.asarray(size * np.maximum(np.sqrt(1 - (1 - depth) ** 2), 0.05))
 
 
-def _subfields(
-    shape: dict[str, float],
-    across: Floats,
-    above: Floats,
-    angle: Floats,
-    radius: Floats,
-    ribbon: Floats,
-    axis: Floats,
-) -> npt.NDArray[np.uint8]:
-    """Values of `SUBFIELDS` from the section's coordinates."""
+def _label_subfields(shape: dict[str, float], section: _Section) -> npt.NDArray[np.uint8]:
+    """Values of `SUBFIELDS`, (X, Y, Z)."""
+    across, above, angle = section.across, section.above, section.angle_deg
+    radius, ribbon, axis = section.radius, section.ribbon, section.axis
     label = np.zeros(across.shape, dtype=np.uint8)
     inner = RING_MM - shape["ring"]
     # The ends of the tube are CA1 all through, as the dentate gyrus reaches neither.

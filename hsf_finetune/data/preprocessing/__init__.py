@@ -1,1 +1,1 @@
-"""From a volume in its file to what the network sees, and back."""
+"""From a volume in its file to the network's grid, and back."""

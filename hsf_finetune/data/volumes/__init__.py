@@ -1,1 +1,1 @@
-"""Reading volumes, and where they lie in space."""
+"""Reading volumes with their geometry."""

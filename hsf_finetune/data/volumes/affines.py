@@ -20,7 +20,13 @@ def voxel_size_mm(affine: Affine) -> tuple[float, float, float]:
 
 
 def corner_shift_mm(a: Affine, b: Affine, shape: Sequence[int]) -> float:
-    """Largest distance between a volume's corners as two affines place them, in mm."""
+    """Largest distance between a volume's corners as two affines place them, in mm.
+
+    Args:
+        a: 4x4, from voxel to RAS+ millimetres.
+        b: the other 4x4.
+        shape: (X, Y, Z) of the volume; further axes are ignored.
+    """
     sizes = (*shape, 1, 1, 1)[:3]
     corners = np.array(np.meshgrid(*[(0, n - 1) for n in sizes])).reshape(3, -1)
     corners = np.vstack([corners, np.ones(corners.shape[1])])
@@ -28,8 +34,8 @@ def corner_shift_mm(a: Affine, b: Affine, shape: Sequence[int]) -> float:
     return float(np.sqrt((difference[:3] ** 2).sum(axis=0)).max())
 
 
-def rows_of(affine: Affine) -> str:
-    """The upper three rows as text, for messages."""
+def format_affine(affine: Affine) -> str:
+    """The upper three rows of an affine as text, for messages."""
     return "\n".join("  ".join(f"{v:9.3f}" for v in row) for row in affine[:3])
 
 
@@ -39,31 +45,31 @@ def hdf5_affine(
     affine: Sequence[Sequence[float]] | None,
     file: object,
 ) -> Affine:
-    """Geometry from the file's attributes, else from the dataset's YAML; never made up.
+    """The 4x4 affine of an HDF5 dataset, from the file's attributes or else from the YAML.
 
-    A voxel size alone says that the stored axes run right, anterior and superior.
+    A voxel size without an affine means that the stored axes run right, anterior and superior.
 
     Args:
-        attributes: of the HDF5 dataset and its file; `affine` and `spacing_mm` count.
-        spacing_mm: voxel size for a dataset that carries none.
-        affine: 4x4 matrix for a dataset that carries none.
+        attributes: of the HDF5 dataset and its file; `affine` and `spacing_mm` are read.
+        spacing_mm: voxel size for a dataset without one.
+        affine: 4x4 matrix for a dataset without one.
         file: for messages.
 
     Raises:
-        DataError: there is no geometry, it is malformed, or it contradicts itself.
+        DataError: the geometry is missing, malformed or contradicts itself.
     """
     if "affine" in attributes:
-        return _matrix(attributes["affine"], file)
+        return check_affine(attributes["affine"], file)
     stored = attributes.get("spacing_mm")
     if affine is not None:
-        matrix = _matrix(affine, file)
+        matrix = check_affine(affine, file)
         if stored is not None and not np.allclose(
-            voxel_size_mm(matrix), _sizes(stored, file), rtol=0.01
+            voxel_size_mm(matrix), _check_spacing(stored, file), rtol=0.01
         ):
             raise DataError(
                 "the affine of the dataset's YAML contradicts the file's voxel size",
                 file=file,
-                found=f"{rows_of(matrix)}\nspacing_mm {_sizes(stored, file).tolist()} in the file",
+                found=f"{format_affine(matrix)}\nspacing_mm {_check_spacing(stored, file).tolist()} in the file",
                 fix="correct affine: in the dataset's YAML, or write the attribute affine",
             )
         return matrix
@@ -76,11 +82,25 @@ def hdf5_affine(
             expected="an attribute affine (4x4) or spacing_mm (3)",
             fix="add to the dataset's YAML, for example: spacing_mm: [0.8, 0.8, 0.8]",
         )
-    return np.diag([*_sizes(given, file), 1.0])
+    return np.diag([*_check_spacing(given, file), 1.0])
 
 
-def _matrix(given: object, file: object) -> Affine:
-    matrix = _numbers(given)
+def check_affine(
+    given: object,
+    file: object,
+    fix: str = "correct the attribute affine, or affine: in the dataset's YAML",
+) -> Affine:
+    """An affine that was given as numbers, as a (4, 4) array.
+
+    Args:
+        given: 4x4 numbers, from voxel to RAS+ millimetres.
+        file: for messages.
+        fix: what to do about a wrong one.
+
+    Raises:
+        DataError: it is no finite, invertible affine.
+    """
+    matrix = _to_numbers(given)
     if (
         matrix.shape == (4, 4)
         and np.isfinite(matrix).all()
@@ -93,12 +113,12 @@ def _matrix(given: object, file: object) -> Affine:
         file=file,
         found=given,
         expected="a finite, invertible 4x4 matrix whose last row is 0 0 0 1",
-        fix="correct the attribute affine, or affine: in the dataset's YAML",
+        fix=fix,
     )
 
 
-def _sizes(given: object, file: object) -> Affine:
-    sizes = _numbers(given)
+def _check_spacing(given: object, file: object) -> Affine:
+    sizes = _to_numbers(given)
     if sizes.shape == (3,) and np.isfinite(sizes).all() and (sizes > 0).all():
         return sizes
     raise DataError(
@@ -109,7 +129,7 @@ def _sizes(given: object, file: object) -> Affine:
     )
 
 
-def _numbers(given: object) -> Affine:
+def _to_numbers(given: object) -> Affine:
     try:
         return np.asarray(given, dtype=np.float64)
     except (TypeError, ValueError):

@@ -1,9 +1,9 @@
-"""Reading volumes from NIfTI and HDF5, and where they lie in space."""
+"""Reading volumes from NIfTI and HDF5, with their geometry."""
 
 from __future__ import annotations
 
 import gzip
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,13 @@ import h5py
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
+from nibabel.spatialimages import SpatialImage
 
 from hsf_finetune.data.volumes.affines import (
     Affine,
     corner_shift_mm,
+    format_affine,
     hdf5_affine,
-    rows_of,
     voxel_size_mm,
 )
 from hsf_finetune.system.errors import DataError
@@ -30,13 +31,13 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class VolumeRef:
-    """Where a volume lies.
+    """The file (and the dataset in it) that holds a volume.
 
     Args:
         path: NIfTI or HDF5 file.
-        key: HDF5 dataset inside the file; None if it holds just one.
-        spacing_mm: voxel size for an HDF5 dataset that carries none.
-        affine: 4x4 matrix for an HDF5 dataset that carries none, row by row.
+        key: HDF5 dataset inside the file; None if the file holds just one.
+        spacing_mm: voxel size for an HDF5 dataset without one.
+        affine: 4x4 matrix for an HDF5 dataset without one, row by row.
     """
 
     path: Path
@@ -45,21 +46,22 @@ class VolumeRef:
     affine: tuple[tuple[float, ...], ...] | None = None
 
     def __str__(self) -> str:
-        """The path, with the dataset's name behind it if there is one."""
+        """`path`, or `path:key`."""
         return f"{self.path}:{self.key}" if self.key else str(self.path)
 
 
 @dataclass(frozen=True)
 class Volume:
-    """A volume as it lies in its file.
+    """A volume on the grid of its file.
 
     Args:
         array: voxel values, (X, Y, Z).
         affine: 4x4, from voxel to RAS+ millimetres.
         stored_shape: the file's own shape; may end in axes of length 1.
-        ref: where it came from.
-        step: how far apart values are that the file can tell apart, where it stores
-            scaled integers; else 0.
+        ref: the file it was read from.
+        step: smallest difference of two values that a file of scaled integers can hold;
+            0 for other files.
+        header: of a NIfTI; None for other files.
     """
 
     array: Array
@@ -67,6 +69,7 @@ class Volume:
     stored_shape: tuple[int, ...]
     ref: VolumeRef
     step: float = 0.0
+    header: nib.Nifti1Header | None = None
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
@@ -99,8 +102,8 @@ def read_volume(ref: VolumeRef) -> Volume:
     `spacing_mm` (3) of the dataset or file, else from the reference.
 
     Raises:
-        DataError: the file is missing, damaged, not three-dimensional, or its
-            geometry is absent or contradicts itself.
+        DataError: the file is missing, damaged or not three-dimensional, or its
+            geometry is missing or contradicts itself.
     """
     if not ref.path.exists():
         raise DataError("no such file", file=ref.path)
@@ -120,7 +123,7 @@ def read_shape(ref: VolumeRef) -> tuple[tuple[int, ...], Affine]:
     """Stored shape and affine of a volume, without reading its voxels.
 
     Raises:
-        DataError: as `read_volume`, as far as the header tells.
+        DataError: as `read_volume`, for faults of the header.
     """
     if not is_hdf5(ref.path):
         image = _open_nifti(ref)
@@ -134,42 +137,66 @@ def read_shape(ref: VolumeRef) -> tuple[tuple[int, ...], Affine]:
 # ----------------------------------------------------------------------- NIfTI
 def _read_nifti(ref: VolumeRef) -> Volume:
     image = _open_nifti(ref)
-    try:
-        if ref.path.name.lower().endswith(".gz"):
+    if ref.path.name.lower().endswith(".gz"):
+        try:
             # nibabel stops reading at the last voxel, before the checksum that
-            # tells damaged voxels.
+            # reveals damaged voxels.
             image = type(image).from_bytes(gzip.decompress(ref.path.read_bytes()))
+        except Exception as error:  # nibabel, gzip and zlib raise many kinds
+            raise _unreadable(ref, error) from error
+    return _image_to_volume(image, ref)
+
+
+def read_image(image: SpatialImage, ref: VolumeRef) -> Volume:
+    """The volume of a nibabel image in memory; `ref` names it in messages.
+
+    Raises:
+        DataError: as `read_volume`.
+    """
+    _check_header(image, ref)
+    return _image_to_volume(image, ref)
+
+
+def _image_to_volume(image: SpatialImage, ref: VolumeRef) -> Volume:
+    try:
         array = np.asanyarray(image.dataobj)
-    except Exception as error:  # nibabel, gzip and zlib raise many kinds for a damaged file
+    except Exception as error:  # nibabel and zlib raise many kinds for a damaged file
         raise _unreadable(ref, error) from error
     scaled = image.get_data_dtype().kind in "iu" and array.dtype.kind == "f"
     step = abs(float(getattr(image.dataobj, "slope", 1.0))) if scaled else 0.0
-    return _three_dimensional(array, np.asarray(image.affine, dtype=np.float64), ref, step)
+    volume = make_volume(array, np.asarray(image.affine, dtype=np.float64), ref, step)
+    header = image.header if isinstance(image.header, nib.Nifti1Header) else None
+    return replace(volume, header=header)
 
 
 def _open_nifti(ref: VolumeRef) -> nib.Nifti1Image:
-    """The image with its header read and checked; voxels are read later."""
+    """The image with a checked header; voxels are read later."""
     try:
         image = nib.load(ref.path)
     except Exception as error:
         raise _unreadable(ref, error) from error
     if not isinstance(image, nib.Nifti1Image):
         raise DataError("not a NIfTI image", file=ref.path, found=type(image).__name__)
+    _check_header(image, ref)
+    return image
+
+
+def _check_header(image: SpatialImage, ref: VolumeRef) -> None:
     if not np.isfinite(image.affine).all():
         raise DataError(
             "the affine holds NaN or infinity",
             file=ref.path,
-            found=rows_of(image.affine),
+            found=format_affine(image.affine),
             fix="convert the volume again, or list it under the dataset's exclude:",
         )
-    _check_forms(image, ref)
-    return image
+    if isinstance(image, nib.Nifti1Image):
+        _check_forms(image, ref)
 
 
 def _check_forms(image: nib.Nifti1Image, ref: VolumeRef) -> None:
     """Refuses a sform and a qform that place the volume differently.
 
-    Libraries disagree on which of the two holds, so such a file is segmented in
+    Libraries disagree on which of the two counts, so such a file would be segmented in
     one place and displayed in another.
     """
     try:
@@ -189,7 +216,18 @@ def _check_forms(image: nib.Nifti1Image, ref: VolumeRef) -> None:
         )
 
 
-def _three_dimensional(array: Array, affine: Affine, ref: VolumeRef, step: float = 0.0) -> Volume:
+def make_volume(array: Array, affine: Affine, ref: VolumeRef, step: float = 0.0) -> Volume:
+    """The volume of an array; axes of length 1 behind the third are left out.
+
+    Args:
+        array: voxel values, (X, Y, Z).
+        affine: 4x4, from voxel to RAS+ millimetres.
+        ref: where the array comes from.
+        step: as in `Volume`.
+
+    Raises:
+        DataError: it is not three-dimensional, or not of real numbers.
+    """
     stored = tuple(int(n) for n in array.shape)
     while array.ndim > 3 and array.shape[-1] == 1:
         array = array[..., 0]
@@ -224,10 +262,10 @@ def _unreadable(ref: VolumeRef, error: Exception) -> DataError:
 
 # ------------------------------------------------------------------------ HDF5
 def hdf5_key(ref: VolumeRef) -> str:
-    """The dataset to read: the one that is named, or the only one there is.
+    """The dataset to read: the one that `ref` names, or the only one of the file.
 
     Raises:
-        DataError: there is none of that name, or no name and several datasets.
+        DataError: no dataset has that name, or `ref` names none of several.
     """
     try:
         with h5py.File(ref.path, "r") as file:
@@ -265,4 +303,4 @@ def _read_hdf5(ref: VolumeRef) -> Volume:
     except (OSError, RuntimeError, KeyError) as error:
         raise _unreadable(ref, error) from error
     affine = hdf5_affine(attributes, ref.spacing_mm, ref.affine, ref)
-    return _three_dimensional(array, affine, ref)
+    return make_volume(array, affine, ref)

@@ -1,7 +1,8 @@
-"""What a look at a folder comes to: its cases, and what is doubtful about them."""
+"""What is found in a folder: volumes, cases, and notes on what is not certain."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,13 +10,13 @@ from hsf_finetune.data.volumes.read_volume import VolumeRef
 
 
 @dataclass(frozen=True)
-class Item:
+class ListedVolume:
     """A volume of the folder, in a file of its own or inside an HDF5 file.
 
     Args:
-        ref: where it lies.
-        folders: the folders on its way, from the one that was given on; of an HDF5 file
-            with several volumes also the file's own name and the groups inside.
+        ref: the file, and the HDF5 dataset in it.
+        folders: the folders between the listed folder and the file; for an HDF5 file with
+            several volumes also the file's own name and the groups inside.
         name: of the file without its suffix, or of the HDF5 dataset.
     """
 
@@ -24,34 +25,34 @@ class Item:
     name: str
 
     @property
-    def pseudo_path(self) -> Path:
-        """Folders and name as a path, by which a subject can be told."""
+    def path_with_groups(self) -> Path:
+        """Folders and name as a path."""
         return Path(*self.folders, self.name)
 
 
 @dataclass(frozen=True)
-class Annotated:
+class FoundCase:
     """An image and the label that belongs to it.
 
     Args:
-        series: what to call images of this kind (`left_t2w`).
+        series: name for images of this kind (`left_t2w`).
         channels: one volume per input channel.
         label: the manual segmentation.
     """
 
     series: str
-    channels: tuple[Item, ...]
-    label: Item
+    channels: tuple[ListedVolume, ...]
+    label: ListedVolume
 
     @property
-    def items(self) -> tuple[Item, ...]:
+    def volumes(self) -> tuple[ListedVolume, ...]:
         """Its channels and its label."""
         return (*self.channels, self.label)
 
 
 @dataclass(frozen=True)
-class Doubt:
-    """Something to look at.
+class UnsureNote:
+    """Something that the user should check, marked `# unsure:` in the YAML.
 
     Args:
         key: of the YAML, above which it is written.
@@ -63,25 +64,25 @@ class Doubt:
 
 
 @dataclass(frozen=True)
-class Layout:
-    """How a folder is laid out, and the cases that this gives.
+class FolderLayout:
+    """How a folder is organised, and the cases that this gives.
 
     Args:
-        title: in words.
+        title: of the layout, for the user.
         cases: images with their labels.
-        channel_names: of the input channels, where something tells them.
-        doubts: what is not certain.
+        channel_names: of the input channels, where they are known.
+        notes: what is not certain.
         left_out: volumes that no case uses, and why.
     """
 
     title: str
-    cases: tuple[Annotated, ...]
+    cases: tuple[FoundCase, ...]
     channel_names: tuple[str, ...] | None = None
-    doubts: tuple[Doubt, ...] = ()
-    left_out: tuple[tuple[Item, str], ...] = ()
+    notes: tuple[UnsureNote, ...] = ()
+    left_out: tuple[tuple[ListedVolume, str], ...] = ()
 
 
-def some(things: list[str], most: int = 3) -> str:
-    """The first few, and how many there are."""
-    rest = f", ... ({len(things)})" if len(things) > most else ""
-    return ", ".join(things[:most]) + rest
+def shorten_list(names: Sequence[str], count: int = 3) -> str:
+    """The first names, and how many there are."""
+    rest = f", ... ({len(names)})" if len(names) > count else ""
+    return ", ".join(names[:count]) + rest

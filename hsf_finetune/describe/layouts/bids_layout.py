@@ -1,4 +1,4 @@
-"""BIDS: labels are `*_dseg` files, mostly in derivatives; entities tell which image is theirs.
+"""BIDS: labels are `*_dseg` files, mostly in derivatives; entities match them to images.
 
 Brain Imaging Data Structure, version 1.10, "Imaging data type: anatomy" and
 "Segmentations" of derivatives.
@@ -12,183 +12,183 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from hsf_finetune.data.volumes.read_volume import is_hdf5
-from hsf_finetune.describe.layouts.base_layout import Annotated, Doubt, Item, Layout, some
-from hsf_finetune.describe.list_volumes import Listing
+from hsf_finetune.describe.layouts.base_layout import (
+    FolderLayout,
+    FoundCase,
+    ListedVolume,
+    UnsureNote,
+    shorten_list,
+)
+from hsf_finetune.describe.list_volumes import FolderListing
 
-LOOKED_FOR = "BIDS: sub-* files, with labels *_dseg.nii.gz beside them or below derivatives"
+EXPECTED_FILES = "BIDS: sub-* files, with labels *_dseg.nii.gz beside them or below derivatives"
 
 _LABEL_SUFFIXES = ("dseg", "mask")
 _NO_IMAGE = ("probseg", "bold", "dwi", "sbref", "epi", "phase", "phasediff", "magnitude1")
 _ENTITY = re.compile(r"([A-Za-z]+)-([A-Za-z0-9+]+)")
-_OF_A_SCAN = ("sub", "ses", "run", "hemi")
-"""Entities that no two labels of one image differ in."""
+_SCAN_ENTITIES = ("sub", "ses", "run", "hemi")
+"""Entities in which two labels of one image do not differ."""
 
 
-@dataclass(frozen=True)
-class Name:
-    """A file name of BIDS: `sub-01_hemi-L_T2w` has the entities sub and hemi, suffix T2w."""
+@dataclass(frozen=True, eq=False)
+class BidsVolume:
+    """A volume with a name of BIDS: `sub-01_hemi-L_T2w` has the entities sub and hemi.
 
+    Args:
+        volume: the volume.
+        entities: key -> value.
+        suffix: the last word of the name, such as `T2w` or `dseg`.
+    """
+
+    volume: ListedVolume
     entities: Mapping[str, str]
     suffix: str
 
-
-def parse(name: str) -> Name | None:
-    """Takes a file name apart; None if it is not of BIDS."""
-    *parts, suffix = name.split("_")
-    pairs = [_ENTITY.fullmatch(part) for part in parts]
-    if not pairs or not all(pairs) or not suffix.isalnum():
-        return None
-    entities = {match[1]: match[2] for match in pairs if match}
-    return Name(entities, suffix) if "sub" in entities else None
+    @property
+    def pipeline(self) -> tuple[str, ...]:
+        """The folder below derivatives; empty for other folders."""
+        folders = self.volume.folders
+        return folders[:2] if folders[:1] == ("derivatives",) else ()
 
 
-def look(listing: Listing) -> Layout | None:
+Matches = Mapping[BidsVolume, BidsVolume]
+"""Label -> its image."""
+
+
+def find_cases(listing: FolderListing) -> FolderLayout | None:
     """Pairs every dseg file with the image that shares the most entities with it.
 
     Among images of several contrasts the one that most labels have is taken, T2w first.
     """
-    parsed = {
-        item: name
-        for item in listing.items
-        if not is_hdf5(item.ref.path) and (name := parse(item.name)) is not None
-    }
-    suffix = next((s for s in _LABEL_SUFFIXES if any(n.suffix == s for n in parsed.values())), None)
+    volumes = [found for volume in listing.volumes if (found := _parse(volume)) is not None]
+    suffixes = {volume.suffix for volume in volumes}
+    suffix = next((suffix for suffix in _LABEL_SUFFIXES if suffix in suffixes), None)
     if suffix is None:
         return None
-    labels = [item for item, name in parsed.items() if name.suffix == suffix]
-    apart = {*_LABEL_SUFFIXES, *_NO_IMAGE}
-    images = [item for item, name in parsed.items() if name.suffix not in apart]
-    by_subject: dict[str, list[Item]] = defaultdict(list)
-    for image in images:
-        by_subject[parsed[image].entities["sub"]].append(image)
-    fitting = {
-        label: _fitting(label, by_subject[parsed[label].entities["sub"]], parsed)
-        for label in labels
-    }
-    contrasts = Counter(s for found in fitting.values() for s in {parsed[i].suffix for i in found})
-    order = sorted(contrasts, key=lambda s: (-contrasts[s], s != "T2w", s))
-    chosen: dict[Item, Item] = {}
-    for label, found in fitting.items():
-        near = sorted(found, key=lambda image: order.index(parsed[image].suffix))
-        kept = [image for image in near if parsed[image].suffix == parsed[near[0]].suffix]
+    by_subject: dict[str, list[BidsVolume]] = defaultdict(list)
+    for image in volumes:
+        if image.suffix not in (*_LABEL_SUFFIXES, *_NO_IMAGE):
+            by_subject[image.entities["sub"]].append(image)
+    labels = [volume for volume in volumes if volume.suffix == suffix]
+    images_of = {label: _find_images(label, by_subject[label.entities["sub"]]) for label in labels}
+    counts = Counter(s for images in images_of.values() for s in {i.suffix for i in images})
+    contrasts = sorted(counts, key=lambda s: (-counts[s], s != "T2w", s))
+    matches: dict[BidsVolume, BidsVolume] = {}
+    for label, images in images_of.items():
+        best = min((contrasts.index(image.suffix) for image in images), default=0)
+        kept = [image for image in images if image.suffix == contrasts[best]]
         if len(kept) == 1:
-            chosen[label] = kept[0]
-    chosen, raters = _one_rater(chosen, parsed)
-    claims = Counter(chosen.values())
+            matches[label] = kept[0]
+    matches, notes = _choose_rater(matches)
+    label_count = Counter(matches.values())
+    single = {label: image for label, image in matches.items() if label_count[image] == 1}
     cases = tuple(
-        Annotated(_series(parsed[image], parsed[label]), (image,), label)
-        for label, image in chosen.items()
-        if claims[image] == 1
+        FoundCase(_series(image, label), (image.volume,), label.volume)
+        for label, image in single.items()
     )
-    left_out = _left_out(listing, cases, {*labels}, fitting, claims, chosen)
-    doubts = (*_doubts(suffix, order, contrasts, cases, parsed), *raters)
-    title = f"BIDS, labels *_{suffix}"
-    return Layout(title, cases, None, doubts, left_out) if cases or left_out else None
+    reasons = {label.volume: _why_unused(label, images_of[label], matches) for label in labels}
+    used = {volume for case in cases for volume in case.volumes}
+    left_out = tuple(
+        (volume, reasons.get(volume, "no label belongs to it"))
+        for volume in listing.volumes
+        if volume not in used
+    )
+    if not cases and not left_out:
+        return None
+    all_notes = (*_find_notes(suffix, contrasts, single), *notes)
+    return FolderLayout(f"BIDS, labels *_{suffix}", cases, None, all_notes, left_out)
 
 
 # -------------------------------------------------------------------- internals
-def _fitting(label: Item, images: Sequence[Item], parsed: Mapping[Item, Name]) -> list[Item]:
-    """The images that contradict none of the label's entities, and fit best of them."""
-    wanted = parsed[label].entities
+def _parse(volume: ListedVolume) -> BidsVolume | None:
+    """Entities and suffix of a volume; None if its name is not of BIDS."""
+    *parts, suffix = volume.name.split("_")
+    pairs = [_ENTITY.fullmatch(part) for part in parts]
+    if is_hdf5(volume.ref.path) or not all(pairs) or not suffix.isalnum():
+        return None
+    entities = {match[1]: match[2] for match in pairs if match}
+    return BidsVolume(volume, entities, suffix) if "sub" in entities else None
+
+
+def _find_images(label: BidsVolume, images: Sequence[BidsVolume]) -> list[BidsVolume]:
+    """The images that contradict none of the label's entities; of each contrast the best ones."""
+    wanted = label.entities
     agreeing = [
         image
         for image in images
         if all(
-            wanted.get(key, None if key in _OF_A_SCAN else value) == value
-            for key, value in parsed[image].entities.items()
+            wanted.get(key, None if key in _SCAN_ENTITIES else value) == value
+            for key, value in image.entities.items()
             if key not in ("desc", "res", "space")
         )
+        and ("ses" in image.entities or "ses" not in wanted)
     ]
-    if "ses" in wanted:
-        agreeing = [image for image in agreeing if "ses" in parsed[image].entities]
+    in_space = [image for image in agreeing if image.suffix == wanted.get("space")]
 
-    def fit(image: Item) -> tuple[int, int, bool]:
-        own = parsed[image].entities
-        shared = sum(wanted.get(key) == value for key, value in own.items())
-        return shared, -len(own.keys() - wanted.keys()), image.folders == label.folders
+    def agreement(image: BidsVolume) -> tuple[int, int, bool]:
+        shared = sum(wanted.get(key) == value for key, value in image.entities.items())
+        missing = len(image.entities.keys() - wanted.keys())
+        return shared, -missing, image.volume.folders == label.volume.folders
 
-    named = [i for i in agreeing if parsed[i].suffix == wanted.get("space")]
-    ranked = named or agreeing
-    if not ranked:
-        return []
     best: dict[str, tuple[int, int, bool]] = {}
-    for image in ranked:
-        suffix = parsed[image].suffix
-        best[suffix] = max(best.get(suffix, fit(image)), fit(image))
-    return [image for image in ranked if fit(image) == best[parsed[image].suffix]]
+    for image in in_space or agreeing:
+        best[image.suffix] = max(best.get(image.suffix, agreement(image)), agreement(image))
+    return [i for i in in_space or agreeing if agreement(i) == best[i.suffix]]
 
 
-def _one_rater(
-    chosen: Mapping[Item, Item], parsed: Mapping[Item, Name]
-) -> tuple[dict[Item, Item], list[Doubt]]:
+def _choose_rater(matches: Matches) -> tuple[dict[BidsVolume, BidsVolume], list[UnsureNote]]:
     """Of several labels of one image by different raters or pipelines, the most frequent kind.
 
     Labels of two sides stay, since neither of them is the whole.
     """
 
-    def kind(label: Item) -> tuple[object, ...]:
-        own = {k: v for k, v in parsed[label].entities.items() if k not in _OF_A_SCAN}
-        return (label.folders[:2] if label.folders[:1] == ("derivatives",) else (), *own.items())
+    def kind(label: BidsVolume) -> tuple[object, ...]:
+        entities = {k: v for k, v in label.entities.items() if k not in _SCAN_ENTITIES}
+        return (label.pipeline, *entities.items())
 
-    claimed: dict[tuple[Item, str], list[Item]] = defaultdict(list)
-    for label, image in chosen.items():
-        claimed[image, parsed[label].entities.get("hemi", "")].append(label)
-    frequent = Counter(map(kind, chosen))
+    labels_of: dict[tuple[BidsVolume, str], list[BidsVolume]] = defaultdict(list)
+    for label, image in matches.items():
+        labels_of[image, label.entities.get("hemi", "")].append(label)
+    counts = Counter(map(kind, matches))
     kept = {
-        min(labels, key=lambda label: (-frequent[kind(label)], label.name, label.folders)): image
-        for (image, _), labels in claimed.items()
+        min(
+            labels, key=lambda one: (-counts[kind(one)], one.volume.name, one.volume.folders)
+        ): image
+        for (image, _), labels in labels_of.items()
     }
-    others = [label.name for label in chosen if label not in kept]
-    text = f"images have several labels, of which one is taken each; not {some(others)}"
-    return kept, [Doubt("patterns", text)] if others else []
+    others = [label.volume.name for label in matches if label not in kept]
+    text = f"images have several labels, of which one is taken each; not {shorten_list(others)}"
+    return kept, [UnsureNote("patterns", text)] if others else []
 
 
-def _series(image: Name, label: Name) -> str:
+def _series(image: BidsVolume, label: BidsVolume) -> str:
     side = image.entities.get("hemi", label.entities.get("hemi", ""))
     return f"{side}_{image.suffix}".lstrip("_")
 
 
-def _left_out(
-    listing: Listing,
-    cases: Sequence[Annotated],
-    labels: set[Item],
-    fitting: Mapping[Item, Sequence[Item]],
-    claims: Mapping[Item, int],
-    chosen: Mapping[Item, Item],
-) -> tuple[tuple[Item, str], ...]:
-    used = {item for case in cases for item in case.items}
-    left = []
-    for item in (i for i in listing.items if i not in used):
-        if item not in labels:
-            reason = "no label belongs to it"
-        elif item in chosen:
-            image = chosen[item]
-            reason = f"one of {claims[image]} labels of {image.name}; join them into one file"
-        elif fitting[item]:
-            reason = f"may belong to {some([i.name for i in fitting[item]])}"
-        else:
-            reason = "a label without an image"
-        left.append((item, reason))
-    return tuple(left)
+def _why_unused(label: BidsVolume, images: Sequence[BidsVolume], matches: Matches) -> str:
+    """Why a label gives no case, if it gives none."""
+    if label in matches:
+        image = matches[label]
+        count = sum(other is image for other in matches.values())
+        return f"one of {count} labels of {image.volume.name}; join them into one file"
+    if images:
+        return f"may belong to {shorten_list([image.volume.name for image in images])}"
+    return "a label without an image"
 
 
-def _doubts(
-    suffix: str,
-    order: Sequence[str],
-    contrasts: Mapping[str, int],
-    cases: Sequence[Annotated],
-    parsed: Mapping[Item, Name],
-) -> tuple[Doubt, ...]:
-    found = []
-    used = {parsed[case.channels[0]].suffix for case in cases}
-    if len(used) == 1 and len(order) > 1:
-        others = [s for s in order if s not in used]
-        text = f"{', '.join(others)} images fit the labels too; {order[0]} is taken"
-        found.append(Doubt("patterns", f"{text} (for both as channels, mri: takes a list)"))
-    pipelines = {c.label.folders[:2] for c in cases if c.label.folders[:1] == ("derivatives",)}
+def _find_notes(suffix: str, contrasts: Sequence[str], matches: Matches) -> list[UnsureNote]:
+    texts = []
+    used = {image.suffix for image in matches.values()}
+    if len(used) == 1 and len(contrasts) > 1:
+        others = ", ".join(contrast for contrast in contrasts if contrast not in used)
+        texts.append(
+            f"{others} images fit the labels too; {contrasts[0]} is taken (for both as channels, "
+            "mri: takes a list)"
+        )
+    pipelines = sorted({"/".join(label.pipeline) for label in matches if label.pipeline})
     if len(pipelines) > 1:
-        text = f"labels come from several pipelines: {some(sorted('/'.join(p) for p in pipelines))}"
-        found.append(Doubt("patterns", text))
+        texts.append(f"labels come from several pipelines: {shorten_list(pipelines)}")
     if suffix == "mask":
-        found.append(Doubt("patterns", "there is no *_dseg file, so *_mask files are the labels"))
-    return tuple(found)
+        texts.append("there is no *_dseg file, so *_mask files are the labels")
+    return [UnsureNote("patterns", text) for text in texts]

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu
 
 from hsf_finetune.config.settings import ARUNetSettings
-from hsf_finetune.networks.anatomy import Anatomy, Block
+from hsf_finetune.networks.anatomy import Anatomy, Block, numbered_blocks
 from hsf_finetune.networks.layers.switchnorm import SwitchNorm
+from hsf_finetune.system.console import count_of
 from hsf_finetune.system.errors import ConfigError
 
 
@@ -38,7 +39,7 @@ class ResidualBlock(nn.Module):
 
 
 class Encoder(nn.Module):
-    """A level on the way down: halving by a convolution, but for the first; a residual block.
+    """An encoder level: a convolution that halves (except at the first level), a residual block.
 
     Args:
         in_channels: channels of the level above.
@@ -62,7 +63,7 @@ class Encoder(nn.Module):
 
 
 class AttentionGate(nn.Module):
-    """Weighs a skip connection by where the decoder looks.
+    """Multiplies a skip connection by weights that the decoder's features decide.
 
     Oktay et al. 2018 ("Attention U-Net", arXiv:1804.03999), with GELU for ReLU and the
     gating signal at the skip's own resolution.
@@ -85,7 +86,7 @@ class AttentionGate(nn.Module):
 
 
 class Upsampling(nn.Module):
-    """Doubling by a transposed convolution.
+    """Doubles X, Y and Z by a transposed convolution.
 
     Args:
         in_channels: channels of the level below.
@@ -94,7 +95,7 @@ class Upsampling(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        # The skip's size, as long as that was even: sizes are multiples of the divisor.
+        # This gives the skip's size, which is even: sizes are multiples of the divisor.
         self.upsample = nn.ConvTranspose3d(
             in_channels, out_channels, 3, stride=2, padding=1, output_padding=1
         )
@@ -106,12 +107,12 @@ class Upsampling(nn.Module):
 
 
 class Decoder(nn.Module):
-    """A level on the way up: doubling, addition of the gated skip, a residual block.
+    """A decoder level: doubling, addition of the gated skip connection, a residual block.
 
     Args:
         in_channels: channels of the level below.
         out_channels: channels of this level.
-        gated: whether the skip passes an attention gate.
+        gated: whether the skip connection passes an attention gate.
     """
 
     def __init__(self, in_channels: int, out_channels: int, gated: bool) -> None:
@@ -132,15 +133,15 @@ class Decoder(nn.Module):
 class ARUNet(nn.Module):
     """HSF's network (Poiret et al. 2023, doi:10.3389/fninf.2023.1130845).
 
-    The names of its tensors are those of HSF's checkpoints after `_model.`. HSF's own
-    ends in a softmax; this one gives logits.
+    The names of its tensors are those of HSF's checkpoints without `_model.`. HSF's
+    network ends in a softmax; this one gives logits.
 
     Args:
         in_channels: channels of the image.
         out_channels: classes, background included.
         f_maps: features at full resolution; each level doubles them.
         num_levels: levels, bottleneck included.
-        use_attention: whether skips pass attention gates.
+        use_attention: whether skip connections pass attention gates.
     """
 
     def __init__(
@@ -173,7 +174,7 @@ class ARUNet(nn.Module):
 
 
 def arunet(settings: ARUNetSettings, in_channels: int, out_channels: int) -> Anatomy:
-    """Builds HSF's network; `settings.hparams.out_channels` describes another one.
+    """Builds HSF's network; `out_channels`, not `settings.hparams.out_channels`, counts.
 
     Raises:
         ConfigError: `settings.hparams.in_channels` contradicts the data.
@@ -182,7 +183,7 @@ def arunet(settings: ARUNetSettings, in_channels: int, out_channels: int) -> Ana
     if given.in_channels not in (None, in_channels):
         raise ConfigError(
             f"models.hparams.in_channels={given.in_channels} contradicts the data",
-            found=f"{in_channels} channel(s)",
+            found=count_of(in_channels, "channel"),
             fix=f"models.hparams.in_channels={in_channels}, or leave it out",
         )
     network = ARUNet(in_channels, out_channels, given.f_maps, given.num_levels, given.use_attention)
@@ -191,16 +192,16 @@ def arunet(settings: ARUNetSettings, in_channels: int, out_channels: int) -> Ana
     stride = 2 ** len(down)
     return Anatomy(
         network=network,
-        encoders=tuple(Block(f"encoder{i}", (m,)) for i, m in enumerate(down, 1)),
+        encoders=numbered_blocks("encoder", down),
         bottleneck=Block("bottleneck", (deepest,)),
-        decoders=tuple(Block(f"decoder{i}", (m,)) for i, m in enumerate(up, 1))[::-1],
+        decoders=numbered_blocks("decoder", up)[::-1],
         head=Block("head", (network.final_conv,)),
         divisor=(stride, stride, stride),
     )
 
 
-def arunet_models(tensors: Mapping[str, Tensor]) -> dict[str, Any] | None:
-    """What an ARUNet's tensors say of its shape; HSF's checkpoints say it in no other way.
+def read_arunet_settings(tensors: Mapping[str, Tensor]) -> dict[str, Any] | None:
+    """The settings of an ARUNet from its tensors: HSF's checkpoints hold no settings.
 
     Args:
         tensors: a checkpoint, with any prefix.
@@ -209,14 +210,16 @@ def arunet_models(tensors: Mapping[str, Tensor]) -> dict[str, Any] | None:
         The settings as plain values, `{"name": "arunet", "hparams": {...}}`; None for
         another network.
     """
-    first = re.compile(r"(?:.*\.)?encoders\.(\d+)\.basic_module\.conv1\.conv\.weight")
-    widths = {int(m[1]): t.shape[0] for name, t in tensors.items() if (m := first.fullmatch(name))}
+    first_conv = re.compile(r"(?:.*\.)?encoders\.(\d+)\.basic_module\.conv1\.conv\.weight")
+    widths = {
+        int(m[1]): t.shape[0] for name, t in tensors.items() if (m := first_conv.fullmatch(name))
+    }
     doubling = widths == {level: widths.get(0, 0) * 2**level for level in range(len(widths))}
     if not (widths and doubling and any(".SwitchNorm3d." in name for name in tensors)):
         return None
-    shape = {"f_maps": widths[0], "num_levels": len(widths)}
     gated = any(".attention." in name for name in tensors)
-    return {"name": "arunet", "hparams": {**shape, "use_attention": gated}}
+    hparams = {"f_maps": widths[0], "num_levels": len(widths), "use_attention": gated}
+    return {"name": "arunet", "hparams": hparams}
 
 
 def _convolution(in_channels: int, out_channels: int, activated: bool = True) -> nn.Sequential:

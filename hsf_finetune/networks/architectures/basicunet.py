@@ -5,15 +5,15 @@ from __future__ import annotations
 from monai.networks.nets.basic_unet import BasicUNet
 
 from hsf_finetune.config.settings import BasicUNetSettings
-from hsf_finetune.networks.anatomy import Anatomy, Block
+from hsf_finetune.networks.anatomy import Anatomy, Block, numbered_blocks
 from hsf_finetune.networks.layers.norms import activation_layer, norm_layer
 
 
 def basicunet(settings: BasicUNetSettings, in_channels: int, out_channels: int) -> Anatomy:
     """Builds the BasicUNet (Falk et al. 2019, doi:10.1038/s41592-018-0261-2).
 
-    It would take sizes that are no multiples of 16, by repeating a border voxel where
-    halving lost one; multiples spare it that.
+    It accepts other sizes than multiples of 16, and then repeats a border voxel where
+    halving lost one; with multiples of 16 it never has to.
     """
     network = BasicUNet(
         spatial_dims=3,
@@ -29,9 +29,9 @@ def basicunet(settings: BasicUNetSettings, in_channels: int, out_channels: int) 
     up = (network.upcat_1, network.upcat_2, network.upcat_3, network.upcat_4)
     return Anatomy(
         network=network,
-        encoders=tuple(Block(f"encoder{i}", (m,)) for i, m in enumerate(down, 1)),
+        encoders=numbered_blocks("encoder", down),
         bottleneck=Block("bottleneck", (network.down_4,)),
-        decoders=tuple(Block(f"decoder{i}", (m,)) for i, m in enumerate(up, 1))[::-1],
+        decoders=numbered_blocks("decoder", up)[::-1],
         head=Block("head", (network.final_conv,)),
         divisor=(16, 16, 16),
     )

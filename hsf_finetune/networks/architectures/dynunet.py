@@ -7,19 +7,19 @@ from monai.networks.blocks.dynunet_block import UnetOutBlock
 from monai.networks.nets.dynunet import DynUNet as MonaiDynUNet
 
 from hsf_finetune.config.settings import DynUNetSettings
-from hsf_finetune.networks.anatomy import Anatomy, Block
+from hsf_finetune.networks.anatomy import Anatomy, Block, numbered_blocks
 from hsf_finetune.networks.layers.norms import norm_layer
 from hsf_finetune.networks.layers.strides import divisor, triple
 
 
 class DynUNet(MonaiDynUNet):
-    """MONAI's DynUNet, without dropout of logits and without a memory.
+    """MONAI's DynUNet, without dropout of logits and without references to old outputs.
 
     Its tensors have MONAI's names.
     """
 
     def get_output_block(self, idx: int) -> UnetOutBlock:
-        """The 1x1x1 convolution to logits of a level; MONAI's would drop out logits."""
+        """The 1x1x1 convolution to logits of a level; MONAI's applies dropout to the logits."""
         return UnetOutBlock(self.spatial_dims, self.filters[idx], self.out_channels)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -31,8 +31,8 @@ class DynUNet(MonaiDynUNet):
             ones brought to full size by repetition.
         """
         logits: torch.Tensor = super().forward(x)  # type: ignore[no-untyped-call]
-        # MONAI keeps the heads' last outputs, with which a copy of the network (as the
-        # averaged weights need one) fails, and which hold the memory of a whole step.
+        # MONAI keeps the heads' last outputs. They occupy the memory of a whole step, and
+        # prevent a copy of the network, which averaged weights need.
         # In place: the levels share this list.
         self.heads[:] = [torch.empty(0)] * len(self.heads)
         return logits
@@ -67,9 +67,9 @@ def dynunet(settings: DynUNetSettings, in_channels: int, out_channels: int) -> A
     up = tuple(network.upsamples)[::-1]
     return Anatomy(
         network=network,
-        encoders=tuple(Block(f"encoder{i}", (m,)) for i, m in enumerate(down, 1)),
+        encoders=numbered_blocks("encoder", down),
         bottleneck=Block("bottleneck", (network.bottleneck,)),
-        decoders=tuple(Block(f"decoder{i}", (m,)) for i, m in enumerate(up, 1))[::-1],
+        decoders=numbered_blocks("decoder", up)[::-1],
         head=Block("head", (network.output_block, *coarser)),
         divisor=divisor(strides),
     )

@@ -9,7 +9,7 @@ from monai.networks.nets.unet import UNet
 from torch import nn
 
 from hsf_finetune.config.settings import MonaiUNetSettings
-from hsf_finetune.networks.anatomy import Anatomy, Block
+from hsf_finetune.networks.anatomy import Anatomy, Block, numbered_blocks
 from hsf_finetune.networks.layers.norms import activation_layer, norm_layer
 from hsf_finetune.networks.layers.strides import divisor, triple
 
@@ -17,15 +17,15 @@ from hsf_finetune.networks.layers.strides import divisor, triple
 def monai_unet(settings: MonaiUNetSettings, in_channels: int, out_channels: int) -> Anatomy:
     """Builds the UNet (Kerfoot et al. 2019, doi:10.1007/978-3-030-12029-0_40) as MONAI has it.
 
-    Its top transposed convolution emits the classes already. That whole block knows
-    them, so it is the head, and there is no `decoder1`.
+    Its uppermost decoder, a transposed convolution and what follows, gives the logits.
+    This whole block has one channel per class, so it is the head; there is no `decoder1`.
     """
     network = UNet(
         spatial_dims=3,
         in_channels=in_channels,
         out_channels=out_channels,
         channels=settings.channels,
-        # MONAI's annotations know strides and kernels of one number only; its code takes three.
+        # MONAI's annotations allow strides of one number only; its code takes three.
         strides=cast(Sequence[int], settings.strides),
         kernel_size=settings.kernel_size,
         up_kernel_size=settings.up_kernel_size,
@@ -36,13 +36,13 @@ def monai_unet(settings: MonaiUNetSettings, in_channels: int, out_channels: int)
     )
     down, deepest, up = unet_levels(network, len(settings.strides))
     head, *decoders = up
-    # Of several convolutions in the head, the last adds to what the others gave.
+    # Of several convolutions in the head, the last is added to the output of the others.
     *_, last = (m for m in head.modules() if isinstance(m, (nn.Conv3d, nn.ConvTranspose3d)))
     return Anatomy(
         network=network,
-        encoders=tuple(Block(f"encoder{i}", (m,)) for i, m in enumerate(down, 1)),
+        encoders=numbered_blocks("encoder", down),
         bottleneck=Block("bottleneck", (deepest,)),
-        decoders=tuple(Block(f"decoder{i}", (m,)) for i, m in enumerate(decoders, 2))[::-1],
+        decoders=numbered_blocks("decoder", decoders, start=2)[::-1],
         head=Block("head", (head,)),
         divisor=divisor([triple(stride) for stride in settings.strides]),
         logit_layers=(last,),
@@ -50,11 +50,11 @@ def monai_unet(settings: MonaiUNetSettings, in_channels: int, out_channels: int)
 
 
 def unet_levels(network: UNet, halvings: int) -> tuple[list[nn.Module], nn.Module, list[nn.Module]]:
-    """The levels of MONAI's UNet: down, bottleneck, and up; both lists from the top.
+    """Encoders, bottleneck and decoders of MONAI's UNet, both lists from full resolution.
 
     Args:
         network: the UNet.
-        halvings: how many levels there are above the bottleneck.
+        halvings: number of levels above the bottleneck.
     """
     down: list[nn.Module] = []
     up: list[nn.Module] = []

@@ -1,4 +1,4 @@
-"""nnU-Net v2's own networks, fed with images that point as ours do."""
+"""The networks of nnU-Net v2, for images with RAS+ axes."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from hsf_finetune.config.settings import NnUNetSettings
-from hsf_finetune.networks.anatomy import Anatomy, Block
+from hsf_finetune.networks.anatomy import Anatomy, Block, numbered_blocks
 from hsf_finetune.networks.layers.strides import Triple, divisor, triple
 from hsf_finetune.system.errors import ConfigError
 
 _AXIS = {"R": 0, "L": 0, "A": 1, "P": 1, "S": 2, "I": 2}
-_AGAINST = "LPI"
-"""The letters that point against our axes."""
+_REVERSED = "LPI"
+"""The letters of axes that point against those of RAS+."""
 
 
 class OrientedUNet(nn.Module):
-    """A UNet whose array axes point elsewhere than those of the images.
+    """A UNet that was trained on images with axes of another order or direction.
 
-    Learnt kernels belong to the axes they were learnt along, and a strided convolution
-    does not commute with a flip. So images are turned before the first layer and logits
-    after the last one, and the network in between is the original one, to the bit. Its
-    tensors have nnU-Net's names.
+    Kernels belong to the axes they were trained along, and a strided convolution does
+    not commute with a flip. So images are reoriented before the first layer, and logits
+    after the last one; the network in between is exactly the original one. Its tensors
+    have nnU-Net's names.
 
     Args:
         network: a PlainConvUNet or ResidualEncoderUNet, without deep supervision.
-        orientation: where its axes point, such as `SAR`.
-        deep_supervision: whether it segments at every level but the two deepest in
-            training, as nnU-Net does.
+        orientation: direction of its axes, such as `SAR`.
+        deep_supervision: whether it gives, in training, logits of every level but the two
+            deepest, as nnU-Net does.
     """
 
     def __init__(self, network: Any, orientation: str, deep_supervision: bool) -> None:
@@ -40,10 +40,10 @@ class OrientedUNet(nn.Module):
         self.decoder: Any = network.decoder
         self.deep_supervision = deep_supervision
         self.axes = tuple(_AXIS[letter] for letter in orientation)
-        self.flipped = tuple(i - 3 for i, letter in enumerate(orientation) if letter in _AGAINST)
+        self.flipped = tuple(i - 3 for i, letter in enumerate(orientation) if letter in _REVERSED)
         heads = len(self.decoder.seg_layers)
         self.levels = max(1, heads - 1) if deep_supervision else 1
-        # What no loss reaches would stay behind while the rest is trained.
+        # A head that no loss reaches would not train with the rest.
         for head in range(heads - self.levels):
             self.decoder.seg_layers[head] = nn.Identity()
 
@@ -55,8 +55,8 @@ class OrientedUNet(nn.Module):
             (B, levels, out_channels, X, Y, Z), finest level first, the coarser ones
             brought to full size by repetition.
         """
-        turned = x.permute(0, 1, *(axis + 2 for axis in self.axes)).flip(self.flipped)
-        logits = self.decoder(self.encoder(turned))
+        reoriented = x.permute(0, 1, *(axis + 2 for axis in self.axes)).flip(self.flipped)
+        logits = self.decoder(self.encoder(reoriented))
         if isinstance(logits, list):
             full = logits[0].shape[2:]
             logits = torch.stack([interpolate(o, full) for o in logits[: self.levels]], dim=1)
@@ -65,7 +65,7 @@ class OrientedUNet(nn.Module):
         return result
 
     def train(self, mode: bool = True) -> OrientedUNet:
-        """Training or evaluation mode; the latter segments at full resolution only."""
+        """Training or evaluation mode; the latter gives logits of full resolution only."""
         super().train(mode)
         self.decoder.deep_supervision = mode and self.deep_supervision
         return self
@@ -78,12 +78,12 @@ def nnunet(settings: NnUNetSettings, in_channels: int, out_channels: int) -> Ana
     supervision, the convolutions to logits of all levels belong to the head.
 
     Raises:
-        ConfigError: the library of these networks is missing, or it refuses the settings.
+        ConfigError: the library of these networks is not installed, or refuses the settings.
     """
     stages = len(settings.features_per_stage)
     strides = [triple(size) for size in settings.strides or [1] + [2] * (stages - 1)]
-    made = _made(settings, strides, in_channels, out_channels)
-    network = OrientedUNet(made, settings.orientation, settings.deep_supervision).train()
+    plain = _build_plain(settings, strides, in_channels, out_channels)
+    network = OrientedUNet(plain, settings.orientation, settings.deep_supervision).train()
     encoder, decoder = network.encoder, network.decoder
     down = [[stage] for stage in encoder.stages]
     if settings.architecture == "ResidualEncoderUNet":
@@ -91,19 +91,19 @@ def nnunet(settings: NnUNetSettings, in_channels: int, out_channels: int) -> Ana
     up = list(zip(decoder.transpconvs, decoder.stages, strict=True))[::-1]
     finest_first = list(decoder.seg_layers)[::-1]
     heads = tuple(head for head in finest_first if not isinstance(head, nn.Identity))
-    along = divisor(strides)
-    x, y, z = (along[network.axes.index(axis)] for axis in range(3))
+    multiples = divisor(strides)
+    x, y, z = (multiples[network.axes.index(axis)] for axis in range(3))
     return Anatomy(
         network=network,
-        encoders=tuple(Block(f"encoder{i}", tuple(part)) for i, part in enumerate(down[:-1], 1)),
+        encoders=numbered_blocks("encoder", down[:-1]),
         bottleneck=Block("bottleneck", tuple(down[-1])),
-        decoders=tuple(Block(f"decoder{i}", part) for i, part in enumerate(up, 1))[::-1],
+        decoders=numbered_blocks("decoder", up)[::-1],
         head=Block("head", heads),
         divisor=(x, y, z),
     )
 
 
-def _made(
+def _build_plain(
     settings: NnUNetSettings, strides: list[Triple], in_channels: int, out_channels: int
 ) -> nn.Module:
     """The library's network, initialised as nnU-Net does."""
@@ -124,7 +124,7 @@ def _made(
         "dropout_op_kwargs": settings.dropout_op_kwargs,
         "nonlin": getattr(nn, settings.nonlin),
         "nonlin_kwargs": settings.nonlin_kwargs,
-        # False, since its decoder drops no heads either way; the mode decides.
+        # `OrientedUNet.train` sets it; the decoder has the heads of all levels either way.
         "deep_supervision": False,
     }
     if settings.architecture == "PlainConvUNet":
@@ -133,19 +133,19 @@ def _made(
     else:
         given |= {"n_blocks_per_stage": settings.n_blocks_per_stage}
         given |= {"stem_channels": settings.stem_channels}
-    kind = getattr(_library(), settings.architecture)
+    network_class = getattr(_import_library(), settings.architecture)
     try:
-        network: nn.Module = kind(**given)
+        network: nn.Module = network_class(**given)
     except TypeError as error:
         raise ConfigError(
             "the network's layers cannot be made with these settings",
             found=error,
             fix="see models.norm_op_kwargs, dropout_op_kwargs and nonlin_kwargs",
         ) from error
-    return network.apply(kind.initialize)
+    return network.apply(network_class.initialize)
 
 
-def _library() -> Any:
+def _import_library() -> Any:
     try:
         return importlib.import_module("dynamic_network_architectures.architectures.unet")
     except ImportError as error:

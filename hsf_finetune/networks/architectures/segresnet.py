@@ -6,15 +6,15 @@ from monai.networks.nets.segresnet import SegResNet
 from torch import nn
 
 from hsf_finetune.config.settings import SegResNetSettings
-from hsf_finetune.networks.anatomy import Anatomy, Block
+from hsf_finetune.networks.anatomy import Anatomy, Block, numbered_blocks
 from hsf_finetune.networks.layers.norms import norm_layer
 
 
 def segresnet(settings: SegResNetSettings, in_channels: int, out_channels: int) -> Anatomy:
     """Builds the SegResNet without its autoencoder (Myronenko 2018, arXiv:1810.11654).
 
-    The head is the final 1x1x1 convolution alone: the normalisation before it knows
-    nothing of the classes and belongs to the shallowest decoder.
+    The head is the final 1x1x1 convolution alone: the normalisation before it does not
+    depend on the classes and belongs to the shallowest decoder.
     """
     network = SegResNet(
         spatial_dims=3,
@@ -38,9 +38,9 @@ def segresnet(settings: SegResNetSettings, in_channels: int, out_channels: int) 
     stride = 2 ** len(down)
     return Anatomy(
         network=network,
-        encoders=tuple(Block(f"encoder{i}", part) for i, part in enumerate(encoders, 1)),
+        encoders=numbered_blocks("encoder", encoders),
         bottleneck=Block("bottleneck", (deepest,)),
-        decoders=tuple(Block(f"decoder{i}", part) for i, part in enumerate(parts, 1))[::-1],
+        decoders=numbered_blocks("decoder", parts)[::-1],
         head=Block("head", (logits,)),
         divisor=(stride, stride, stride),
     )

@@ -11,7 +11,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from hsf_finetune.config.settings import SwinUNETRSettings
-from hsf_finetune.networks.anatomy import Anatomy, Block
+from hsf_finetune.networks.anatomy import Anatomy, Block, numbered_blocks
 from hsf_finetune.networks.layers.norms import norm_layer
 
 
@@ -23,7 +23,7 @@ def swinunetr(settings: SwinUNETRSettings, in_channels: int, out_channels: int) 
     embedding, which takes the image to half its resolution, to the first.
     """
     widths = [settings.feature_size]
-    with _NumbersOnCPU():
+    with _LinspaceOnCPU():
         network = SwinUNETR(
             in_channels=in_channels,
             out_channels=out_channels,
@@ -60,18 +60,18 @@ def swinunetr(settings: SwinUNETRSettings, in_channels: int, out_channels: int) 
     )
     return Anatomy(
         network=network,
-        encoders=tuple(Block(f"encoder{i}", tuple(part)) for i, part in enumerate(down, 1)),
+        encoders=numbered_blocks("encoder", down),
         bottleneck=Block("bottleneck", (network.encoder10,)),
-        decoders=tuple(Block(f"decoder{i}", (m,)) for i, m in enumerate(up, 1))[::-1],
+        decoders=numbered_blocks("decoder", up)[::-1],
         head=Block("head", (network.out,)),
         divisor=(32, 32, 32),
     )
 
 
-class _NumbersOnCPU(TorchFunctionMode):
-    """Keeps `linspace` off the meta device, where the numbers it gives cannot be read.
+class _LinspaceOnCPU(TorchFunctionMode):
+    """Keeps `linspace` on the CPU, since numbers cannot be read on the meta device.
 
-    MONAI reads the layers' drop path rates from one; everything else stays on the
+    MONAI reads the layers' drop path rates from it; everything else stays on the
     device that the network is built on.
     """
 

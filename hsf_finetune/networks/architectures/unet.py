@@ -1,4 +1,4 @@
-"""MONAI's residual UNet as a trunk, with a 1x1x1 head of our own."""
+"""MONAI's residual UNet as a trunk, with a separate 1x1x1 head."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from monai.networks.nets.unet import UNet as MonaiUNet
 from torch import nn
 
 from hsf_finetune.config.settings import UNetSettings
-from hsf_finetune.networks.anatomy import Anatomy, Block
+from hsf_finetune.networks.anatomy import Anatomy, Block, numbered_blocks
 from hsf_finetune.networks.architectures.monai_unet import unet_levels
 from hsf_finetune.networks.layers.norms import norm_layer
 
 
 class UNet(nn.Module):
-    """A UNet whose last layer alone knows the classes.
+    """A UNet in which only the last layer depends on the classes.
 
-    MONAI's UNet ends in a whole block that is as wide as there are classes, so a
-    new class count would start that block anew; here it ends in features.
+    MONAI's UNet ends in a whole block with one channel per class, which another number of
+    classes would initialise again; this trunk ends in features.
     """
 
     def __init__(self, settings: UNetSettings, in_channels: int, out_channels: int) -> None:
@@ -56,9 +56,9 @@ def unet(settings: UNetSettings, in_channels: int, out_channels: int) -> Anatomy
     stride = math.prod(settings.strides)
     return Anatomy(
         network=network,
-        encoders=tuple(Block(f"encoder{i}", (m,)) for i, m in enumerate(down, 1)),
+        encoders=numbered_blocks("encoder", down),
         bottleneck=Block("bottleneck", (deepest,)),
-        decoders=tuple(Block(f"decoder{i}", (m,)) for i, m in enumerate(up, 1))[::-1],
+        decoders=numbered_blocks("decoder", up)[::-1],
         head=Block("head", (network.head,)),
         divisor=(stride, stride, stride),
     )

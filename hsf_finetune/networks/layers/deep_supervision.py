@@ -1,4 +1,4 @@
-"""Networks that segment at several levels in training, and what each level counts."""
+"""Deep supervision: logits of several levels in training, and the weight of each level."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from torch import Tensor
 
 
 def supervised_outputs(logits: Tensor) -> tuple[tuple[float, Tensor], ...]:
-    """What a loss is to be computed of, each with its share; the shares sum to 1.
+    """The logits of each level with their share in the loss; the shares sum to 1.
 
-    A level counts half of the next finer one (Isensee et al. 2021,
+    A level counts half as much as the next finer one (Isensee et al. 2021,
     doi:10.1038/s41592-020-01008-z, supplement).
 
     Args:

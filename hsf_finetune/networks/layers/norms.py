@@ -16,7 +16,7 @@ def norm_layer(
 
     Args:
         kind: which normalisation; all but `instance_plain` learn a gain and an offset.
-        channels: the channel counts it will meet.
+        channels: the channel counts of the layers it is used in.
         groups: of group normalisation; None is the largest of 8, 4, 2 and 1 that
             divides them all.
     """

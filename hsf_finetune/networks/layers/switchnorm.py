@@ -1,4 +1,4 @@
-"""Switchable normalisation, which learns how far to trust which statistics."""
+"""Switchable normalisation, which learns the weights of several statistics."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class SwitchNorm(nn.Module):
     Luo et al. 2019 ("Differentiable learning-to-normalize via switchable normalization",
     arXiv:1806.10779), without its batch statistics, so that training and evaluation are
     the same and a case does not depend on its batch. Variances are unbiased over space;
-    means and variances are mixed apart, each by the softmax of two numbers.
+    means and variances are mixed separately, each by the softmax of two numbers.
 
     Args:
         channels: channels of the input.
@@ -33,7 +33,7 @@ class SwitchNorm(nn.Module):
         """Normalised (B, C, X, Y, Z), in the input's precision.
 
         Raises:
-            ValueError: there is but one voxel, which has no variance.
+            ValueError: there is only one voxel, which has no variance.
         """
         voxels = x.shape[2] * x.shape[3] * x.shape[4]
         if voxels < 2:

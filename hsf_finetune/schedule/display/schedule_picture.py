@@ -16,10 +16,17 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from hsf_finetune.schedule.display.timeline import Span, peak_text, rates, rows, spans
+from hsf_finetune.schedule.display.timeline import (
+    StageSpan,
+    peak_rates_text,
+    row_names,
+    sample_rates,
+    stage_spans,
+    title_text,
+)
 from hsf_finetune.schedule.stages import NORMS, Schedule
+from hsf_finetune.system.atomic_files import atomic_write
 from hsf_finetune.system.errors import OutputError
-from hsf_finetune.system.files import atomic_write
 
 FROZEN = "#e4e4e4"
 """Colour of a block that does not train."""
@@ -45,103 +52,102 @@ def save_picture(schedule: Schedule, path: Path) -> None:
             fix=f"-o {path.stem or 'plan'}.png",
         )
     with atomic_write(path) as temporary:
-        draw(schedule).savefig(temporary)
+        draw_schedule(schedule).savefig(temporary)
 
 
-def draw(schedule: Schedule) -> Figure:
+def draw_schedule(schedule: Schedule) -> Figure:
     """Blocks from the head (top) to the input over epochs; the colour is the learning rate.
 
     Above them stand the stages; where one may end before its greatest length it is
     hatched, and epochs that may come earlier are marked with a <= sign.
     """
-    names, found = rows(schedule), spans(schedule)
+    names, spans = row_names(schedule), stage_spans(schedule)
     samples = int(np.clip(round(600 / schedule.max_epochs), 1, 40))
-    sampled = rates(schedule, samples)
+    rates = sample_rates(schedule, samples)
     figure = Figure(figsize=(8.5, 1.9 + 0.25 * len(names)), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
     strip, axis = figure.subplots(2, 1, sharex=True, height_ratios=[1, len(names)])
     image = axis.imshow(
-        np.ma.masked_equal(sampled, 0.0),
-        norm=_scale(sampled),
+        np.ma.masked_equal(rates, 0.0),
+        norm=_colour_scale(rates),
         cmap=_colours(),
         aspect="auto",
         interpolation="nearest",
         extent=(0, schedule.max_epochs, len(names), 0),
     )
-    _label(axis, schedule, names, found)
-    _draw_stages(strip, found)
+    _label_axes(axis, schedule, names, spans)
+    _draw_stages(strip, spans)
     bar = figure.colorbar(image, ax=[strip, axis], pad=0.02, fraction=0.05, aspect=18)
     bar.set_label("learning rate (peaks in brackets)", fontsize=_SMALL + 1)
     bar.ax.tick_params(labelsize=_SMALL)
     bar.formatter = FuncFormatter(lambda rate, _: f"{rate:g}")
-    may_end = any(span.open_from is not None for span in found)
-    most = " at most" if may_end else ""
-    figure.suptitle(f"{schedule.regime}: {schedule.max_epochs} epochs{most}", fontsize=11)
+    figure.suptitle(title_text(schedule), fontsize=11)
     patches = [Patch(color=FROZEN, label="frozen")]
-    if may_end:
-        patches.append(
-            Patch(
-                facecolor="white", edgecolor=_LINE, hatch="////", label="the stage may have ended"
-            )
-        )
+    if any(span.open_from is not None for span in spans):
+        hatched = Patch(facecolor="white", edgecolor=_LINE, hatch="////")
+        hatched.set_label("the stage may have ended")
+        patches.append(hatched)
     figure.legend(
         handles=patches, loc="outside lower left", ncols=2, fontsize=_SMALL, frameon=False
     )
     return figure
 
 
-def _scale(sampled: npt.NDArray[np.float64]) -> LogNorm:
-    """Colours for two decades of the highest rate, or for what other peaks there are."""
-    highest = float(sampled.max())
-    peaks = sampled.max(axis=1)
+def _colour_scale(rates: npt.NDArray[np.float64]) -> LogNorm:
+    """Colours for two decades of the highest rate, or for the other peaks below that."""
+    highest = float(rates.max())
+    peaks = rates.max(axis=1)
     lowest = min(highest / 100, float(peaks[peaks > 0].min()) / 10)
     return LogNorm(max(lowest, LOWEST * highest), highest)
 
 
 def _colours() -> Any:
-    """Yellow to dark red: the darker, the faster; what is frozen has no colour."""
+    """Yellow to dark red for low to high rates; a frozen block has a colour of its own."""
     colours = ListedColormap(mpl.colormaps["YlOrRd"](np.linspace(0.12, 1, 256)))
     return colours.with_extremes(bad=FROZEN)
 
 
-def _label(axis: Axes, schedule: Schedule, names: Sequence[str], found: Sequence[Span]) -> None:
-    labels = [_with_peak(schedule, name) for name in names]
+def _label_axes(
+    axis: Axes, schedule: Schedule, names: Sequence[str], spans: Sequence[StageSpan]
+) -> None:
+    labels = []
+    for name in names:
+        shown, peaks = "other norms" if name == NORMS else name, peak_rates_text(schedule, name)
+        labels.append(f"{shown} ({peaks})" if peaks else shown)
     size = _SMALL + 1 if len(names) <= 20 else _SMALL
     axis.set_yticks(np.arange(len(names)) + 0.5, labels, fontsize=size)
     axis.tick_params(axis="y", length=0)
     for line in range(1, len(names)):
         axis.axhline(line, color="white", linewidth=1.5)
-    for span in found[1:]:
+    for span in spans[1:]:
         axis.axvline(span.first, color=_LINE, linewidth=0.6)
     axis.set_xlabel("epoch", fontsize=_SMALL + 1)
-    ticks = _ticks(schedule, found)
+    ticks = _epoch_ticks(schedule, spans)
     axis.set_xticks([at for at, _ in ticks], [text for _, text in ticks], fontsize=_SMALL)
     axis.spines[:].set_visible(False)
 
 
-def _with_peak(schedule: Schedule, name: str) -> str:
-    shown = "other norms" if name == NORMS else name
-    return f"{shown} ({peak})" if (peak := peak_text(schedule, name)) else shown
-
-
-def _ticks(schedule: Schedule, found: Sequence[Span]) -> list[tuple[int, str]]:
+def _epoch_ticks(schedule: Schedule, spans: Sequence[StageSpan]) -> list[tuple[int, str]]:
     """The end and the epochs in which stages start, or round ones, as far as there is room."""
-    may_end = any(span.open_from is not None for span in found)
+    may_end = any(span.open_from is not None for span in spans)
     end = schedule.max_epochs
     ticks = {0: "0", end: f"{_AT_MOST if may_end else ''}{end}"}
-    wanted = {span.first: f"{_AT_MOST if span.late else ''}{span.first}" for span in found[1:]}
-    if len(found) == 1:
-        wanted |= {int(n): str(int(n)) for n in MaxNLocator(6, integer=True).tick_values(0, end)}
-    for epoch, text in wanted.items():
+    starts = {
+        span.first: f"{_AT_MOST if span.may_start_earlier else ''}{span.first}"
+        for span in spans[1:]
+    }
+    if len(spans) == 1:
+        starts = {int(n): str(int(n)) for n in MaxNLocator(6, integer=True).tick_values(0, end)}
+    for epoch, text in starts.items():
         if epoch < end and min(abs(epoch - other) for other in ticks) >= 0.05 * end:
             ticks[epoch] = text
     return sorted(ticks.items())
 
 
-def _draw_stages(strip: Axes, found: Sequence[Span]) -> None:
+def _draw_stages(strip: Axes, spans: Sequence[StageSpan]) -> None:
     """A numbered box for each stage, hatched from where it may be over."""
-    whole = found[-1].end
-    for number, span in enumerate(found, start=1):
+    readable = 0.02 * spans[-1].end
+    for number, span in enumerate(spans, start=1):
         box = Rectangle((span.first, 0), span.end - span.first, 1, facecolor="white")
         box.set_edgecolor(_LINE)
         strip.add_patch(box)
@@ -150,12 +156,12 @@ def _draw_stages(strip: Axes, found: Sequence[Span]) -> None:
             strip.add_patch(
                 Rectangle((span.open_from, 0), width, 1, fill=False, hatch="////", edgecolor=_LINE)
             )
-        sure_until = span.open_from or span.end
-        if sure_until - span.first < 0.02 * whole:
-            sure_until = span.end
-        if sure_until - span.first >= 0.02 * whole:
+        certain_end = span.open_from or span.end
+        if certain_end - span.first < readable:
+            certain_end = span.end
+        if certain_end - span.first >= readable:
             strip.text(
-                (span.first + sure_until) / 2,
+                (span.first + certain_end) / 2,
                 0.5,
                 str(number),
                 ha="center",

@@ -3,48 +3,54 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from rich.text import Text
 
-from hsf_finetune.schedule.display.timeline import peak_text, rates, rows, spans
+from hsf_finetune.schedule.display.timeline import (
+    peak_rates_text,
+    row_names,
+    sample_rates,
+    stage_spans,
+)
 from hsf_finetune.schedule.stages import Schedule
 
 MIN_WIDTH = 60
-"""Characters below which a picture says little."""
+"""Characters below which a picture shows little."""
 
-_MOST_CELLS, _MOST_CELLS_PER_EPOCH = 96, 8
+_MOST_COLUMNS, _MOST_COLUMNS_PER_EPOCH = 96, 8
 
 
 @dataclass(frozen=True)
-class Glyphs:
-    """What a picture is made of.
+class CharacterSet:
+    """The characters that a picture is drawn with.
 
     Args:
         frozen: a block that does not train.
         levels: rates, from the lowest to the highest.
         start: first epoch of a stage.
-        sure: epochs that a stage has in any case.
-        open: epochs before which it may have ended.
-        most: stands before the number of an epoch that may come earlier.
+        certain: epochs that a stage certainly has.
+        uncertain: epochs before which it may have ended.
+        at_most: stands before the number of an epoch that may come earlier.
     """
 
     frozen: str
     levels: str
     start: str
-    sure: str
-    open: str
-    most: str
+    certain: str
+    uncertain: str
+    at_most: str
 
 
-BLOCK_GLYPHS = Glyphs("·", "▁▂▃▄▅▆▇█", "├", "─", "╌", "≤")
-ASCII_GLYPHS = Glyphs(".", ":-=+*#%@", "|", "_", "~", "<=")
+UNICODE_CHARACTERS = CharacterSet("·", "▁▂▃▄▅▆▇█", "├", "─", "╌", "≤")
+ASCII_CHARACTERS = CharacterSet(".", ":-=+*#%@", "|", "_", "~", "<=")
 
 
-def text_picture(schedule: Schedule, width: int, glyphs: Glyphs = BLOCK_GLYPHS) -> Text:
+def draw_as_text(
+    schedule: Schedule, width: int, characters: CharacterSet = UNICODE_CHARACTERS
+) -> Text:
     """One line per block, from the head to the input, over an axis of epochs.
 
     A character's height is the square root of its rate over the highest of all, so that
@@ -55,95 +61,89 @@ def text_picture(schedule: Schedule, width: int, glyphs: Glyphs = BLOCK_GLYPHS) 
     Args:
         schedule: what to draw.
         width: characters per line, at least `MIN_WIDTH`.
-        glyphs: what to draw it with.
+        characters: what to draw it with.
 
     Raises:
         ValueError: the lines would be too short.
     """
     if width < MIN_WIDTH:
         raise ValueError(f"a picture needs {MIN_WIDTH} characters per line, not {width}")
-    names = rows(schedule)
-    notes = [peak_text(schedule, name) or "frozen" for name in names]
+    names = row_names(schedule)
+    notes = [peak_rates_text(schedule, name) or "frozen" for name in names]
     label = max(len(name) for name in (*names, "epoch"))
     room = width - label - max(len(note) for note in notes) - 4
-    cells = _cells(schedule, room)
-    levels = _levels(cells, len(glyphs.levels))
+    rates = _column_rates(schedule, room)
+    levels = _levels(rates, len(characters.levels))
     picture = Text(no_wrap=True)
     for name, row, note in zip(names, levels, notes, strict=True):
-        line = "".join(glyphs.levels[level - 1] if level else glyphs.frozen for level in row)
+        line = "".join(characters.levels[n - 1] if n else characters.frozen for n in row)
         picture.append(f"{name:<{label}}  {line}  {note}\n", style="" if row.any() else "dim")
-    count = levels.shape[1]
-    column = _columns(schedule, count)
-    picture.append(f"{'':<{label}}  {_ruler(schedule, column, count, glyphs)}\n", style="dim")
-    numbers = _numbers(schedule, column, count, glyphs, width - label - 2)
+    ruler = _ruler(schedule, levels.shape[1], characters)
+    picture.append(f"{'':<{label}}  {ruler}\n", style="dim")
+    numbers = _epoch_numbers(schedule, levels.shape[1], width - label - 2, characters)
     picture.append(f"{'epoch':<{label}}  {numbers}\n")
-    picture.append(_legend(schedule, float(cells.max()), glyphs), style="dim")
+    picture.append(_legend(schedule, float(rates.max()), characters), style="dim")
     return picture
 
 
-def _cells(schedule: Schedule, room: int) -> npt.NDArray[np.float64]:
-    """The highest rate of each block in each character: (rows, characters)."""
+def _column_rates(schedule: Schedule, room: int) -> npt.NDArray[np.float64]:
+    """The highest rate of each block in each column of characters: (rows, columns)."""
     epochs = schedule.max_epochs
-    count = min(room, _MOST_CELLS)
+    count = min(room, _MOST_COLUMNS)
     if epochs <= count:
-        return rates(schedule, min(count // epochs, _MOST_CELLS_PER_EPOCH))
+        return sample_rates(schedule, min(count // epochs, _MOST_COLUMNS_PER_EPOCH))
     per_epoch = 2
-    sampled = rates(schedule, per_epoch)
-    cells = [
-        sampled[:, per_epoch * first : per_epoch * end].max(axis=1)
-        for first, end in (
-            (math.floor(k * epochs / count), math.ceil((k + 1) * epochs / count))
-            for k in range(count)
-        )
+    rates = sample_rates(schedule, per_epoch)
+    bounds = [
+        (math.floor(k * epochs / count), math.ceil((k + 1) * epochs / count)) for k in range(count)
     ]
-    return np.stack(cells, axis=1)
+    columns = [rates[:, per_epoch * a : per_epoch * b].max(axis=1) for a, b in bounds]
+    return np.stack(columns, axis=1)
 
 
-def _levels(cells: npt.NDArray[np.float64], count: int) -> npt.NDArray[np.int64]:
+def _levels(rates: npt.NDArray[np.float64], count: int) -> npt.NDArray[np.int64]:
     """0 where a block is frozen, else 1 to `count`."""
-    heights = np.ceil(np.sqrt(cells / cells.max()) * count).astype(np.int64)
-    return np.where(cells > 0, np.clip(heights, 1, count), 0)
+    heights = np.ceil(np.sqrt(rates / rates.max()) * count).astype(np.int64)
+    return np.where(rates > 0, np.clip(heights, 1, count), 0)
 
 
-def _columns(schedule: Schedule, count: int) -> Callable[[int], int]:
-    """From an epoch to its first character."""
-    return lambda epoch: math.floor(epoch * count / schedule.max_epochs)
+def _column(epoch: int, schedule: Schedule, count: int) -> int:
+    """The first of `count` columns of an epoch."""
+    return math.floor(epoch * count / schedule.max_epochs)
 
 
-def _ruler(schedule: Schedule, column: Callable[[int], int], count: int, glyphs: Glyphs) -> str:
-    marks = [glyphs.sure] * count
-    for span in spans(schedule):
+def _ruler(schedule: Schedule, count: int, characters: CharacterSet) -> str:
+    marks = [characters.certain] * count
+    for span in stage_spans(schedule):
         if span.open_from is not None:
-            start, end = column(span.open_from), column(span.end)
-            marks[start:end] = glyphs.open * (end - start)
-        marks[column(span.first)] = glyphs.start
+            start, end = (_column(e, schedule, count) for e in (span.open_from, span.end))
+            marks[start:end] = characters.uncertain * (end - start)
+        marks[_column(span.first, schedule, count)] = characters.start
     return "".join(marks)
 
 
-def _numbers(
-    schedule: Schedule, column: Callable[[int], int], count: int, glyphs: Glyphs, room: int
-) -> str:
+def _epoch_numbers(schedule: Schedule, count: int, room: int, characters: CharacterSet) -> str:
     """The epochs in which stages start, and the end, as far as there is room."""
-    found = spans(schedule)
-    ends_early = any(span.open_from is not None for span in found)
-    end = f"{glyphs.most if ends_early else ''}{schedule.max_epochs}"
+    spans = stage_spans(schedule)
+    may_end = any(span.open_from is not None for span in spans)
+    end = f"{characters.at_most if may_end else ''}{schedule.max_epochs}"
     end_at = min(count, room - len(end))
     line = ""
-    for span in found:
-        text = f"{glyphs.most if span.late else ''}{span.first}"
-        at = column(span.first)
+    for span in spans:
+        text = f"{characters.at_most if span.may_start_earlier else ''}{span.first}"
+        at = _column(span.first, schedule, count)
         if at >= len(line) + bool(line) and at + len(text) < end_at:
             line = f"{line:<{at}}{text}"
     return f"{line:<{end_at}}{end}"
 
 
-def _legend(schedule: Schedule, highest: float, glyphs: Glyphs) -> str:
-    top = len(glyphs.levels)
-    shown: Sequence[int] = (top, top // 2, 1)
+def _legend(schedule: Schedule, highest: float, characters: CharacterSet) -> str:
+    top = len(characters.levels)
     scale = "  ".join(
-        f"{glyphs.levels[level - 1]} {highest * (level / top) ** 2:.2g}" for level in shown
+        f"{characters.levels[level - 1]} {highest * (level / top) ** 2:.2g}"
+        for level in (top, top // 2, 1)
     )
-    legend = f"learning rate up to: {scale}  {glyphs.frozen} frozen"
-    if any(span.open_from is not None for span in spans(schedule)):
-        legend += f"  {glyphs.open} may end earlier"
+    legend = f"learning rate up to: {scale}  {characters.frozen} frozen"
+    if any(span.open_from is not None for span in stage_spans(schedule)):
+        legend += f"  {characters.uncertain} may end earlier"
     return legend

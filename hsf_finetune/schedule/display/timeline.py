@@ -8,38 +8,39 @@ import numpy as np
 import numpy.typing as npt
 
 from hsf_finetune.schedule.stages import NORMS, Schedule
+from hsf_finetune.system.console import count_of
 
 
 @dataclass(frozen=True)
-class Span:
+class StageSpan:
     """When a stage runs.
 
     Args:
-        first: 0-based epoch in which it starts, if none before it ends early.
-        open_from: earliest epoch at which it may be over; None is at its end alone.
+        first: 0-based epoch in which it starts, if no stage before it ends early.
+        open_from: earliest epoch at which it may be over; None if it has a fixed length.
         end: epoch at which it is over at the latest.
-        late: whether it may start earlier than `first`.
+        may_start_earlier: whether a stage before it may end early.
     """
 
     first: int
     open_from: int | None
     end: int
-    late: bool
+    may_start_earlier: bool
 
 
-def rows(schedule: Schedule) -> tuple[str, ...]:
-    """The lines of a picture: blocks from the head to the input, `norms` if they train."""
+def row_names(schedule: Schedule) -> tuple[str, ...]:
+    """The rows of a picture: blocks from the head to the input, then `norms` if they train."""
     norms = (NORMS,) if NORMS in schedule.unfreeze_epoch else ()
     return (*reversed(schedule.blocks), *norms)
 
 
-def rates(schedule: Schedule, samples_per_epoch: int) -> npt.NDArray[np.float64]:
-    """The learning rate of each of `rows` over time, 0 where it is frozen.
+def sample_rates(schedule: Schedule, samples_per_epoch: int) -> npt.NDArray[np.float64]:
+    """The learning rate of each of `row_names` over time, 0 where it is frozen.
 
     Args:
         schedule: what to sample.
-        samples_per_epoch: how often; that a real epoch has another number of steps
-            changes nothing but the length of the first step of a warm-up.
+        samples_per_epoch: taken as steps; with the real number of steps only the length
+            of the first step of a warm-up differs.
 
     Returns:
         Rates (rows, epochs * samples_per_epoch).
@@ -49,29 +50,36 @@ def rates(schedule: Schedule, samples_per_epoch: int) -> npt.NDArray[np.float64]
     return np.array(
         [
             [schedule.rate(block, epoch, step, samples_per_epoch) for epoch, step in times]
-            for block in rows(schedule)
+            for block in row_names(schedule)
         ]
     )
 
 
-def spans(schedule: Schedule) -> list[Span]:
-    """When each stage runs, as far as that is known."""
-    found: list[Span] = []
-    late = False
+def stage_spans(schedule: Schedule) -> list[StageSpan]:
+    """When each stage runs, as far as it is known."""
+    spans: list[StageSpan] = []
+    may_start_earlier = False
     for index, stage in enumerate(schedule.stages):
         first = schedule.first_epoch(index)
         end = first + stage.length
         may_end = stage.patience_epochs is not None and index not in schedule.history.ended
-        # Its first epoch sets the best; so many without a better one may follow at once.
+        # The first epoch sets the best Dice; `patience_epochs` without a better one may follow.
         earliest = first + 1 + (stage.patience_epochs or 0)
         open_from = earliest if may_end and earliest < end else None
-        found.append(Span(first, open_from, end, late))
-        late = late or open_from is not None
-    return found
+        spans.append(StageSpan(first, open_from, end, may_start_earlier))
+        may_start_earlier = may_start_earlier or open_from is not None
+    return spans
 
 
-def peak_text(schedule: Schedule, block: str) -> str:
-    """Peak rate of a block (or `norms`) in its stages, `0.001 to 0.0003`; empty if frozen."""
+def title_text(schedule: Schedule) -> str:
+    """Strategy and length, such as `gradual, 45 epochs at most`."""
+    may_end = any(span.open_from is not None for span in stage_spans(schedule))
+    epochs = count_of(schedule.max_epochs, "epoch")
+    return f"{schedule.strategy}, {epochs}{' at most' if may_end else ''}"
+
+
+def peak_rates_text(schedule: Schedule, block: str) -> str:
+    """Peak rates of a block (or `norms`), such as `0.001 to 0.0003`; empty if it is frozen."""
     peaks = {stage.rates[block] for stage in schedule.stages if block in stage.rates}
-    highest_first = [f"{rate:.3g}" for rate in sorted(peaks, reverse=True)]
-    return " to ".join([*highest_first[:1], *highest_first[1:][-1:]])
+    extremes = [f"{rate:.3g}" for rate in (max(peaks), min(peaks))] if peaks else []
+    return " to ".join(dict.fromkeys(extremes))

@@ -1,4 +1,4 @@
-"""Unpacking an archive from elsewhere without letting it write anywhere else."""
+"""Unpacks an untrusted archive without letting it write outside its folder."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from hsf_finetune.system.errors import OutputError, WeightsError
+from hsf_finetune.weights.files.unreadable import FETCH_AGAIN
 
 LIMIT_BYTES = 8 << 30
 """Largest size of an unpacked archive, well above any published 3D network."""
@@ -18,7 +19,6 @@ LIMIT_FILES = 10_000
 _LARGEST_RATIO = 100
 _RATIO_MATTERS_ABOVE_BYTES = 64 << 20
 _CHUNK_BYTES = 1 << 20
-_AGAIN = "download or copy it again, and compare sizes or checksums"
 
 
 def extract_safely(
@@ -53,8 +53,8 @@ def extract_safely(
     try:
         if not made and (not folder.is_dir() or any(folder.iterdir())):
             raise OutputError("an archive is unpacked into an empty folder only", file=folder)
-        with _opened(zip_path) as archive:
-            entries = _checked(archive, zip_path, limit_bytes, limit_files)
+        with _open_archive(zip_path) as archive:
+            entries = _check_entries(archive, zip_path, limit_bytes, limit_files)
             folder.mkdir(parents=True, exist_ok=True)
             for info, name in entries:
                 target = folder.joinpath(*name.parts)
@@ -71,7 +71,7 @@ def extract_safely(
     return tuple(written)
 
 
-def _opened(path: Path) -> zipfile.ZipFile:
+def _open_archive(path: Path) -> zipfile.ZipFile:
     if not path.is_file():
         found = "a folder" if path.is_dir() else "nothing"
         raise WeightsError("there is no archive", file=path, found=found)
@@ -83,14 +83,14 @@ def _opened(path: Path) -> zipfile.ZipFile:
             file=path,
             found=f"{path.stat().st_size:,} bytes ({error})",
             expected="a zip archive",
-            fix=_AGAIN,
+            fix=FETCH_AGAIN,
         ) from error
 
 
-def _checked(
+def _check_entries(
     archive: zipfile.ZipFile, path: Path, limit_bytes: int, limit_files: int
 ) -> list[tuple[zipfile.ZipInfo, PurePosixPath]]:
-    """The files of an archive and where each goes, once nothing speaks against any."""
+    """The files of an archive and where each goes; refuses the whole archive for any bad one."""
     infos = archive.infolist()
     if len(infos) > limit_files:
         raise _refused(path, f"{len(infos):,} entries", f"at most {limit_files:,}")
@@ -106,12 +106,12 @@ def _checked(
     entries = []
     taken: dict[str, bool] = {}
     for info in infos:
-        name, why_not = _name(info)
-        if why_not:
-            raise _refused(path, f"{info.filename!r}, {why_not}", "plain files below one folder")
+        name, reason = _entry_path(info)
+        if reason:
+            raise _refused(path, f"{info.filename!r}, {reason}", "plain files below one folder")
         is_file = not info.is_dir() and bool(name.parts)
         # Folded, since two names that differ in case are one file on some disks.
-        for key, is_leaf in _claims(name, is_file):
+        for key, is_leaf in _paths_used(name, is_file):
             if key in taken and (taken[key] or is_leaf):
                 raise _refused(path, f"{info.filename!r} twice", "each name once")
             taken[key] = is_leaf
@@ -120,15 +120,15 @@ def _checked(
     return entries
 
 
-def _claims(name: PurePosixPath, is_file: bool) -> Iterator[tuple[str, bool]]:
-    """The paths that an entry needs: its parents as folders, and itself."""
+def _paths_used(name: PurePosixPath, is_file: bool) -> Iterator[tuple[str, bool]]:
+    """The paths that an entry uses, its parents as folders and itself, and whether each is a file."""
     for parent in name.parents:
         yield str(parent).casefold(), False
     yield str(name).casefold(), is_file
 
 
-def _name(info: zipfile.ZipInfo) -> tuple[PurePosixPath, str]:
-    """Where an entry goes, and why it may not; the latter empty if it may."""
+def _entry_path(info: zipfile.ZipInfo) -> tuple[PurePosixPath, str]:
+    """Where an entry goes, and why it is refused; the latter empty if it is not."""
     # Some Windows programs write backslashes; elsewhere these would be parts of names.
     text = info.filename.replace("\\", "/")
     name = PurePosixPath(text)
@@ -149,23 +149,26 @@ def _name(info: zipfile.ZipInfo) -> tuple[PurePosixPath, str]:
 
 
 def _write(archive: zipfile.ZipFile, info: zipfile.ZipInfo, target: Path, path: Path) -> None:
-    """Unpacks one file, of which `zipfile` gives no more bytes than its entry says."""
-    # "x" never follows or replaces what is already there.
+    """Unpacks one file; `zipfile` never gives more bytes than its entry states."""
+    # "x" never follows a link or replaces a file.
     with target.open("xb") as file:
         try:
             with archive.open(info) as packed:
                 shutil.copyfileobj(packed, file, _CHUNK_BYTES)
         except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError) as error:
             raise WeightsError(
-                "the archive is damaged", file=path, found=f"{info.filename}: {error}", fix=_AGAIN
+                "the archive is damaged",
+                file=path,
+                found=f"{info.filename}: {error}",
+                fix=FETCH_AGAIN,
             ) from error
 
 
-def _clear(folder: Path, made: bool, begun: bool) -> None:
+def _clear(folder: Path, made: bool, written: bool) -> None:
     """Leaves the folder as it was before: absent, or empty."""
     if made:
         shutil.rmtree(folder, ignore_errors=True)
-    elif begun:
+    elif written:
         for child in folder.iterdir():
             if child.is_dir():
                 shutil.rmtree(child, ignore_errors=True)

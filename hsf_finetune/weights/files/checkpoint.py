@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 
-OWN = "hsf_finetune"
-"""Key of our own remarks inside a checkpoint."""
+META_KEY = "hsf_finetune"
+"""Key inside a checkpoint of this package's own entry: classes, settings, ..."""
 FORMAT = 1
-"""Version of those remarks."""
-PREFIX = "network."
-"""What our Lightning module puts before the network's tensor names."""
+"""Version of that entry."""
+NETWORK_PREFIX = "network."
+"""What the Lightning module of this package puts before the network's tensor names."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,23 +22,22 @@ class Checkpoint:
     """Pretrained weights, on the CPU.
 
     Args:
-        tensors: name -> tensor; the network's own names for our checkpoints, and
-            whatever the file says for others.
+        tensors: name -> tensor; for checkpoints of this package the network's own names,
+            for others the names in the file.
         classes: class of each output channel, background first; None if not recorded.
-        meta: our remarks (models, in_channels, label_values, ...); None for files
-            written by others.
+        meta: the entry that this package writes (models, in_channels, label_values, ...);
+            None for files written by others.
         path: the file that the tensors come from.
         digest: SHA-256 of that file.
         averaged: whether these are averaged (EMA) weights.
         models: the network they belong to, as the plain form of one of the `models`
-            settings (`{"name": "unet", "channels": [...], ...}`); None if the source
-            does not tell.
-        in_channels: input channels of that network; None if the source does not tell.
+            settings (`{"name": "unet", "channels": [...], ...}`); None if not recorded.
+        in_channels: input channels of that network; None if not recorded.
         channel_names: name of each input channel (`("T1", "T2")`); None if not recorded.
-        origin: remarks on where the weights come from, as plain values: `format`, and
-            where known `licence`, `citation`, `url`, `name`, `version`.
-        left_out: names of the file's tensors that were not taken: those outside a forced
-            prefix, or the other copy where a file holds averaged and raw weights.
+        origin: where the weights come from, as plain values: `format`, and where known
+            `licence`, `citation`, `url`, `name`, `version`.
+        left_out: names of the file's tensors that are not in `tensors`: those outside the
+            chosen prefix, or the other copy where a file holds averaged and raw weights.
     """
 
     tensors: Mapping[str, torch.Tensor]

@@ -1,4 +1,4 @@
-"""What a pickle would load and allocate, read off its instructions without running any."""
+"""What a pickle would load and allocate, found from its instructions without running any."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import IO, Any
 _GETS = {"GET", "BINGET", "LONG_BINGET"}
 _PUTS = {"PUT", "BINPUT", "LONG_BINPUT"}
 _MARK = object()
-_OPAQUE = object()
+_UNKNOWN = object()
 
 
 @dataclass(frozen=True)
-class Global:
+class PickleGlobal:
     """A function or class that a pickle names.
 
     Args:
@@ -24,8 +24,8 @@ class Global:
 
 
 @dataclass
-class Scan:
-    """What one pickle refers to.
+class PickleScan:
+    """The globals and external objects that one pickle refers to.
 
     Args:
         globals: every function and class it names.
@@ -37,19 +37,19 @@ class Scan:
     persistent: list[Any] = field(default_factory=list)
 
 
-def scan(stream: IO[bytes]) -> Scan:
-    """Follows a pickle up to its end, and the stack as far as constants go.
+def scan_pickle(stream: IO[bytes]) -> PickleScan:
+    """Reads a pickle up to its end, and follows the constants on its stack.
 
-    Constants, tuples of them and names of globals are kept; what instructions would
-    make of them is not known, and stays unknown.
+    Constants, tuples of them and names of globals are kept; the results of instructions
+    are not known, and a placeholder stands for each.
 
     Args:
-        stream: stands at the pickle's first byte, and after it behind the last.
+        stream: at the pickle's first byte; afterwards behind its last one.
 
     Raises:
         ValueError: this is no pickle, or one that is cut off or malformed.
     """
-    found = Scan()
+    found = PickleScan()
     stack: list[Any] = []
     memo: dict[int, Any] = {}
     try:
@@ -61,7 +61,7 @@ def scan(stream: IO[bytes]) -> Scan:
 
 
 def _follow(
-    op: pickletools.OpcodeInfo, arg: Any, stack: list[Any], memo: dict[int, Any], found: Scan
+    op: pickletools.OpcodeInfo, arg: Any, stack: list[Any], memo: dict[int, Any], found: PickleScan
 ) -> None:
     name = op.name
     if name in _PUTS or name == "MEMOIZE":
@@ -76,22 +76,22 @@ def _follow(
     elif name in _GETS:
         stack.append(memo[arg])
     elif name in ("GLOBAL", "INST"):
-        stack.append(_named(arg.replace(" ", "."), found))
+        stack.append(_add_global(arg.replace(" ", "."), found))
     elif name == "STACK_GLOBAL":
-        stack.append(_named(".".join(map(str, popped)), found))
+        stack.append(_add_global(".".join(map(str, popped)), found))
     elif name in ("BINPERSID", "PERSID"):
         found.persistent.append(popped[0] if popped else arg)
-        stack.append(_OPAQUE)
+        stack.append(_UNKNOWN)
     elif name.startswith("TUPLE"):
         stack.append(tuple(popped))
     elif not op.stack_before and len(op.stack_after) == 1 and arg is not None:
         stack.append(arg)
     else:
-        stack.extend(_OPAQUE for _ in op.stack_after)
+        stack.extend(_UNKNOWN for _ in op.stack_after)
 
 
 def _pop(op: pickletools.OpcodeInfo, stack: list[Any]) -> list[Any]:
-    """Takes what an instruction takes: so many values, or all down to the last mark."""
+    """Removes an instruction's arguments: so many values, or all down to the last mark."""
     before = op.stack_before
     if pickletools.markobject not in before:
         return [stack.pop() for _ in before][::-1]
@@ -103,6 +103,6 @@ def _pop(op: pickletools.OpcodeInfo, stack: list[Any]) -> list[Any]:
     return popped[::-1]
 
 
-def _named(name: str, found: Scan) -> Global:
+def _add_global(name: str, found: PickleScan) -> PickleGlobal:
     found.globals.add(name)
-    return Global(name)
+    return PickleGlobal(name)

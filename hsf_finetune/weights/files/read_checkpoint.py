@@ -1,8 +1,7 @@
-"""One checkpoint file, read without running anything in it."""
+"""Reads one checkpoint file without running anything in it."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,13 +9,19 @@ from typing import Any
 
 import torch
 
-from hsf_finetune.networks.architectures.arunet import arunet_models
+from hsf_finetune.networks.architectures.arunet import read_arunet_settings
+from hsf_finetune.system.checksum import Checksum
 from hsf_finetune.system.errors import WeightsError
-from hsf_finetune.weights.files.checkpoint import FORMAT, OWN, PREFIX, Checkpoint
-from hsf_finetune.weights.files.content import Weights, below_prefix, find_weights, no_weights
+from hsf_finetune.weights.files.checkpoint import FORMAT, META_KEY, NETWORK_PREFIX, Checkpoint
 from hsf_finetune.weights.files.safetensors_file import is_safetensors, load_safetensors
+from hsf_finetune.weights.files.state_dict import (
+    StateDict,
+    find_state_dict,
+    no_weights_error,
+    select_prefix,
+)
 from hsf_finetune.weights.files.torch_file import load_torch_file
-from hsf_finetune.weights.files.unreadable import unreadable
+from hsf_finetune.weights.files.unreadable import unreadable_error
 
 
 def read_checkpoint(
@@ -27,10 +32,10 @@ def read_checkpoint(
 ) -> Checkpoint:
     """Reads weights without running any code that the file may carry.
 
-    Ours is a Lightning checkpoint: `state_dict` (names after `network.`), with EMA
-    also `current_model_state` (the weights that were not averaged), and
+    This package writes Lightning checkpoints: `state_dict` (names after `network.`),
+    with EMA also `current_model_state` (the weights that were not averaged), and
     `hsf_finetune` with the format version, classes and settings. Where other files
-    have their weights is found out, by what they hold and not by their suffix.
+    have their weights is found from their content, not from their suffix.
 
     Args:
         path: the file.
@@ -46,11 +51,11 @@ def read_checkpoint(
     path = Path(path)
     content, origin = _load(path, trust)
     meta = _meta(content, path) if isinstance(content, Mapping) else None
-    weights = find_weights(content, path, use_ema)
+    weights = find_state_dict(content, path, use_ema)
     if key_prefix:
-        weights = below_prefix(weights, key_prefix, path)
+        weights = select_prefix(weights, key_prefix, path)
     elif meta is not None:
-        weights = _own(weights, path)
+        weights = _network_part(weights, path)
     check_values(weights.tensors, path)
     meta = meta or {}
     return Checkpoint(
@@ -58,9 +63,9 @@ def read_checkpoint(
         classes=tuple(meta["classes"]) if meta.get("classes") else None,
         meta=meta or None,
         path=path,
-        digest=_digest(path),
+        digest=Checksum.of_file(path).digits,
         averaged=weights.averaged,
-        models=meta.get("models") or arunet_models(weights.tensors),
+        models=meta.get("models") or read_arunet_settings(weights.tensors),
         in_channels=meta.get("in_channels"),
         channel_names=meta.get("channel_names"),
         origin=origin | ({"key": weights.key} if weights.key else {}),
@@ -69,15 +74,15 @@ def read_checkpoint(
 
 
 def check_values(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
-    """Refuses weights that no network can be run with.
+    """Refuses weights that no network can run with.
 
     Args:
         tensors: name -> tensor.
         path: the file they come from.
 
     Raises:
-        WeightsError: a value is NaN or infinite, or a tensor is no dense array that its
-            memory holds in full.
+        WeightsError: a value is NaN or infinite, or a tensor is not a dense array that
+            the file holds in full.
     """
     odd = [name for name, t in tensors.items() if not _is_dense(t)]
     if odd:
@@ -101,28 +106,28 @@ def check_values(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
 
 # -------------------------------------------------------------------- internals
 def _load(path: Path, trust: Sequence[str]) -> tuple[object, dict[str, Any]]:
-    """What a file holds, and remarks on it."""
+    """What a file holds, and its format and metadata."""
     if not path.is_file():
         found = "a folder" if path.is_dir() else "nothing"
         raise WeightsError("there is no checkpoint file", file=path, found=found)
     try:
         if is_safetensors(path):
-            tensors, remarks = load_safetensors(path)
-            return tensors, {"format": "safetensors"} | ({"remarks": remarks} if remarks else {})
+            tensors, metadata = load_safetensors(path)
+            return tensors, {"format": "safetensors"} | ({"remarks": metadata} if metadata else {})
         return load_torch_file(path, trust), {"format": "PyTorch"}
     except OSError as error:
-        raise unreadable(path, error) from error
+        raise unreadable_error(path, error) from error
 
 
-def _own(weights: Weights, path: Path) -> Weights:
-    """The network's part of one of our checkpoints, which also has the loss's tensors."""
-    if not any(name.startswith(PREFIX) for name in weights.tensors):
-        raise no_weights(path, f"no tensor whose name starts with '{PREFIX}'")
-    return replace(below_prefix(weights, PREFIX, path), left_out=())
+def _network_part(weights: StateDict, path: Path) -> StateDict:
+    """The network's tensors of a checkpoint of this package, which also has the loss's."""
+    if not any(name.startswith(NETWORK_PREFIX) for name in weights.tensors):
+        raise no_weights_error(path, f"no tensor whose name starts with '{NETWORK_PREFIX}'")
+    return replace(select_prefix(weights, NETWORK_PREFIX, path), left_out=())
 
 
 def _meta(content: Mapping[str, Any], path: Path) -> dict[str, Any] | None:
-    meta = content.get(OWN)
+    meta = content.get(META_KEY)
     if meta is None:
         return None
     if not isinstance(meta, dict) or meta.get("format") != FORMAT:
@@ -138,7 +143,7 @@ def _meta(content: Mapping[str, Any], path: Path) -> dict[str, Any] | None:
     if classes is not None and not (
         isinstance(classes, (list, tuple)) and all(isinstance(name, str) for name in classes)
     ):
-        raise WeightsError("the checkpoint's classes are no list of names", file=path)
+        raise WeightsError("the checkpoint's classes are not a list of names", file=path)
     return meta
 
 
@@ -155,11 +160,3 @@ def _is_dense(tensor: torch.Tensor) -> bool:
         return False
     # A stride of 0 lets a small file claim a tensor larger than the memory.
     return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
-
-
-def _digest(path: Path) -> str:
-    sha256 = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            sha256.update(chunk)
-    return sha256.hexdigest()

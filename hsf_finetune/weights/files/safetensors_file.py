@@ -1,4 +1,4 @@
-"""Reading .safetensors files, which hold numbers and texts and nothing that could run."""
+"""Reads .safetensors files, which hold numbers and texts and nothing that could run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from hsf_finetune.system.errors import WeightsError
-from hsf_finetune.weights.files.unreadable import unreadable
+from hsf_finetune.weights.files.unreadable import FETCH_AGAIN, unreadable_error
 
 LARGEST_HEADER_BYTES = 100_000_000
 """The format's own limit (github.com/huggingface/safetensors, "Format")."""
@@ -27,12 +27,12 @@ def is_safetensors(path: Path) -> bool:
     (length,) = struct.unpack("<Q", start[:8])
     if length <= LARGEST_HEADER_BYTES:
         return True
-    # No length that could be: a damaged file, unless it begins as others do.
+    # An impossible length: a damaged file, unless it begins as other formats do.
     return start[7] in (0, 0x7F, 0xFF) and not start.startswith((b"PK\x03\x04", b"\x80"))
 
 
 def load_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """The tensors of a file, in memory of their own, and its remarks.
+    """The tensors of a file, in memory of their own, and its metadata.
 
     Raises:
         WeightsError: the header is too long, or what it says contradicts the file.
@@ -46,11 +46,11 @@ def load_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str
             file=path,
             found=f"a header of {length:,} bytes in a file of {size:,}",
             expected="a safetensors file",
-            fix="download or copy it again, and compare sizes or checksums",
+            fix=FETCH_AGAIN,
         )
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
             return tensors, dict(file.metadata() or {})
     except (SafetensorError, RuntimeError, ValueError, TypeError, OverflowError) as error:
-        raise unreadable(path, error, "a damaged or incomplete safetensors file") from error
+        raise unreadable_error(path, error, "a damaged or incomplete safetensors file") from error

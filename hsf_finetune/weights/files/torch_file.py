@@ -1,4 +1,4 @@
-"""Reading what torch.save wrote, in its present format or the one before, without risk."""
+"""Reads files of torch.save, in its present format or the one before, without running them."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from pathlib import Path, PurePosixPath
 import torch
 
 from hsf_finetune.system.errors import WeightsError
-from hsf_finetune.weights.files.pickle_scan import Global, Scan, scan
+from hsf_finetune.weights.files.pickle_scan import PickleGlobal, PickleScan, scan_pickle
 from hsf_finetune.weights.files.trust import (
     SAVE_ALONE,
-    only,
+    allow_globals,
     refuse_harmful,
     trusted_globals,
     unsafe_globals,
-    untrusted,
+    untrusted_error,
 )
-from hsf_finetune.weights.files.unreadable import unreadable
+from hsf_finetune.weights.files.unreadable import unreadable_error
 
 _LARGEST_PICKLE_BYTES = 64 << 20
-"""The pickle of an archive holds names and shapes; the numbers lie beside it."""
+"""The pickle of an archive holds names and shapes; the numbers are beside it."""
 _OLD_FORMAT_PICKLES = 5
 """Magic number, version, system, content and storage keys, before the numbers."""
 _LOCAL_HEADER_BYTES = 30
@@ -35,13 +35,13 @@ _LOCAL_HEADER_BYTES = 30
 def load_torch_file(path: Path, trust: Sequence[str] = ()) -> object:
     """What a file of torch.save holds, on the CPU.
 
-    The pickle in it is first read without being run: it says which functions and
+    The pickle in it is first read without being run, to find which functions and
     classes it needs, and how much memory it claims, which is compared with what the
-    file holds. Only then it is loaded, with `weights_only=True`.
+    file holds. Only then is it loaded, with `weights_only=True`.
 
     Args:
         path: the file.
-        trust: functions and classes beyond torch's own that may be loaded, for this file.
+        trust: functions and classes beyond torch's own that this file may load.
 
     Raises:
         WeightsError: the file is damaged, no file of torch.save, needs what is not
@@ -49,38 +49,38 @@ def load_torch_file(path: Path, trust: Sequence[str] = ()) -> object:
     """
     with path.open("rb") as file:
         is_archive = file.read(4) == b"PK\x03\x04"
-    pickles, size_of = (_archive if is_archive else _old_format)(path)
+    pickles, size_of = (_read_archive if is_archive else _read_old_format)(path)
     needed: set[str] = set()
     for pickled, found in pickles:
         _check_claims(path, found, size_of)
         needed |= _needed(path, pickled, found)
     allowed = trusted_globals(path, sorted(needed), trust)
     try:
-        # A file object, since torch would judge a path by its suffix.
-        with warnings.catch_warnings(), only(allowed), path.open("rb") as file:
+        # A file object, since torch treats a path by its suffix.
+        with warnings.catch_warnings(), allow_globals(allowed), path.open("rb") as file:
             warnings.simplefilter("ignore")
             return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
         # torch.load fails in a dozen ways (zip, pickle, unicode, index errors, ...),
-        # none of which tells a user what to do.
-        raise _failed(path, error, trust) from error
+        # and none of its messages tells a user what to do.
+        raise _load_error(path, error, trust) from error
 
 
-# ------------------------------------------------------------------- the format now
-def _archive(path: Path) -> tuple[list[tuple[bytes, Scan]], Callable[[str], int]]:
+# ------------------------------------------------------------------- the present format
+def _read_archive(path: Path) -> tuple[list[tuple[bytes, PickleScan]], Callable[[str], int]]:
     """The one pickle of an archive, and the sizes of its storages."""
     try:
         with zipfile.ZipFile(path) as archive:
             infos = archive.infolist()
     except (zipfile.BadZipFile, ValueError, EOFError, NotImplementedError) as error:
-        raise unreadable(path, error) from error
+        raise unreadable_error(path, error) from error
     records = {info.filename: info for info in infos}
     inside = [name for name in records if PurePosixPath(name).name == "data.pkl"]
     if len(inside) != 1 or any(PurePosixPath(n).name == "constants.pkl" for n in records):
-        raise _other_archive(path, list(records))
+        raise _other_archive_error(path, list(records))
     total = sum(info.file_size for info in infos)
     if len(records) < len(infos) or total > path.stat().st_size:
-        raise _too_much(path, f"an archive whose parts have {total:,} bytes")
+        raise _oversize_error(path, f"an archive whose parts have {total:,} bytes")
     if any(info.compress_type != zipfile.ZIP_STORED for info in infos):
         raise WeightsError(
             "the file is a compressed archive, which torch.save does not write",
@@ -88,8 +88,8 @@ def _archive(path: Path) -> tuple[list[tuple[bytes, Scan]], Callable[[str], int]
             fix="unpack it and pack it without compression: zip -0 -r weights.pt FOLDER",
         )
     if records[inside[0]].file_size > _LARGEST_PICKLE_BYTES:
-        raise _too_much(path, f"a pickle of {records[inside[0]].file_size:,} bytes")
-    pickled = _stored(path, records[inside[0]])
+        raise _oversize_error(path, f"a pickle of {records[inside[0]].file_size:,} bytes")
+    pickled = _stored_bytes(path, records[inside[0]])
     folder = inside[0][: -len("data.pkl")]
 
     def size_of(key: str) -> int:
@@ -97,24 +97,24 @@ def _archive(path: Path) -> tuple[list[tuple[bytes, Scan]], Callable[[str], int]
         return record.file_size if record else 0
 
     try:
-        return [(pickled, scan(io.BytesIO(pickled)))], size_of
+        return [(pickled, scan_pickle(io.BytesIO(pickled)))], size_of
     except ValueError as error:
-        raise unreadable(path, error, "a damaged archive") from error
+        raise unreadable_error(path, error, "a damaged archive") from error
 
 
-def _stored(path: Path, info: zipfile.ZipInfo) -> bytes:
-    """An uncompressed entry as it is, since torch can be told to leave out checksums."""
+def _stored_bytes(path: Path, info: zipfile.ZipInfo) -> bytes:
+    """The bytes of an uncompressed entry; zipfile would require checksums, which torch may omit."""
     with path.open("rb") as file:
         file.seek(info.header_offset)
         header = file.read(_LOCAL_HEADER_BYTES)
         if len(header) < _LOCAL_HEADER_BYTES:
-            raise unreadable(path, "an entry beyond the end", "a damaged archive")
+            raise unreadable_error(path, "an entry beyond the end", "a damaged archive")
         name_bytes, extra_bytes = struct.unpack("<HH", header[26:30])
         file.seek(name_bytes + extra_bytes, io.SEEK_CUR)
         return file.read(info.file_size)
 
 
-def _other_archive(path: Path, names: Sequence[str]) -> WeightsError:
+def _other_archive_error(path: Path, names: Sequence[str]) -> WeightsError:
     listed = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
     inner = [n for n in names if PurePosixPath(n).suffix in (".ckpt", ".pt", ".pth")]
     fix = f"unpack it, and give {inner[0]}" if inner else "unpack it, and give the checkpoint in it"
@@ -127,58 +127,62 @@ def _other_archive(path: Path, names: Sequence[str]) -> WeightsError:
 
 
 # ------------------------------------------------------------------- the older format
-def _old_format(path: Path) -> tuple[list[tuple[bytes, Scan]], Callable[[str], int]]:
+def _read_old_format(path: Path) -> tuple[list[tuple[bytes, PickleScan]], Callable[[str], int]]:
     """The pickles in a row that torch.save wrote before version 1.6, and plain ones."""
     size = path.stat().st_size
     with path.open("rb") as file:
         if file.read(1) != b"\x80":
-            raise unreadable(path, "neither an archive nor a pickle")
+            raise unreadable_error(path, "neither an archive nor a pickle")
         file.seek(0)
-        pickles: list[tuple[bytes, Scan]] = []
+        pickles: list[tuple[bytes, PickleScan]] = []
         while len(pickles) < _OLD_FORMAT_PICKLES and file.tell() < size:
             begin = file.tell()
             try:
-                found = scan(file)
+                found = scan_pickle(file)
             except ValueError as error:
-                raise unreadable(path, error, f"{size:,} bytes of a damaged pickle") from error
+                raise unreadable_error(
+                    path, error, f"{size:,} bytes of a damaged pickle"
+                ) from error
             end = file.tell()
             file.seek(begin)
             pickles.append((file.read(end - begin), found))
     if len(pickles) < _OLD_FORMAT_PICKLES:
         refuse_harmful(path, {name for _, found in pickles for name in found.globals})
-        raise unreadable(path, "torch.save writes another", "a plain pickle")
+        raise unreadable_error(path, "torch.save writes several", "a plain pickle")
     return pickles, lambda key: size
 
 
-# ------------------------------------------------------------------------- judgement
-def _needed(path: Path, pickled: bytes, found: Scan) -> set[str]:
+# ---------------------------------------------------------------------------- checks
+def _needed(path: Path, pickled: bytes, found: PickleScan) -> set[str]:
     try:
         return set(unsafe_globals(pickled))
     except ValueError as error:
-        # Of a newer pickle protocol torch reads nothing, but what it calls for can be told.
+        # torch cannot read newer pickle protocols, but the globals they use are known.
         refuse_harmful(path, found.globals)
         raise WeightsError(
             "the file is a pickle, but not one that torch reads safely",
             file=path,
             found=str(error).splitlines()[0][:160],
             expected="a file written by torch.save with its default pickle protocol",
-            fix=f"save its weights alone, where it was made: {SAVE_ALONE}",
+            fix=f"save its weights alone, where it was trained: {SAVE_ALONE}",
         ) from error
 
 
-def _check_claims(path: Path, found: Scan, size_of: Callable[[str], int]) -> None:
+def _check_claims(path: Path, found: PickleScan, size_of: Callable[[str], int]) -> None:
     """Refuses storages larger than the file's, before memory is set aside for them."""
     claimed: dict[str, int] = {}
     for storage in found.persistent:
         match storage:
-            case ("storage" | b"storage", Global(name), str(key), str(), int(count), *_):
+            case ("storage" | b"storage", PickleGlobal(name), str(key), str(), int(count), *_):
                 claimed[key] = max(claimed.get(key, 0), count * _item_bytes(name))
                 if count < 0 or claimed[key] > size_of(key):
-                    raise _too_much(path, f"a tensor of {count:,} numbers")
+                    raise _oversize_error(path, f"a tensor of {count:,} numbers")
             case _:
-                raise unreadable(path, "an unusual reference", "a pickle of more than weights")
+                raise unreadable_error(
+                    path, "an unusual reference", "a pickle of more than weights"
+                )
     if sum(claimed.values()) > path.stat().st_size:
-        raise _too_much(path, f"tensors of {sum(claimed.values()):,} bytes")
+        raise _oversize_error(path, f"tensors of {sum(claimed.values()):,} bytes")
 
 
 @functools.cache
@@ -186,13 +190,13 @@ def _item_bytes(storage_type: str) -> int:
     """Bytes per element of a storage type, such as `torch.FloatStorage`."""
     kind = getattr(torch, storage_type.rpartition(".")[2], None)
     with warnings.catch_warnings():
-        # To ask for the type of a typed storage is deprecated; files still name them.
+        # Asking for the type of a typed storage is deprecated; files still name them.
         warnings.simplefilter("ignore")
         dtype = getattr(kind, "dtype", None)
     return dtype.itemsize if isinstance(dtype, torch.dtype) else 1
 
 
-def _too_much(path: Path, found: str) -> WeightsError:
+def _oversize_error(path: Path, found: str) -> WeightsError:
     return WeightsError(
         "the file claims more than it holds",
         file=path,
@@ -202,11 +206,11 @@ def _too_much(path: Path, found: str) -> WeightsError:
     )
 
 
-def _failed(path: Path, error: Exception, trust: Sequence[str]) -> WeightsError:
+def _load_error(path: Path, error: Exception, trust: Sequence[str]) -> WeightsError:
     """The error for a file that torch refused after all."""
     text = str(error)
-    # Classes that a pickle reaches through others stand nowhere in it.
+    # Classes that a pickle reaches through others are not named in it.
     hidden = re.search(r"but got <class '([\w.]+)'>", text)
     if hidden:
-        return untrusted(path, [hidden.group(1)], trust)
-    return unreadable(path, error, "a damaged or incomplete archive" if "zip" in text else "")
+        return untrusted_error(path, [hidden.group(1)], trust)
+    return unreadable_error(path, error, "a damaged or incomplete archive" if "zip" in text else "")

@@ -1,4 +1,4 @@
-"""Which classes of a checkpoint may be loaded: those the user names, if they can do no harm."""
+"""Which classes of a checkpoint may be loaded: those the user names, if they are harmless."""
 
 from __future__ import annotations
 
@@ -20,25 +20,10 @@ from hsf_finetune.system.errors import WeightsError
 PLAIN = "tensors, numbers, texts, lists and dictionaries only"
 SAVE_ALONE = "torch.save(model.state_dict(), 'weights.pt')"
 
-_BUILTINS = frozenset(
-    [
-        "bool",
-        "bytearray",
-        "bytes",
-        "complex",
-        "dict",
-        "float",
-        "frozenset",
-        "int",
-        "list",
-        "object",
-        "range",
-        "set",
-        "slice",
-        "str",
-        "tuple",
-    ]
-)
+_BUILTINS = frozenset({
+    "bool", "bytearray", "bytes", "complex", "dict", "float", "frozenset", "int", "list",
+    "object", "range", "set", "slice", "str", "tuple",
+})  # fmt: skip
 _HARMLESS_MODULES = frozenset(
     {"argparse", "collections", "datetime", "decimal", "enum", "fractions", "pathlib", "uuid"}
 )
@@ -55,43 +40,20 @@ _REBUILDERS = frozenset(
         "typing.Any",
     }
 )
-"""Functions that put values together and do nothing else. No other function is trusted:
-one that a file may call with arguments of its own can delete files or start programs."""
-_HARMFUL_MODULES = frozenset(
-    {
-        "IPython",
-        "__builtin__",
-        "cloudpickle",
-        "dill",
-        "distutils",
-        "fsspec",
-        "h5py",
-        "hydra",
-        "joblib",
-        "nt",
-        "numpy.ctypeslib",
-        "numpy.distutils",
-        "numpy.f2py",
-        "numpy.memmap",
-        "numpy.testing",
-        "pip",
-        "pkg_resources",
-        "requests",
-        "setuptools",
-        "torch.distributed",
-        "torch.hub",
-        "torch.jit",
-        "torch.multiprocessing",
-        "torch.package",
-        "torch.storage._load_from_bytes",
-        "torch.utils.cpp_extension",
-    }
-)
-"""Beside Python's own: what runs, fetches or writes something where a class is made."""
+"""Functions that only build values. No other function is trusted: one that a file may call
+with arguments of its own can delete files or start programs."""
+_HARMFUL_MODULES = frozenset({
+    "IPython", "__builtin__", "cloudpickle", "dill", "distutils", "fsspec", "h5py", "hydra",
+    "joblib", "nt", "numpy.ctypeslib", "numpy.distutils", "numpy.f2py", "numpy.memmap",
+    "numpy.testing", "pip", "pkg_resources", "requests", "setuptools", "torch.distributed",
+    "torch.hub", "torch.jit", "torch.multiprocessing", "torch.package",
+    "torch.storage._load_from_bytes", "torch.utils.cpp_extension",
+})  # fmt: skip
+"""Beside Python's own library: what runs, fetches or writes something when a class is made."""
 
 
 def may_be_trusted(name: str) -> bool:
-    """Whether a global can be loaded at all, even where the user names it.
+    """Whether a global may be loaded at all, if the user names it.
 
     Args:
         name: module and name, such as `numpy.dtype`.
@@ -108,9 +70,9 @@ def may_be_trusted(name: str) -> bool:
 
 
 def unsafe_globals(pickled: bytes) -> list[str]:
-    """The globals of a pickle that torch does not load by itself, sorted.
+    """The globals of a pickle that torch refuses to load by default, sorted.
 
-    torch judges archives as `torch.save` writes them now; pickles of its older format
+    torch inspects archives as `torch.save` writes them now; pickles of its older format
     are put into one.
 
     Raises:
@@ -121,7 +83,7 @@ def unsafe_globals(pickled: bytes) -> list[str]:
         file.writestr("a/data.pkl", pickled)
         file.writestr("a/version", "3\n")
     archive.seek(0)
-    with only(()):
+    with allow_globals(()):
         try:
             return sorted(serialization.get_unsafe_globals_in_checkpoint(archive))
         except (pickle.UnpicklingError, EOFError, RuntimeError, LookupError) as error:
@@ -129,10 +91,10 @@ def unsafe_globals(pickled: bytes) -> list[str]:
 
 
 @contextmanager
-def only(trusted: Sequence[Any]) -> Iterator[None]:
-    """Lets torch load these globals beside its own, and no others, for the time being.
+def allow_globals(trusted: Sequence[Any]) -> Iterator[None]:
+    """Lets torch load these globals beside its own, and no others, inside the `with` block.
 
-    Libraries add classes of theirs when they are imported; what a file may load should
+    Libraries add classes of their own when they are imported; what a file may load should
     not depend on that.
     """
     others = serialization.get_safe_globals()
@@ -149,11 +111,11 @@ def trusted_globals(path: Path, needed: Sequence[str], trust: Sequence[str]) -> 
 
     Args:
         path: the file.
-        needed: the globals it names beyond those torch loads by itself.
+        needed: the globals it names beyond those that torch loads by default.
         trust: `finetuning.trust`.
 
     Returns:
-        What `only` takes.
+        The argument for `allow_globals`.
 
     Raises:
         WeightsError: one could do harm, is not named by the user, or is not installed.
@@ -161,10 +123,10 @@ def trusted_globals(path: Path, needed: Sequence[str], trust: Sequence[str]) -> 
     refuse_harmful(path, needed)
     functions = [name for name in needed if _is_function(name)]
     if functions:
-        raise _harmful(path, functions)
+        raise _harmful_error(path, functions)
     missing = [name for name in needed if name not in trust]
     if missing:
-        raise untrusted(path, missing, trust)
+        raise untrusted_error(path, missing, trust)
     loaded = [(_resolve(path, name), name) for name in needed]
     if any(value is np.dtype for value, _ in loaded):
         # An instance of dtype has a class of its own, which no pickle names.
@@ -174,7 +136,7 @@ def trusted_globals(path: Path, needed: Sequence[str], trust: Sequence[str]) -> 
 
 
 def refuse_harmful(path: Path, names: Iterable[str]) -> None:
-    """Raises the error for a file that names what is never loaded, and imports nothing.
+    """Raises the error for a file that names what is never loaded; imports nothing itself.
 
     Args:
         path: the file.
@@ -185,19 +147,19 @@ def refuse_harmful(path: Path, names: Iterable[str]) -> None:
     """
     harmful = sorted(name for name in names if not may_be_trusted(name))
     if harmful:
-        raise _harmful(path, harmful)
+        raise _harmful_error(path, harmful)
 
 
-def untrusted(path: Path, missing: Sequence[str], trust: Sequence[str]) -> WeightsError:
+def untrusted_error(path: Path, missing: Sequence[str], trust: Sequence[str]) -> WeightsError:
     """The error for a file that needs more than the user trusts, and the line to paste."""
     line = ",".join(dict.fromkeys([*trust, *missing]))
     return WeightsError(
-        "the file needs code to be read, and code from a checkpoint is never run unasked",
+        "the file needs code to be read, and code from a checkpoint never runs without permission",
         file=path,
-        found="a pickle that calls for " + ", ".join(missing),
+        found="a pickle that uses " + ", ".join(missing),
         expected=PLAIN,
         fix=f"where you trust its author: 'finetuning.trust=[{line}]'\n"
-        f"or save its weights alone, where it was made: {SAVE_ALONE}",
+        f"or save its weights alone, where it was trained: {SAVE_ALONE}",
     )
 
 
@@ -208,33 +170,33 @@ def _resolve(path: Path, name: str) -> Any:
     except Exception as error:
         # Importing a module may fail in any way.
         raise WeightsError(
-            f"the file needs {name}, which cannot be loaded here",
+            f"the file needs {name}, which cannot be imported",
             file=path,
             found=f"{type(error).__name__}: {error}",
-            fix=f"install what {name.partition('.')[0]} comes from, or save the weights alone, "
-            f"where the file was made: {SAVE_ALONE}",
+            fix=f"install the package of {name.partition('.')[0]}, or save the weights alone, "
+            f"where they were trained: {SAVE_ALONE}",
         ) from error
     if name in _REBUILDERS:
         return value
     real = f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', '')}"
     if not isinstance(value, type) or not may_be_trusted(real):
-        raise _harmful(path, [name])
+        raise _harmful_error(path, [name])
     return value
 
 
 def _is_function(name: str) -> bool:
-    """Whether a global is no class, as far as that can be told without an import."""
+    """Whether a global is a function, as far as that is known without an import."""
     module, _, own = name.rpartition(".")
     value = getattr(sys.modules.get(module), own, None)
     return value is not None and not isinstance(value, type) and name not in _REBUILDERS
 
 
-def _harmful(path: Path, names: Sequence[str]) -> WeightsError:
+def _harmful_error(path: Path, names: Sequence[str]) -> WeightsError:
     return WeightsError(
-        "the file calls for code that can do harm, and that is never run",
+        "the file uses code that can do harm, and such code is never run",
         file=path,
-        found="a pickle that calls for " + ", ".join(names),
+        found="a pickle that uses " + ", ".join(names),
         expected=PLAIN,
         fix="finetuning.trust does not change this; get the file from its publisher, or have "
-        f"its weights saved alone, where it was made: {SAVE_ALONE}",
+        f"its weights saved alone, where it was trained: {SAVE_ALONE}",
     )

@@ -1,4 +1,4 @@
-"""MONAI bundles: weights together with what they are, from a folder or a zip archive."""
+"""Reads MONAI bundles, weights with their description, from a folder or a zip archive."""
 
 from __future__ import annotations
 
@@ -16,13 +16,17 @@ from hsf_finetune.system.errors import WeightsError
 from hsf_finetune.weights.files.archive import extract_safely
 from hsf_finetune.weights.files.checkpoint import Checkpoint
 from hsf_finetune.weights.files.read_checkpoint import read_checkpoint
-from hsf_finetune.weights.sources.bundle_config import NetworkText, network_text, read_config
-from hsf_finetune.weights.sources.bundle_network import network_models
+from hsf_finetune.weights.sources.bundle_config import (
+    NetworkDescription,
+    find_network,
+    read_config,
+)
+from hsf_finetune.weights.sources.bundle_network import network_settings
 
 _METADATA = re.compile(r"(?:[^/]+/)?configs/metadata\.json")
-_FIRST = ("inference", "train")
+_PREFERRED = ("inference", "train")
 _SUFFIXES = (".json", ".yaml", ".yml")
-_LONGEST = 300
+_MAX_LENGTH = 300
 _REMARKS = {
     "name": "name",
     "version": "version",
@@ -52,7 +56,7 @@ def is_bundle(path: Path | str) -> bool:
 def read_bundle(path: Path | str, use_ema: bool = True, trust: Sequence[str] = ()) -> Checkpoint:
     """Reads a bundle's weights, network, classes and channels.
 
-    Its configuration is read as data: no expression (`$`) is run, no class
+    Its configuration is read as data: no expression (`$`) is run and no class
     (`_target_`) is imported. The weights are those of `models/model.pt`.
 
     Args:
@@ -62,11 +66,11 @@ def read_bundle(path: Path | str, use_ema: bool = True, trust: Sequence[str] = (
 
     Returns:
         The weights; `models` is the network, `origin` has the bundle's name, version,
-        licence, citation and notes on what it leaves open.
+        licence, citation, and notes on what is missing or ambiguous.
 
     Raises:
-        WeightsError: the bundle has no such weights, or is damaged; its network is none
-            of ours, or two-dimensional, or can be known by running code only.
+        WeightsError: the bundle has no such weights, or is damaged; its network is not
+            supported, or two-dimensional, or described by code that would have to run.
     """
     path = Path(path)
     if path.is_dir():
@@ -79,24 +83,24 @@ def read_bundle(path: Path | str, use_ema: bool = True, trust: Sequence[str] = (
         try:
             return replace(_read(root, use_ema, trust), path=path)
         except WeightsError as error:
-            # The folder is gone when a user reads this.
+            # The temporary folder no longer exists when a user reads this.
             raise WeightsError(str(error).replace(str(root), str(path))) from error
 
 
 # -------------------------------------------------------------------- internals
 def _read(root: Path, use_ema: bool, trust: Sequence[str]) -> Checkpoint:
-    text = _network(root)
-    models = network_models(text)
+    network = _find_description(root)
+    models = network_settings(network)
     metadata = read_config(root / "configs" / "metadata.json")
     weights = read_checkpoint(_weights_file(root), use_ema, trust=trust)
     notes: list[str] = []
-    outputs = _count(text, metadata, "outputs", "pred")
-    inputs = _count(text, metadata, "inputs", "image")
+    outputs = _channel_count(network, metadata, "outputs", "pred")
+    inputs = _channel_count(network, metadata, "inputs", "image")
     classes = _channels(metadata, "outputs", "pred", outputs, notes)
     if classes and BACKGROUND not in classes:
         notes.append(
             "no class is the background: its outputs may be independent of each other (sigmoid), "
-            "where ours exclude each other"
+            "while classes in this package exclude each other"
         )
     return replace(
         weights,
@@ -108,20 +112,20 @@ def _read(root: Path, use_ema: bool, trust: Sequence[str]) -> Checkpoint:
     )
 
 
-def _network(root: Path) -> NetworkText:
+def _find_description(root: Path) -> NetworkDescription:
     """The description of the network in the first configuration that has one."""
     files = [p for p in (root / "configs").iterdir() if p.suffix in _SUFFIXES]
     files = [p for p in files if p.name != "metadata.json"]
-    ranks = {stem: rank for rank, stem in enumerate(_FIRST)}
+    ranks = {stem: rank for rank, stem in enumerate(_PREFERRED)}
     for path in sorted(files, key=lambda p: (ranks.get(p.stem, len(ranks)), p.name)):
-        if text := network_text(read_config(path), path):
-            return text
+        if found := find_network(read_config(path), path):
+            return found
     raise WeightsError(
-        "the bundle does not say which network it is",
+        "the bundle does not describe its network",
         file=root / "configs",
         found=", ".join(sorted(p.name for p in files)) or "no configuration",
         expected="a network_def in inference.json or train.json",
-        fix="choose the network by hand (models=...) and give the file of the weights: "
+        fix="choose the network yourself (models=...) and give the file of the weights: "
         "finetuning.pretrained=.../models/model.pt",
     )
 
@@ -136,8 +140,8 @@ def _weights_file(root: Path) -> Path:
         fix = "fetch what large_files.yml lists: python -m monai.bundle download_large_files"
     elif any(name.endswith(".ts") for name in found):
         fix = (
-            "TorchScript (.ts) is a program that would have to be run, and cannot be trained\n"
-            "further; get the bundle with models/model.pt"
+            "TorchScript (.ts) is a program that would have to run, and cannot be trained further;\n"
+            "get the bundle with models/model.pt"
         )
     raise WeightsError(
         "the bundle has no models/model.pt",
@@ -149,21 +153,23 @@ def _weights_file(root: Path) -> Path:
 
 
 def _format(metadata: Mapping[str, Any], side: str, key: str) -> Mapping[str, Any]:
-    """What the metadata say of the image that goes in, or of the prediction."""
+    """The metadata of the input image or of the prediction."""
     formats: Any = metadata.get("network_data_format")
     for name in (side, key):
         formats = formats.get(name) if isinstance(formats, Mapping) else None
     return formats if isinstance(formats, Mapping) else {}
 
 
-def _count(text: NetworkText, metadata: Mapping[str, Any], side: str, key: str) -> int | None:
-    """Channels of one side; where the configuration computes them, as the metadata have it."""
+def _channel_count(
+    network: NetworkDescription, metadata: Mapping[str, Any], side: str, key: str
+) -> int | None:
+    """Channels of one side; from the metadata where the configuration computes them."""
     name = {"inputs": "in_channels", "outputs": "out_channels"}[side]
     candidates = [_format(metadata, side, key).get("num_channels")]
-    if name in text.arguments:
-        # An expression, perhaps; the channels are not what the network is known by.
+    if name in network.arguments:
+        # An expression is no error: the network can be built without its channels.
         with suppress(WeightsError):
-            candidates.insert(0, text.argument(name))
+            candidates.insert(0, network.argument(name))
     whole = [n for n in candidates if isinstance(n, int) and not isinstance(n, bool) and n > 0]
     return whole[0] if whole else None
 
@@ -171,18 +177,18 @@ def _count(text: NetworkText, metadata: Mapping[str, Any], side: str, key: str) 
 def _channels(
     metadata: Mapping[str, Any], side: str, key: str, count: int | None, notes: list[str]
 ) -> tuple[str, ...] | None:
-    """The names of the channels of one side; None, and a note, where they are in doubt."""
+    """The names of the channels of one side; None, and a note, where they are unclear."""
     where = f"network_data_format.{side}.{key}.channel_def"
     given = _format(metadata, side, key).get("channel_def")
     if not isinstance(given, Mapping) or not given:
-        notes.append(f"the metadata have no {where}, so that channels have no names")
+        notes.append(f"the metadata have no {where}, so channels have no names")
         return None
     named = {str(number): str(name).strip() for number, name in given.items()}
     names = [named.get(str(i), "") for i in range(len(named))]
     if side == "outputs":
         names = [BACKGROUND if name.casefold() == BACKGROUND else name for name in names]
     if not all(names) or len(set(names)) < len(names) or len(names) != (count or len(names)):
-        shown = ", ".join(f"{k}: {v}" for k, v in named.items())[:_LONGEST]
+        shown = ", ".join(f"{k}: {v}" for k, v in named.items())[:_MAX_LENGTH]
         notes.append(f"{where} does not name each of {count or 'the'} channels once: {shown}")
         return None
     return tuple(names)
@@ -190,7 +196,7 @@ def _channels(
 
 def _origin(root: Path, metadata: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:
     found = {
-        ours: str(metadata[theirs])[:_LONGEST]
+        ours: str(metadata[theirs])[:_MAX_LENGTH]
         for theirs, ours in _REMARKS.items()
         if isinstance(metadata.get(theirs), (str, int, float))
     }
@@ -200,21 +206,21 @@ def _origin(root: Path, metadata: Mapping[str, Any], notes: list[str]) -> dict[s
     citation = metadata.get("references") or metadata.get("citation")
     if citation:
         parts = citation if isinstance(citation, list) else [citation]
-        origin["citation"] = "; ".join(str(part)[:_LONGEST] for part in parts[:5])
+        origin["citation"] = "; ".join(str(part)[:_MAX_LENGTH] for part in parts[:5])
     return origin | ({"notes": notes} if notes else {})
 
 
 def _licence(root: Path, metadata: Mapping[str, Any]) -> str | None:
-    """The licence's name: what the metadata say, else the first words of its file."""
+    """The licence's name from the metadata, else the first lines of its file."""
     for key in ("license", "licence"):
         if isinstance(metadata.get(key), str):
-            return str(metadata[key])[:_LONGEST]
+            return str(metadata[key])[:_MAX_LENGTH]
     for name in ("LICENSE", "LICENSE.txt", "LICENSE.md", "docs/LICENSE"):
         if (root / name).is_file():
             with (root / name).open(encoding="utf-8", errors="replace") as file:
                 start = file.read(2000)
             lines = [line.strip() for line in start.splitlines() if line.strip()]
-            # What MONAI puts there until somebody chooses one.
+            # MONAI's placeholder, until somebody chooses a licence.
             chosen = not lines or not lines[0].startswith("Select a license")
-            return (", ".join(lines[:2])[:_LONGEST] or None) if chosen else None
+            return (", ".join(lines[:2])[:_MAX_LENGTH] or None) if chosen else None
     return None

@@ -1,4 +1,4 @@
-"""MONAI's networks and ours: the same ones, under other names of their settings."""
+"""Translates the arguments of MONAI's networks into the settings of this package."""
 
 from __future__ import annotations
 
@@ -7,81 +7,81 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from hsf_finetune.networks.pretrained_network import architecture, validated
-from hsf_finetune.weights.sources.bundle_config import NetworkText
+from hsf_finetune.networks.pretrained_network import architecture_settings, validate_network
+from hsf_finetune.weights.sources.bundle_config import NetworkDescription
 
 _PREFIX = "monai.networks.nets."
 _CHANNELS = ("in_channels", "out_channels")
-"""These follow from the data, so it does not matter if a bundle computes them."""
+"""These follow from the data; a bundle may compute them."""
 _WITHOUT_EFFECT = ("img_size", "use_flash_attention", "_requires_", "_desc_")
 
 
 class _Arguments:
-    """A network's arguments, each of which must be taken or be one without effect."""
+    """A network's arguments, each of which must be used or have no effect."""
 
-    def __init__(self, text: NetworkText) -> None:
-        self.text = text
+    def __init__(self, description: NetworkDescription) -> None:
+        self.description = description
         skipped = (*_CHANNELS, *_WITHOUT_EFFECT)
-        self.left = {name for name in text.arguments if name not in skipped}
+        self.unused = {name for name in description.arguments if name not in skipped}
 
     def take(self, name: str, default: Any = ...) -> Any:
         """An argument as plain data."""
-        if name not in self.text.arguments:
+        if name not in self.description.arguments:
             if default is ...:
-                raise self.text.refused(f"{self.text.key}.{name}", None, "a value")
+                raise self.error(name, None, "a value")
             return default
-        self.left.discard(name)
-        return self.text.argument(name)
+        self.unused.discard(name)
+        return self.description.argument(name)
 
-    def only(self, name: str, *allowed: Any) -> None:
-        """Refuses an argument that says anything else; leaving it out says the first."""
+    def require(self, name: str, *allowed: Any) -> None:
+        """Refuses an argument with any other value; the first one is its default."""
         value = self.take(name, allowed[0])
         if value not in allowed:
-            raise self.refused(name, value, " or ".join(map(repr, allowed)) + " is supported")
+            raise self.error(name, value, " or ".join(map(repr, allowed)) + " is supported")
 
-    def refused(self, name: str, value: object, expected: str) -> Exception:
-        """The error for an argument that ours cannot follow."""
-        return self.text.refused(f"{self.text.key}.{name}", value, expected)
+    def error(self, name: str, value: object, expected: str) -> Exception:
+        """The error for an argument that is not supported."""
+        return self.description.error(f"{self.description.key}.{name}", value, expected)
 
     def dimensions(self, default: Any = ...) -> None:
         """Refuses all but three dimensions."""
-        old = "dimensions" in self.text.arguments
+        old = "dimensions" in self.description.arguments
         value = self.take("dimensions" if old else "spatial_dims", default)
         if value != 3:
-            raise self.refused("spatial_dims", value, "3: networks for volumes, not for slices")
+            raise self.error("spatial_dims", value, "3, a network for volumes")
 
     def norm(self, name: str, default: Any) -> dict[str, Any]:
-        """A normalisation, as our settings name it."""
+        """A normalisation, as settings name it."""
         kind, given = self._layer(name, default)
         ours = kind if kind in ("instance", "batch", "group") else None
-        # As in torch, where instance normalisation alone learns nothing unless told to.
+        # As in torch, where only instance normalisation has no parameters by default.
         affine = given.pop("affine", kind != "instance")
         groups = given.pop("num_groups", None)
         if kind == "instance" and affine is False:
             ours, affine = "instance_plain", True
         if ours is None or affine is not True or (groups is None) is (kind == "group") or given:
-            raise self.refused(
+            raise self.error(
                 name, self.take(name, default), "instance, batch or group, without further settings"
             )
         return {"norm": ours} | ({"norm_groups": groups} if groups else {})
 
     def activation(self, name: str, default: Any) -> dict[str, Any]:
-        """A non-linearity, as our settings name it."""
+        """A non-linearity, as settings name it."""
         kind, given = self._layer(name, default)
         given.pop("inplace", None)
-        # Where the slope of a PReLU starts does not matter: it is one of the weights.
+        # The initial slope of a PReLU does not matter: it is one of the weights.
         if kind == "prelu":
             given.pop("init", None)
         slope = given.pop("negative_slope", 0.01) if kind == "leakyrelu" else None
         if given:
-            raise self.refused(name, self.take(name, default), "no further settings")
+            raise self.error(name, self.take(name, default), "no further settings")
         return {"act": kind} | ({} if slope is None else {"negative_slope": slope})
 
     def dropout(self, name: str, default: float | None = 0.0) -> float:
         """A share of features."""
         value = self.take(name, default)
         if isinstance(value, bool) or not isinstance(value, (int, float, type(None))):
-            raise self.refused(name, value, "a number between 0 and 1")
+            raise self.error(name, value, "a number between 0 and 1")
         return value or 0.0
 
     def _layer(self, name: str, default: Any) -> tuple[str, dict[str, Any]]:
@@ -89,54 +89,55 @@ class _Arguments:
         value = self.take(name, default)
         kind, given = value if isinstance(value, list) and len(value) == 2 else (value, {})
         if not isinstance(kind, str) or not isinstance(given, Mapping):
-            raise self.refused(name, value, "the name of a layer, or [name, {settings}]")
+            raise self.error(name, value, "the name of a layer, or [name, {settings}]")
         return kind.casefold(), dict(given)
 
 
-def network_models(text: NetworkText) -> dict[str, Any]:
+def network_settings(description: NetworkDescription) -> dict[str, Any]:
     """The network's settings as plain values: `{"name": "segresnet", ...}`.
 
     `_target_` is compared with a list of names; nothing is imported by it.
 
     Raises:
-        WeightsError: the network is none of ours, has an argument that ours cannot
-            follow, or is described by expressions.
+        WeightsError: the network is not supported, has an argument that is not, or is
+            described by expressions.
     """
-    target = text.target.removeprefix(_PREFIX)
+    target = description.target.removeprefix(_PREFIX)
     # Also the module's own path, monai.networks.nets.unet.UNet.
     module, _, name = target.rpartition(".")
     known = _NETWORKS.get(name.casefold()) if not module or module in _MODULES else None
-    if known is None or (module and not text.target.startswith(_PREFIX)):
+    if known is None or (module and not description.target.startswith(_PREFIX)):
         names = "UNet, BasicUNet, DynUNet, SegResNet, SwinUNETR"
-        raise text.refused(f"{text.key}._target_", text.target, f"one of MONAI's {names}")
-    given = _Arguments(text)
-    models = known(given)
-    if given.left:
-        first = sorted(given.left)[0]
-        raise given.refused(
-            first, text.arguments[first], "no such argument, which is not supported"
+        raise description.error(
+            f"{description.key}._target_", description.target, f"one of MONAI's {names}"
         )
+    given = _Arguments(description)
+    models = known(given)
+    if given.unused:
+        first = sorted(given.unused)[0]
+        found = description.arguments[first]
+        raise given.error(first, found, "no such argument, which is not supported")
     try:
-        settings = validated(models)
+        settings = validate_network(models)
     except ValidationError as error:
-        raise text.refused(
-            text.key,
+        raise description.error(
+            description.key,
             "; ".join(f"{'.'.join(map(str, d['loc'][1:]))}: {d['msg']}" for d in error.errors()),
             f"what models={models['name']} can be",
         ) from error
-    return {"name": settings.name} | architecture(settings.model_dump(mode="json"))
+    return {"name": settings.name} | architecture_settings(settings.model_dump(mode="json"))
 
 
 # -------------------------------------------------------------------- internals
 def _unet(given: _Arguments) -> dict[str, Any]:
     given.dimensions()
-    given.only("bias", True)
-    given.only("adn_ordering", "NDA")
+    given.require("bias", True)
+    given.require("adn_ordering", "NDA")
     channels, strides = given.take("channels"), given.take("strides")
     return {
         "name": "monai_unet",
         "channels": channels,
-        # MONAI leaves further ones alone.
+        # MONAI ignores further ones.
         "strides": strides[: len(channels) - 1] if isinstance(strides, list) else strides,
         "kernel_size": given.take("kernel_size", 3),
         "up_kernel_size": given.take("up_kernel_size", 3),
@@ -149,7 +150,7 @@ def _unet(given: _Arguments) -> dict[str, Any]:
 
 def _basicunet(given: _Arguments) -> dict[str, Any]:
     given.dimensions(3)
-    given.only("bias", True)
+    given.require("bias", True)
     return {
         "name": "basicunet",
         "features": given.take("features", [32, 32, 64, 128, 256, 32]),
@@ -165,11 +166,11 @@ def _dynunet(given: _Arguments) -> dict[str, Any]:
     strides, kernels = given.take("strides"), given.take("kernel_size")
     up = given.take("upsample_kernel_size")
     if not isinstance(strides, list) or _sizes(up) != _sizes(strides[1:]):
-        raise given.refused("upsample_kernel_size", up, "the strides of the levels below")
+        raise given.error("upsample_kernel_size", up, "the strides of the levels below")
     slope = given.activation("act_name", ["leakyrelu", {"negative_slope": 0.01}])
     if slope != {"act": "leakyrelu", "negative_slope": 0.01}:
-        raise given.refused("act_name", slope, "leakyrelu of slope 0.01")
-    # MONAI's default is nnU-Net's; of longer lists it takes the first.
+        raise given.error("act_name", slope, "leakyrelu of slope 0.01")
+    # MONAI's default is nnU-Net's; it uses the first of longer lists.
     widths = given.take("filters", None) or [min(2 ** (5 + i), 320) for i in range(len(strides))]
     return {
         "name": "dynunet",
@@ -187,11 +188,11 @@ def _dynunet(given: _Arguments) -> dict[str, Any]:
 
 def _segresnet(given: _Arguments) -> dict[str, Any]:
     given.dimensions(3)
-    given.only("use_conv_final", True)
-    given.only("norm_name", "")
-    given.only("num_groups", 8)
+    given.require("use_conv_final", True)
+    given.require("norm_name", "")
+    given.require("num_groups", 8)
     if given.activation("act", "relu") != {"act": "relu"}:
-        raise given.refused("act", given.take("act"), "relu")
+        raise given.error("act", given.take("act"), "relu")
     return {
         "name": "segresnet",
         "init_filters": given.take("init_filters", 8),
@@ -214,7 +215,7 @@ def _swinunetr(given: _Arguments) -> dict[str, Any]:
         ("use_hyena", False),
         ("hyena_stages", None),
     ):
-        given.only(name, allowed)
+        given.require(name, allowed)
     return {
         "name": "swinunetr",
         "feature_size": given.take("feature_size", 24),
@@ -238,12 +239,12 @@ _NETWORKS: Mapping[str, Callable[[_Arguments], dict[str, Any]]] = {
     "segresnet": _segresnet,
     "swinunetr": _swinunetr,
 }
-"""The class in small letters (MONAI knows UNet as Unet, too) -> reader of its arguments."""
+"""The class in lower case (MONAI has UNet and Unet) -> reader of its arguments."""
 _MODULES = ("unet", "basic_unet", "dynunet", "segresnet", "swin_unetr")
 
 
 def _sizes(values: object) -> list[list[object]] | None:
-    """Strides or kernels, three numbers each; None for what is no list of such."""
+    """Strides or kernels, three numbers each; None for anything but such a list."""
     if not isinstance(values, Sequence) or isinstance(values, str):
         return None
     return [list(v) if isinstance(v, list) else [v] * 3 for v in values]

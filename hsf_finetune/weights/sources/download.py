@@ -3,34 +3,36 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-import pooch
 from filelock import FileLock, Timeout
 
 from hsf_finetune.system.checksum import Checksum, check_file
 from hsf_finetune.system.errors import WeightsError
-from hsf_finetune.system.urls import Address, address_of
-from hsf_finetune.weights.sources.http_file import Patience, Progress, ResumingDownload
-from hsf_finetune.weights.sources.part import Part
-from hsf_finetune.weights.sources.undelivered import by_hand, no_room
+from hsf_finetune.system.urls import Address, parse_address
+from hsf_finetune.weights.sources.http_file import (
+    PartialFile,
+    Progress,
+    complete_file,
+    fetch_error,
+    not_a_checkpoint,
+)
 
-_LOOK_AGAIN_S = 0.2
+_LOCK_POLL_S = 0.2
 
 
 @dataclass(frozen=True)
-class Fetched:
+class FetchedFile:
     """A file from the network.
 
     Args:
-        path: where it is kept.
-        url: where it came from.
-        checksum: the one it was checked against, or its SHA-256 where none was given.
+        path: where the file is kept.
+        url: where the file came from.
+        checksum: the expected one, or the file's SHA-256 where none was given.
         checked: whether one was given.
-        cached: whether it was there already.
+        cached: whether the file was in the cache already.
     """
 
     path: Path
@@ -40,108 +42,113 @@ class Fetched:
     cached: bool
 
 
-def fetch(
+def fetch_file(
     source: str,
     checksum: str | None = None,
     offline: bool = False,
     progress: Progress | None = None,
-    patience: Patience | None = None,
-) -> Fetched:
+) -> FetchedFile:
     """A file of the network, from the cache or else fetched into it.
 
-    A file that is there is never replaced or removed, whatever it holds: someone may have
-    put it there. What arrives gets its name in the cache only once it is complete and has
+    A file in the cache is never replaced or removed, whatever it holds: someone may have
+    put it there. A download gets its name in the cache only once it is complete and has
     the checksum; two processes that want the same file fetch it once.
 
     Args:
-        source: an https URL, or `hf://owner/repo/path[@revision]`.
+        source: an https URL, or `hf://OWNER/REPO/PATH[@REVISION]`.
         checksum: `sha256:...`, `xxh3_64:...`, `md5:...` or the digits alone.
-        offline: never use the network; HSF_FINETUNE_OFFLINE=1 does the same.
-        progress: is told the bytes that are there and the bytes in all.
-        patience: time-outs and retries.
+        offline: never use the network, as with HSF_FINETUNE_OFFLINE=1 (and, for `hf://`,
+            HF_HUB_OFFLINE=1).
+        progress: called with the bytes that have arrived and the bytes in all.
 
     Raises:
         ConfigError: the address or the checksum is malformed.
-        WeightsError: the file cannot be had, or has another checksum.
+        WeightsError: the file cannot be fetched, or has another checksum.
     """
-    address = address_of(source)
-    wanted = Checksum.parse(checksum) if checksum else None
+    address = parse_address(source)
+    expected = Checksum.parse(checksum) if checksum else None
     target = address.cache_file
-    cached = target.exists()
+    cached = target.is_file()
     if not cached:
-        if offline or _offline_by_environment():
+        if offline or _is_offline(address):
+            what = "the file is not in the cache, and the network is not to be used (offline)"
+            fix = "allow the network: finetuning.offline=false, no HSF_FINETUNE_OFFLINE and no "
+            raise fetch_error(address, what, None, f"{fix}HF_HUB_OFFLINE")
+        try:
+            cached = not _download(address, expected, progress or (lambda done, total: None))
+        except OSError as error:
             raise WeightsError(
-                "the file is not in the cache, and the network is not to be used (offline)",
+                "the file could not be kept",
                 file=address.url,
-                fix=f"{by_hand(address)}\nor allow the network: finetuning.offline=false, and no "
-                "HSF_FINETUNE_OFFLINE",
-            )
-        cached = _download(address, wanted, progress, patience or Patience())
-    if not target.is_file():
-        raise WeightsError("this should be a file", file=target, found="a folder")
-    if wanted and cached:
-        check_file(
-            target, wanted, f"correct the checksum; or move the file away to fetch {source} again"
-        )
-    return Fetched(
-        target, address.url, wanted or Checksum.of_file(target), wanted is not None, cached
-    )
+                found=f"{os.strerror(error.errno) if error.errno else error} ({target.parent})",
+                fix="free some space there, make that folder writable, or set the environment "
+                "variable HSF_FINETUNE_CACHE to another folder",
+            ) from error
+    if expected and cached:
+        fix = f"correct the checksum; or move the file away to fetch {source} again"
+        check_file(target, expected, fix)
+    found = expected or Checksum.of_file(target)
+    return FetchedFile(target, address.url, found, expected is not None, cached)
 
 
-def _download(
-    address: Address, wanted: Checksum | None, progress: Progress | None, patience: Patience
-) -> bool:
-    """Fetches a file into the cache; returns whether another process did meanwhile."""
+def _download(address: Address, expected: Checksum | None, progress: Progress) -> bool:
+    """Downloads a file into the cache; False where another process did so meanwhile."""
     target = address.cache_file
-    part = Part(target.with_name(f"{target.name}.part"))
-
-    def check(path: Path) -> None:
-        if wanted:
-            fix = "correct the checksum, or the address; what arrived has been removed"
-            check_file(path, wanted, fix, address.url)
-
-    pooch.get_logger().setLevel("WARNING")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with _alone(target, part, address, progress):
-            if target.exists():
-                return True
-            pooch.retrieve(
-                address.url,
-                str(wanted) if wanted else None,
-                fname=target.name,
-                path=target.parent,
-                downloader=ResumingDownload(address, part, progress, patience, check),
-            )
-    except OSError as error:
-        raise no_room(address, error, target.parent) from error
-    return False
+    part = PartialFile(target.with_name(f"{target.name}.part"), address.url)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with _acquire_lock(address, part, progress):
+        if target.is_file():
+            return False
+        complete_file(address, part, progress)
+        try:
+            _check_content(address, part.path)
+            if expected:
+                fix = "correct the checksum or the address; the download has been removed"
+                check_file(part.path, expected, fix, address.url)
+        except WeightsError:
+            part.remove()
+            raise
+        with part.path.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(part.path, target)
+        part.remove()
+    return True
 
 
-@contextmanager
-def _alone(target: Path, part: Part, address: Address, progress: Progress | None) -> Iterator[None]:
-    """Waits until no other process fetches this file, and shows how far that one is."""
+def _acquire_lock(
+    address: Address, part: PartialFile, progress: Progress
+) -> AbstractContextManager[object]:
+    """Waits until no other process fetches this file, and shows the progress of that one."""
+    target = address.cache_file
     lock = FileLock(target.with_name(f"{target.name}.lock"))
     while True:
         try:
-            lock.acquire(timeout=_LOOK_AGAIN_S)
-            break
+            return lock.acquire(timeout=_LOCK_POLL_S)
         except Timeout:
-            total = part.note(address.url).get("total")
-            if progress and total:
+            if total := part.read_note().get("total"):
                 progress(part.size, total)
         except NotImplementedError as error:
-            raise WeightsError(
-                "the cache's file system has no locks, without which a file may be damaged",
-                file=target.parent,
-                fix="set the environment variable HSF_FINETUNE_CACHE to a folder on another disk; "
-                f"or {by_hand(address)}",
-            ) from error
-    try:
-        yield
-    finally:
-        lock.release()
+            what = "the cache's file system has no locks, without which a file may be damaged"
+            fix = "set the environment variable HSF_FINETUNE_CACHE to a folder on another disk"
+            raise fetch_error(address, what, target.parent, fix) from error
 
 
-def _offline_by_environment() -> bool:
+def _check_content(address: Address, path: Path) -> None:
+    """Refuses files that are certainly no checkpoint."""
+    with path.open("rb") as file:
+        start = file.read(256).lstrip().lower()
+    if not start:
+        raise not_a_checkpoint(address, "an empty file")
+    if start.startswith((b"<!doctype html", b"<html", b"<?xml")):
+        raise not_a_checkpoint(address, "a web page")
+    if start.startswith(b"version https://git-lfs"):
+        raise not_a_checkpoint(address, "a Git LFS pointer, not the file itself")
+
+
+def _is_offline(address: Address) -> bool:
+    if address.hub:
+        from huggingface_hub.constants import HF_HUB_OFFLINE
+
+        if HF_HUB_OFFLINE:
+            return True
     return os.environ.get("HSF_FINETUNE_OFFLINE", "").lower() not in ("", "0", "false", "no")

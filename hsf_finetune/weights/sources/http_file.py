@@ -1,9 +1,12 @@
-"""A file over HTTP, in as many pieces as the connection allows."""
+"""A file over HTTPS into a partial file: retried, and resumed where it was cut off.
+
+Files of the Hugging Face Hub come this way too, with the token that huggingface_hub finds:
+the download of huggingface_hub 2 itself starts again after an interrupted run.
+"""
 
 from __future__ import annotations
 
-import os
-import re
+import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,235 +15,170 @@ from typing import Any
 from urllib.parse import urljoin
 
 import requests
-from requests.exceptions import (
-    ChunkedEncodingError,
-    ConnectionError,
-    ContentDecodingError,
-    RequestException,
-    Timeout,
-)
 
-from hsf_finetune import __version__
 from hsf_finetune.system.errors import ConfigError, WeightsError
 from hsf_finetune.system.urls import Address, check_url
-from hsf_finetune.weights.sources.part import Part
-from hsf_finetune.weights.sources.undelivered import (
-    no_room,
-    not_a_file,
-    not_trusted,
-    refused,
-    unreachable,
-)
+from hsf_finetune.system.version import __version__
 
 Progress = Callable[[int, int], None]
-"""Bytes that are there, bytes in all."""
+"""Called with the bytes that have arrived and the bytes in all."""
 
-_CHUNK_BYTES = 1 << 16
-_TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
-_CUT = (ConnectionError, Timeout, ChunkedEncodingError, ContentDecodingError)
+_ATTEMPTS = 4
+"""In a row without a new byte, before an error."""
+_PAUSE_S, _MAX_PAUSE_S = 1.0, 30.0
+"""The wait after the first failure, which each further one doubles; and the longest wait."""
+_TIMEOUTS_S = (15.0, 60.0)
+"""How long a server may take to connect, and how long it may send nothing."""
+_BLOCK_BYTES = 1 << 16
+_TRANSIENT_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
 @dataclass(frozen=True)
-class Patience:
-    """How long to try.
+class PartialFile:
+    """What has arrived of a file, and a note beside it (`.json`) that says which file.
 
     Args:
-        attempts: tries in a row that bring nothing new before giving up.
-        pause_s: wait after the first of them; each further one doubles it.
-        longest_pause_s: the most it grows to, and the most a server may ask for.
-        connect_s: how long a server may take to answer.
-        silence_s: how long it may send nothing.
+        path: the partial file.
+        url: where the file is fetched from; a part from elsewhere is not resumed.
     """
 
-    attempts: int = 4
-    pause_s: float = 1.0
-    longest_pause_s: float = 30.0
-    connect_s: float = 15.0
-    silence_s: float = 60.0
+    path: Path
+    url: str
 
+    @property
+    def size(self) -> int:
+        """Bytes that have arrived."""
+        return self.path.stat().st_size if self.path.is_file() else 0
 
-class _Transient(Exception):  # noqa: N818 (no error yet: the next attempt may succeed)
-    """This attempt failed; another may not."""
-
-    def __init__(self, reason: str, wait_s: float | None = None) -> None:
-        self.wait_s = wait_s
-        super().__init__(reason)
-
-
-class ResumingDownload:
-    """A downloader for pooch that goes on where an earlier attempt, or run, was cut off.
-
-    What has arrived stays in a part file. The next request asks for the rest (`Range`) on
-    condition that the file is still the same (`If-Range`, RFC 9110 section 13.1.5); a
-    server that knows no ranges, or has another file by now, sends it from the start.
-
-    Args:
-        address: of the file.
-        part: where it grows.
-        progress: is told the bytes that are there and the bytes in all.
-        patience: time-outs and retries.
-        check: looks at the complete file before it is handed over.
-    """
-
-    def __init__(
-        self,
-        address: Address,
-        part: Part,
-        progress: Progress | None,
-        patience: Patience,
-        check: Callable[[Path], None],
-    ) -> None:
-        self._address, self._part, self._patience = address, part, patience
-        self._progress = progress or (lambda done, total: None)
-        self._check = check
-
-    def __call__(self, url: str, output_file: str, pooch: Any, check_only: bool = False) -> None:
-        """Fetches the file; the signature is pooch's.
-
-        Raises:
-            WeightsError: it cannot be had, or is not what was expected.
-        """
-        with requests.Session() as session:
-            session.hooks["response"].append(_refuse_insecure_redirect)
-            session.headers["User-Agent"] = f"hsf_finetune/{__version__}"
-            # A compressed transfer has no ranges and no known length.
-            session.headers["Accept-Encoding"] = "identity"
-            self._persist(session)
+    def read_note(self) -> dict[str, Any]:
+        """`validator` and `total` bytes of the whole file; empty where they are unknown."""
         try:
-            reason = _no_checkpoint(self._part.path)
-            if reason:
-                raise not_a_file(self._address, reason)
-            self._check(self._part.path)
-        except WeightsError:
-            self._part.discard()
-            raise
-        self._part.hand_over(output_file)
+            note = json.loads(self._note.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return note if isinstance(note, dict) and note.get("url") == self.url else {}
 
-    def _persist(self, session: requests.Session) -> None:
-        """Attempts until the file is complete, or several in a row brought nothing new."""
-        patience, failures, most = self._patience, 0, self._part.size
-        while True:
+    def start(self, validator: str | None, total: int | None) -> None:
+        """Makes an empty file with a note."""
+        self.remove()
+        self.path.touch()
+        note = {"url": self.url, "validator": validator, "total": total}
+        self._note.write_text(json.dumps(note), encoding="utf-8")
+
+    def remove(self) -> None:
+        """Removes both, the note first: without a note the file is never resumed."""
+        self._note.unlink(missing_ok=True)
+        self.path.unlink(missing_ok=True)
+
+    @property
+    def _note(self) -> Path:
+        return self.path.with_name(f"{self.path.name}.json")
+
+
+def fetch_error(address: Address, what: str, found: object, fix: str) -> WeightsError:
+    """The error for a file that could not be fetched, with a fix that always works."""
+    source = "" if address.source == address.url else f"{address.source}, "
+    by_hand = f"or fetch it with a browser and put it at\n{address.cache_file}"
+    return WeightsError(what, file=source + address.url, found=found, fix=f"{fix}; {by_hand}")
+
+
+def not_a_checkpoint(address: Address, found: str) -> WeightsError:
+    """The error for something else where a checkpoint was expected."""
+    fix = "give the address of the download button (on the Hub it has /resolve/, not /blob/)"
+    return fetch_error(address, "the address does not lead to a checkpoint", found, fix)
+
+
+def complete_file(address: Address, part: PartialFile, progress: Progress) -> None:
+    """Downloads what a partial file lacks.
+
+    A request asks for the missing bytes (`Range`) on the condition that the file is still
+    the same (`If-Range`, RFC 9110 section 13.1.5). A server that does not know ranges, or
+    has another file by then, sends the file from the start. Several attempts in a row that
+    bring nothing new are an error; what has arrived is kept.
+
+    Raises:
+        WeightsError: the server refuses, is not reached, or sends something else.
+        OSError: the file cannot be written.
+    """
+    failures, most = 0, part.size
+    with requests.Session() as session:
+        session.hooks["response"].append(_refuse_insecure_redirect)
+        session.headers["User-Agent"] = f"hsf_finetune/{__version__}"
+        # A compressed transfer has no ranges and no known length.
+        session.headers["Accept-Encoding"] = "identity"
+        while not part.size or part.size != part.read_note().get("total"):
             try:
-                return self._attempt(session)
-            except _Transient as error:
-                failures = 1 if self._part.size > most else failures + 1
-                most = max(most, self._part.size)
-                if failures >= patience.attempts:
-                    raise unreachable(self._address, str(error), self._part.path) from error
-                wait_s = error.wait_s or patience.pause_s * 2 ** (failures - 1)
-                time.sleep(min(wait_s, patience.longest_pause_s))
+                return _attempt(session, address, part, progress)
+            except (requests.RequestException, ConnectionError, TimeoutError) as error:
+                failures = 1 if part.size > most else failures + 1
+                most = max(most, part.size)
+                if failures >= _ATTEMPTS or _is_final(error):
+                    raise _not_reached(address, part, error) from error
+                response = getattr(error, "response", None)
+                wait = "" if response is None else response.headers.get("Retry-After", "")
+                wait_s = float(wait) if wait.isdecimal() else _PAUSE_S * 2 ** (failures - 1)
+                time.sleep(min(wait_s, _MAX_PAUSE_S))
 
-    def _attempt(self, session: requests.Session) -> None:
-        headers, have = self._ask_for()
-        auth = _bearer if self._address.hub and os.environ.get("HF_TOKEN") else None
-        timeout = (self._patience.connect_s, self._patience.silence_s)
-        try:
-            with session.get(
-                self._address.url, headers=headers, auth=auth, timeout=timeout, stream=True
-            ) as response:
-                self._receive(response, have)
-        except _CUT as error:
-            if "CERTIFICATE_VERIFY_FAILED" in str(error):
-                raise not_trusted(self._address, _root(error)) from error
-            raise _Transient(_root(error)) from error
-        except RequestException as error:
-            raise unreachable(self._address, _root(error), self._part.path) from error
-        except (BrokenPipeError, ConnectionResetError, TimeoutError) as error:
-            raise _Transient(str(error)) from error
-        except OSError as error:
-            raise no_room(self._address, error, self._part.path) from error
 
-    def _ask_for(self) -> tuple[dict[str, str], int]:
-        """Headers that ask for what is missing, and the bytes that are there."""
-        have = self._part.size
-        validator = self._part.note(self._address.url).get("validator")
-        if not have or not validator:
-            return {}, 0
-        return {"Range": f"bytes={have}-", "If-Range": str(validator)}, have
-
-    def _receive(self, response: requests.Response, have: int) -> None:
-        """Writes one answer to the part file; it is complete where this returns."""
-        self._refuse(response)
-        if have and response.status_code in (206, 416):
-            total = self._rest(response, have)
-        else:
+def _attempt(
+    session: requests.Session, address: Address, part: PartialFile, progress: Progress
+) -> None:
+    note = part.read_note()
+    done = part.size if note.get("validator") and note.get("total") else 0
+    headers = {"Range": f"bytes={done}-", "If-Range": note["validator"]} if done else {}
+    auth = _add_hub_token if address.hub else None
+    with session.get(
+        address.url, headers=headers, auth=auth, timeout=_TIMEOUTS_S, stream=True
+    ) as response:
+        _check_answer(response, address)
+        if done and response.status_code != 200 and not _continues(response, done, note):
+            part.remove()
+            raise requests.ConnectionError("the file has changed in the meantime")
+        if not done or response.status_code == 200:
             length = response.headers.get("Content-Length", "")
-            total = int(length) if length.isdecimal() else None
-            self._part.begin(self._address.url, _validator(response), total)
-            have = 0
-        self._write(response, have, total)
-
-    def _rest(self, response: requests.Response, have: int) -> int | None:
-        """Size of the whole, once the answer is known to go on where the part ends."""
-        note = self._part.note(self._address.url)
-        first, total = _content_range(response)
-        # Nothing is left where the part was complete (416). A server may know ranges, but
-        # not If-Range: then its validator tells.
-        fits = first == have or (response.status_code == 416 and total == have)
-        same = _validator(response) in (None, note.get("validator"))
-        if not (fits and same and total == note.get("total")):
-            self._part.discard()
-            raise _Transient("the file has changed in the meantime")
-        return total
-
-    def _write(self, response: requests.Response, have: int, total: int | None) -> None:
-        with self._part.path.open("ab") as file:
-            self._progress(have, total or have)
-            # A 416 may have a body of its own: an explanation.
-            for chunk in response.iter_content(_CHUNK_BYTES) if response.ok else ():
-                file.write(chunk)
-                have += len(chunk)
-                self._progress(have, total or have)
-        if total is not None and have != total:
-            if have > total:
-                self._part.discard()
-            raise _Transient(f"{have:,} of {total:,} bytes arrived")
-
-    def _refuse(self, response: requests.Response) -> None:
-        """Raises for every answer that is not the file, or a part of it."""
-        status = response.status_code
-        if status in _TRANSIENT:
-            after = response.headers.get("Retry-After", "")
-            raise _Transient(
-                f"HTTP status {status} ({response.reason})",
-                float(after) if after.isdecimal() else None,
-            )
-        if status not in (200, 206, 416):
-            raise refused(self._address, status, response.reason)
-        kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-        if status != 416 and kind in ("text/html", "application/xhtml+xml"):
-            raise not_a_file(self._address, f"a web page (Content-Type: {kind})")
+            done, note = 0, {"total": int(length) if length.isdecimal() else None}
+            part.start(_validator(response), note["total"])
+        total = note["total"]
+        with part.path.open("ab") as file:
+            progress(done, total or done)
+            for block in response.iter_content(_BLOCK_BYTES):
+                file.write(block)
+                done += len(block)
+                progress(done, total or done)
+    if total is not None and done != total:
+        if done > total:
+            part.remove()
+        raise requests.ConnectionError(f"{done:,} of {total:,} bytes arrived")
 
 
-def _bearer(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    """The user's token for the Hub, which requests drops where it is sent to another host."""
-    request.headers["Authorization"] = f"Bearer {os.environ['HF_TOKEN']}"
-    return request
+def _check_answer(response: requests.Response, address: Address) -> None:
+    """Raises for every answer that is neither the file nor about the part asked for."""
+    status, headers = response.status_code, response.headers
+    accepted = (200, 206, 416) if "Range" in response.request.headers else (200,)
+    found = f"HTTP status {status} ({headers.get('X-Error-Message') or response.reason})"
+    if status in _TRANSIENT_STATUSES:
+        raise requests.ConnectionError(found, response=response)
+    if status not in accepted:
+        fix = "check the address, best by opening it in a browser"
+        if status in (401, 403) and address.hub:
+            fix = "check owner and repository; if it is gated or private, accept its terms on its "
+            fix += "page, then run `hf auth login` or set the environment variable HF_TOKEN"
+        elif status in (401, 403):
+            fix = "put user name and password into ~/.netrc: machine HOST login NAME password WORD"
+        raise fetch_error(address, "the server does not give the file", found, fix)
+    kind = headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    if kind in ("text/html", "application/xhtml+xml") and status != 416:
+        raise not_a_checkpoint(address, f"a web page (Content-Type: {kind})")
 
 
-def _refuse_insecure_redirect(response: requests.Response, *_: Any, **__: Any) -> None:
-    if response.is_redirect:
-        onwards = urljoin(response.url, response.headers["Location"])
-        try:
-            check_url(onwards)
-        except ConfigError as error:
-            raise WeightsError(
-                f"a redirect of the server cannot be followed: {error.what}",
-                file=response.url,
-                found=onwards,
-                fix="find another address for the file",
-            ) from error
+def _continues(response: requests.Response, done: int, note: dict[str, Any]) -> bool:
+    """Whether the answer is the rest of the same file.
 
-
-def _content_range(response: requests.Response) -> tuple[int | None, int | None]:
-    """First byte and size of the whole, from `bytes 100-199/200` or `bytes */200`."""
-    match = re.fullmatch(
-        r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)", response.headers.get("Content-Range", "")
-    )
-    if not match:
-        return None, None
-    first, total = match.groups()
-    return int(first) if first else None, int(total) if total != "*" else None
+    A server may know ranges but not If-Range; then its validator and the size tell.
+    """
+    sent = response.headers.get("Content-Range", "")
+    same = response.status_code == 206 and _validator(response) in (None, note["validator"])
+    return same and sent.startswith(f"bytes {done}-") and sent.endswith(f"/{note['total']}")
 
 
 def _validator(response: requests.Response) -> str | None:
@@ -249,26 +187,52 @@ def _validator(response: requests.Response) -> str | None:
     return tag if tag and not tag.startswith("W/") else response.headers.get("Last-Modified")
 
 
-def _no_checkpoint(path: Path) -> str | None:
-    """What a file turns out to be that is certainly no checkpoint."""
-    with path.open("rb") as file:
-        start = file.read(256).lstrip().lower()
-    if not start:
-        return "an empty file"
-    if start.startswith((b"<!doctype html", b"<html", b"<?xml")):
-        return "a web page"
-    if start.startswith(b"version https://git-lfs"):
-        return "a Git LFS pointer, not the file itself"
-    return None
+def _is_final(error: Exception) -> bool:
+    """Whether another attempt cannot succeed: redirects in a circle, or a malformed URL."""
+    return isinstance(error, (requests.TooManyRedirects, ValueError)) or _is_untrusted(error)
 
 
-def _root(error: BaseException) -> str:
-    """The innermost reason, which requests and urllib3 wrap several times."""
-    inner: object = error
-    while isinstance(inner, BaseException):
-        text = str(inner)
-        reason = getattr(inner, "reason", None) or inner.__cause__ or inner.__context__
-        if not isinstance(reason, BaseException):
-            return text or type(inner).__name__
-        inner = reason
-    return str(inner)
+def _is_untrusted(error: Exception) -> bool:
+    return "CERTIFICATE_VERIFY_FAILED" in str(error)
+
+
+def _not_reached(address: Address, part: PartialFile, error: Exception) -> WeightsError:
+    found = _innermost_reason(error)
+    if part.size:
+        found += f"; {part.size:,} bytes have arrived and are kept"
+    fix = "check the address and the connection, and start again"
+    if _is_untrusted(error):
+        fix = "if your institution has its own certificate authority, set the environment "
+        fix += "variable REQUESTS_CA_BUNDLE to its file"
+    return fetch_error(address, "the file could not be fetched", found, fix)
+
+
+def _innermost_reason(error: BaseException) -> str:
+    """The reason of an error that requests and urllib3 wrap several times."""
+    inner = getattr(error, "reason", None) or error.__cause__ or error.__context__
+    if isinstance(inner, BaseException):
+        return _innermost_reason(inner)
+    return str(error) or type(error).__name__
+
+
+def _add_hub_token(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    """Adds the user's token for the Hub, which requests removes on the way to another host."""
+    from huggingface_hub import get_token  # imported late: slow, and rarely needed
+
+    if token := get_token():
+        request.headers["Authorization"] = f"Bearer {token}"
+    return request
+
+
+def _refuse_insecure_redirect(response: requests.Response, *_: Any, **__: Any) -> None:
+    if response.is_redirect:
+        target = urljoin(response.url, response.headers["Location"])
+        try:
+            check_url(target)
+        except ConfigError as error:
+            raise WeightsError(
+                f"a redirect of the server cannot be followed: {error.what}",
+                file=response.url,
+                found=target,
+                fix="find another address for the file",
+            ) from error

@@ -1,4 +1,4 @@
-"""What nnU-Net's plans say: which network, and which images it takes."""
+"""Reads the plans of an nnU-Net: which network, and which images it takes."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _AXES = ("RL", "AP", "SI")
 
 
 @dataclass(frozen=True)
-class Plans:
-    """One configuration of nnU-Net's plans, in our axes (X, Y, Z of RAS+).
+class NnUNetPlans:
+    """One configuration of nnU-Net's plans, in axes X, Y, Z of RAS+.
 
     Args:
         dataset: its name.
@@ -31,8 +31,8 @@ class Plans:
         spacing_mm: voxel size that images are resampled to.
         patch_vox: size of the training patches.
         normalisation: of the intensities, per input channel.
-        stored: where the voxel axes of the training images point.
-        assumed: whether that is the caller's word, and not the plans'.
+        orientation: where the voxel axes of the training images point.
+        assumed: whether that comes from the caller, and not from the plans.
     """
 
     dataset: str
@@ -40,35 +40,28 @@ class Plans:
     spacing_mm: tuple[float, ...]
     patch_vox: tuple[int, ...]
     normalisation: tuple[str, ...]
-    stored: str
+    orientation: str
     assumed: bool
 
     @property
-    def normalised(self) -> str:
-        """How intensities were normalised there, and are here, in words."""
-        return (
-            f"nnU-Net normalised intensities by {', '.join(self.normalisation)}; here, each image "
-            "is brought to mean 0 and standard deviation 1"
-        )
-
-    @property
-    def resampled(self) -> str:
-        """Which voxel size the weights know, in words."""
+    def notes(self) -> tuple[str, ...]:
+        """How images were prepared for this nnU-Net, and are by this package, in words."""
+        axes = "nnU-Net's reader turned all images to RAS, as this package does"
+        if self.assumed:
+            axes = (
+                f"its training images are assumed to be stored as {self.orientation}, since "
+                "nnU-Net keeps a file's own axes and does not record them"
+            )
         size = ",".join(f"{mm:.4g}" for mm in self.spacing_mm)
-        return f"nnU-Net resampled images to datasets.target_spacing_mm=[{size}]"
-
-    @property
-    def turned(self) -> str:
-        """Which orientation the weights are taken for, in words."""
-        if not self.assumed:
-            return "nnU-Net's reader turned all images to RAS, as is done here"
         return (
-            f"its training images are taken to be stored as {self.stored}, since nnU-Net keeps a "
-            "file's own axes and does not record them"
+            f"nnU-Net normalised intensities by {', '.join(self.normalisation)}; this package "
+            "brings each image to mean 0 and standard deviation 1",
+            axes,
+            f"nnU-Net resampled images to datasets.target_spacing_mm=[{size}]",
         )
 
 
-def read_plans(path: Path, configuration: str, stored: str) -> Plans:
+def read_plans(path: Path, configuration: str, orientation: str) -> NnUNetPlans:
     """Reads one configuration, in the present form of plans or the one before (2.0 to 2.3).
 
     An array axis i of nnU-Net is axis 2 - transpose_forward[i] of the file: its readers
@@ -77,45 +70,45 @@ def read_plans(path: Path, configuration: str, stored: str) -> Plans:
     Args:
         path: plans.json.
         configuration: such as `3d_fullres`.
-        stored: where the voxel axes of the training images point; not asked for where
+        orientation: where the voxel axes of the training images point; not used where
             nnU-Net's reader reorients.
 
     Raises:
-        WeightsError: it cannot be read, or describes what cannot be taken over.
+        WeightsError: it cannot be read, or describes what is not supported.
     """
     plans = json_object(path)
-    own = _resolved(plans, configuration, path)
+    own = _resolve_configuration(plans, configuration, path)
     if own.get("previous_stage") is not None:
         raise WeightsError(
-            "a cascade's second model takes another model's segmentation as input channels",
+            "a cascade's second model takes another model's segmentation as input, which is not supported",
             file=path,
             found=f"configuration {configuration} after {own['previous_stage']}",
-            fix="take the 3d_fullres or 3d_lowres model",
+            fix="use the 3d_fullres or 3d_lowres model",
         )
     reader = str(plans.get("image_reader_writer"))
-    seen = "RAS" if reader in _REORIENTING else _checked(stored)
+    stored = "RAS" if reader in _REORIENTING else _check_orientation(orientation)
     models = _models(own, path)
     try:
         transpose = [int(axis) for axis in plans.get("transpose_forward", (0, 1, 2))]
         if sorted(transpose) != [0, 1, 2]:
             raise ValueError(f"transpose_forward is {transpose}")
-        orientation = "".join(seen[2 - axis] for axis in transpose)
+        array_axes = "".join(stored[2 - axis] for axis in transpose)
         if models is None or len(own["patch_size"]) != 3:
-            raise _flat(path, configuration)
-        of_ours = [_axis_of(orientation, pair) for pair in _AXES]
+            raise _flat_network_error(path, configuration)
+        axes = [_axis_of(array_axes, pair) for pair in _AXES]
         spacing, patch = own["spacing"], own["patch_size"]
         schemes = own.get("normalization_schemes", ())
-        return Plans(
+        return NnUNetPlans(
             dataset=str(plans.get("dataset_name")),
-            models=_validated(models | {"orientation": orientation}, path),
-            spacing_mm=tuple(float(spacing[axis]) for axis in of_ours),
-            patch_vox=tuple(int(patch[axis]) for axis in of_ours),
+            models=_validated(models | {"orientation": array_axes}, path),
+            spacing_mm=tuple(float(spacing[axis]) for axis in axes),
+            patch_vox=tuple(int(patch[axis]) for axis in axes),
             normalisation=tuple(str(scheme) for scheme in schemes),
-            stored=seen,
+            orientation=stored,
             assumed=reader not in _REORIENTING,
         )
     except (KeyError, TypeError, IndexError, ValueError) as error:
-        raise _odd(path, error) from error
+        raise _unreadable_plans_error(path, error) from error
 
 
 def json_object(path: Path) -> dict[str, Any]:
@@ -134,7 +127,7 @@ def json_object(path: Path) -> dict[str, Any]:
 
 
 # ------------------------------------------------------------------------------ internals
-def _resolved(plans: Mapping[str, Any], name: str, path: Path) -> dict[str, Any]:
+def _resolve_configuration(plans: Mapping[str, Any], name: str, path: Path) -> dict[str, Any]:
     """A configuration with what it inherits."""
     known = plans.get("configurations")
     chain: list[dict[str, Any]] = []
@@ -157,14 +150,14 @@ def _resolved(plans: Mapping[str, Any], name: str, path: Path) -> dict[str, Any]
 def _models(own: Mapping[str, Any], path: Path) -> dict[str, Any] | None:
     """The network as plain settings, but for its orientation; None for a 2D one."""
     if "architecture" not in own:
-        return _older(own, path)
+        return _models_before_2_4(own, path)
     try:
         kind = str(own["architecture"]["network_class_name"]).rpartition(".")[2]
         given = dict(own["architecture"]["arch_kwargs"])
     except (KeyError, TypeError, ValueError) as error:
-        raise _odd(path, error) from error
+        raise _unreadable_plans_error(path, error) from error
     if kind not in _KINDS:
-        raise _other_network(path, kind)
+        raise _unknown_network_error(path, kind)
     stages = given.pop("n_stages", None)
     for key in _LAYERS:
         if given.get(key) is not None:
@@ -174,28 +167,28 @@ def _models(own: Mapping[str, Any], path: Path) -> dict[str, Any] | None:
     given = {key: value for key, value in given.items() if value is not None or key in _LAYERS}
     block = str(given.pop("block", "BasicBlockD")).rpartition(".")[2]
     if block != "BasicBlockD" or "bottleneck_channels" in given:
-        raise _other_network(path, f"{kind} of bottleneck blocks")
+        raise _unknown_network_error(path, f"{kind} of bottleneck blocks")
     if kind == "PlainConvUNet":
         given["n_blocks_per_stage"] = given.pop("n_conv_per_stage", None)
     for key in ("features_per_stage", "kernel_sizes", "strides"):
         if isinstance(given.get(key), int):
             given[key] = [given[key]] * int(stages or 0)
-    # What plans leave out is what the library's own defaults are, not those of a new network.
-    silent: dict[str, Any] = {
+    # Where plans are silent, nnU-Net's library uses its own defaults, not those of our settings.
+    defaults: dict[str, Any] = {
         "norm_op": None,
         "norm_op_kwargs": {},
         "nonlin_kwargs": {},
         "conv_bias": False,
     }
-    # The coarser stages' convolutions to logits are left out: fine-tuning trains the finest.
-    return {"name": "nnunet", "architecture": kind, **silent, **given, "deep_supervision": False}
+    # Without the coarser stages' convolutions to logits: fine-tuning trains the finest.
+    return {"name": "nnunet", "architecture": kind, **defaults, **given, "deep_supervision": False}
 
 
-def _older(own: Mapping[str, Any], path: Path) -> dict[str, Any] | None:
-    """The network of plans by nnunetv2 2.0 to 2.3, which named its parts otherwise."""
+def _models_before_2_4(own: Mapping[str, Any], path: Path) -> dict[str, Any] | None:
+    """The network of plans by nnunetv2 2.0 to 2.3, which used other names for its parts."""
     kind = str(own.get("UNet_class_name"))
     if kind not in _KINDS:
-        raise _other_network(path, kind)
+        raise _unknown_network_error(path, kind)
     try:
         stages = len(own["n_conv_per_stage_encoder"])
         base, most = int(own["UNet_base_num_features"]), int(own["unet_max_num_features"])
@@ -212,7 +205,7 @@ def _older(own: Mapping[str, Any], path: Path) -> dict[str, Any] | None:
             "deep_supervision": False,
         }
     except (KeyError, TypeError, ValueError) as error:
-        raise _odd(path, error) from error
+        raise _unreadable_plans_error(path, error) from error
 
 
 def _validated(models: dict[str, Any], path: Path) -> dict[str, Any]:
@@ -220,7 +213,7 @@ def _validated(models: dict[str, Any], path: Path) -> dict[str, Any]:
         settings = NnUNetSettings.model_validate(models)
     except ValidationError as error:
         raise WeightsError(
-            "nnU-Net's plans describe a network that cannot be built here",
+            "nnU-Net's plans describe a network that this package cannot build",
             file=path,
             found="\n".join(f"{'.'.join(map(str, d['loc']))}: {d['msg']}" for d in error.errors()),
         ) from error
@@ -231,36 +224,36 @@ def _axis_of(orientation: str, pair: str) -> int:
     return next(i for i, letter in enumerate(orientation) if letter in pair)
 
 
-def _checked(stored: str) -> str:
-    letters = stored.upper()
+def _check_orientation(orientation: str) -> str:
+    letters = orientation.upper()
     if len(letters) != 3 or any(sum(x in pair for x in letters) != 1 for pair in _AXES):
         raise WeightsError(
-            f"'{stored}' does not say where three axes point",
+            f"'{orientation}' is not the orientation of three axes",
             expected="one of R and L, one of A and P, one of S and I, such as RAS or LPI",
             fix="nibabel.aff2axcodes(nibabel.load(FILE).affine) gives it",
         )
     return letters
 
 
-def _flat(path: Path, configuration: str) -> WeightsError:
+def _flat_network_error(path: Path, configuration: str) -> WeightsError:
     return WeightsError(
-        "a 2D network segments slice by slice, and cannot be taken over",
+        "a 2D network segments slice by slice, which is not supported",
         file=path,
         found=f"configuration {configuration}",
-        fix="take the 3d_fullres or 3d_lowres model",
+        fix="use the 3d_fullres or 3d_lowres model",
     )
 
 
-def _other_network(path: Path, kind: str) -> WeightsError:
+def _unknown_network_error(path: Path, kind: str) -> WeightsError:
     return WeightsError(
-        "nnU-Net's plans name a network that is not known here",
+        "nnU-Net's plans name a network that is not supported",
         file=path,
         found=kind,
         expected=" or ".join(_KINDS),
     )
 
 
-def _odd(path: Path, error: Exception) -> WeightsError:
+def _unreadable_plans_error(path: Path, error: Exception) -> WeightsError:
     return WeightsError(
         "nnU-Net's plans cannot be read",
         file=path,

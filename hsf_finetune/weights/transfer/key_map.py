@@ -8,46 +8,46 @@ from difflib import get_close_matches
 from hsf_finetune.system.errors import ConfigError, SeveralErrors
 
 
-def mapped(key_map: Mapping[str, str], there: Iterable[str], here: Iterable[str]) -> dict[str, str]:
-    """What `finetuning.key_map` pairs.
+def map_names(
+    key_map: Mapping[str, str], source: Iterable[str], target: Iterable[str]
+) -> dict[str, str]:
+    """The pairs of names that `finetuning.key_map` makes.
 
     An entry is a name -> a name, or a prefix -> a prefix where it ends in a dot (the empty
-    prefix stands for none). A name that several entries fit is taken by its own one, else
-    by the longest prefix.
+    prefix stands for none). A name that several entries fit belongs to the entry of its
+    full name, else to that of the longest prefix.
 
     Args:
         key_map: checkpoint's name or prefix -> the network's.
-        there: the checkpoint's names.
-        here: the network's names.
+        source: the checkpoint's names.
+        target: the network's names.
 
     Returns:
         Checkpoint's name -> network's name.
 
     Raises:
         ConfigError: an entry is half a prefix, fits nothing in the checkpoint, leads to
-            nothing in the network, or leads to where another one does.
+            nothing in the network, or leads to the same tensor as another entry.
     """
-    there, here = list(there), set(here)
+    source, target = list(source), set(target)
     pairs: dict[str, str] = {}
     errors = [error for entry in key_map.items() if (error := _malformed(*entry))]
     for old, new in key_map.items():
-        own = [name for name in there if name == old or (_is_prefix(old) and name.startswith(old))]
-        to = {name: new + name[len(old) :] for name in own if _owner(name, key_map) == old}
-        found = {name: known for name, known in to.items() if known in here}
-        if not own:
-            errors.append(_nothing(old, "in the checkpoint", old, there))
-        elif to and not found:
-            errors.append(_nothing(old, "in the network", next(iter(to.values())), here))
+        fitting = [n for n in source if n == old or (_is_prefix(old) and n.startswith(old))]
+        mapped = {n: new + n[len(old) :] for n in fitting if _owner(n, key_map) == old}
+        found = {name: known for name, known in mapped.items() if known in target}
+        if not fitting:
+            errors.append(_leads_nowhere(old, "in the checkpoint", old, source))
+        elif mapped and not found:
+            first = next(iter(mapped.values()))
+            errors.append(_leads_nowhere(old, "in the network", first, target))
         pairs |= found
     errors += _collisions(pairs)
+    if len(errors) == 1:
+        raise errors[0]
     if errors:
-        raise (
-            errors[0]
-            if len(errors) == 1
-            else ConfigError(
-                str(SeveralErrors("several entries of finetuning.key_map are wrong", [*errors]))
-            )
-        )
+        title = "several entries of finetuning.key_map are wrong"
+        raise ConfigError(str(SeveralErrors(title, [*errors])))
     return pairs
 
 
@@ -73,7 +73,7 @@ def _malformed(old: str, new: str) -> ConfigError | None:
     )
 
 
-def _nothing(old: str, where: str, name: str, known: Iterable[str]) -> ConfigError:
+def _leads_nowhere(old: str, where: str, name: str, known: Iterable[str]) -> ConfigError:
     """The error for an entry that leads to nothing, with the names that come closest."""
     known = list(known)
     close = get_close_matches(name, known, n=3, cutoff=0.4)

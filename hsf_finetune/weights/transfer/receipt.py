@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from hsf_finetune.system import console
-from hsf_finetune.weights.transfer.rules import ChannelRule, InputRule, derive_override
+from hsf_finetune.system.console import TitledTable, count_of
+from hsf_finetune.weights.transfer.class_rules import ClassRule, derive_override
+from hsf_finetune.weights.transfer.input_rules import InputRule
+from hsf_finetune.weights.transfer.tensor_pairs import MatchedBy
 
 Status = Literal["loaded", "remapped", "fresh", "refused"]
-How = Literal["name", "key_map", "order"]
-Shape = tuple[int, ...]
+TensorStatus = tuple[Status, str]
+"""What becomes of a tensor, and why it is not simply loaded."""
 
 _SHOWN = 8
 _ORIGIN = ("name", "version", "format", "licence", "citation", "url")
@@ -31,38 +35,35 @@ class TensorEntry:
         block: the block that owns it.
         status: `loaded` as it was, `remapped` channel by channel, `fresh` because the
             checkpoint has nothing for it, or `refused` because the shapes differ.
-        there: shape in the checkpoint; None where it has none.
-        here: shape in the network.
+        source_shape: shape in the checkpoint; None where it has none.
+        target_shape: shape in the network.
         reason: why it is not simply loaded.
         trunk: whether it is independent of the classes.
         parameter: whether it is trained (False for buffers).
         origin: its name in the checkpoint; empty where it has none.
-        how: what brought the two names together.
+        how: what paired the two names.
     """
 
     name: str
     block: str
     status: Status
-    there: Shape | None
-    here: Shape
+    source_shape: tuple[int, ...] | None
+    target_shape: tuple[int, ...]
     reason: str = ""
     trunk: bool = True
     parameter: bool = True
     origin: str = ""
-    how: How = "name"
+    how: MatchedBy = "name"
 
     @property
-    def arrived(self) -> bool:
-        """Whether the checkpoint's values are in it."""
+    def filled(self) -> bool:
+        """Whether its values come from the checkpoint."""
         return self.status in ("loaded", "remapped")
 
     @property
     def size(self) -> int:
         """Number of values."""
-        count = 1
-        for extent in self.here:
-            count *= extent
-        return count
+        return math.prod(self.target_shape)
 
 
 @dataclass(frozen=True)
@@ -73,12 +74,12 @@ class Receipt:
         source: the checkpoint's path.
         digest: SHA-256 of that file.
         entries: one per tensor of the network.
-        unused: tensors of the checkpoint that nothing took.
+        unused: tensors of the checkpoint that no tensor of the network uses.
         channels: one rule per output channel.
         dropped: classes of the checkpoint that no output channel comes from.
-        renamed: how the checkpoint's names were brought to the network's.
-        inputs: one rule per input channel; empty where they were not asked for or the
-            checkpoint has nothing that reads them.
+        renamed: how the checkpoint's names were changed to the network's.
+        inputs: one rule per input channel; empty where there was no request for them or
+            the checkpoint has nothing that reads them.
         dropped_inputs: input channels of the checkpoint that nothing came from.
         origin: what is known of where the weights are from (licence, citation, ...).
     """
@@ -87,7 +88,7 @@ class Receipt:
     digest: str
     entries: tuple[TensorEntry, ...]
     unused: tuple[str, ...]
-    channels: tuple[ChannelRule, ...]
+    channels: tuple[ClassRule, ...]
     dropped: tuple[str, ...]
     renamed: str = ""
     inputs: tuple[InputRule, ...] = ()
@@ -97,7 +98,7 @@ class Receipt:
     @property
     def share_tensors(self) -> float:
         """Share of the trunk's tensors that were loaded or remapped."""
-        trunk = [entry.arrived for entry in self.entries if entry.trunk]
+        trunk = [entry.filled for entry in self.entries if entry.trunk]
         return sum(trunk) / len(trunk) if trunk else 1.0
 
     @property
@@ -105,17 +106,17 @@ class Receipt:
         """Share of the trunk's parameters (scalars) that were loaded or remapped."""
         trunk = [entry for entry in self.entries if entry.trunk and entry.parameter]
         total = sum(entry.size for entry in trunk)
-        return sum(e.size for e in trunk if e.arrived) / total if total else 1.0
+        return sum(e.size for e in trunk if e.filled) / total if total else 1.0
 
     @property
     def share_loaded(self) -> float:
-        """The smaller of both shares, which `finetuning.min_loaded` is held against."""
+        """The smaller of both shares, which is compared with `finetuning.min_loaded`."""
         return min(self.share_tensors, self.share_parameters)
 
     @property
     def mismatches(self) -> tuple[TensorEntry, ...]:
-        """Trunk tensors that got nothing of the checkpoint."""
-        return tuple(e for e in self.entries if e.trunk and not e.arrived)
+        """Trunk tensors that got no values from the checkpoint."""
+        return tuple(e for e in self.entries if e.trunk and not e.filled)
 
     def to_dict(self) -> dict[str, Any]:
         """The receipt as types that JSON knows."""
@@ -124,28 +125,28 @@ class Receipt:
             "share_parameters": self.share_parameters,
             "counts": dict(Counter(entry.status for entry in self.entries)),
         }
-        full: dict[str, Any] = _listed(asdict(self))
+        full: dict[str, Any] = json.loads(json.dumps(asdict(self)))
         return shares | full
 
     def table(self) -> Group:
         """The receipt for a terminal of 100 columns: blocks, channels, what is left over."""
         tables = [self._blocks(), _rules("Head", "class", self.channels)]
         if any(
-            not rule.keeps_weights(place) or rule.sources != (rule.target,)
-            for place, rule in enumerate(self.inputs)
+            not rule.keeps_weights(n) or rule.sources != (rule.target,)
+            for n, rule in enumerate(self.inputs)
         ):
             tables.append(_rules("Input", "channel", self.inputs))
         return Group(*tables, *(Text(line) for line in self._remarks()))
 
     def _blocks(self) -> Table:
-        table = console.TitledTable(f"Weights from {self.source}")
+        table = TitledTable(f"Weights from {self.source}")
         table.add_column("block")
-        for status in ("loaded", "remapped", "fresh", "refused", "tensors", "parameters"):
-            table.add_column(status, justify="right")
+        statuses = get_args(Status)
+        for title in (*statuses, "tensors", "parameters"):
+            table.add_column(title, justify="right")
         for block in dict.fromkeys(entry.block for entry in self.entries):
             own = [entry for entry in self.entries if entry.block == block]
             counts = Counter(entry.status for entry in own)
-            statuses: tuple[Status, ...] = ("loaded", "remapped", "fresh", "refused")
             cells = [str(counts[status] or "-") for status in statuses]
             size = sum(entry.size for entry in own if entry.parameter)
             table.add_row(block, *cells, str(len(own)), f"{size:,}")
@@ -162,31 +163,35 @@ class Receipt:
         if self.renamed:
             lines.append(f"Names: {self.renamed}.")
         for how, by in (("key_map", "finetuning.key_map"), ("order", "order and shape")):
-            lines += _pairs([e for e in self.entries if e.how == how], f"matched by {by}:")
+            entries = [entry for entry in self.entries if entry.how == how]
+            shown = [f"{entry.name} from {entry.origin}" for entry in entries]
+            lines += _listing(shown, f"matched by {by}")
         if self.dropped:
             lines.append(f"Classes of the checkpoint not used: {', '.join(self.dropped)}.")
         new = [rule.target for rule in self.channels if rule.rule == "from background"]
         if self.dropped and new:
             lines.append(
-                f"If '{new[0]}' comes out of '{self.dropped[0]}', say so: "
+                f"If '{new[0]}' comes out of '{self.dropped[0]}', write: "
                 + derive_override(new[0], self.dropped[0])
             )
         if self.dropped_inputs:
             lines.append(
                 "Input channels of the checkpoint not used: "
                 + ", ".join(self.dropped_inputs)
-                + " (as if they showed their mean everywhere)."
+                + " (the network behaves as if they were equal to their mean everywhere)."
             )
         lines += mismatch_lines(self.mismatches, _SHOWN)
-        if self.unused:
-            lines.append(f"{len(self.unused)} tensors of the checkpoint not used:")
-            lines += [f"  {name}" for name in self.unused[:_SHOWN]]
-            lines += _more(len(self.unused) - _SHOWN)
-        return lines
+        return lines + _listing(self.unused, "of the checkpoint not used")
 
 
-def _rules(title: str, of: str, rules: Sequence[ChannelRule | InputRule]) -> Table:
-    table = console.TitledTable(title)
+def mismatch_lines(entries: Sequence[TensorEntry], shown: int) -> list[str]:
+    """The first few mismatches, a line each, and the count of the others."""
+    return _first([f"{entry.name}: {entry.reason}" for entry in entries], shown)
+
+
+# -------------------------------------------------------------------- internals
+def _rules(title: str, of: str, rules: Sequence[ClassRule | InputRule]) -> Table:
+    table = TitledTable(title)
     table.add_column(of)
     table.add_column("comes from", max_width=70)
     for rule in rules:
@@ -194,26 +199,13 @@ def _rules(title: str, of: str, rules: Sequence[ChannelRule | InputRule]) -> Tab
     return table
 
 
-def _pairs(entries: Sequence[TensorEntry], title: str) -> list[str]:
-    if not entries:
+def _listing(tensors: Sequence[str], what: str) -> list[str]:
+    """A title and the first few tensors; nothing where there are none."""
+    if not tensors:
         return []
-    lines = [f"  {entry.name} from {entry.origin}" for entry in entries[:_SHOWN]]
-    return [f"{len(entries)} tensors {title}", *lines, *_more(len(entries) - _SHOWN)]
+    return [f"{count_of(len(tensors), 'tensor')} {what}:", *_first(tensors, _SHOWN)]
 
 
-def mismatch_lines(entries: tuple[TensorEntry, ...], shown: int) -> list[str]:
-    """The first few mismatches, a line each, and the count of the others."""
-    lines = [f"  {entry.name}: {entry.reason}" for entry in entries[:shown]]
-    return lines + _more(len(entries) - shown)
-
-
-def _more(count: int) -> list[str]:
-    return [f"  ... and {count} more"] if count > 0 else []
-
-
-def _listed(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _listed(item) for key, item in value.items()}
-    if isinstance(value, (tuple, list)):
-        return [_listed(item) for item in value]
-    return value
+def _first(lines: Sequence[str], shown: int) -> list[str]:
+    more = [f"... and {len(lines) - shown} more"] if len(lines) > shown else []
+    return [f"  {line}" for line in (*lines[:shown], *more)]

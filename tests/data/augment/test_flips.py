@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from hsf_finetune.config.settings import AugmentationSettings
-from hsf_finetune.data.augment.augmentation import BatchAugmentation, exchanged
-from hsf_finetune.data.augment.flips import plan_flips
-from hsf_finetune.data.augment.torchio_hsf import hsf_pipeline
+from hsf_finetune.data.augment.batch_augmentation import BatchAugmentation
+from hsf_finetune.data.augment.flips import exchange_classes, plan_flips
+from hsf_finetune.data.augment.torchio_hsf import HsfPipeline
 from hsf_finetune.labels.classes import BACKGROUND, ClassSpace, LabelMap
 from hsf_finetune.system.errors import ConfigError
 
@@ -77,13 +77,13 @@ def test_a_flipped_batch_means_the_other_side_in_every_protocol() -> None:
 
 def test_twice_exchanged_is_the_identity() -> None:
     allowed = torch.rand(2, 5, 4) < 0.5
-    assert torch.equal(exchanged(exchanged(allowed, PARTNERS), PARTNERS), allowed)
-    assert not torch.equal(exchanged(allowed, PARTNERS), allowed)
+    assert torch.equal(exchange_classes(exchange_classes(allowed, PARTNERS), PARTNERS), allowed)
+    assert not torch.equal(exchange_classes(allowed, PARTNERS), allowed)
 
 
 def test_hsfs_pipeline_exchanges_with_its_flip() -> None:
     pytest.importorskip("torchio")
-    pipeline = hsf_pipeline(True, PARTNERS)
+    pipeline = HsfPipeline(True, PARTNERS)
     allowed = torch.from_numpy(np.eye(4, dtype=bool))
     rows = torch.zeros(12, 10, 8, dtype=torch.uint8)
     rows[:4] = 1

@@ -70,16 +70,16 @@ def test_subjects_channels_keys_and_files_elsewhere(lab: Path, tmp_path: Path) -
     assert {case.subject for case in cohort.cases} == {"Ann", "Eve"}
     eve = next(case for case in cohort.cases if case.subject == "Eve")
     assert [ref.key for ref in (*eve.images, eve.label)] == ["x", "y", "seg"]
-    fates = {entry.path.name: (entry.fate, entry.reason) for entry in cohort.ledger}
-    assert fates["b_im.nii.gz"] == ("unused", "the table of 'lab' does not list it")
+    statuses = {entry.path.name: (entry.status, entry.reason) for entry in cohort.ledger}
+    assert statuses["b_im.nii.gz"] == ("unused", "the table of 'lab' does not list it")
 
 
 def test_excluded_files_leave_their_line_out(lab: Path) -> None:
     (lab / "cases.csv").write_text("\n".join([HEADER, *rows()]))
-    told = {"path": ".", "table": "cases.csv", "exclude": ["scans/b_seg.nii.gz"]}
-    cohort = discover(several(lab, lab=told))
+    described = {"path": ".", "table": "cases.csv", "exclude": ["scans/b_seg.nii.gz"]}
+    cohort = discover(several(lab, lab=described))
     assert [case.images[0].path.name[0] for case in cohort.cases] == ["a", "c", "d"]
-    assert {e.path.name[0] for e in cohort.ledger if e.fate == "excluded"} == {"b"}
+    assert {e.path.name[0] for e in cohort.ledger if e.status == "excluded"} == {"b"}
 
 
 def test_the_split_column_counts_unless_something_else_is_asked_for(lab: Path) -> None:
@@ -146,7 +146,7 @@ def test_a_split_for_some_datasets_only_is_an_error(lab: Path) -> None:
             ],
         ),
         ([HEADER, rows()[0], "", rows()[0]], ["line 4, column image", "twice: line 2"]),
-        ([HEADER, rows()[0], "scans/b_im.nii.gz,scans/a_seg.nii.gz"], ["claim the same label"]),
+        ([HEADER, rows()[0], "scans/b_im.nii.gz,scans/a_seg.nii.gz"], ["have the same label"]),
         ([f"{HEADER},subject", *rows("p", "q", "", "r")], ["line 4, column subject", "missing"]),
         (
             [f"{HEADER},split", *rows("train", "vall", "", "test")],
@@ -162,7 +162,7 @@ def test_a_split_for_some_datasets_only_is_an_error(lab: Path) -> None:
 def test_errors_name_line_and_column(lab: Path, lines: list[str], messages: list[str]) -> None:
     with pytest.raises(UserError) as caught:
         discover(table_of(lab, *lines))
-    for message in (*messages, "cases.csv" if "claim" not in messages[0] else ""):
+    for message in (*messages, "cases.csv" if "same label" not in messages[0] else ""):
         assert message in str(caught.value)
 
 
@@ -170,7 +170,7 @@ def test_a_missing_table_and_two_rules_for_subjects(lab: Path) -> None:
     with pytest.raises(UserError, match=r"cannot be read(.|\n)*No such file"):
         discover(several(lab, lab={"path": ".", "table": "none.csv"}))
     (lab / "cases.csv").write_text("\n".join([f"{HEADER},subject", *rows(*"1234")]))
-    with pytest.raises(UserError, match="says twice who the subjects are"):
+    with pytest.raises(UserError, match="gives its subjects twice"):
         discover(several(lab, lab={"path": ".", "table": "cases.csv", "subject": "(.)_im"}))
 
 

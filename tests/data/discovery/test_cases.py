@@ -10,7 +10,7 @@ import pytest
 
 from hsf_finetune.data.discovery.cases import Cohort, discover
 from hsf_finetune.data.ledger import write_ledger
-from hsf_finetune.data.preprocessing.grid import load_case
+from hsf_finetune.data.preprocessing.load_case import load_case
 from hsf_finetune.data.splits import split_cases
 from hsf_finetune.system.errors import UserError
 from tests.data.writing import blobs, hdf5, nifti, pair, scan, settings, several
@@ -27,8 +27,8 @@ FLAT = {"t2": {"mri": "*_im.nii.gz", "label": "*_seg.nii.gz"}}
 TWO_KEYS = {"t2": {"mri": "*.h5", "mri_key": "image", "label_key": "label"}}
 
 
-def fates(cohort: Cohort) -> dict[str, str]:
-    return {entry.path.name: entry.fate for entry in cohort.ledger}
+def statuses(cohort: Cohort) -> dict[str, str]:
+    return {entry.path.name: entry.status for entry in cohort.ledger}
 
 
 def test_a_dataset_in_hsf_form(tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ def test_several_channels_as_files_and_as_keys(tmp_path: Path) -> None:
     [
         ({"t2": {"mri": "*_T2w.nii.gz", "label": "*_seg.nii.gz"}}, r"no image matches.*lab\.t2"),
         ({"t2": {"mri": "*_im.nii.gz", "label": "seg_*.nii.gz"}}, "has no label"),
-        ({"t2": {"mri": "*_im.nii.gz", "label": "a_seg.nii.gz"}}, "claim the same label"),
+        ({"t2": {"mri": "*_im.nii.gz", "label": "a_seg.nii.gz"}}, "have the same label"),
         ({"t2": {"mri": "*_im.nii.gz"}}, "names no label"),
         ({"t2": {"mri": [], "label": "*_seg.nii.gz"}}, "has no pattern for its images"),
         ({"t2": {"mri": ["*_im.nii.gz", "*_T1.nii.gz"], "label": "*_seg.nii.gz"}}, "no channel"),
@@ -106,7 +106,7 @@ def test_several_channels_as_files_and_as_keys(tmp_path: Path) -> None:
         ({"a": {"mri": "/x/*.nii", "label": "y"}}, "relative to the dataset's path"),
         (
             {"a": FLAT["t2"], "b": {"mri": "*_seg.nii.gz", "label": "*_im.nii.gz"}},
-            "and for a label",
+            "and as a label",
         ),
         ({"t2": {"mri": "*.nii.gz", "label": "*_seg.nii.gz"}}, "has no label"),
     ],
@@ -123,7 +123,7 @@ def test_descriptions_that_do_not_fit_the_files(
 def test_one_key_for_image_and_label_is_an_error(tmp_path: Path) -> None:
     hdf5(tmp_path / "a.h5", {"main": blobs()})
     pattern = {"mri": "*.h5", "mri_key": "main", "label_key": "main"}
-    with pytest.raises(UserError, match="for an image and for a label"):
+    with pytest.raises(UserError, match="as an image and as a label"):
         discover(settings(tmp_path, {"t2": pattern}))
 
 
@@ -182,7 +182,7 @@ def test_two_raters_of_one_image_are_one_subject(tmp_path: Path) -> None:
     cohort = discover(several(tmp_path, **datasets))
     assert [case.name for case in cohort.cases] == ["one__a_im", "two__a_im"]
     assert {case.subject for case in cohort.cases} == {"lab/a"}
-    assert set(fates(cohort).values()) == {"image", "label"}
+    assert set(statuses(cohort).values()) == {"image", "label"}
 
 
 @pytest.mark.parametrize("glob", ["sub-2/**", "sub-2", "**/b_*", "sub-2/b_im*", "**/b_seg.nii.gz"])
@@ -192,7 +192,7 @@ def test_excluded_files_are_left_out_and_listed(tmp_path: Path, glob: str) -> No
     pattern = {"t2": {"mri": "**/*_im.nii.gz", "label": "*_seg.nii.gz"}}
     cohort = discover(settings(tmp_path, pattern, exclude=[glob]))
     assert [case.subject for case in cohort.cases] == ["sub-1"]
-    excluded = [e for e in cohort.ledger if e.fate == "excluded"]
+    excluded = [e for e in cohort.ledger if e.status == "excluded"]
     assert excluded
     assert all(glob in entry.reason for entry in excluded)
 
@@ -236,8 +236,8 @@ def test_the_ledger_lists_every_volume(tmp_path: Path) -> None:
     write_ledger(tmp_path / "ledger.csv", cohort, split_cases(cohort.cases, configured, 0))
     with (tmp_path / "ledger.csv").open() as file:
         rows = {Path(row["file"]).name: row for row in csv.DictReader(file)}
-    assert {name: row["fate"] for name, row in rows.items()} == fates(cohort)
-    assert fates(cohort) == {
+    assert {name: row["fate"] for name, row in rows.items()} == statuses(cohort)
+    assert statuses(cohort) == {
         "a_im.nii.gz": "image", "a_seg.nii.gz": "label", "b_im.nii.gz": "image",
         "b_seg.nii.gz": "label", "old_im.nii.gz": "excluded", "._a_im.nii.gz": "excluded",
         "atlas.nii.gz": "unused",

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hsf_finetune.data.discovery.pairing import glob_files, partner
+from hsf_finetune.data.discovery.pairing import ImageSeries, find_partner, glob_files
 from hsf_finetune.system.errors import ConfigError, DataError
 
 
@@ -27,9 +27,8 @@ def names(root: Path, glob: str) -> list[str]:
 
 
 def partners(root: Path, mri: str, label: str, excluded: tuple[str, ...] = ()) -> dict[str, str]:
-    images = glob_files(root, mri)
-    left_out = {root / name for name in excluded}
-    found = {i.path: partner(i, label, images, root, "label", left_out) for i in images}
+    series = ImageSeries(root, glob_files(root, mri), {root / name for name in excluded})
+    found = {i.path: find_partner(i, label, series, "label") for i in series.images}
     return {
         image.relative_to(root).as_posix(): path.relative_to(root).as_posix()
         for image, path in found.items()

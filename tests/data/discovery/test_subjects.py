@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hsf_finetune.data.discovery.cases import discover
-from hsf_finetune.data.discovery.subjects import subject_ids
+from hsf_finetune.data.discovery.subjects import assign_subjects
 from hsf_finetune.system.errors import ConfigError, DataError
 from tests.data.writing import settings
 
@@ -20,7 +20,7 @@ MSD = Path(
 
 
 def subjects(*names: str, pattern: str | None = None) -> list[str]:
-    return subject_ids([ROOT / name for name in names], ROOT, pattern)
+    return assign_subjects([ROOT / name for name in names], ROOT, pattern)
 
 
 def groups(*names: str) -> list[int]:

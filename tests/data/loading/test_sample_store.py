@@ -18,11 +18,11 @@ from hsf_finetune.config.settings import DatasetsSettings
 from hsf_finetune.data.discovery.cases import Case
 from hsf_finetune.data.loading import sample_store as store_module
 from hsf_finetune.data.loading.sample_store import SampleStore
-from hsf_finetune.data.preprocessing.grid import Sample
+from hsf_finetune.data.preprocessing.load_case import Sample
 from hsf_finetune.data.volumes.read_volume import VolumeRef
 from hsf_finetune.labels.classes import LabelMap
 from hsf_finetune.system.errors import SeveralErrors
-from tests.data.writing import AFFINE, NAMES, SPACE, blobs, case, hdf5, nifti, scan
+from tests.data.writing import AFFINE, SPACE, blobs, case, hdf5, minimal_settings, nifti, scan
 
 MODES = ("memory", "disk", "off")
 
@@ -34,7 +34,7 @@ def cases(tmp_path: Path) -> list[Case]:
 
 @pytest.fixture
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the cases that are decoded from now on."""
+    """Names of the cases that are decoded after this."""
     names: list[str] = []
     decode = store_module.load_case
 
@@ -47,9 +47,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def settings(folder: Path, cache: str = "disk", **more: Any) -> DatasetsSettings:
-    lab = {"path": ".", "patterns": {"t2": {"mri": "*"}}, "labels_names": NAMES}
-    given = {"cache": cache, "cache_dir": str(folder / "cache"), "datasets": {"lab": lab}, **more}
-    return DatasetsSettings.model_validate(given)
+    return minimal_settings(cache=cache, cache_dir=str(folder / "cache"), **more)
 
 
 def prepared(cases: list[Case], folder: Path, cache: str = "disk", **more: Any) -> SampleStore:
@@ -76,8 +74,8 @@ def test_every_mode_gives_the_same_samples(
     cases: list[Case], tmp_path: Path, spacing: list[float] | None
 ) -> None:
     stores = [prepared(cases, tmp_path, mode, target_spacing_mm=spacing) for mode in MODES]
-    for index in range(len(cases)):
-        first, *others = [store.sample(index) for store in (*stores, *stores)]
+    for one in cases:
+        first, *others = [store.sample(one) for store in (*stores, *stores)]
         assert all(same(first, other) for other in others)
 
 
@@ -87,8 +85,8 @@ def test_cases_are_decoded_once_where_they_are_kept(
 ) -> None:
     store = prepared(cases, tmp_path, mode)
     for _ in range(2):
-        for index in range(len(cases)):
-            store.sample(index)
+        for one in cases:
+            store.sample(one)
     assert sorted(reads) == sorted([c.name for c in cases] * decoded)
 
 
@@ -103,23 +101,23 @@ def test_the_next_run_reads_the_disk_cache(
 
 
 def test_a_changed_file_is_read_again(cases: list[Case], tmp_path: Path, reads: list[str]) -> None:
-    before = prepared(cases, tmp_path).sample(1)
+    before = prepared(cases, tmp_path).sample(cases[1])
     reads.clear()
     changed = nifti(cases[1].images[0].path, scan(99))
     os.utime(changed, ns=(1, 1))
     nifti(cases[2].label.path, blobs()[::-1].copy())
     os.utime(cases[2].label.path, ns=(1, 1))
-    after = prepared(cases, tmp_path).sample(1)
+    after = prepared(cases, tmp_path).sample(cases[1])
     assert sorted(reads) == ["c1", "c2"]
     assert not torch.equal(before.image, after.image)
 
 
-def test_a_changed_setting_is_heeded(cases: list[Case], tmp_path: Path, reads: list[str]) -> None:
+def test_a_changed_setting_is_used(cases: list[Case], tmp_path: Path, reads: list[str]) -> None:
     prepared(cases, tmp_path)
     reads.clear()
     coarse = prepared(cases, tmp_path, target_spacing_mm=[2.0, 2.0, 2.0])
     assert len(reads) == len(cases)
-    assert tuple(coarse.sample(0).label.shape) == (4, 4, 4)
+    assert tuple(coarse.sample(cases[0]).label.shape) == (4, 4, 4)
     merged = LabelMap.from_sets(SPACE, {1: ["DG"], 2: ["DG"], 3: ["CA1"]})
     reads.clear()
     prepared([replace(c, protocol=merged) for c in cases], tmp_path)
@@ -139,7 +137,7 @@ def test_another_key_or_geometry_of_one_file_is_another_sample(tmp_path: Path) -
     several = [described("left", 1), described("right", 1), described("left", 2)]
     store = prepared(several, tmp_path)
     assert len(cached(tmp_path)) == 3
-    left, right, wide = (store.sample(n) for n in range(3))
+    left, right, wide = (store.sample(one) for one in several)
     assert not torch.equal(left.image, right.image)
     assert wide.spacing_mm == (2, 1, 1)
 
@@ -148,7 +146,7 @@ def test_another_key_or_geometry_of_one_file_is_another_sample(tmp_path: Path) -
 def test_a_damaged_cache_file_is_made_again(
     cases: list[Case], tmp_path: Path, reads: list[str], damage: str
 ) -> None:
-    intact = [prepared(cases, tmp_path).sample(n) for n in range(len(cases))]
+    intact = [prepared(cases, tmp_path).sample(one) for one in cases]
     for path in cached(tmp_path):
         whole = path.read_bytes()
         if damage == "other":
@@ -165,7 +163,7 @@ def test_a_damaged_cache_file_is_made_again(
     reads.clear()
     store = prepared(cases, tmp_path)
     assert sorted(reads) == [c.name for c in cases]
-    assert all(same(store.sample(n), sample) for n, sample in enumerate(intact))
+    assert all(same(store.sample(one), sample) for one, sample in zip(cases, intact, strict=True))
     reads.clear()
     prepared(cases, tmp_path)
     assert reads == []
@@ -205,11 +203,3 @@ def test_auto_takes_the_disk_when_memory_is_short(
     finer = (np.sqrt((AFFINE[:3, :3] ** 2).sum(0)) / 2).tolist()
     assert mode(8 * 2.1 * needed, target_spacing_mm=finer) == "memory"
     assert mode(8 * 1.9 * needed, target_spacing_mm=finer) == "disk"
-
-
-def test_a_view_numbers_its_own_cases(cases: list[Case], tmp_path: Path) -> None:
-    store = prepared(cases, tmp_path, "memory")
-    view = store.view([cases[2], cases[0]])
-    assert len(view) == 2
-    assert [view.case(n) for n in range(2)] == [cases[2], cases[0]]
-    assert same(view.sample(0), store.sample(2))

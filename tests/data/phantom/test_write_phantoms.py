@@ -15,26 +15,17 @@ from scipy.ndimage import binary_erosion
 from scipy.ndimage import label as components
 
 from hsf_finetune.data.phantom import write_phantoms as phantom_module
-from hsf_finetune.data.phantom.write_phantoms import (
-    PROTOCOLS,
-    SIDES,
-    SUBFIELDS,
-    Contrast,
-    Phantom,
-    Protocol,
-    Rule,
-    Side,
-    is_phantom,
-    make_phantom,
-    write_cohort,
-)
+from hsf_finetune.data.phantom.phantom_image import Contrast, Phantom, make_phantom
+from hsf_finetune.data.phantom.phantom_protocol import PROTOCOLS, AnnotationProtocol, ProtocolRule
+from hsf_finetune.data.phantom.phantom_shape import SIDES, SUBFIELDS, Side
+from hsf_finetune.data.phantom.write_phantoms import PhantomCohort, is_phantom, write_phantoms
 from hsf_finetune.system.errors import ConfigError, DataError, OutputError
 
 SHAPE_VOX, SPACING_MM = (16, 24, 16), 2.0
 
 
 def write_small(folder: Path, seed: int = 0, source: int = 2, target: int = 1) -> None:
-    write_cohort(folder, seed, source, target, SHAPE_VOX, SPACING_MM)
+    write_phantoms(folder, PhantomCohort(seed, source, target, SHAPE_VOX, SPACING_MM))
 
 
 def load(path: Path | str) -> Any:
@@ -169,11 +160,11 @@ def test_coarse_is_fine_with_the_subicular_fields_merged() -> None:
 
 def test_a_protocol_can_mark_head_and_tail() -> None:
     everything = tuple(SUBFIELDS)
-    protocol = Protocol(
+    protocol = AnnotationProtocol(
         (
-            Rule(1, "BODY", everything),
-            Rule(9, "TAIL", everything, (0.0, 0.25)),
-            Rule(7, "HEAD", everything, (0.75, 1.0)),
+            ProtocolRule(1, "BODY", everything),
+            ProtocolRule(9, "TAIL", everything, (0.0, 0.25)),
+            ProtocolRule(7, "HEAD", everything, (0.75, 1.0)),
         )
     )
     phantom = make_phantom(0, 0, "left", "T1w", SHAPE_VOX, SPACING_MM)
@@ -270,9 +261,8 @@ def test_an_interrupted_write_is_finished(tmp_path: Path, cohort: Path) -> None:
             raise KeyboardInterrupt
 
     folder = tmp_path / "interrupted"
-    args = (0, 2, 1, SHAPE_VOX, SPACING_MM)
     with pytest.raises(KeyboardInterrupt):
-        write_cohort(folder, *args, progress=stop)
+        write_phantoms(folder, PhantomCohort(0, 2, 1, SHAPE_VOX, SPACING_MM), progress=stop)
     assert not is_phantom(folder)
     assert len(files(folder)) == 4
     write_small(folder)
@@ -324,7 +314,7 @@ def test_a_file_in_the_way_is_kept(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_made_is_an_output_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match="could not be written"):
+    with pytest.raises(OutputError, match="cannot write the result"):
         write_small(tmp_path / "file")
 
 

@@ -11,7 +11,6 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from hsf_finetune.data.volumes.checks import check_image, check_same_grid, whole_numbers
 from hsf_finetune.data.volumes.read_volume import VolumeRef, read_shape, read_volume, stem
 from hsf_finetune.system.errors import DataError
 from tests.data.writing import AFFINE, SHAPE, blobs, hdf5, nifti, scan
@@ -19,10 +18,6 @@ from tests.data.writing import AFFINE, SHAPE, blobs, hdf5, nifti, scan
 
 def volume(path: Path, **ref: Any) -> Any:
     return read_volume(VolumeRef(path, **ref))
-
-
-def labels(path: Path, array: Any) -> Any:
-    return whole_numbers(volume(nifti(path, array)))
 
 
 def with_forms(path: Path, sform: Any, qform: Any) -> Path:
@@ -116,46 +111,6 @@ def test_colours_and_complex_numbers_are_refused(tmp_path: Path) -> None:
             volume(nifti(tmp_path / "a.nii.gz", array))
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_images_with_voxels_that_are_no_numbers_are_refused(tmp_path: Path, value: float) -> None:
-    array = scan()
-    array[1, 2, 3:5] = value
-    with pytest.raises(DataError, match="NaN or infinite") as caught:
-        check_image(volume(nifti(tmp_path / "a.nii.gz", array)))
-    assert f"2 of {array.size} voxels" in str(caught.value)
-
-
-@pytest.mark.parametrize("dtype", [np.float32, np.uint8, np.int16])
-def test_constant_images_are_refused(tmp_path: Path, dtype: Any) -> None:
-    with pytest.raises(DataError, match="constant"):
-        check_image(volume(nifti(tmp_path / "a.nii.gz", np.full(SHAPE, 7, dtype))))
-
-
-@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint16, ">i2", np.float32, np.float64])
-def test_whole_numbers_of_any_type_are_labels(tmp_path: Path, dtype: Any) -> None:
-    found = labels(tmp_path / "a.nii.gz", blobs().astype(dtype))
-    assert found.dtype == np.int64
-    assert np.array_equal(found, blobs())
-
-
-def test_scaled_and_boolean_labels_are_whole_numbers(tmp_path: Path) -> None:
-    image = nib.Nifti1Image(blobs().astype(np.float32) * 3, AFFINE)
-    image.set_data_dtype(np.uint8)
-    nib.save(image, tmp_path / "a.nii.gz")
-    assert np.array_equal(whole_numbers(volume(tmp_path / "a.nii.gz")), blobs() * 3)
-    path = hdf5(tmp_path / "a.h5", {"main": blobs() > 0}, {"spacing_mm": [1, 1, 1]})
-    assert np.array_equal(whole_numbers(volume(path)), blobs() > 0)
-
-
-@pytest.mark.parametrize("value", [0.5, np.nan, np.inf])
-def test_interpolated_labels_are_refused(tmp_path: Path, value: float) -> None:
-    array = blobs().astype(np.float32)
-    array[0, 0, :3] = value
-    with pytest.raises(DataError, match="not whole numbers") as caught:
-        labels(tmp_path / "a.nii.gz", array)
-    assert f"3 voxels, such as {value:g}" in str(caught.value)
-
-
 def test_sform_and_qform_must_agree_but_for_rounding(tmp_path: Path) -> None:
     assert volume(with_forms(tmp_path / "a.nii.gz", AFFINE, moved(0.01))).array.shape == SHAPE
     with pytest.raises(DataError, match=r"sform and qform[\s\S]*1\.00 mm"):
@@ -188,15 +143,6 @@ def test_broken_affines_are_refused(tmp_path: Path, field: str) -> None:
     )
     with pytest.raises(DataError, match=r"affine|damaged"):
         volume(tmp_path / "a.nii")
-
-
-def test_image_and_label_share_a_grid_but_for_rounding(tmp_path: Path) -> None:
-    first = volume(nifti(tmp_path / "a.nii.gz"))
-    check_same_grid(first, volume(nifti(tmp_path / "b.nii.gz", blobs(), moved(0.005))))
-    with pytest.raises(DataError, match=r"different grids[\s\S]*2\.00 mm off"):
-        check_same_grid(first, volume(nifti(tmp_path / "c.nii.gz", blobs(), moved(2))))
-    with pytest.raises(DataError, match=r"differ in shape[\s\S]*\(9, 9, 8\)[\s\S]*\(10, 9, 8\)"):
-        check_same_grid(first, volume(nifti(tmp_path / "d.nii.gz", blobs()[1:])))
 
 
 @pytest.mark.parametrize("name", ["a.b", "a"])

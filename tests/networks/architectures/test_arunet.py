@@ -19,12 +19,13 @@ from hsf_finetune.config.settings import (
     UNetSettings,
 )
 from hsf_finetune.networks.anatomy import Anatomy
-from hsf_finetune.networks.architectures.arunet import arunet_models
+from hsf_finetune.networks.architectures.arunet import read_arunet_settings
 from hsf_finetune.networks.build import build, class_axes
 from hsf_finetune.networks.layers.switchnorm import SwitchNorm
 from hsf_finetune.system.errors import ConfigError, WeightsError
 from hsf_finetune.weights.files.checkpoint import Checkpoint
 from hsf_finetune.weights.files.read_checkpoint import read_checkpoint
+from hsf_finetune.weights.transfer.plan_head import HeadRequest
 from hsf_finetune.weights.transfer.receipt import Receipt
 from hsf_finetune.weights.transfer.transfer_weights import transfer
 
@@ -192,7 +193,8 @@ def _loaded(
     torch.manual_seed(0)
     anatomy = build(settings, 1, len(classes))
     axes = class_axes(settings, 1, len(classes))
-    return anatomy, transfer(anatomy, _checkpoint(), classes, derive_from, 0.9, axes, names)
+    request = HeadRequest(classes, axes, names, derive_from or {})
+    return anatomy, transfer(anatomy, _checkpoint(), request)
 
 
 @torch.no_grad()
@@ -270,11 +272,11 @@ def test_hsfs_checkpoint_tells_its_shape() -> None:
 
 def test_another_networks_tensors_are_not_taken_for_it() -> None:
     state = build(SMALL, 1, 2).network.state_dict()
-    assert arunet_models(state)
-    assert arunet_models({f"a.b.{name}": tensor for name, tensor in state.items()})
-    assert not arunet_models({n: t for n, t in state.items() if "encoders.1" not in n})
-    assert not arunet_models({n: t for n, t in state.items() if "SwitchNorm3d" not in n})
-    assert not arunet_models(build(UNetSettings(), 1, 2).network.state_dict())
+    assert read_arunet_settings(state)
+    assert read_arunet_settings({f"a.b.{name}": tensor for name, tensor in state.items()})
+    assert not read_arunet_settings({n: t for n, t in state.items() if "encoders.1" not in n})
+    assert not read_arunet_settings({n: t for n, t in state.items() if "SwitchNorm3d" not in n})
+    assert not read_arunet_settings(build(UNetSettings(), 1, 2).network.state_dict())
 
 
 def test_our_own_checkpoint_tells_its_width(tmp_path: Path) -> None:
@@ -282,8 +284,9 @@ def test_our_own_checkpoint_tells_its_width(tmp_path: Path) -> None:
     state = {f"network.{k}": v for k, v in build(settings, 1, 2).network.state_dict().items()}
     remarks = {"format": 1, "classes": ["background", "A"], "models": settings.model_dump()}
     torch.save({"state_dict": state, "hsf_finetune": remarks}, tmp_path / "a.ckpt")
+    request = HeadRequest(("background", "A"))
     with pytest.raises(WeightsError) as caught:
-        transfer(build(SMALL, 1, 2), read_checkpoint(tmp_path / "a.ckpt"), ("background", "A"))
+        transfer(build(SMALL, 1, 2), read_checkpoint(tmp_path / "a.ckpt"), request)
     (line,) = [text for text in str(caught.value).splitlines() if "models=arunet" in text]
     overrides = line.removeprefix("  fix:").split()
     assert compose("finetune", overrides).models == settings

@@ -11,16 +11,16 @@ from hypothesis import strategies as st
 from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 
-from hsf_finetune.schedule.display.schedule_picture import FROZEN, draw, save_picture
+from hsf_finetune.schedule.display.schedule_picture import FROZEN, draw_schedule, save_picture
 from hsf_finetune.schedule.display.text_picture import (
-    ASCII_GLYPHS,
-    BLOCK_GLYPHS,
+    ASCII_CHARACTERS,
     MIN_WIDTH,
-    Glyphs,
-    text_picture,
+    UNICODE_CHARACTERS,
+    CharacterSet,
+    draw_as_text,
 )
-from hsf_finetune.schedule.display.timeline import rates, rows, spans
-from hsf_finetune.schedule.stages import NORMS, History, Schedule, Stage
+from hsf_finetune.schedule.display.timeline import row_names, sample_rates, stage_spans
+from hsf_finetune.schedule.stages import NORMS, Schedule, ScheduleHistory, Stage
 from hsf_finetune.system.errors import OutputError
 
 
@@ -49,10 +49,12 @@ def schedules(draw: st.DrawFn) -> Schedule:
     return Schedule("staged", names, stages)
 
 
-def bars(schedule: Schedule, width: int, glyphs: Glyphs = BLOCK_GLYPHS) -> dict[str, str]:
+def bars(
+    schedule: Schedule, width: int, characters: CharacterSet = UNICODE_CHARACTERS
+) -> dict[str, str]:
     """The characters of each block."""
-    lines = text_picture(schedule, width, glyphs).plain.splitlines()
-    return {line.split()[0]: line.split()[1] for line in lines[: len(rows(schedule))]}
+    lines = draw_as_text(schedule, width, characters).plain.splitlines()
+    return {line.split()[0]: line.split()[1] for line in lines[: len(row_names(schedule))]}
 
 
 @settings(max_examples=40, deadline=None)
@@ -65,14 +67,14 @@ def test_a_character_is_frozen_if_and_only_if_all_its_epochs_are(
         for cell, glyph in enumerate(bar):
             first = cell * len(trains) // len(bar)
             end = -(-(cell + 1) * len(trains) // len(bar))
-            assert (glyph != BLOCK_GLYPHS.frozen) == any(trains[first:end])
+            assert (glyph != UNICODE_CHARACTERS.frozen) == any(trains[first:end])
 
 
 @settings(max_examples=40, deadline=None)
 @given(schedule=schedules(), width=st.integers(MIN_WIDTH, 200))
 def test_every_block_has_a_line_of_the_same_width_that_fits(schedule: Schedule, width: int) -> None:
-    lines = text_picture(schedule, width).plain.splitlines()
-    assert all(len(line) <= width for line in lines[: len(rows(schedule)) + 2])
+    lines = draw_as_text(schedule, width).plain.splitlines()
+    assert all(len(line) <= width for line in lines[: len(row_names(schedule)) + 2])
     drawn = bars(schedule, width)
     assert list(drawn)[: len(schedule.blocks)] == list(reversed(schedule.blocks))
     assert (NORMS in drawn) == any(NORMS in stage.rates for stage in schedule.stages)
@@ -85,17 +87,17 @@ def test_a_higher_rate_is_never_drawn_lower(schedule: Schedule) -> None:
     per_epoch = len(next(iter(bars(schedule, 120).values()))) // schedule.max_epochs
     if per_epoch == 0:
         return
-    order = BLOCK_GLYPHS.frozen + BLOCK_GLYPHS.levels
+    order = UNICODE_CHARACTERS.frozen + UNICODE_CHARACTERS.levels
     drawn = "".join(bars(schedule, 120).values())
-    pairs = sorted(zip(rates(schedule, per_epoch).ravel(), drawn, strict=True))
+    pairs = sorted(zip(sample_rates(schedule, per_epoch).ravel(), drawn, strict=True))
     heights = [order.index(glyph) for _, glyph in pairs]
     assert heights == sorted(heights)
-    assert heights[-1] == len(BLOCK_GLYPHS.levels)
+    assert heights[-1] == len(UNICODE_CHARACTERS.levels)
 
 
 def test_a_terminal_without_unicode_gets_ascii() -> None:
     schedule = Schedule("gradual", ("encoder1", "head"), (Stage({"head": 1e-3}, 9, 2),) * 2)
-    assert text_picture(schedule, 80, ASCII_GLYPHS).plain.isascii()
+    assert draw_as_text(schedule, 80, ASCII_CHARACTERS).plain.isascii()
 
 
 def test_the_axis_names_where_stages_start_and_which_may_start_earlier() -> None:
@@ -103,13 +105,13 @@ def test_the_axis_names_where_stages_start_and_which_may_start_earlier() -> None
     blocks = ("encoder1", "bottleneck", "decoder1", "head")
     stages = (Stage(head, 4), Stage(more, 10, patience_epochs=3), Stage(head, 6))
     schedule = Schedule("staged", blocks, stages)
-    *_, ruler, axis, legend = text_picture(schedule, 100).plain.splitlines()
+    *_, ruler, axis, legend = draw_as_text(schedule, 100).plain.splitlines()
     assert axis.split() == ["epoch", "0", "4", "≤14", "≤20"]
     assert axis.index("≤14") == [k for k, mark in enumerate(ruler) if mark == "├"][2]
     assert "may end earlier" in legend
 
-    as_it_went = schedule.with_history(History(ended={1: 7}))
-    *_, axis, legend = text_picture(as_it_went, 100).plain.splitlines()
+    as_it_went = schedule.with_history(ScheduleHistory(ended={1: 7}))
+    *_, axis, legend = draw_as_text(as_it_went, 100).plain.splitlines()
     assert axis.split() == ["epoch", "0", "4", "11", "17"]
     assert "may end earlier" not in legend
 
@@ -117,12 +119,12 @@ def test_the_axis_names_where_stages_start_and_which_may_start_earlier() -> None
 def test_a_stage_is_open_from_the_epoch_in_which_it_can_end() -> None:
     # Epoch 0 sets the best; epochs 1 and 2 are not better.
     schedule = Schedule("linear", ("bottleneck", "head"), (Stage({"head": 1e-3}, 9, 2),))
-    assert [span.open_from for span in spans(schedule)] == [3]
+    assert [span.open_from for span in stage_spans(schedule)] == [3]
 
 
 def test_a_narrow_picture_is_refused() -> None:
     with pytest.raises(ValueError, match="characters per line"):
-        text_picture(Schedule("full", ("head",), (Stage({"head": 1e-3}, 5),)), MIN_WIDTH - 1)
+        draw_as_text(Schedule("full", ("head",), (Stage({"head": 1e-3}, 5),)), MIN_WIDTH - 1)
 
 
 @settings(max_examples=8, deadline=None)
@@ -130,11 +132,11 @@ def test_a_narrow_picture_is_refused() -> None:
 def test_pixels_are_grey_where_a_block_is_frozen_and_coloured_where_it_trains(
     schedule: Schedule,
 ) -> None:
-    figure = draw(schedule)
+    figure = draw_schedule(schedule)
     figure.canvas.draw()
     pixels = np.asarray(figure.canvas.buffer_rgba())[..., :3] / 255.0
     axis = next(axis for axis in figure.axes if axis.images)
-    for row, name in enumerate(rows(schedule)):
+    for row, name in enumerate(row_names(schedule)):
         for index, stage in enumerate(schedule.stages):
             if stage.length < 0.03 * schedule.max_epochs:
                 continue  # its boundary would cover it

@@ -4,10 +4,10 @@ import re
 
 from rich.console import Console
 
-from hsf_finetune.schedule.display.schedule_table import Sizes, schedule_table
+from hsf_finetune.schedule.display.schedule_table import BlockSizes, schedule_table
 from tests.schedule.planning import planned
 
-SIZES = Sizes(
+SIZES = BlockSizes(
     blocks=dict.fromkeys(["encoder1", "encoder2", "encoder3", "bottleneck"], 100)
     | {"decoder3": 50, "decoder2": 30, "decoder1": 15, "head": 5},
     norms=dict.fromkeys(planned().blocks, 2) | {"head": 0},
@@ -46,7 +46,7 @@ def test_normalisation_of_frozen_blocks_is_counted() -> None:
     text = shown(strategy="encoder_first", encoder_blocks=1)
     # encoder1 and the head, and two each of the six blocks between them
     assert " 117 " in text
-    assert "(but for normalisation)" in text
+    assert "(except normalisation)" in text
 
 
 def test_what_ends_a_stage_is_said() -> None:

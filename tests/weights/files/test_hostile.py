@@ -27,6 +27,7 @@ from hsf_finetune.system.errors import UserError
 from hsf_finetune.weights.files import torch_file
 from hsf_finetune.weights.files.archive import extract_safely
 from hsf_finetune.weights.files.read_checkpoint import read_checkpoint
+from hsf_finetune.weights.transfer.plan_head import HeadRequest
 from hsf_finetune.weights.transfer.transfer_weights import transfer
 
 SMALL = UNetSettings(channels=[4, 8, 8], strides=[2, 2])
@@ -300,7 +301,9 @@ def test_missing_keys(tmp_path: Path) -> None:
     path = tmp_path / "a.ckpt"
     torch.save({name: state[name] for name in list(state)[: len(state) // 3]}, path)
     before = {name: tensor.clone() for name, tensor in state.items()}
-    text = _error(lambda: transfer(anatomy, read_checkpoint(path), ("background", "A")))
+    text = _error(
+        lambda: transfer(anatomy, read_checkpoint(path), HeadRequest(("background", "A")))
+    )
     assert str(path) in text
     assert "does not fit" in text
     assert all(torch.equal(tensor, before[name]) for name, tensor in state.items())

@@ -15,7 +15,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hsf_finetune.weights.files.pickle_scan import Global, scan
+from hsf_finetune.weights.files.pickle_scan import PickleGlobal, scan_pickle
 
 every_protocol = pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 plain = st.recursive(
@@ -38,7 +38,7 @@ class _System:
 @every_protocol
 def test_globals_are_named(protocol: int) -> None:
     content = [collections.OrderedDict(a=1), _System(), collections.Counter, 3.5, {1, 2}]
-    found = scan(io.BytesIO(pickle.dumps(content, protocol)))
+    found = scan_pickle(io.BytesIO(pickle.dumps(content, protocol)))
     assert {"collections.OrderedDict", "collections.Counter"} <= found.globals
     assert {"posix.system", "nt.system"} & found.globals
 
@@ -46,7 +46,7 @@ def test_globals_are_named(protocol: int) -> None:
 @given(plain, st.integers(0, pickle.HIGHEST_PROTOCOL))
 def test_plain_values_call_for_nothing_harmful(value: object, protocol: int) -> None:
     stream = io.BytesIO(pickle.dumps(value, protocol) + b"behind")
-    found = scan(stream)
+    found = scan_pickle(stream)
     assert {name.replace("__builtin__", "builtins") for name in found.globals} <= {
         "_codecs.encode",
         "builtins.bytes",
@@ -61,7 +61,7 @@ def test_plain_values_call_for_nothing_harmful(value: object, protocol: int) -> 
 @given(st.binary(max_size=60))
 def test_anything_else_is_an_error_and_no_other(content: bytes) -> None:
     try:
-        scan(io.BytesIO(content))
+        scan_pickle(io.BytesIO(content))
     except ValueError:
         return
     assert b"." in content
@@ -71,9 +71,9 @@ def test_storages_are_told_however_a_pickle_is_put_together(tmp_path: Path) -> N
     shared = torch.arange(6.0)
     torch.save({"a": shared, "b": shared[2:], "c": torch.ones(4).half()}, tmp_path / "a.pt")
     with zipfile.ZipFile(tmp_path / "a.pt") as archive:
-        found = scan(io.BytesIO(archive.read("a/data.pkl")))
+        found = scan_pickle(io.BytesIO(archive.read("a/data.pkl")))
     assert found.persistent == [
-        ("storage", Global("torch.FloatStorage"), "0", "cpu", 6),
-        ("storage", Global("torch.FloatStorage"), "0", "cpu", 6),
-        ("storage", Global("torch.HalfStorage"), "1", "cpu", 4),
+        ("storage", PickleGlobal("torch.FloatStorage"), "0", "cpu", 6),
+        ("storage", PickleGlobal("torch.FloatStorage"), "0", "cpu", 6),
+        ("storage", PickleGlobal("torch.HalfStorage"), "1", "cpu", 4),
     ]

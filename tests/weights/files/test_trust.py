@@ -16,7 +16,7 @@ from torch import nn, serialization
 
 from hsf_finetune.system.errors import WeightsError
 from hsf_finetune.weights.files.read_checkpoint import read_checkpoint
-from hsf_finetune.weights.files.trust import may_be_trusted, only, unsafe_globals
+from hsf_finetune.weights.files.trust import allow_globals, may_be_trusted, unsafe_globals
 
 
 def _offered(text: str) -> tuple[str, ...]:
@@ -29,7 +29,7 @@ def _offered(text: str) -> tuple[str, ...]:
 def test_the_line_to_paste_works_and_only_for_that_load(tmp_path: Path, now: bool) -> None:
     content = {"w": torch.ones(2), "best": np.float64(0.5), "all": np.arange(3), "n": np.int64(2)}
     torch.save(content, tmp_path / "a.ckpt", _use_new_zipfile_serialization=now)
-    with pytest.raises(WeightsError, match=r"(?s)never run.*multiarray\.scalar") as caught:
+    with pytest.raises(WeightsError, match=r"(?s)never runs.*multiarray\.scalar") as caught:
         read_checkpoint(tmp_path / "a.ckpt")
     line = _offered(str(caught.value))
     before = set(serialization.get_safe_globals())
@@ -66,7 +66,7 @@ def test_what_other_libraries_allow_is_not_allowed_here(tmp_path: Path) -> None:
 
 
 def _fail_within(trusted: list[type]) -> None:
-    with only(trusted):
+    with allow_globals(trusted):
         assert set(serialization.get_safe_globals()) == set(trusted)
         raise KeyError
 
@@ -86,7 +86,9 @@ def test_what_is_not_installed(tmp_path: Path) -> None:
     assert unsafe_globals(raw) == ["lab_of_ours.Net"]
     torch.save({"w": torch.ones(1)}, path, _use_new_zipfile_serialization=False)
     path.write_bytes(path.read_bytes().replace(b"ccollections\nOrderedDict", b"clab_of_ours\nNet"))
-    with pytest.raises(WeightsError, match=r"(?s)cannot be loaded here.*install what lab_of_ours"):
+    with pytest.raises(
+        WeightsError, match=r"(?s)cannot be imported.*install the package of lab_of_ours"
+    ):
         read_checkpoint(path, trust=["lab_of_ours.Net"])
 
 

@@ -13,11 +13,12 @@ import yaml
 
 from hsf_finetune.config.settings import DynUNetSettings, PretrainedSettings, UNetSettings
 from hsf_finetune.networks.build import build, class_axes
-from hsf_finetune.networks.pretrained_network import resolve
+from hsf_finetune.networks.pretrained_network import resolve_network
 from hsf_finetune.system.errors import WeightsError
 from hsf_finetune.weights.sources.bundle import is_bundle, read_bundle
-from hsf_finetune.weights.sources.bundle_config import NetworkText
-from hsf_finetune.weights.sources.bundle_network import network_models
+from hsf_finetune.weights.sources.bundle_config import NetworkDescription
+from hsf_finetune.weights.sources.bundle_network import network_settings
+from hsf_finetune.weights.transfer.plan_head import HeadRequest
 from hsf_finetune.weights.transfer.transfer_weights import transfer
 from tests.weights.bundles import CLASSES, METADATA, NETWORKS, bundle, monai_network
 
@@ -33,12 +34,12 @@ def test_every_tensor_loads_and_the_output_is_monais(tmp_path: Path, name: str) 
     checkpoint = read_bundle(path)
     assert checkpoint.classes == CLASSES
     assert (checkpoint.in_channels, checkpoint.channel_names) == (2, ("T1", "T2"))
-    models = resolve(PretrainedSettings(lr=0.02), checkpoint.models, checkpoint.path)
+    models = resolve_network(PretrainedSettings(lr=0.02), checkpoint.models, checkpoint.path)
     assert models.lr == 0.02
     assert models.name == {"unet": "monai_unet"}.get(name.split()[0], name.split()[0])
     torch.manual_seed(2)
     ours = build(models, 2, 3)
-    receipt = transfer(ours, checkpoint, CLASSES, class_axes=class_axes(models, 2, 3))
+    receipt = transfer(ours, checkpoint, HeadRequest(CLASSES, class_axes(models, 2, 3)))
     assert {entry.status for entry in receipt.entries} == {"loaded"}
     assert receipt.share_loaded == 1
     assert not receipt.unused
@@ -165,8 +166,8 @@ PUBLISHED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 @pytest.mark.parametrize("target", PUBLISHED)
 def test_published_descriptions_are_understood(target: str) -> None:
     given, expected = PUBLISHED[target]
-    text = NetworkText(target, given, "network_def", {}, Path("inference.json"))
-    models = network_models(text)
+    text = NetworkDescription(target, given, "network_def", {}, Path("inference.json"))
+    models = network_settings(text)
     assert {key: models[key] for key in expected} == expected
 
 
@@ -175,7 +176,7 @@ def test_the_misfit_error_points_to_the_sources_network(tmp_path: Path) -> None:
     network = NETWORKS["dynunet"] | {"deep_supervision": False}
     checkpoint = read_bundle(bundle(tmp_path / "a", network, monai_network(network)))
     with pytest.raises(WeightsError) as caught:
-        transfer(build(UNetSettings(), 2, 3), checkpoint, CLASSES)
+        transfer(build(UNetSettings(), 2, 3), checkpoint, HeadRequest(CLASSES))
     message = str(caught.value)
     assert "models=pretrained" in message
     assert "models=dynunet models.channels=[4,6,8,10] models.strides=[1,2,2,[2,2,1]]" in message

@@ -11,8 +11,8 @@ import torch
 
 from hsf_finetune.system.errors import WeightsError
 from hsf_finetune.weights.sources.bundle import is_bundle, read_bundle
-from hsf_finetune.weights.sources.bundle_config import NetworkText
-from hsf_finetune.weights.sources.bundle_network import network_models
+from hsf_finetune.weights.sources.bundle_config import NetworkDescription
+from hsf_finetune.weights.sources.bundle_network import network_settings
 from tests.weights.bundles import CHANNELS, NETWORKS, bundle
 
 
@@ -60,7 +60,7 @@ def test_what_ours_cannot_follow_is_named(
 @pytest.mark.parametrize(
     ("name", "change", "found"),
     [
-        ("unet", {"spatial_dims": 2, "strides": [2, 2]}, "networks for volumes"),
+        ("unet", {"spatial_dims": 2, "strides": [2, 2]}, "a network for volumes"),
         ("unet", {"bias": False}, "network_def.bias: False"),
         ("unet", {"adn_ordering": "NA"}, "'NA'"),
         ("unet", {"norm": ["group", {"num_groups": 1}]}, "norm: Input should be 'instance'"),
@@ -76,9 +76,9 @@ def test_what_ours_cannot_follow_is_named(
 def test_each_network_says_what_it_cannot_be(name: str, change: dict[str, Any], found: str) -> None:
     given = CHANNELS | NETWORKS[name] | change
     target = given.pop("_target_")
-    text = NetworkText(target, given, "network_def", {}, Path("inference.json"))
+    text = NetworkDescription(target, given, "network_def", {}, Path("inference.json"))
     with pytest.raises(WeightsError) as caught:
-        network_models(text)
+        network_settings(text)
     assert found in str(caught.value)
 
 
@@ -112,7 +112,7 @@ def test_nothing_of_a_bundle_is_run(tmp_path: Path) -> None:
 def test_references_that_go_round_or_swell_end(tmp_path: Path) -> None:
     network = NETWORKS["segresnet"] | {"init_filters": "@a"}
     message = _refused(bundle(tmp_path / "round", network, further={"a": "@b", "b": "@a"}))
-    assert "does not lead to itself" in message
+    assert "does not lead back to itself" in message
     swelling: dict[str, Any] = {f"a{i}": [f"@a{i + 1}"] * 10 for i in range(9)} | {"a9": 1}
     network = NETWORKS["segresnet"] | {"blocks_down": "@a0"}
     assert "some dozen values" in _refused(bundle(tmp_path / "swelling", network, further=swelling))
@@ -123,8 +123,8 @@ def test_damaged_configurations_are_named(tmp_path: Path) -> None:
     for text, found in (
         ("{", "cannot be read"),
         ("[" * 100_000, "cannot be read"),
-        ("[1]", "is no dictionary"),
-        ("{}", "does not say which network it is"),
+        ("[1]", "is not a dictionary"),
+        ("{}", "does not describe its network"),
         ('{"network_def": 3}', "network_def: 3"),
     ):
         (path / "configs" / "inference.json").write_text(text)

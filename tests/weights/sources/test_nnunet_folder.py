@@ -16,11 +16,12 @@ import torch
 
 from hsf_finetune.config.settings import NnUNetSettings
 from hsf_finetune.networks.build import build, class_axes
-from hsf_finetune.networks.pretrained_network import validated
+from hsf_finetune.networks.pretrained_network import validate_network
 from hsf_finetune.system.errors import WeightsError
 from hsf_finetune.weights.files.checkpoint import Checkpoint
-from hsf_finetune.weights.sources.locate import read_source
 from hsf_finetune.weights.sources.nnunet_folder import is_nnunet, read_nnunet
+from hsf_finetune.weights.sources.read_source import read_source
+from hsf_finetune.weights.transfer.plan_head import HeadRequest
 from hsf_finetune.weights.transfer.transfer_weights import transfer
 
 FILES = Path(__file__).parents[1] / "stored" / "nnunet"
@@ -44,10 +45,10 @@ def _change(file: Path, change: Callable[[dict[str, Any]], object]) -> None:
 def _loaded(checkpoint: Checkpoint, classes: tuple[str, ...]) -> tuple[torch.nn.Module, Any]:
     assert checkpoint.models
     assert checkpoint.in_channels
-    settings = validated(checkpoint.models)
+    settings = validate_network(checkpoint.models)
     anatomy = build(settings, checkpoint.in_channels, len(classes))
     axes = class_axes(settings, checkpoint.in_channels, len(classes))
-    receipt = transfer(anatomy, checkpoint, classes, class_axes=axes)
+    receipt = transfer(anatomy, checkpoint, HeadRequest(classes, axes))
     return anatomy.network.eval(), receipt
 
 
@@ -63,7 +64,7 @@ def _loaded(checkpoint: Checkpoint, classes: tuple[str, ...]) -> tuple[torch.nn.
     ],
 )
 def test_logits_are_those_of_nnunet(folder: Path, images: str, stored: str) -> None:
-    checkpoint = read_nnunet(folder, stored=stored)
+    checkpoint = read_nnunet(folder, orientation=stored)
     network, receipt = _loaded(checkpoint, ("background", "anterior", "posterior"))
     assert receipt.share_tensors == receipt.share_parameters == 1
     assert {entry.status for entry in receipt.entries} == {"loaded"}
@@ -112,7 +113,7 @@ def test_other_things_are_none(tmp_path: Path, copied: Path) -> None:
     (tmp_path / "fold_0").mkdir()
     for other in (tmp_path, tmp_path / "fold_0", copied / "plans.json", tmp_path / "missing"):
         assert not is_nnunet(other)
-    with pytest.raises(WeightsError, match="no results folder"):
+    with pytest.raises(WeightsError, match="not a results folder"):
         read_nnunet(tmp_path)
 
 
@@ -122,7 +123,7 @@ def test_the_fold_of_all_cases_is_preferred_and_others_are_named(copied: Path) -
     shutil.copytree(copied / "fold_0", copied / "fold_all")
     checkpoint = read_nnunet(copied)
     assert checkpoint.path.parent.name == "fold_all"
-    assert "there are also: 0, 1" in checkpoint.origin["notes"][-1]
+    assert "other folds: 0, 1" in checkpoint.origin["notes"][-1]
     assert read_nnunet(copied, fold=1).path.parent.name == "fold_1"
     with pytest.raises(WeightsError, match=r"fold 3.*\n(.*\n)*.*fold_0/checkpoint_final\.pth"):
         read_nnunet(copied, fold=3)
@@ -156,7 +157,7 @@ def test_older_plans_give_the_same_network(tmp_path: Path, folder: Path) -> None
         }
 
     _change(older / "plans.json", to_the_older_form)
-    settings = [validated(read_nnunet(path).models or {}) for path in (older, folder)]
+    settings = [validate_network(read_nnunet(path).models or {}) for path in (older, folder)]
     assert settings[0] == settings[1]
 
 
@@ -192,7 +193,7 @@ def _argument(**change: Any) -> Callable[[dict[str, Any]], object]:
     ("file", "change", "why"),
     [
         ("plans.json", _configuration({"previous_stage": "3d_lowres"}), "cascade"),
-        ("plans.json", _architecture(network_class_name="os.system"), "not known here"),
+        ("plans.json", _architecture(network_class_name="os.system"), "not supported"),
         ("plans.json", _argument(conv_op="torch.nn.modules.conv.Conv2d"), "2D"),
         ("plans.json", _argument(nonlin="os.system"), "nonlin: Input should be"),
         ("plans.json", _argument(block="a.b.BottleneckD"), "bottleneck blocks"),
@@ -228,8 +229,8 @@ def test_damaged_plans_are_named(copied: Path, text: str) -> None:
 
 
 def test_an_orientation_that_is_none_is_refused() -> None:
-    with pytest.raises(WeightsError, match="'RAX' does not say"):
-        read_nnunet(PLAIN, stored="RAX")
+    with pytest.raises(WeightsError, match="'RAX' is not the orientation"):
+        read_nnunet(PLAIN, orientation="RAX")
 
 
 def test_files_written_with_numpy_1_are_read(copied: Path) -> None:
@@ -263,7 +264,7 @@ def test_nothing_but_numbers_of_numpy_is_loaded(
 
 def test_batch_normalisation_shows_in_the_weights(copied: Path) -> None:
     theirs = read_nnunet(copied).models or {}
-    with_batch = validated(theirs | {"norm_op": "BatchNorm3d"})
+    with_batch = validate_network(theirs | {"norm_op": "BatchNorm3d"})
     assert isinstance(with_batch, NnUNetSettings)
     network = build(with_batch, 2, 3).network
     torch.save({"network_weights": network.state_dict()}, copied / FINAL)

@@ -9,8 +9,9 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
+from hsf_finetune.weights.transfer.class_rules import ClassRule
+from hsf_finetune.weights.transfer.input_rules import InputRule
 from hsf_finetune.weights.transfer.receipt import Receipt, TensorEntry
-from hsf_finetune.weights.transfer.rules import ChannelRule, InputRule
 
 LONG = "trunk.model.1.submodule.1.submodule.0.conv.unit0.conv"
 RECEIPT = Receipt(
@@ -18,16 +19,18 @@ RECEIPT = Receipt(
     digest="0" * 64,
     entries=(
         TensorEntry(f"{LONG}.weight", "encoder1", "loaded", (4, 1, 3), (4, 1, 3)),
-        TensorEntry(f"{LONG}.bias", "encoder1", "refused", (8,), (4,), "(8,) in it, (4,) here"),
+        TensorEntry(
+            f"{LONG}.bias", "encoder1", "refused", (8,), (4,), "(8,) in it, (4,) in the network"
+        ),
         TensorEntry("norm.mean", "encoder1", "loaded", (4,), (4,), parameter=False),
         TensorEntry("head.bias", "head", "remapped", (2,), (3,), "class by class", trunk=False),
         TensorEntry("a.b", "head", "loaded", (2,), (2,), trunk=False, origin="x.y", how="order"),
     ),
     unused=tuple(f"{LONG}.{i}.weight" for i in range(20)),
     channels=(
-        ChannelRule("background", "copied", ("background",), (0,)),
-        ChannelRule("anterior", "split", ("hippocampus",), (1,), -0.6931),
-        ChannelRule("new [thing]", "from background", ("background",), (0,), -0.6931, "a note"),
+        ClassRule("background", "copied", ("background",), (0,)),
+        ClassRule("anterior", "split", ("hippocampus",), (1,), -0.6931),
+        ClassRule("new [thing]", "from background", ("background",), (0,), -0.6931, "a note"),
     ),
     dropped=("CSF",),
     renamed="'module.' removed",
@@ -51,7 +54,7 @@ def test_plain_survives_json() -> None:
     plain = RECEIPT.to_dict()
     assert json.loads(json.dumps(plain)) == plain
     assert plain["counts"] == {"loaded": 3, "refused": 1, "remapped": 1}
-    assert plain["entries"][0]["here"] == [4, 1, 3]
+    assert plain["entries"][0]["target_shape"] == [4, 1, 3]
 
 
 def test_table_fits_a_terminal_and_says_it_all() -> None:
@@ -69,12 +72,12 @@ def test_table_fits_a_terminal_and_says_it_all() -> None:
         "CSF",
         "'finetuning.derive_from={new [thing]: CSF}'",
         "  from background (bias",
-        "(8,) in it, (4,) here",
+        "(8,) in it, (4,) in the network",
         "20 tensors",
         "and 12 more",
-        "1 tensors matched by order and shape:",
+        "1 tensor matched by order and shape:",
         "a.b from x.y",
-        "zero - it starts without a say",
+        "zero - starts with zero weights",
         "not used: PD",
         "Origin: format a [bundle], licence MIT.",
     ):

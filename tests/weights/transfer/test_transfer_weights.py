@@ -40,9 +40,9 @@ def test_every_tensor_lands_once_and_buffers_too(tmp_path: Path, settings: Netwo
     distinct = {id(t) for t in target.network.state_dict(keep_vars=True).values()}
     assert len({entry.name for entry in receipt.entries}) == len(receipt.entries)
     assert len(receipt.entries) == len(distinct)
-    there = source.network.state_dict()
+    expected = source.network.state_dict()
     for name, tensor in target.network.state_dict().items():
-        assert torch.equal(tensor, there[name])
+        assert torch.equal(tensor, expected[name])
 
 
 @every_network
@@ -66,7 +66,7 @@ def test_wrong_width_lists_mismatches_and_the_overrides_to_use(tmp_path: Path) -
     with pytest.raises(WeightsError) as caught:
         load(UNET, fresh(UNET, SOURCE), checkpoint, SOURCE)
     message = str(caught.value)
-    assert "(16, 8, 3, 3, 3) in the checkpoint, (8, 8, 3, 3, 3) here" in message
+    assert "(16, 8, 3, 3, 3) in the checkpoint, (8, 8, 3, 3, 3) in the network" in message
     assert "models=unet models.channels=[4,8,16] models.strides=[2,2]" in message
     assert "input channels: 1" in message
     assert "lr" not in message
@@ -86,7 +86,7 @@ def test_the_share_that_is_offered_would_be_accepted(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="not in the checkpoint") as caught:
         load(UNET, fresh(UNET, SOURCE), checkpoint, SOURCE)
     offered = float(str(caught.value).rpartition("finetuning.min_loaded=")[2])
-    assert load(UNET, fresh(UNET, SOURCE), checkpoint, SOURCE, None, offered)
+    assert load(UNET, fresh(UNET, SOURCE), checkpoint, SOURCE, min_loaded=offered)
 
 
 def test_head_that_does_not_fit_stays_whole(tmp_path: Path) -> None:
@@ -170,7 +170,7 @@ def test_a_head_of_which_a_part_is_missing_stays_whole(tmp_path: Path) -> None:
         checkpoint = read_checkpoint(tmp_path / "a.pt")
         receipt = load(settings, fresh(settings, SOURCE), checkpoint, SOURCE)
         assert {rule.rule for rule in receipt.channels} == {"fresh"}
-        assert not any(entry.arrived for entry in receipt.entries if not entry.trunk)
+        assert not any(entry.filled for entry in receipt.entries if not entry.trunk)
 
 
 @pytest.mark.parametrize(("channels", "status"), [(4, "loaded"), (3, "fresh")])

@@ -1,0 +1,337 @@
+"""What a notebook imports: the commands as functions, with results that show themselves.
+
+The examples assume a dataset described in `my_conf/datasets/mine.yaml` (as
+`hsf-finetune init` writes it), and `my_conf/experiment/quick.yaml` with a small network and
+few epochs; `outputs/source` is the folder of a run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import ValidationError
+
+from hsf_finetune.config.compose import compose as compose_settings
+from hsf_finetune.config.settings import NetworkSettings, Settings
+from hsf_finetune.networks.anatomy import Anatomy
+from hsf_finetune.networks.build import build, channel_axes, class_axes
+from hsf_finetune.networks.pretrained_network import validate_network
+from hsf_finetune.system.errors import ConfigError
+
+if TYPE_CHECKING:
+    from hsf_finetune.check.check_report import CheckReport
+    from hsf_finetune.evaluation.compare_runs import Comparison
+    from hsf_finetune.evaluation.evaluate import Evaluation
+    from hsf_finetune.experiment.run_result import RunResult
+    from hsf_finetune.inference.predictor import Predictor
+    from hsf_finetune.planning.setup import Setup
+    from hsf_finetune.weights.transfer.receipt import Receipt
+
+PathLike = str | Path
+
+
+def compose(
+    *overrides: str,
+    config_dir: PathLike | None = None,
+    task: Literal["finetune", "train"] = "finetune",
+) -> Settings:
+    """The settings that a command line would give, without running anything.
+
+    Args:
+        overrides: as on the command line of finetune.py: `datasets=mine`, `models.lr=1e-3`.
+        config_dir: a folder with groups of your own, such as `datasets/mine.yaml`.
+        task: `finetune`, or `train` for training from random weights.
+
+    Raises:
+        ConfigError: an unknown group, option or key, or a wrong value; with what was meant.
+
+    Example:
+        >>> import hsf_finetune as hf
+        >>> config = hf.compose("datasets=mine", "models.lr=3e-4", config_dir="my_conf")
+        >>> config.models.lr
+        0.0003
+    """
+    return compose_settings(task, overrides, config_dir)
+
+
+def plan(config: Settings, *, forecast: bool = True) -> Setup:
+    """What a run would do: schedule, transfer receipt and forecast, without reading a voxel.
+
+    Args:
+        config: from `compose`.
+        forecast: also make a few dry steps, to say what the run takes in memory and time.
+
+    Returns:
+        The setup, which shows itself in a notebook: `.schedule`, `.transfer` (None where no
+        weights are given), `.forecast`, `.split`, `.cohort`.
+
+    Raises:
+        UserError: cases, weights, network or schedule do not fit together.
+
+    Example:
+        >>> import hsf_finetune as hf
+        >>> config = hf.compose("datasets=mine", "experiment=quick", config_dir="my_conf")
+        >>> setup = hf.plan(config, forecast=False)
+        >>> setup.schedule.max_epochs
+        2
+        >>> setup.cohort.classes.names
+        ('background', 'anterior', 'posterior')
+    """
+    from hsf_finetune.planning.plan_run import plan_run
+
+    return plan_run(config, forecast=forecast)
+
+
+def finetune(config: Settings) -> RunResult:
+    """Trains as the settings say, and scores the model before and after.
+
+    Args:
+        config: from `compose`; with `task="train"` the network starts from random weights.
+
+    Returns:
+        `.folder` with everything the run wrote, `.before` and `.after` (a row per validation
+        case and class), and `.model`, which segments scans.
+
+    Raises:
+        UserError: anything that can be mended; nothing half-written is left behind.
+
+    Example:
+        >>> import hsf_finetune as hf
+        >>> config = hf.compose("datasets=mine", "experiment=quick", config_dir="my_conf")
+        >>> run = hf.finetune(config)
+        >>> (run.folder / "checkpoints" / "best.ckpt").exists()
+        True
+        >>> run.model.predict("scan.nii.gz").labels.shape
+        (16, 24, 16)
+    """
+    from hsf_finetune.experiment.run import run_experiment
+
+    return run_experiment(config)
+
+
+def load_model(
+    run_or_checkpoint: PathLike,
+    *,
+    checkpoint: Literal["best", "last"] = "best",
+    device: str = "auto",
+) -> Predictor:
+    """A trained model, which segments scans.
+
+    Args:
+        run_or_checkpoint: folder of a run, or a checkpoint that this package wrote.
+        checkpoint: which one of a run.
+        device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
+
+    Returns:
+        The model: `.predict(scan)` takes a path, the paths of several channels, a nibabel
+        image, or (array, affine).
+
+    Raises:
+        WeightsError: it cannot be read, or was not written by this package.
+
+    Example:
+        >>> import hsf_finetune as hf
+        >>> model = hf.load_model("outputs/source")
+        >>> seg = model.predict("scan.nii.gz")
+        >>> sorted(seg.volumes_mm3)
+        ['blob']
+    """
+    from hsf_finetune.inference.predictor import Predictor
+
+    return Predictor.load(run_or_checkpoint, checkpoint, device)
+
+
+def check(config: Settings, *, jobs: int | None = None) -> CheckReport:
+    """Looks at the data of a run: geometry, content, labels, duplicates, the source's data.
+
+    Args:
+        config: from `compose`.
+        jobs: threads; None is one for each CPU that this process may use.
+
+    Returns:
+        The report: `.findings`, each with its file and the remedy.
+
+    Example:
+        >>> import hsf_finetune as hf
+        >>> report = hf.check(hf.compose("datasets=mine", config_dir="my_conf"))
+        >>> [finding.what for finding in report.findings if finding.tier == "refused"]
+        []
+    """
+    from hsf_finetune.check.check_data import check_data
+    from hsf_finetune.data.phantom.write_phantoms import make_phantom_cohort
+    from hsf_finetune.planning.start import read_source_checkpoint
+
+    make_phantom_cohort(config.datasets)
+    return check_data(config, read_source_checkpoint, jobs)
+
+
+def evaluate(
+    prediction: PathLike,
+    label: PathLike | None = None,
+    *,
+    names: Mapping[int, str] | None = None,
+    side: Literal["train", "validation", "test"] = "validation",
+    tolerance_mm: float = 1.0,
+) -> Evaluation:
+    """Scores segmentations against labels, or a run's model on one side of its split.
+
+    Args:
+        prediction: a segmentation, a folder of them, or (without `label`) a run's folder.
+        label: the manual segmentation, or a folder of them, paired by name.
+        names: label value -> name of the class; None scores every value that occurs.
+        side: of the split, for a run.
+        tolerance_mm: of the normalised surface Dice.
+
+    Returns:
+        Dice, HD95 (mm), NSD and volume error (mm3) per case and class, with a summary.
+
+    Raises:
+        UserError: the files do not pair or cannot be read, or the folder is no run.
+
+    Example:
+        >>> import hsf_finetune as hf
+        >>> scores = hf.evaluate("label.nii.gz", "label.nii.gz", names={10: "anterior"})
+        >>> scores.rows[0].score.dice
+        1.0
+    """
+    from hsf_finetune.evaluation.evaluate import evaluate_files, evaluate_run
+
+    if label is None:
+        return evaluate_run(Path(prediction), side, tolerance_mm)
+    return evaluate_files(Path(prediction), Path(label), names, tolerance_mm)
+
+
+def compare(
+    *runs: PathLike,
+    reference: str | None = None,
+    side: Literal["validation", "test"] | None = None,
+    output: PathLike | None = None,
+) -> Comparison:
+    """Compares finished runs on the same cases: paired differences and their intervals.
+
+    Args:
+        runs: folders of runs with the same split.
+        reference: name of the run that differences refer to; None is the best.
+        side: of the split; None is `test` where all have one.
+        output: folder for compare.csv, compare.json and compare.png; None writes nothing.
+
+    Raises:
+        ConfigError: one is no finished run, or they differ in split or classes.
+    """
+    from hsf_finetune.evaluation.compare_runs import compare_runs
+
+    return compare_runs(
+        [Path(run) for run in runs],
+        output=Path(output) if output is not None else None,
+        reference=reference,
+        side=side,
+    )
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network with its size.
+
+    Args:
+        anatomy: its parts; `anatomy.network` is the torch module.
+        settings: which network it is.
+        in_channels: channels of the image.
+        out_channels: classes, background included.
+    """
+
+    anatomy: Anatomy
+    settings: NetworkSettings
+    in_channels: int
+    out_channels: int
+
+
+def build_network(name: str, in_channels: int, out_channels: int, **settings: Any) -> Network:
+    """A freshly initialised network of `conf/models`, outside of any run.
+
+    Args:
+        name: `unet`, `dynunet`, `segresnet`, `swinunetr`, `nnunet`, `arunet`, ...
+        in_channels: channels of the image.
+        out_channels: classes, background included.
+        settings: as in `conf/models/NAME.yaml`: `channels=[16, 32, 64]`.
+
+    Returns:
+        The network; `.anatomy.network` maps (batch, in_channels, x, y, z) to logits
+        (batch, out_channels, x, y, z), where x, y and z are multiples of `.anatomy.divisor`.
+
+    Raises:
+        ConfigError: there is no such network, or a setting is wrong.
+
+    Example:
+        >>> import torch
+        >>> import hsf_finetune as hf
+        >>> network = hf.build_network("unet", 1, 3, channels=[4, 8], strides=[2])
+        >>> network.anatomy.network(torch.zeros(1, 1, 8, 8, 8)).shape
+        torch.Size([1, 3, 8, 8, 8])
+    """
+    try:
+        chosen = validate_network({"name": name, **settings})
+    except ValidationError as error:
+        lines = [f"{'.'.join(map(str, d['loc'][1:])) or name}: {d['msg']}" for d in error.errors()]
+        raise ConfigError("there is no such network", found="\n".join(lines)) from error
+    return Network(build(chosen, in_channels, out_channels), chosen, in_channels, out_channels)
+
+
+def transfer(
+    network: Network,
+    weights: PathLike,
+    classes: Sequence[str],
+    *,
+    source_classes: Sequence[str] | None = None,
+    derive_from: Mapping[str, str | Sequence[str]] | None = None,
+    min_loaded: float = 0.9,
+) -> Receipt:
+    """Loads pretrained weights into a network, in place, with a receipt.
+
+    The trunk loads by name and shape, the head class by class: copied, split, merged or made
+    of the background class, exactly where that is possible (docs: Weights).
+
+    Args:
+        network: from `build_network`.
+        weights: a checkpoint, a run's folder, a MONAI bundle or an nnU-Net folder.
+        classes: class of each output channel of the network, background first.
+        source_classes: class of each output channel of weights that do not say.
+        derive_from: class -> class or classes of the source that it comes out of.
+        min_loaded: smallest share of the trunk that must load.
+
+    Returns:
+        What became of each tensor and of each class.
+
+    Raises:
+        WeightsError: the weights cannot be read, or too little of the trunk fits.
+        ConfigError: a class does not exist, or the number of classes is not the network's.
+
+    Example:
+        >>> import hsf_finetune as hf
+        >>> network = hf.build_network("unet", 1, 3, channels=[4, 8], strides=[2], features=4,
+        ...                            num_res_units=1)
+        >>> receipt = hf.transfer(network, "outputs/source", ["background", "front", "back"],
+        ...                       derive_from={"front": "blob", "back": "blob"})
+        >>> receipt.share_loaded
+        1.0
+    """
+    from hsf_finetune.weights.sources.read_source import read_source
+    from hsf_finetune.weights.transfer.input_rules import InputRequest
+    from hsf_finetune.weights.transfer.plan_head import HeadRequest
+    from hsf_finetune.weights.transfer.transfer_weights import transfer as transfer_into
+
+    if len(classes) != network.out_channels:
+        raise ConfigError(
+            "as many classes are needed as the network has outputs",
+            found=", ".join(classes),
+            expected=f"{network.out_channels} names, background first",
+        )
+    size = (network.in_channels, network.out_channels)
+    head = HeadRequest(
+        classes, class_axes(network.settings, *size), source_classes, dict(derive_from or {})
+    )
+    inputs = InputRequest(channel_axes(network.settings, *size))
+    checkpoint = read_source(weights)
+    return transfer_into(network.anatomy, checkpoint, head, inputs, min_loaded=min_loaded)

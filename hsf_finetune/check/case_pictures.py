@@ -1,0 +1,125 @@
+"""Pictures of flagged cases: the label over its image, in three planes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import numpy.typing as npt
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from nibabel.orientations import apply_orientation, io_orientation
+
+from hsf_finetune.check.findings import Finding
+from hsf_finetune.data.discovery.cases import Case
+from hsf_finetune.data.volumes.read_volume import VolumeRef, read_volume
+from hsf_finetune.system.atomic_files import atomic_write
+from hsf_finetune.system.errors import UserError
+
+_PLANES = ("sagittal", "coronal", "axial")
+_LINE = 110
+
+
+def draw_flagged_cases(
+    folder: Path,
+    cases: Sequence[Case],
+    findings: Sequence[Finding],
+    progress: Callable[[int, int], None] | None = None,
+) -> int:
+    """Draws every case that was warned of or refused, as far as it can be read.
+
+    Args:
+        folder: gets one PNG per case.
+        cases: all cases.
+        findings: of the check.
+        progress: is told how many are done.
+
+    Returns:
+        Number of pictures.
+
+    Raises:
+        OutputError: a picture cannot be written.
+    """
+    flagged: dict[str, list[Finding]] = {}
+    for finding in findings:
+        if finding.case and finding.tier != "repaired":
+            flagged.setdefault(finding.case, []).append(finding)
+    by_name = {case.name: case for case in cases}
+    drawn = 0
+    for done, (name, own) in enumerate(flagged.items(), start=1):
+        figure = _figure(by_name[name], own)
+        if figure is not None:
+            with atomic_write(folder / f"{name}.png") as temporary:
+                figure.savefig(temporary, format="png")
+            drawn += 1
+        if progress:
+            progress(done, len(flagged))
+    return drawn
+
+
+def _figure(case: Case, findings: Sequence[Finding]) -> Figure | None:
+    """Image above, image with label below; None where the image cannot be read."""
+    image, label = _grey(case), _label(case)
+    if image is None:
+        return None
+    if label is not None and label.shape != image.shape:
+        label = None
+    where = np.argwhere(label) if label is not None and label.any() else None
+    centre = np.median(where, axis=0).astype(int) if where is not None else None
+    at = centre if centre is not None else np.array(image.shape) // 2
+    figure = Figure(figsize=(9, 6.8), dpi=80)
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(2, 3)
+    figure.subplots_adjust(0.01, 0.01, 0.99, 0.8, wspace=0.03, hspace=0.03)
+    low, high = np.percentile(image, [1, 99])
+    for column, plane in enumerate(_PLANES):
+        grey = np.rot90(np.take(image, int(at[column]), axis=column))
+        for row in range(2):
+            axis = axes[row][column]
+            axis.imshow(grey, cmap="gray", vmin=low, vmax=max(high, low + 1e-6))
+            axis.set_axis_off()
+        axes[0][column].set_title(plane, fontsize=9)
+        if label is not None:
+            values = np.rot90(np.take(label, int(at[column]), axis=column))
+            axes[1][column].imshow(_coloured(values))
+    lines = [f"{finding.tier}: {finding.what}"[:_LINE] for finding in findings[:4]]
+    without = "" if label is not None else "\n(the label cannot be drawn on this grid)"
+    figure.suptitle("\n".join([case.name, *lines]) + without, fontsize=9)
+    return figure
+
+
+def _grey(case: Case) -> npt.NDArray[np.float32] | None:
+    volume = _volume(case.images[0])
+    if volume is None:
+        return None
+    return np.nan_to_num(volume.astype(np.float32), posinf=0.0, neginf=0.0)
+
+
+def _label(case: Case) -> npt.NDArray[np.int64] | None:
+    volume = _volume(case.label)
+    if volume is None:
+        return None
+    return np.round(np.nan_to_num(volume.astype(np.float64))).astype(np.int64)
+
+
+def _volume(ref: VolumeRef) -> npt.NDArray[np.generic] | None:
+    """The voxels along RAS+ axes; None where they cannot be read."""
+    try:
+        volume = read_volume(ref)
+        axes = io_orientation(volume.affine)
+        if np.isnan(axes).any():
+            return None
+        return np.asarray(apply_orientation(volume.array, axes))
+    except UserError:
+        return None
+
+
+def _coloured(values: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """Colours of label values, see-through where there is none."""
+    colours = np.array([mpl.colormaps["tab10"](k)[:3] for k in range(10)])
+    picture = np.zeros((*values.shape, 4))
+    picture[..., :3] = colours[(values - 1) % 10]
+    picture[..., 3] = 0.55 * (values != 0)
+    return picture

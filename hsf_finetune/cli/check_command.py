@@ -1,0 +1,176 @@
+"""Check images and labels before anything is trained on them.
+
+Takes the overrides of finetune.py, such as datasets=custom, or a dataset YAML. Exits with 0 if
+the data are fine, 1 for warnings with --strict, and 2 if they cannot be used.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hsf_finetune.check.check_report import PICTURES, report_folder, write_report
+from hsf_finetune.check.earlier_report import (
+    WrittenReport,
+    command_key,
+    find_earlier,
+    keep_report,
+    source_paths,
+)
+from hsf_finetune.check.show_report import show_report
+from hsf_finetune.system.console import progress, say
+from hsf_finetune.system.errors import ConfigError
+
+if TYPE_CHECKING:
+    from hsf_finetune.config.settings import Settings
+    from hsf_finetune.data.discovery.cases import Cohort
+    from hsf_finetune.weights.files.checkpoint import Checkpoint
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments."""
+    parser.add_argument("overrides", nargs="*", metavar="YAML_or_group.key=value")
+    parser.add_argument("--config-dir", type=Path, help="folder with your own YAML groups")
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        help="folder of the report (default: a new one below datasets.output_path)",
+    )
+    parser.add_argument("--jobs", type=int, help="threads (default: as many as there are CPUs)")
+    parser.add_argument("--strict", action="store_true", help="exit with 1 if there are warnings")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Runs the command and returns its exit code."""
+    return check(
+        options.overrides,
+        config_dir=options.config_dir,
+        output=options.output,
+        jobs=options.jobs,
+        strict=options.strict,
+    )
+
+
+def check(
+    arguments: Sequence[str],
+    *,
+    config_dir: Path | None = None,
+    output: Path | None = None,
+    jobs: int | None = None,
+    strict: bool = False,
+) -> int:
+    """Checks the data of a run and writes a report.
+
+    While neither the data nor anything else that the report follows from has changed, the
+    report of the last such command is shown again, and nothing is written.
+
+    Args:
+        arguments: overrides as on the command line of finetune.py, or one dataset YAML and
+            overrides.
+        config_dir: folder with the user's own groups.
+        output: folder of the report; None is a new one below datasets.output_path.
+        jobs: threads; None is one for each CPU that this process may use.
+        strict: whether warnings count.
+
+    Returns:
+        0 if the data are fine, 1 for warnings if strict, 2 if they cannot be used.
+
+    Raises:
+        UserError: the configuration is wrong, or the report cannot be written.
+    """
+    key = command_key(arguments, config_dir, output)
+    written = find_earlier(key) or _check_and_write(key, arguments, config_dir, output, jobs)
+    show_report(written.report, written.folder)
+    for line in written.advice:
+        say(line)
+    return written.report.exit_code(strict or written.strict)
+
+
+def read_checkpoint(settings: Settings, cohort: Cohort) -> Checkpoint | None:
+    """The pretrained weights of a run, without printing their origin."""
+    # Imported late: PyTorch takes longer to import than unchanged data to check.
+    from hsf_finetune.planning.start import read_source_checkpoint
+
+    return read_source_checkpoint(settings, cohort)
+
+
+# -------------------------------------------------------------------- internals
+def _check_and_write(
+    key: str,
+    arguments: Sequence[str],
+    config_dir: Path | None,
+    output: Path | None,
+    jobs: int | None,
+) -> WrittenReport:
+    """Checks the data, writes the report, and keeps it for the next command with the key."""
+    # Imported late: a report that is still valid needs none of this.
+    from hsf_finetune.check.check_data import check_data
+    from hsf_finetune.config.compose import compose
+
+    started_ns = time.time_ns()
+    with _as_overrides(arguments, config_dir) as (overrides, folder_of_groups):
+        settings = compose("finetune", overrides, folder_of_groups)
+    data = settings.datasets
+    folder = report_folder(Path(data.output_path), f"check_{'_'.join(data.datasets)}", output)
+    if data.generate:
+        from hsf_finetune.data.phantom.write_phantoms import make_phantom_cohort
+
+        make_phantom_cohort(data)
+    report = check_data(settings, read_checkpoint, jobs)
+    write_report(folder, report)
+    if report.cohort is not None and report.exit_code(strict=True):
+        from hsf_finetune.check.case_pictures import draw_flagged_cases
+
+        with progress("drawing flagged cases") as tick:
+            draw_flagged_cases(folder / PICTURES, report.cohort.cases, report.findings, tick)
+    advice = []
+    if report.exit_code(strict=False) == 0:
+        if settings.weights.pretrained in (None, "none"):
+            advice.append(
+                "hsf-finetune advise, with finetuning.pretrained=PATH, says which settings suit them"
+            )
+        else:
+            from hsf_finetune.cli.advise_command import advise_on
+
+            advice += advise_on(settings, report)
+    written = WrittenReport(report, folder, settings.check == "strict", tuple(advice))
+    if report.cohort is not None:
+        paths = source_paths(settings, report.cohort, folder, arguments, config_dir)
+        if paths is not None:
+            keep_report(key, written, paths, started_ns)
+    return written
+
+
+@contextmanager
+def _as_overrides(
+    arguments: Sequence[str], config_dir: Path | None
+) -> Iterator[tuple[list[str], Path | None]]:
+    """Overrides and folder of groups that choose the dataset YAML, where a file is given."""
+    files = [text for text in arguments if "=" not in text]
+    rest = [text for text in arguments if "=" in text]
+    if not files:
+        yield rest, config_dir
+        return
+    file = Path(files[0]).expanduser()
+    if len(files) > 1 or config_dir is not None or file.suffix not in (".yaml", ".yml"):
+        raise ConfigError(
+            "check takes overrides, or one dataset YAML and overrides",
+            found=" ".join([*files, *(["--config-dir"] if config_dir else [])]),
+            expected="hsf-finetune check datasets=custom, or hsf-finetune check my.yaml",
+        )
+    if not file.is_file():
+        raise ConfigError("no such dataset YAML", file=file)
+    if file.parent.name == "datasets" and file.suffix == ".yaml":
+        yield [f"datasets={file.stem}", *rest], file.parent.parent
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "datasets" / "given.yaml"
+        copy.parent.mkdir()
+        copy.write_bytes(file.read_bytes())
+        yield ["datasets=given", *rest], Path(folder)

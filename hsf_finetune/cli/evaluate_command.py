@@ -1,0 +1,65 @@
+"""Score segmentations against labels, or a run on one side of its split.
+
+hsf-finetune evaluate PREDICTION LABEL compares two files, or the files of two folders by name;
+hsf-finetune evaluate RUN scores a run's model.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from hsf_finetune.system.errors import ConfigError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments."""
+    parser.add_argument("prediction", type=Path, metavar="PREDICTION_OR_RUN")
+    parser.add_argument("label", type=Path, nargs="?")
+    parser.add_argument(
+        "--split", choices=["train", "validation", "test"], default="validation", help="of a run"
+    )
+    parser.add_argument(
+        "--labels", default="", help="names of label values: 1=DG,2=CA1 (default: every value)"
+    )
+    parser.add_argument("--tolerance-mm", type=float, default=1.0, help="of the surface Dice")
+    parser.add_argument(
+        "-o", "--output", type=Path, help="CSV to write, one line per case and class"
+    )
+    parser.add_argument("--device", default="auto", help="of a run: auto, cpu, cuda, cuda:1 or mps")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Runs the command and returns its exit code."""
+    from hsf_finetune.evaluation.evaluate import check_is_free, evaluate_files, evaluate_run
+    from hsf_finetune.system.console import console, say
+
+    if options.output is not None:
+        check_is_free(options.output)
+    if options.label is None:
+        found = evaluate_run(
+            options.prediction, options.split, options.tolerance_mm, options.device
+        )
+    else:
+        names = parse_names(options.labels)
+        found = evaluate_files(options.prediction, options.label, names, options.tolerance_mm)
+    console.print(*found.tables(), sep="\n")
+    if options.output is not None:
+        found.save(options.output)
+        say(f"scores of every case: {options.output}")
+    return 0
+
+
+def parse_names(text: str) -> dict[int, str]:
+    """`1=DG,2=CA1` -> {1: DG, 2: CA1}.
+
+    Raises:
+        ConfigError: the text is not of that form.
+    """
+    names: dict[int, str] = {}
+    for part in filter(None, text.split(",")):
+        value, _, name = (word.strip() for word in part.partition("="))
+        if not (name and value.isdecimal()) or name in names.values() or int(value) in names:
+            raise ConfigError("--labels cannot be read", found=text, expected="1=DG,2=CA1")
+        names[int(value)] = name
+    return names

@@ -1,0 +1,148 @@
+"""The `weights` group: where the weights come from, and what is taken over from them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from hsf_finetune.config.settings.base_settings import Group, Probability, Text
+from hsf_finetune.config.settings.network_choice import NetworkSettings
+
+OTHER_NAMES = {
+    "external_weights_path": "pretrained",
+    "external_weights_key_prefix": "key_prefix",
+}
+"""Names that PyTorch Connectomics has for settings of this group."""
+
+
+class NamedWeights(Group):
+    """Published weights that `weights.pretrained` knows by name: a file of `weights/`."""
+
+    name: str
+    """What they are called in full, with the version."""
+    url: str
+    """An https URL, or `hf://owner/repo/path[@revision]`."""
+    checksum: Text
+    """The checksum of the file, such as `sha256:...`."""
+    licence: str
+    """Under which one may use them."""
+    classes: Annotated[list[str], Field(min_length=2)]
+    """Class of each output channel, background first."""
+    channels: Annotated[list[str], Field(min_length=1)]
+    """What each input channel shows."""
+    models: NetworkSettings
+    """The network they belong to."""
+    source: str
+    """Page that describes them."""
+    citation: str
+    """What to cite."""
+
+
+class WeightsSettings(Group):
+    """Where the weights come from, and what is taken over from them."""
+
+    pretrained: str | None = None
+    """Checkpoint, run folder, URL, `hf://...`, name of a file of `weights/`, `demo`, or
+    `none` to start from random weights."""
+    checkpoint: Literal["best", "last"] = "best"
+    """Which checkpoint of a run folder."""
+    key_prefix: Annotated[str, Field(min_length=1)] | None = None
+    """What the names of the network's tensors begin with in the file; None finds it."""
+    trust: list[str] = []
+    """Functions and classes that this file may load beside tensors and plain data."""
+    checksum: Text | None = None
+    """The checksum that the file of the weights must have, such as `sha256:...`."""
+    offline: bool = False
+    """Take what comes from the network from the cache alone."""
+    named: NamedWeights | None = None
+    """The file of `weights/` that `pretrained` names; found by the configuration."""
+    source_classes: list[str] | None = None
+    """Class of each output channel of a checkpoint that does not say, background first."""
+    source_fold: int | Literal["all"] | None = None
+    """Which fold of an nnU-Net; None is that of all cases, or the first."""
+    source_orientation: Annotated[str, Field(pattern="^[RLAPSI]{3}$")] = "RAS"
+    """How the images lay that an nnU-Net was trained on, which it does not say."""
+    use_ema: bool = True
+    """Averaged weights where the checkpoint has them, or the raw ones."""
+    derive_from: dict[str, str | list[str]] | None = None
+    """New class -> class (or classes) of the pretrained model it comes out of."""
+    head: Literal["transfer", "copy", "fresh"] = "transfer"
+    """Output channels by class name, copied by position, or as initialised."""
+    input_channels: Literal["mean", "zero"] | dict[Text, Text] | None = None
+    """What becomes of input channels without a counterpart; or channel -> one of the
+    checkpoint's, `mean` or `zero`."""
+    source_channels: list[Text] | None = None
+    """Name of each input channel of a checkpoint that does not say."""
+    match: Literal["name", "order"] = "name"
+    """Whether tensors are paired by name, or by order and shape."""
+    key_map: dict[Text, str] | None = None
+    """Tensor name of the checkpoint, or prefix that ends in a dot -> the network's."""
+    min_loaded: Probability = 0.9
+    """Smallest share of the trunk (its tensors, and its parameters) that must load."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _other_names(cls, given: Any) -> Any:
+        """Takes what PyTorch Connectomics calls a setting for ours."""
+        if not isinstance(given, dict):
+            return given
+        known = {key: value for key, value in given.items() if key not in OTHER_NAMES}
+        for other, ours in OTHER_NAMES.items():
+            value = given.get(other)
+            if value is None:
+                continue
+            if known.get(ours) not in (None, value):
+                raise ValueError(f"{other}={value} contradicts {ours}={known[ours]}; give one")
+            known[ours] = value
+        return known
+
+
+WEIGHTS_KEYS = (*WeightsSettings.model_fields, *OTHER_NAMES)
+"""Keys of the group, which `finetuning` may hold as well."""
+
+
+def is_default(key: str, value: object) -> bool:
+    """Whether a key of the group has its default value."""
+    field = WeightsSettings.model_fields.get(key)
+    return value == (field.default if field else None)
+
+
+def move_to_weights(given: Any, rank: Callable[[str], int] = lambda path: 0) -> Any:
+    """Moves the keys about weights from `finetuning`, where HSF has them, to `weights`.
+
+    Args:
+        given: all settings, before they are validated.
+        rank: path of a setting -> how directly it was given: 2 by its own name, which counts
+            more than 1, by its group's, or 0.
+
+    Raises:
+        ValueError: `finetuning` and `weights` contradict each other.
+    """
+    tuning = given.get("finetuning") if isinstance(given, Mapping) else None
+    if not isinstance(tuning, Mapping) or not any(key in tuning for key in WEIGHTS_KEYS):
+        return given
+    weights = given.get("weights") or {}
+    united = dict(weights if isinstance(weights, Mapping) else weights.model_dump())
+    for key in (key for key in WEIGHTS_KEYS if key in tuning):
+        value, other = tuning[key], united.get(key)
+        ours, theirs = rank(f"finetuning.{key}"), rank(f"weights.{key}")
+        if key not in united or (theirs < 2 and is_default(key, other)):
+            united[key] = _merged(other, value, ours)
+        elif (ours < 2 and is_default(key, value)) or ours < theirs:
+            united[key] = _merged(value, other, theirs)
+        elif ours > theirs:
+            united[key] = _merged(other, value, ours)
+        elif value != other:
+            raise ValueError(
+                f"finetuning.{key}={value} contradicts weights.{key}={other}; give one of them"
+            )
+    rest = {key: value for key, value in tuning.items() if key not in WEIGHTS_KEYS}
+    return {**given, "finetuning": rest, "weights": united}
+
+
+def _merged(below: object, above: object, rank: int) -> object:
+    """The value that counts; a mapping of the command line adds to one of a file, as in Hydra."""
+    both = isinstance(below, Mapping) and isinstance(above, Mapping) and rank == 2
+    return {**below, **above} if both else above  # type: ignore[dict-item]

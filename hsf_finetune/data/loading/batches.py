@@ -1,0 +1,154 @@
+"""What a training or validation step works on, made of preprocessed cases."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypedDict
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+from torch.utils.data import Dataset
+
+from hsf_finetune.data.discovery.cases import Case
+from hsf_finetune.data.loading.epoch_sampler import CaseDraw
+from hsf_finetune.data.loading.patches import choose_patch_corner
+from hsf_finetune.data.loading.sample_store import SampleStore
+from hsf_finetune.data.preprocessing.load_case import Sample
+from hsf_finetune.data.preprocessing.voxel_grid import Triple
+from hsf_finetune.labels.classes import BACKGROUND_ROW
+from hsf_finetune.networks.padding import pad_to, padded_shape
+
+Augment = Callable[
+    [Tensor, Tensor, Tensor, tuple[float, float, float], int], tuple[Tensor, Tensor, Tensor]
+]
+"""`(image, label, allowed, spacing_mm, seed)` of one volume -> changed image, label, allowed."""
+
+
+class Batch(TypedDict):
+    """The tensors of a step, and what they belong to.
+
+    image: (B, C, X, Y, Z) float32; label: label rows (B, X, Y, Z) uint8;
+    allowed: (B, rows, classes) bool, the label rows' sets of classes, padded
+    with empty rows; spacing: voxel sizes (B, 3) in mm; case: names; seed: for
+    everything random about the batch.
+    """
+
+    image: Tensor
+    label: Tensor
+    allowed: Tensor
+    spacing: Tensor
+    case: list[str]
+    seed: int
+
+
+@dataclass(frozen=True)
+class BatchItem:
+    """One volume of a batch, before it is padded.
+
+    Args:
+        sample: image and label rows.
+        allowed: the label rows' sets of classes, (rows, classes) bool.
+        case: name of the case.
+        seed: for everything random about the sample.
+    """
+
+    sample: Sample
+    allowed: Tensor
+    case: str
+    seed: int = 0
+
+
+class TrainingCases(Dataset[BatchItem]):
+    """Training volumes, or patches of those that are larger than a patch.
+
+    Args:
+        store: the cache of preprocessed cases.
+        cases: those that train.
+        patch_vox: largest size of the result, (X, Y, Z).
+        foreground_share: share of patches centred on a labelled voxel.
+        augment: changes each volume in the loader, if any.
+    """
+
+    def __init__(
+        self,
+        store: SampleStore,
+        cases: Sequence[Case],
+        patch_vox: Triple,
+        foreground_share: float,
+        augment: Augment | None = None,
+    ) -> None:
+        self._store = store
+        self._cases = cases
+        self._patch = patch_vox
+        self._foreground_share = foreground_share
+        self._augment = augment
+
+    def __getitem__(self, draw: CaseDraw) -> BatchItem:
+        """The volume of a drawn case, cut to a patch if it is larger."""
+        case = self._cases[draw.index]
+        sample, protocol = self._store.sample(case), case.protocol
+        corner = choose_patch_corner(
+            sample.label,
+            self._patch,
+            self._foreground_share,
+            torch.from_numpy(protocol.foreground_rows),
+            torch.from_numpy(protocol.informative_rows),
+            draw.seed,
+        )
+        cut = (slice(None), *(slice(a, a + n) for a, n in zip(corner, self._patch, strict=True)))
+        image, label = sample.image[cut], sample.label[cut[1:]]
+        allowed = torch.from_numpy(protocol.matrix)
+        if self._augment is not None:
+            image, label, allowed = self._augment(
+                image, label, allowed, sample.spacing_mm, draw.seed
+            )
+        return BatchItem(Sample(image, label, sample.spacing_mm), allowed, case.name, draw.seed)
+
+
+class WholeCases(Dataset[BatchItem]):
+    """Whole volumes, unchanged.
+
+    Args:
+        store: the cache of preprocessed cases.
+        cases: those to give, by their position.
+    """
+
+    def __init__(self, store: SampleStore, cases: Sequence[Case]) -> None:
+        self._store = store
+        self._cases = cases
+
+    def __len__(self) -> int:
+        """Number of cases."""
+        return len(self._cases)
+
+    def __getitem__(self, index: int) -> BatchItem:
+        """The volume of a case."""
+        case = self._cases[index]
+        return BatchItem(
+            self._store.sample(case), torch.from_numpy(case.protocol.matrix), case.name
+        )
+
+
+def stack_items(items: Sequence[BatchItem], divisor: Triple) -> Batch:
+    """The batch of some volumes, padded at their ends to a common size.
+
+    Padded voxels are background in the label and 0 (the mean) in the image.
+
+    Args:
+        items: the volumes.
+        divisor: the batch's sizes are multiples of these, so that the network can halve them.
+    """
+    shapes = [item.sample.label.shape for item in items]
+    shape = padded_shape([max(sizes) for sizes in zip(*shapes, strict=True)], divisor)
+    matrices = [item.allowed for item in items]
+    rows = max(len(m) for m in matrices)
+    return Batch(
+        image=torch.stack([pad_to(item.sample.image, shape, 0.0) for item in items]),
+        label=torch.stack([pad_to(item.sample.label, shape, BACKGROUND_ROW) for item in items]),
+        allowed=torch.stack([pad(m, (0, 0, 0, rows - len(m))) for m in matrices]),
+        spacing=torch.tensor([item.sample.spacing_mm for item in items]),
+        case=[item.case for item in items],
+        seed=items[0].seed,
+    )

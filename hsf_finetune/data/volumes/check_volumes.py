@@ -1,0 +1,117 @@
+"""Checks of a case's volumes before anything is computed from them."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from hsf_finetune.data.volumes.affines import corner_shift_mm, format_affine
+from hsf_finetune.data.volumes.read_volume import Volume
+from hsf_finetune.labels.classes import LabelMap
+from hsf_finetune.system.console import count_of
+from hsf_finetune.system.errors import DataError
+
+_AFFINE_NOISE_MM = 1e-2
+"""Largest shift of a corner voxel that still counts as rounding noise."""
+
+
+def check_image(volume: Volume) -> None:
+    """Refuses an image that holds NaN or infinity, or a single value.
+
+    Raises:
+        DataError: naming the file and how many voxels are affected.
+    """
+    array = volume.array
+    if np.issubdtype(array.dtype, np.floating):
+        bad = int(array.size - np.count_nonzero(np.isfinite(array)))
+        if bad:
+            raise DataError(
+                "the image holds NaN or infinite voxels",
+                file=volume.ref,
+                found=f"{bad} of {count_of(array.size, 'voxel')}",
+                expected="finite numbers",
+                fix="repair the image, or list it under the dataset's exclude:",
+            )
+    if array.size == 0 or array.min() == array.max():
+        raise DataError(
+            "the image is constant, so there is nothing to segment",
+            file=volume.ref,
+            found=f"{array.size} voxels of value {array.flat[0] if array.size else 'none'}",
+            fix="repair the image, or list it under the dataset's exclude:",
+        )
+
+
+def to_whole_numbers(volume: Volume) -> npt.NDArray[np.int64]:
+    """The voxels of a label volume as integers, (X, Y, Z).
+
+    Files that store scaled integers may miss whole numbers by half a step; so do files of
+    an integer data type that were written from floating-point voxels.
+
+    Raises:
+        DataError: some voxels are not whole numbers.
+    """
+    array = volume.array
+    if np.issubdtype(array.dtype, np.integer):
+        return np.asarray(array, dtype=np.int64)
+    rounded = np.round(array)
+    with np.errstate(invalid="ignore"):  # infinity less infinity
+        wrong = ~(np.abs(array - rounded) < max(1e-4, min(0.51 * volume.step, 0.1)))
+    if wrong.any():
+        examples = ", ".join(f"{v:g}" for v in np.unique(array[wrong])[:5])
+        raise DataError(
+            "the label volume holds values that are not whole numbers",
+            file=volume.ref,
+            found=f"{count_of(int(wrong.sum()), 'voxel')}, such as {examples}",
+            expected="whole numbers",
+            fix="resample labels with nearest-neighbour interpolation, not linearly",
+        )
+    return rounded.astype(np.int64)
+
+
+def check_same_grid(first: Volume, other: Volume) -> None:
+    """Refuses two volumes of one case that do not lie on the same grid.
+
+    Raises:
+        DataError: shapes differ, or a corner lies somewhere else in space.
+    """
+    if first.array.shape != other.array.shape:
+        raise DataError(
+            "two volumes of one case differ in shape",
+            file=other.ref,
+            found=other.array.shape,
+            expected=f"{first.array.shape}, as in {first.ref}",
+            fix="resample one of them to the other's grid (labels: nearest neighbour)",
+        )
+    shift = corner_shift_mm(first.affine, other.affine, first.array.shape)
+    if shift > max(_AFFINE_NOISE_MM, 0.02 * min(first.spacing_mm)):
+        raise DataError(
+            "two volumes of one case lie on different grids in space",
+            file=other.ref,
+            found=f"{format_affine(other.affine)}\n(a corner is {shift:.2f} mm off)",
+            expected=f"{format_affine(first.affine)}\nas in {first.ref}",
+            fix="resample one of them to the other's grid, or correct the wrong header",
+        )
+
+
+def to_label_rows(label: Volume, protocol: LabelMap) -> npt.NDArray[np.uint8]:
+    """The label rows (see `LabelMap`) of a label volume, (X, Y, Z).
+
+    Raises:
+        DataError: values are not whole numbers, or the map does not list them.
+    """
+    raw = to_whole_numbers(label)
+    unknown = protocol.count_unknown(raw)
+    if unknown:
+        counts = ", ".join(
+            f"{value} ({count_of(n, 'voxel')})" for value, n in sorted(unknown.items())[:8]
+        )
+        lines = "; ".join(f"{value}: 0" for value in sorted(unknown)[:8])
+        raise DataError(
+            "the label volume holds values that the dataset's YAML does not list",
+            file=label.ref,
+            found=counts,
+            expected=", ".join(str(v) for v in protocol.values),
+            fix=f"add them to labels: (and name them in labels_names:); to count them as "
+            f"background: {lines}",
+        )
+    return protocol.rows(raw)

@@ -1,0 +1,168 @@
+"""A run while it takes place: its data read, its folder open."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+
+from hsf_finetune.data.augment.flips import plan_flips
+from hsf_finetune.data.augment.torchio_hsf import HsfPipeline
+from hsf_finetune.data.census import Census, check_census, write_census
+from hsf_finetune.data.ledger import write_ledger
+from hsf_finetune.data.loading.batches import Augment
+from hsf_finetune.data.loading.datamodule import CasesDataModule
+from hsf_finetune.evaluation.finished_runs import write_result
+from hsf_finetune.evaluation.score_model import score_cases
+from hsf_finetune.evaluation.score_tables import ScoreRow, read_scores, summarise, write_scores
+from hsf_finetune.experiment import summary
+from hsf_finetune.experiment.resume import open_folder, publish_run_dir
+from hsf_finetune.experiment.retention import score_source_after, score_source_before
+from hsf_finetune.experiment.run_result import RunResult
+from hsf_finetune.inference.predictor import Predictor
+from hsf_finetune.planning.forecast_run import write_forecast
+from hsf_finetune.planning.plan_run import show_plan
+from hsf_finetune.planning.setup import Setup
+from hsf_finetune.planning.source_model import check_new_head
+from hsf_finetune.schedule.display.schedule_picture import save_picture
+from hsf_finetune.system import console
+from hsf_finetune.system.atomic_files import write_json
+from hsf_finetune.system.processes import is_main_process
+from hsf_finetune.system.run_folder import RunFolder
+from hsf_finetune.training.train import fit_model
+
+Scores = tuple[ScoreRow, ...]
+
+
+@dataclass(frozen=True)
+class ActiveRun:
+    """A run between the reading of its data and its end.
+
+    Args:
+        setup: everything that was decided before.
+        data: loaders, whose cases are read.
+        census: side of the split -> what supervises each class.
+        folder: where it writes.
+        kept_in: where the cases are cached.
+    """
+
+    setup: Setup
+    data: CasesDataModule
+    census: dict[str, Census]
+    folder: RunFolder
+    kept_in: str
+
+    def begin(self) -> Scores:
+        """Writes down and prints what is going to happen, and scores the model it starts from.
+
+        Returns:
+            Validation scores of that model; empty for random weights, and in all processes
+            but the main one.
+        """
+        if not is_main_process():
+            return ()
+        setup = self.setup
+        summary.announce_run(self.folder, setup, self.kept_in)
+        flips = plan_flips(setup.settings.augmentation, setup.cohort.classes)
+        summary.show_labels(self.census["train"], flips, self.data.draws)
+        self._write_down()
+        show_plan(setup)
+        write_forecast(setup, self.folder, self.data)
+        if setup.transfer:
+            self._check_transfer()
+        before = self._score_before()
+        if setup.source_task and setup.transfer:
+            score_source_before(setup, self.folder)
+        publish_run_dir(self.folder, setup.settings)
+        return before
+
+    def conclude(self, before: Scores) -> RunResult:
+        """Scores the trained model, shows it beside the one before, and writes result.json."""
+        if not is_main_process():
+            return RunResult(self.folder.path, (), ())
+        setup = self.setup
+        predictor = Predictor.load(self.folder.path, "best", str(setup.device))
+        after = self._score(predictor, "scoring the model", "validation_scores.csv")
+        if setup.split.test:
+            self._score(predictor, "scoring the test cases", "test_scores.csv", "test")
+        summary.show_scores(self.folder, setup, before, after)
+        retained = score_source_after(setup, self.folder) if setup.source_task else None
+        more = {"retention": retained} if retained else {}
+        write_result(self.folder.path, before, after, setup.settings.finetuning.budget, **more)
+        return RunResult(self.folder.path, before, after)
+
+    def _write_down(self) -> None:
+        setup, file = self.setup, self.folder.file
+        write_json(file("splits.json"), setup.split.to_dict())
+        write_ledger(file("ledger.csv"), setup.cohort, setup.split)
+        write_census(file("census.csv"), self.census)
+        write_json(file("schedule.json"), setup.schedule.to_dict())
+        save_picture(setup.schedule, file("schedule.png"))
+        if setup.report:
+            write_json(file("check.json"), setup.report.to_dict())
+
+    def _check_transfer(self) -> None:
+        """Proves on one case that the new head predicts what the old one did; keeps the receipt."""
+        setup = self.setup
+        assert setup.transfer is not None
+        found = check_new_head(setup, setup.split.validation[0])
+        for line in found.lines() if found else ():
+            console.say(line)
+        checked = asdict(found) if found else None
+        receipt = setup.transfer.receipt.to_dict()
+        write_json(self.folder.file("transfer.json"), {**receipt, "head_check": checked})
+
+    def _score_before(self) -> Scores:
+        """Scores of the model that the run starts from, which a resumed run reads back."""
+        setup, name = self.setup, "pretrained_scores.csv"
+        if setup.transfer is None:
+            path = self.folder.file(name)
+            return tuple(read_scores(path)) if path.exists() else ()
+        predictor = Predictor(setup.anatomy, setup.card, setup.device)
+        if setup.split.test:
+            what = "scoring the pretrained model on test cases"
+            self._score(predictor, what, "pretrained_test_scores.csv", "test")
+        return self._score(predictor, "scoring the pretrained model", name)
+
+    def _score(
+        self, predictor: Predictor, what: str, name: str, side: str = "validation"
+    ) -> Scores:
+        with console.progress(what) as tick:
+            rows = score_cases(predictor, self.setup.split.side(side), progress=tick)
+        write_scores(self.folder.file(name), rows)
+        return tuple(rows)
+
+
+@contextmanager
+def open_run(setup: Setup) -> Iterator[ActiveRun]:
+    """Reads the cases of a run and opens its folder.
+
+    Raises:
+        DataError: a case cannot be used, or nothing supervises a class.
+        ConfigError: the folder that `run_dir` names is in use.
+        OutputError: it cannot be made.
+    """
+    data = make_data(setup)
+    with console.progress("reading cases") as tick:
+        kept_in = data.read(tick)
+    census = data.take_censuses()
+    check_census(census["train"], setup.settings.datasets.allow_unsupervised)
+    folder = open_folder(setup.requested, setup.resumed)
+    yield ActiveRun(setup, data, census, folder, kept_in)
+
+
+def make_data(setup: Setup) -> CasesDataModule:
+    """The loaders of a run; its cases are not read yet."""
+    settings = setup.settings
+    augment: Augment | None = None
+    if settings.augmentation.pipeline == "torchio_hsf":
+        flips = plan_flips(settings.augmentation, setup.cohort.classes)
+        augment = HsfPipeline(flips.allowed, flips.partners)
+    divisor = setup.anatomy.divisor
+    return CasesDataModule(setup.split, settings.datasets, divisor, settings.seed, augment)
+
+
+def fit(run: ActiveRun, before: Scores) -> None:
+    """Trains the network of a run, in place."""
+    baseline = summarise(before)[-1].dice.mean if before else None
+    fit_model(run.setup.job, run.folder, run.data, baseline)

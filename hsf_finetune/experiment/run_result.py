@@ -1,0 +1,48 @@
+"""The result of a run, as a value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from hsf_finetune.evaluation.score_tables import (
+    ScoreRow,
+    comparison_table,
+    paired_differences,
+    summarise,
+    summary_table,
+)
+from hsf_finetune.inference.predictor import Predictor
+from hsf_finetune.system.console import html_of
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """The result of a run. It shows its scores in a notebook.
+
+    Args:
+        folder: everything it wrote.
+        before: validation scores of the model it started from; empty for random weights.
+        after: validation scores of the epoch that is kept.
+    """
+
+    folder: Path
+    before: tuple[ScoreRow, ...]
+    after: tuple[ScoreRow, ...]
+
+    @cached_property
+    def model(self) -> Predictor:
+        """The trained model, which segments scans.
+
+        Raises:
+            WeightsError: its checkpoint is damaged.
+        """
+        return Predictor.load(self.folder)
+
+    def _repr_html_(self) -> str:
+        if not self.before:
+            return html_of(summary_table(summarise(self.after), title="Scores after training"))
+        differences = paired_differences(self.before, self.after)
+        before, after = summarise(self.before), summarise(self.after)
+        return html_of(comparison_table(before, after, differences))

@@ -1,0 +1,144 @@
+"""A segmented scan: labels, volumes and probabilities on the scan's own grid."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from nibabel.orientations import apply_orientation, io_orientation
+from rich.text import Text
+
+from hsf_finetune.data.volumes.affines import Affine
+from hsf_finetune.data.volumes.read_volume import SUFFIXES, Volume, is_volume
+from hsf_finetune.inference.write_segmentation import write_segmentation
+from hsf_finetune.system import console
+from hsf_finetune.system.errors import OutputError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Array = npt.NDArray[Any]
+
+_PLANES = ("sagittal", "coronal", "axial")
+
+
+@dataclass(frozen=True, eq=False)
+class Segmentation:
+    """What a model found in a scan. It shows itself in a notebook.
+
+    Args:
+        labels: the user's own label values, unsigned integers, (X, Y, Z).
+        label_values: class -> its value in `labels`, in the order of the classes.
+        volumes_mm3: class -> its volume in mm3; without the background.
+        scan: first channel of the scan, on its file's grid.
+        predict_probabilities: computes `probabilities`.
+    """
+
+    labels: Array
+    label_values: Mapping[str, int]
+    volumes_mm3: Mapping[str, float]
+    scan: Volume = field(repr=False)
+    predict_probabilities: Callable[[], npt.NDArray[np.float32]] = field(repr=False)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, background first."""
+        return tuple(self.label_values)
+
+    @property
+    def affine(self) -> Affine:
+        """4x4, from voxel to RAS+ millimetres."""
+        return self.scan.affine
+
+    @cached_property
+    def probabilities(self) -> npt.NDArray[np.float32]:
+        """Probability of each class, (classes, X, Y, Z).
+
+        They need more memory than all else, so the network predicts them again when they are
+        first read.
+        """
+        return self.predict_probabilities()
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Writes the labels with the scan's shape, affine, and sform and qform codes.
+
+        Args:
+            path: `.nii`, `.nii.gz`, `.h5` or `.hdf5`.
+            overwrite: replace a file that exists.
+
+        Returns:
+            The path.
+
+        Raises:
+            OutputError: the file exists or is the scan itself, its name has another suffix, or
+                it cannot be written.
+        """
+        path = Path(path).expanduser()
+        if not is_volume(path):
+            raise OutputError(
+                "not the name of a volume",
+                file=path,
+                expected="a name with " + " or ".join(SUFFIXES),
+            )
+        if path.resolve() == self.scan.ref.path.resolve():
+            raise OutputError(
+                "the segmentation would replace its scan", file=path, fix="give another name"
+            )
+        if path.exists() and not overwrite:
+            raise OutputError(
+                "the file exists", file=path, fix=f"save({str(path)!r}, overwrite=True)"
+            )
+        write_segmentation(path, self.labels, self.scan)
+        return path
+
+    def table(self) -> console.TitledTable:
+        """One row per class: its label value and its volume."""
+        table = console.TitledTable(f"Segmentation of {self.scan.ref}")
+        for heading in ("class", "label", "volume mm3"):
+            table.add_column(heading, justify="left" if heading == "class" else "right")
+        for name, volume_mm3 in self.volumes_mm3.items():
+            table.add_row(Text(name), str(self.label_values[name]), f"{volume_mm3:.1f}")
+        return table
+
+    def _repr_html_(self) -> str:
+        buffer = io.BytesIO()
+        self.draw().savefig(buffer, format="png")
+        picture = base64.b64encode(buffer.getvalue()).decode()
+        return f'<img src="data:image/png;base64,{picture}">' + console.html_of(self.table())
+
+    def draw(self) -> Figure:
+        """Three planes of the scan through the centre of what was found, labels over it."""
+        from matplotlib.figure import Figure  # imported late: few predictions are drawn
+
+        axes = io_orientation(self.affine)
+        image = np.asarray(apply_orientation(self.scan.array, axes), dtype=np.float32)
+        labels = np.asarray(apply_orientation(self.labels, axes))
+        found = np.argwhere(labels != self.label_values[self.classes[0]])
+        centre = np.median(found, axis=0) if len(found) else np.array(labels.shape) / 2
+        low, high = np.percentile(image, [1, 99])
+        figure = Figure(figsize=(9, 3.2), dpi=80, layout="constrained")
+        for axis, (plot, plane) in enumerate(zip(figure.subplots(1, 3), _PLANES, strict=True)):
+            middle = int(centre[axis])
+            grey = np.rot90(np.take(image, middle, axis=axis))
+            plot.imshow(grey, cmap="gray", vmin=low, vmax=max(high, low + 1e-6))
+            plot.imshow(self._colour(np.rot90(np.take(labels, middle, axis=axis))))
+            plot.set_title(plane, fontsize=9)
+            plot.set_axis_off()
+        return figure
+
+    def _colour(self, plane: Array) -> Array:
+        """Colours of a plane of labels, (X, Y, 4); the background is transparent."""
+        from matplotlib import colormaps
+
+        picture = np.zeros((*plane.shape, 4))
+        for number, name in enumerate(self.classes[1:]):
+            colour = colormaps["tab10"](number % 10)[:3]
+            picture[plane == self.label_values[name]] = (*colour, 0.55)
+        return picture

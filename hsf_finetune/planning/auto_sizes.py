@@ -1,0 +1,176 @@
+"""How large patches and batches may be: what a training step takes, and what is free."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import psutil
+
+from hsf_finetune.data.loading.sample_store import estimate_sample_bytes
+from hsf_finetune.networks.padding import padded_shape
+from hsf_finetune.planning.dry_run import DryVolumes, measure_stage
+from hsf_finetune.planning.epoch_volumes import (
+    EpochVolumes,
+    Triple,
+    count_epoch_volumes,
+    largest_shape,
+)
+from hsf_finetune.planning.memory import (
+    fits_into,
+    free_device_bytes,
+    free_host_bytes,
+    gigabytes,
+)
+from hsf_finetune.planning.setup import Setup
+from hsf_finetune.system import console
+from hsf_finetune.system.errors import ConfigError
+from hsf_finetune.system.processes import is_main_process
+
+FORECAST_FILE = "forecast.json"
+"""File of a run that keeps its sizes, and its forecast."""
+
+_LARGEST_PATCH = 128
+_SMALLEST_PATCH = 32
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """Memory and time of a training step, as straight lines over the voxels of a batch.
+
+    Args:
+        fixed_bytes: at no voxels: weights, gradients, optimiser, libraries.
+        voxel_bytes: per voxel of a batch.
+        voxel_s: seconds per voxel.
+        on_device: whether the memory is the GPU's.
+    """
+
+    fixed_bytes: float
+    voxel_bytes: float
+    voxel_s: float
+    on_device: bool
+
+    def bytes(self, batch: int, patch: Sequence[int]) -> float:
+        """Memory for batches of patches of a size."""
+        return self.fixed_bytes + self.voxel_bytes * batch * math.prod(patch)
+
+
+def with_sizes(setup: Setup) -> Setup:
+    """The setup with `auto` sizes decided; a resumed run has those it had.
+
+    Raises:
+        ConfigError: nothing fits, or there are several processes.
+        DataError: a header cannot be read.
+    """
+    settings = setup.settings.datasets
+    if "auto" not in (settings.patch_vox, settings.batch_size):
+        return setup
+    if not is_main_process():
+        raise ConfigError(
+            "datasets.patch_vox=auto and datasets.batch_size=auto are for one process",
+            fix="hsf-finetune plan --forecast says what fits; set both for several processes",
+        )
+    if setup.resumed is not None and setup.resumed.file(FORECAST_FILE).exists():
+        kept = json.loads(setup.resumed.file(FORECAST_FILE).read_text())
+        return _sized(setup, kept["patch_vox"], kept["batch_size"])
+    with console.progress("finding sizes that fit"):
+        return choose_sizes(setup)
+
+
+def choose_sizes(setup: Setup) -> Setup:
+    """The setup with the largest patches and batches that fit.
+
+    A patch is as large as the training volumes, up to 128 voxels along an axis, and shrinks
+    along its longest axis until batches fit into 85 % of the free memory. A batch is two, as
+    small batches of large patches are worth more than the opposite (Isensee et al., 2021),
+    and one where not even small patches fit by twos.
+
+    Raises:
+        ConfigError: nothing fits.
+        DataError: a header cannot be read.
+    """
+    settings, divisor = setup.settings.datasets, setup.anatomy.divisor
+    if settings.patch_vox == "auto":
+        whole = padded_shape([min(n, _LARGEST_PATCH) for n in largest_shape(setup)], divisor)
+        patches = list(smaller_patches(whole, divisor))
+    else:
+        whole = padded_shape(settings.patch_vox, divisor)
+        patches = [whole]
+    batches = [2, 1] if settings.batch_size == "auto" else [settings.batch_size]
+    cost = measure_step_cost(setup, count_epoch_volumes(setup, whole, batches[0]))
+    free = free_memory(cost)
+    if not cost.on_device:
+        free -= int(cache_bytes(setup))
+    for batch in batches:
+        for patch in patches:
+            if fits_into(cost.bytes(batch, patch), free):
+                return _sized(setup, list(patch), batch)
+    raise ConfigError(
+        "no size fits into the memory",
+        found=f"{gigabytes(cost.bytes(batches[-1], patches[-1]))} for {batches[-1]} x "
+        f"{'x'.join(map(str, patches[-1]))} voxels, of {gigabytes(free)}",
+        fix="a smaller network (models.channels), or a machine with more memory",
+    )
+
+
+def measure_step_cost(setup: Setup, volumes: EpochVolumes) -> StepCost:
+    """Memory and time of a step where the most trains, from two small sizes."""
+    stages = setup.schedule.stages
+    stage = max(range(len(stages)), key=lambda n: len(stages[n].rates))
+    tiny = padded_shape((1, 1, 1), setup.anatomy.divisor)
+    small = half_of(volumes.typical_vox, setup.anatomy.divisor)
+    # Where no size lies between the smallest and the run's own, two of the smallest do.
+    larger = DryVolumes(2, tiny, tiny) if small == tiny else DryVolumes(1, small, tiny)
+    one, two = (
+        measure_stage(setup.job, stage, size, steps=2)
+        for size in (DryVolumes(1, tiny, tiny), larger)
+    )
+    on_device = two.device_bytes > 0
+    low, high = (
+        (one.device_bytes, two.device_bytes) if on_device else (one.host_bytes, two.host_bytes)
+    )
+    least, most = math.prod(tiny), larger.batch * math.prod(larger.patch_vox)
+    slope = max(high - low, 0) / (most - least)
+    return StepCost(low - slope * least, slope, two.step_s / most, on_device)
+
+
+def free_memory(cost: StepCost) -> int:
+    """Memory that training may take, on the host or on the GPU."""
+    if cost.on_device:
+        return free_device_bytes()
+    return free_host_bytes(psutil.Process().memory_info().rss)
+
+
+def cache_bytes(setup: Setup) -> float:
+    """Room for the cases, where they are going to be kept in memory."""
+    if setup.settings.datasets.cache not in ("auto", "memory"):
+        return 0.0
+    spacing = setup.settings.datasets.target_spacing_mm
+    return sum(estimate_sample_bytes(case, spacing) for case in setup.cohort.cases)
+
+
+def half_of(shape: Triple, divisor: Triple) -> Triple:
+    """Half a size along each axis, as the network needs it."""
+    return padded_shape([max(n // 2, 1) for n in shape], divisor)
+
+
+def smaller_patches(patch: Triple, divisor: Triple) -> Iterator[Triple]:
+    """A patch, and smaller ones, the longest axis first."""
+    yield patch
+    while True:
+        axis = max(range(3), key=lambda n: patch[n])
+        shorter = list(patch)
+        shorter[axis] -= max(divisor[axis], 8)
+        smaller = padded_shape([max(n, 1) for n in shorter], divisor)
+        if smaller == patch or smaller[axis] < _SMALLEST_PATCH:
+            return
+        patch = smaller
+        yield patch
+
+
+def _sized(setup: Setup, patch: Sequence[int], batch: int) -> Setup:
+    sizes = {"patch_vox": list(patch), "batch_size": batch}
+    data = setup.settings.datasets.model_copy(update=sizes)
+    return replace(setup, settings=setup.settings.model_copy(update={"datasets": data}))

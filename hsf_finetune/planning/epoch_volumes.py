@@ -1,0 +1,122 @@
+"""How many volumes of which size an epoch is going to see, from the headers of the cases."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from nibabel.orientations import io_orientation
+
+from hsf_finetune.data.discovery.cases import Case
+from hsf_finetune.data.volumes.affines import voxel_size_mm
+from hsf_finetune.data.volumes.read_volume import read_shape
+from hsf_finetune.networks.padding import padded_shape
+from hsf_finetune.planning.setup import Setup
+
+Triple = tuple[int, int, int]
+
+_DRAWS = 64
+"""Batches that are drawn to see how large one is on average."""
+
+
+@dataclass(frozen=True)
+class EpochVolumes:
+    """The volumes that an epoch trains on and validates.
+
+    Args:
+        typical_vox: size of the volumes of an average batch.
+        largest_vox: size of the volumes of the largest batch there can be.
+        batch: volumes in a batch.
+        batches: of an epoch.
+        volume_vox: size of a typical validation volume, or of a window of it.
+        volumes: how many volumes of that size validation comes to.
+        largest_volume: voxels of the largest volume that is validated.
+    """
+
+    typical_vox: Triple
+    largest_vox: Triple
+    batch: int
+    batches: int
+    volume_vox: Triple
+    volumes: float
+    largest_volume: int
+
+
+def count_epoch_volumes(setup: Setup, patch: Triple, batch: int) -> EpochVolumes:
+    """The volumes of an epoch, for patches and batches of a size.
+
+    Args:
+        setup: of the run.
+        patch: largest size of a training volume.
+        batch: volumes in a batch.
+
+    Raises:
+        DataError: a header cannot be read.
+    """
+    split, settings, divisor = setup.split, setup.settings.datasets, setup.anatomy.divisor
+    spacing = settings.target_spacing_mm
+    trained = [_at_most(_grid_shape(case, spacing), patch) for case in split.train]
+    random = np.random.default_rng(0)
+    drawn = [
+        padded_shape(np.max([trained[i] for i in chosen], axis=0).tolist(), divisor)
+        for chosen in random.integers(len(trained), size=(_DRAWS, min(batch, len(trained))))
+    ]
+    mean = float(np.mean([math.prod(shape) for shape in drawn]))
+    window = padded_shape(settings.window_vox, divisor)
+    validated = [_grid_shape(case, spacing) for case in split.validation]
+    pieces = [padded_shape(_at_most(shape, window), divisor) for shape in validated]
+    work = [
+        _windows(shape, window) * math.prod(piece)
+        for shape, piece in zip(validated, pieces, strict=True)
+    ]
+    volume = sorted(pieces, key=math.prod)[len(pieces) // 2]
+    return EpochVolumes(
+        min(drawn, key=lambda shape: abs(math.prod(shape) - mean)),
+        padded_shape(np.max(trained, axis=0).tolist(), divisor),
+        batch,
+        -(-(settings.k_sample or len(trained)) // batch),
+        volume,
+        sum(work) / math.prod(volume),
+        max(math.prod(shape) for shape in validated),
+    )
+
+
+def largest_shape(setup: Setup) -> Triple:
+    """The smallest box that holds every training volume, in voxels."""
+    spacing = setup.settings.datasets.target_spacing_mm
+    shapes = [_grid_shape(case, spacing) for case in setup.split.train]
+    x, y, z = np.max(shapes, axis=0).tolist()
+    return (x, y, z)
+
+
+# -------------------------------------------------------------------- internals
+def _grid_shape(case: Case, target_spacing_mm: Sequence[float] | None) -> Triple:
+    """Size of a case as the network sees it, as `VoxelGrid` makes it."""
+    shape, affine = read_shape(case.images[0])
+    sizes = voxel_size_mm(affine)
+    seen = [1, 1, 1]
+    for file_axis, axis in enumerate(io_orientation(affine)[:, 0]):
+        if np.isnan(axis):
+            continue
+        n = shape[file_axis]
+        if target_spacing_mm is not None:
+            n = max(round(n * sizes[file_axis] / target_spacing_mm[int(axis)]), 1)
+        seen[int(axis)] = n
+    return (seen[0], seen[1], seen[2])
+
+
+def _at_most(shape: Sequence[int], most: Sequence[int]) -> Triple:
+    x, y, z = (min(a, b) for a, b in zip(shape, most, strict=True))
+    return (x, y, z)
+
+
+def _windows(shape: Sequence[int], window: Sequence[int]) -> int:
+    """Windows, half overlapping, that cover a volume."""
+    if all(n <= w for n, w in zip(shape, window, strict=True)):
+        return 1
+    steps = (
+        max(math.ceil((n - w) / max(w // 2, 1)), 0) for n, w in zip(shape, window, strict=True)
+    )
+    return math.prod(step + 1 for step in steps)

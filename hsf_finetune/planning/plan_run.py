@@ -1,0 +1,81 @@
+"""What a run is going to do: the weights, the schedule and the forecast, shown before it starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from hsf_finetune.config.settings import Settings
+from hsf_finetune.data.discovery.cases import discover
+from hsf_finetune.data.phantom.write_phantoms import make_phantom_cohort
+from hsf_finetune.planning.auto_sizes import with_sizes
+from hsf_finetune.planning.forecast_run import add_forecast
+from hsf_finetune.planning.setup import Setup, prepare
+from hsf_finetune.schedule.display.schedule_picture import save_picture
+from hsf_finetune.schedule.display.text_picture import (
+    ASCII_CHARACTERS,
+    MIN_WIDTH,
+    UNICODE_CHARACTERS,
+    draw_as_text,
+)
+from hsf_finetune.system.console import console, say
+
+
+def plan_run(settings: Settings, *, forecast: bool = False) -> Setup:
+    """What a run would do, without reading a voxel.
+
+    Args:
+        settings: of the run.
+        forecast: also make a few dry steps, to say what the run takes in memory and time.
+
+    Raises:
+        UserError: the cases, the weights, the network or the schedule do not fit together.
+    """
+    if settings.lightning.threads:
+        torch.set_num_threads(settings.lightning.threads)
+    make_phantom_cohort(settings.datasets)
+    cohort = discover(settings.datasets, settings.models)
+    setup = prepare(settings, cohort, preview=True)
+    return add_forecast(with_sizes(setup)) if forecast else setup
+
+
+def preview_run(
+    settings: Settings, picture: Path | None = None, *, forecast: bool = False
+) -> Setup:
+    """Prints what a run would do, and draws its schedule.
+
+    Args:
+        settings: of the run.
+        picture: PNG, PDF or SVG of the schedule to write; None writes nothing.
+        forecast: also make a few dry steps, and print what the run takes in memory and time.
+
+    Raises:
+        UserError: the cases, the weights, the network or the schedule do not fit together,
+            or the picture cannot be written.
+    """
+    setup = plan_run(settings, forecast=forecast)
+    show_plan(setup)
+    if setup.transfer is None and settings.task == "finetune":
+        say("no pretrained weights were read: " + _why_without_weights(settings))
+    if picture is not None:
+        save_picture(setup.schedule, picture)
+        say(f"the picture is in {picture}")
+    return setup
+
+
+def show_plan(setup: Setup) -> None:
+    """The transfer receipt and the schedule, as a table and, where it fits, as a picture."""
+    console.print(*setup.tables(), sep="\n")
+    if console.width >= MIN_WIDTH:
+        characters = ASCII_CHARACTERS if console.options.ascii_only else UNICODE_CHARACTERS
+        console.print("", draw_as_text(setup.schedule, console.width, characters), sep="\n")
+
+
+def _why_without_weights(settings: Settings) -> str:
+    name = settings.weights.pretrained
+    if name == "none":
+        return "pretrained is none, so that the network starts from random weights"
+    if name is None and not settings.datasets.generate:
+        return "fine-tuning needs finetuning.pretrained=PATH (or none)"
+    return "the phantom source model is trained when the run starts"

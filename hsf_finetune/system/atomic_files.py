@@ -1,0 +1,194 @@
+"""Writing files whole or not at all, and the folder for what can be made again.
+
+NumPy's types are recognised without importing it, since that would make light commands slow.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import errno
+import json
+import math
+import numbers
+import os
+import secrets
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from hsf_finetune.system.errors import OutputError, UserError
+
+_FIXES = {
+    errno.ENOSPC: "free some space on it, or write to another disk",
+    errno.EDQUOT: "free some of your quota on it, or write to another disk",
+    errno.EFBIG: "raise the file size limit (see `ulimit -f`), or write to another disk",
+    errno.EACCES: "choose a folder that you may write to",
+    errno.EPERM: "choose a folder that you may write to",
+    errno.EROFS: "choose a folder that you may write to",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.ENOTDIR: "choose a folder whose parents are folders, not files",
+}
+_ANY_FIX = "check that the disk has space left and that you may write there"
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_FULL_BELOW_BYTES = 1 << 20
+
+
+def cache_folder() -> Path:
+    """Where downloads, demo models and disk caches go (HSF_FINETUNE_CACHE overrides)."""
+    given = os.environ.get("HSF_FINETUNE_CACHE")
+    if given:
+        return Path(given).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base).expanduser() / "hsf_finetune"
+
+
+@contextmanager
+def atomic_write(path: str | Path) -> Iterator[Path]:
+    """Writes a file under another name first, and renames it once it is complete.
+
+    The temporary file lies in the same folder, since a rename is atomic only within
+    one file system, and keeps the last suffixes, since writers choose the format by
+    them (`.nii.gz`). Missing parent folders are made. Whatever goes wrong, the
+    temporary file is removed and an older file of that name stays as it was.
+
+    Args:
+        path: the file to write.
+
+    Yields:
+        The path to write to instead.
+
+    Raises:
+        OutputError: the file cannot be written; names path, reason and fix.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_file():
+        kind = "a folder" if path.is_dir() else "a device or pipe"
+        raise OutputError(
+            "cannot write the result", file=path, found=kind, fix="choose another file name"
+        )
+    temp = path.with_name(f".partial-{secrets.token_hex(4)}{''.join(path.suffixes[-2:])}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temp
+        # Writable, since Windows syncs only such handles.
+        with temp.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temp, path)
+    except UserError:
+        raise
+    except Exception as error:
+        cause = _os_error(error, path, temp)
+        if cause is None:
+            raise
+        reason = os.strerror(cause.errno) if cause.errno else str(cause)
+        fix = _FIXES.get(cause.errno or 0, _ANY_FIX)
+        raise OutputError("cannot write the result", file=path, found=reason, fix=fix) from error
+    finally:
+        _remove(temp)
+
+
+def write_json(path: str | Path, obj: object) -> None:
+    """Writes an object as indented JSON, atomically.
+
+    Dataclasses become objects, NumPy values plain ones, paths text, sets sorted lists;
+    NaN and infinities, which JSON lacks, become null.
+
+    Raises:
+        OutputError: the file cannot be written.
+        TypeError: the object holds something that JSON cannot express.
+    """
+    text = json.dumps(_plain(obj), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    # File names on Linux may be no valid UTF-8; surrogateescape gives their bytes back.
+    with (
+        atomic_write(path) as temp,
+        temp.open("w", encoding="utf-8", errors="surrogateescape", newline="\n") as file,
+    ):
+        file.write(text)
+
+
+def write_csv(path: str | Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Writes a table as CSV (comma, UTF-8, one header line), atomically.
+
+    Args:
+        path: the file to write.
+        header: column names.
+        rows: cells, as many as the header has; None and NaN become empty cells.
+
+    Raises:
+        OutputError: the file cannot be written.
+        ValueError: a row has more or fewer cells than the header.
+    """
+    with (
+        atomic_write(path) as temp,
+        temp.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
+    ):
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        for row in rows:
+            if len(row) != len(header):
+                raise ValueError(f"{len(row)} cells in a table of {len(header)} columns: {row}")
+            writer.writerow(["" if _is_nan(cell) else cell for cell in row])
+
+
+def _is_nan(cell: object) -> bool:
+    # NumPy's floats of every width are registered as real numbers.
+    if isinstance(cell, numbers.Integral):
+        return False
+    return isinstance(cell, numbers.Real) and math.isnan(cell)
+
+
+def _plain(obj: object) -> object:
+    """The object in the types that JSON has."""
+    if obj is None or isinstance(obj, (str, bool, int)):
+        return obj
+    if isinstance(obj, float):
+        return obj if math.isfinite(obj) else None
+    if hasattr(obj, "tolist"):  # NumPy's scalars and arrays
+        return _plain(obj.tolist())
+    if isinstance(obj, Path):
+        return str(obj)
+    if dataclasses.is_dataclass(obj) and not isinstance(obj, type):
+        return {f.name: _plain(getattr(obj, f.name)) for f in dataclasses.fields(obj)}
+    if isinstance(obj, Mapping):
+        return {str(key): _plain(value) for key, value in obj.items()}
+    if isinstance(obj, (set, frozenset)):
+        return [_plain(item) for item in sorted(obj)]
+    if isinstance(obj, (list, tuple)):
+        return [_plain(item) for item in obj]
+    raise TypeError(f"JSON cannot express a {type(obj).__name__}")
+
+
+def _os_error(error: Exception, path: Path, temp: Path) -> OSError | None:
+    """The failed write behind an exception; None where it is about something else."""
+    if isinstance(error, OSError):
+        # Reading an input inside the block may fail too, which is no failed write.
+        ours = {os.fspath(p) for p in (path, temp, *path.parents)}
+        return error if error.filename is None or os.fspath(error.filename) in ours else None
+    link: BaseException | None = error
+    while link is not None:
+        if isinstance(link, OSError) and link.errno in _NO_ROOM:
+            return link
+        link = link.__cause__ or link.__context__
+    # PyTorch's own writer says where in its archive it stopped, but not the system's reason.
+    if isinstance(error, RuntimeError) and "inline_container" in str(error):
+        return OSError(f"only a part could be written ({error})")
+    if isinstance(error, RuntimeError) and _is_full(path.parent):
+        return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    return None
+
+
+def _is_full(folder: Path) -> bool:
+    try:
+        return shutil.disk_usage(folder).free < _FULL_BELOW_BYTES
+    except OSError:
+        return False
+
+
+def _remove(temp: Path) -> None:
+    """Removes what is left, without hiding the error that is on its way."""
+    try:
+        temp.unlink(missing_ok=True)
+    except OSError:
+        return

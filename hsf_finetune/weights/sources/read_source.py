@@ -1,0 +1,165 @@
+"""Reads pretrained weights from a path: of a run, a file, a MONAI bundle or an nnU-Net folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from hsf_finetune.system.errors import ConfigError, WeightsError
+from hsf_finetune.weights.files.checkpoint import Checkpoint
+from hsf_finetune.weights.files.read_checkpoint import check_values, read_checkpoint
+from hsf_finetune.weights.files.state_dict import StateDict, select_prefix
+from hsf_finetune.weights.sources.bundle import is_bundle, read_bundle
+from hsf_finetune.weights.sources.nnunet_folder import is_nnunet, read_nnunet
+
+_SUFFIXES = (".ckpt", ".pt", ".pth", ".safetensors")
+
+
+@dataclass(frozen=True)
+class SourceOptions:
+    """Which of the weights at a path to read, and how.
+
+    Args:
+        checkpoint: which checkpoint of a folder that has several; nnU-Net calls the last
+            one final.
+        use_ema: averaged weights where the source has both, or the raw ones.
+        key_prefix: what the names of the network's tensors begin with; None finds it.
+        trust: functions and classes that a pickle may load beside tensors and plain data.
+        fold: which fold of an nnU-Net, see `nnunet_folder.read_nnunet`.
+        orientation: of the training images of an nnU-Net, see `nnunet_folder.read_nnunet`.
+    """
+
+    checkpoint: Literal["best", "last"] = "best"
+    use_ema: bool = True
+    key_prefix: str | None = None
+    trust: Sequence[str] = ()
+    fold: int | str | None = None
+    orientation: str = "RAS"
+
+
+def read_source(pretrained: str | Path, options: SourceOptions | None = None) -> Checkpoint:
+    """Reads the weights at a path: of a run, a file, a MONAI bundle or an nnU-Net folder.
+
+    Args:
+        pretrained: the file or folder.
+        options: which weights, and how; by default averaged ones of the best epoch.
+
+    Raises:
+        WeightsError: the path does not exist, is none of these, or cannot be read.
+        ConfigError: no tensor's name begins with the prefix.
+    """
+    path, options = Path(pretrained).expanduser(), options or SourceOptions()
+    if is_bundle(path):
+        checkpoint = read_bundle(path, options.use_ema, options.trust)
+    elif is_nnunet(path):
+        which, orientation = options.checkpoint, options.orientation
+        checkpoint = read_nnunet(path, options.fold, which, orientation, options.trust)
+    else:
+        file = find_checkpoint(path, options.checkpoint)
+        return read_checkpoint(file, options.use_ema, options.key_prefix, options.trust)
+    if options.key_prefix:
+        found = StateDict(dict(checkpoint.tensors), left_out=checkpoint.left_out)
+        found = select_prefix(found, options.key_prefix, checkpoint.path)
+        checkpoint = replace(checkpoint, tensors=found.tensors, left_out=found.left_out)
+    check_values(checkpoint.tensors, checkpoint.path)
+    return checkpoint
+
+
+def find_checkpoint(pretrained: str | Path, checkpoint: Literal["best", "last"] = "best") -> Path:
+    """The checkpoint file at a path.
+
+    Args:
+        pretrained: a checkpoint, or the folder of a run; in a run of several folds it is
+            that of the final model, which trained on every case.
+        checkpoint: which checkpoint of a run folder.
+
+    Raises:
+        WeightsError: the path does not exist, or the folder holds no such checkpoint.
+    """
+    path = Path(pretrained).expanduser()
+    if path.is_file():
+        return path
+    if not path.is_dir():
+        raise WeightsError(
+            "there is no checkpoint and no run",
+            file=path,
+            found=_listing(path.parent) if path.parent.is_dir() else "no such folder",
+            expected="a checkpoint (" + ", ".join(_SUFFIXES) + ") or the folder of a run",
+        )
+    for folder in (path / "checkpoints", path, path / "final" / "checkpoints"):
+        if (folder / f"{checkpoint}.ckpt").is_file():
+            return folder / f"{checkpoint}.ckpt"
+    if not any((path / name).exists() for name in ("checkpoints", "best.ckpt", "last.ckpt")):
+        raise _no_weights_error(path)
+    folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path
+    other = "last" if checkpoint == "best" else "best"
+    has_other = (folder / f"{other}.ckpt").is_file()
+    raise WeightsError(
+        f"the folder has no '{checkpoint}' checkpoint",
+        file=path,
+        found=_listing(folder),
+        expected=f"checkpoints/{checkpoint}.ckpt",
+        fix=f"finetuning.checkpoint={other}"
+        if has_other
+        else "give the folder of a run that has finished an epoch, or a checkpoint file",
+    )
+
+
+def find_single_file(pretrained: str | Path, checkpoint: Literal["best", "last"] = "best") -> Path:
+    """The file whose checksum is that of the weights at a path.
+
+    Raises:
+        ConfigError: the path is a folder of several files that all matter.
+        WeightsError: the path does not exist, or the folder holds no such checkpoint.
+    """
+    path = Path(pretrained).expanduser()
+    if path.is_dir() and (kind := _kind(path)):
+        raise ConfigError(
+            "a folder has no checksum",
+            file=path,
+            found=f"finetuning.checksum beside {kind}",
+            fix="leave finetuning.checksum out"
+            + ("; or give the bundle as a zip archive" if is_bundle(path) else ""),
+        )
+    return find_checkpoint(path, checkpoint)
+
+
+# -------------------------------------------------------------------- internals
+def _kind(path: Path) -> str:
+    """What a folder of another tool's weights is called; empty for any other folder."""
+    if is_bundle(path):
+        return "the folder of a MONAI bundle"
+    return "the results folder of an nnU-Net" if is_nnunet(path) else ""
+
+
+def _no_weights_error(path: Path) -> WeightsError:
+    """The error for a folder that holds no weights, or none that can predict yet."""
+    if kind := _kind(path):
+        return WeightsError(
+            "these weights have to be fine-tuned before they can be used",
+            file=path,
+            found=kind,
+            expected="a run of finetune.py or train.py, or a checkpoint of one",
+            fix=f"python finetune.py models=pretrained 'finetuning.pretrained={path}' datasets=...",
+        )
+    files = sorted(p for p in path.rglob("*") if p.suffix in _SUFFIXES)
+    return WeightsError(
+        "no weights can be read from this folder",
+        file=path,
+        found=_listing(path),
+        expected="one of these:\n"
+        "the folder of a run: checkpoints/best.ckpt or checkpoints/last.ckpt\n"
+        "a MONAI bundle: configs/metadata.json and models/model.pt\n"
+        "an nnU-Net results folder: plans.json, dataset.json and fold_*/checkpoint_*.pth",
+        fix=f"give a checkpoint in it: 'finetuning.pretrained={files[0]}'"
+        if files
+        else "give a checkpoint (" + ", ".join(_SUFFIXES) + ") or one of these folders",
+    )
+
+
+def _listing(folder: Path) -> str:
+    names = sorted(p.name + ("/" if p.is_dir() else "") for p in folder.iterdir())
+    shown = ", ".join(names[:12]) or "nothing"
+    return shown + (f" and {len(names) - 12} more" if len(names) > 12 else "")

@@ -1,0 +1,94 @@
+"""Which tensor of a checkpoint goes to which of a network: by map, then by name or by order."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import nn
+
+from hsf_finetune.system.errors import WeightsError
+from hsf_finetune.weights.transfer.key_map import map_names
+from hsf_finetune.weights.transfer.match_names import pair_by_name
+from hsf_finetune.weights.transfer.match_order import pair_by_order
+from hsf_finetune.weights.transfer.tensor_pairs import Axes, MatchedBy, TensorPairs, canonical_names
+
+
+@dataclass(frozen=True)
+class MatchRequest:
+    """How tensors are to be paired.
+
+    Args:
+        by: names, or order and shape where names have nothing in common.
+        key_map: checkpoint's name, or prefix that ends in a dot, -> the network's.
+    """
+
+    by: Literal["name", "order"] = "name"
+    key_map: Mapping[str, str] | None = None
+
+
+def pair_tensors(
+    network: nn.Module,
+    tensors: Mapping[str, torch.Tensor],
+    request: MatchRequest,
+    loose: Axes,
+    head: Collection[str],
+) -> TensorPairs:
+    """Pairs a network's tensors with a checkpoint's.
+
+    Args:
+        network: to be loaded.
+        tensors: of the checkpoint.
+        request: by what to pair them.
+        loose: network's name -> axes that count classes or input channels.
+        head: names of the network that count classes.
+
+    Raises:
+        ConfigError: an entry of the map leads nowhere.
+        WeightsError: they are to be paired by order, and do not agree in order and shape.
+    """
+    state, canonical = network.state_dict(keep_vars=True), canonical_names(network)
+    target = {name: state[name] for name in dict.fromkeys(canonical.values())}
+    mapped = map_names(request.key_map or {}, tensors, canonical)
+    chosen = {canonical[new]: old for old, new in mapped.items()}
+    remaining = {name: tensor for name, tensor in tensors.items() if name not in mapped}
+    missing = {name: tensor for name, tensor in target.items() if name not in chosen}
+    ordered, difference = pair_by_order(remaining, missing, loose, head)
+    matched_by: dict[str, MatchedBy] = dict.fromkeys(chosen, "key_map")
+    if request.by == "order":
+        if difference:
+            raise _out_of_order(difference)
+        # Another name of a tensor that is used has not been left out.
+        used = {tensors[old].data_ptr() for old in ordered.values()}
+        unused = tuple(n for n, tensor in remaining.items() if tensor.data_ptr() not in used)
+        matched_by |= dict.fromkeys(ordered, "order")
+        pairs = TensorPairs(target, {}, ordered, unused)
+    else:
+        pairs = pair_by_name(network, remaining)
+        displaced = {pairs.origins[name] for name in chosen if name in pairs.origins}
+        unused = tuple(n for n in remaining if n in pairs.unused or n in displaced)
+        complete = bool(difference) or all(name in pairs.source for name in missing)
+        pairs = replace(pairs, unused=unused, hint="" if complete else _order_hint(ordered))
+    origins = pairs.origins | chosen
+    source = {name: tensors[old] for name, old in origins.items()}
+    return replace(pairs, source=source, origins=origins, matched_by=matched_by)
+
+
+def _order_hint(ordered: Mapping[str, str]) -> str:
+    shown = "".join(f"\n  {old} -> {new}" for new, old in list(ordered.items())[:3])
+    return (
+        f"all {len(ordered)} tensors agree with the network's in order and shape, though not in "
+        f"name; if they are the same layers: finetuning.match=order{shown}"
+    )
+
+
+def _out_of_order(difference: str) -> WeightsError:
+    return WeightsError(
+        "finetuning.match=order: the checkpoint's tensors are not those of this network under "
+        "other names",
+        found=difference,
+        expected="as many tensors, in the same order, of the same shapes",
+        fix="leave finetuning.match out, and pair names by finetuning.key_map",
+    )

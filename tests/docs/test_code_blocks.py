@@ -1,0 +1,283 @@
+"""Every code block of the documentation runs, or says what it would need.
+
+How a block is run follows from its language and its commands:
+
+- `python finetune.py`, `python train.py` and `hsf-finetune ...` run for real, as they stand, in
+  a folder that holds what they name. Overrides that make network and run small are appended.
+- `make TARGET` is a dry run (`make -n`): the targets themselves are what CI runs.
+- `.venv/bin/pre-commit install` is compared with the configuration, and not run: it would
+  change the repository's hooks.
+- `torchrun` runs for real with the current Python.
+- Python blocks of a page run one after the other, as one session.
+- YAML blocks are composed: as a file of the group that their keys belong to.
+
+A block that is marked runs no command, but its overrides must compose all the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import os
+import re
+import runpy
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from hsf_finetune.cli.main import main
+from hsf_finetune.config.compose import compose
+from hsf_finetune.config.conf_files import conf_folder
+from hsf_finetune.config.settings import DatasetSettings, DatasetsSettings, Settings
+from tests.conftest import FAST, NETWORK
+from tests.docs.code_blocks import (
+    LANGUAGES,
+    PAGES,
+    REPOSITORY,
+    Block,
+    all_blocks,
+    commands_of,
+    prose_of,
+)
+
+BLOCKS = all_blocks()
+OURS = ("finetune", "train", "check", "advise", "plan", "compare")
+"""Commands that take overrides."""
+COMMAND_WORDS = re.compile(
+    r"^ *(?:\$ )?(?:python|pip|make|hsf-finetune|git|srun|sbatch|torchrun)\b"
+)
+
+
+def blocks(language: str, marked: bool) -> Iterator[Any]:
+    """Parameters: the blocks in a language that are marked, or not."""
+    for block in BLOCKS:
+        if block.language == language and bool(block.marker) == marked:
+            yield pytest.param(block, id=str(block))
+
+
+@pytest.fixture
+def page_folder(
+    copy_prepared: Callable[[str], Path],
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Path:
+    """The folder of the block's page, which the commands of a page share."""
+    folder = copy_prepared(request.node.callspec.params["block"].page)
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.mark.parametrize("block", blocks("bash", marked=False))
+def test_commands_run(block: Block, page_folder: Path) -> None:
+    for words in block.commands():
+        run_command(words)
+
+
+@pytest.mark.parametrize("block", blocks("bash", marked=True))
+def test_marked_commands_compose(block: Block, page_folder: Path) -> None:
+    for words in block.commands():
+        split = command_and_arguments(words)
+        if split and split[0] in OURS:
+            compose_command(*split)
+
+
+@pytest.mark.parametrize("block", blocks("python", marked=False))
+def test_python_runs(block: Block, page_folder: Path) -> None:
+    session = SESSIONS.setdefault(block.page, {"__name__": "__main__"})
+    # The lines above keep the numbers of errors those of the page.
+    exec(compile("\n" * block.line + block.text, block.page, "exec"), session)
+
+
+@pytest.mark.parametrize("block", blocks("yaml", marked=False))
+def test_yaml_composes(block: Block, page_folder: Path) -> None:
+    overlay_file(yaml.safe_load(block.text), page_folder / "own")
+    compose("finetune", ["datasets=mine", "+experiment=block"], page_folder / "own")
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=str)
+def test_every_block_says_what_it_is(block: Block) -> None:
+    assert block.language in LANGUAGES, f"write the language behind ```: {sorted(LANGUAGES)}"
+    if block.language == "text":
+        hidden = [line for line in block.text.splitlines() if COMMAND_WORDS.match(line)]
+        assert not hidden, "a command belongs into a bash block"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_no_command_hides_in_an_indented_block(page: Path) -> None:
+    lines = prose_of(page).splitlines()
+    assert not [line for line in lines if line.startswith("    ") and COMMAND_WORDS.match(line)]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_settings_in_the_text_exist(page: Path) -> None:
+    known = known_settings()
+    named = re.findall(rf"`\"?'?(({'|'.join(GROUPS)})\.\w+)", page.read_text(encoding="utf-8"))
+    assert {name for name, _ in named} <= known
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_in_the_text_parse(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = re.findall(r"`((?:python (?:finetune|train)\.py|hsf-finetune) [^`]+)`", prose_of(page))
+    for text in found:
+        (words,) = commands_of(" ".join(text.split()))
+        split = command_and_arguments(words)
+        assert split, text
+        with pytest.raises(SystemExit) as stop:
+            main([split[0], "--help"])
+        assert stop.value.code in (None, 0), text
+        assert stop.value.code is None or capsys.readouterr().out, text
+
+
+# -------------------------------------------------------------------- commands
+SESSIONS: dict[str, dict[str, Any]] = {}
+"""Page -> names that its Python blocks have defined so far."""
+GROUPS = ("augmentation", "datasets", "finetuning", "lightning", "logger", "models", "weights")
+
+
+def run_command(words: Sequence[str]) -> None:
+    """Runs a command line as it stands, made small.
+
+    Raises:
+        AssertionError: it fails, or is of a kind that cannot be run here.
+    """
+    split = command_and_arguments(words)
+    if split is not None:
+        command, arguments = split
+        run_ours(command, [*expanded(arguments), *what_makes_small(command, arguments)])
+    elif words[0] == "make":
+        subprocess.run(["make", "-n", "-C", str(REPOSITORY), *words[1:]], check=True)
+    elif words[0] == "torchrun":
+        torchrun(words[1:])
+    elif words[0].endswith("pre-commit"):
+        assert (REPOSITORY / ".pre-commit-config.yaml").exists()
+    else:
+        pytest.fail(f"no test can run {words[0]}: write <!-- needs: ... --> before the block")
+
+
+def command_and_arguments(words: Sequence[str]) -> tuple[str, list[str]] | None:
+    """Our command in a command line and its arguments; None where it is another program."""
+    if words[0] == "python" and words[1:] and words[1] in ("finetune.py", "train.py"):
+        return words[1].removesuffix(".py"), [*words[2:]]
+    return (words[1], [*words[2:]]) if words[0] == "hsf-finetune" else None
+
+
+def run_ours(command: str, arguments: Sequence[str]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        if command in ("finetune", "train"):
+            script = REPOSITORY / f"{command}.py"
+            patch.setattr(sys, "argv", [str(script), *arguments])
+            code = exit_code(lambda: runpy.run_path(str(script), run_name="__main__"))
+        else:
+            code = exit_code(lambda: main([command, *arguments]))
+    allowed = (0, 1) if "--strict" in arguments else (0,)
+    assert code in allowed, f"hsf-finetune {command} {' '.join(arguments)}: exit code {code}"
+
+
+def exit_code(action: Callable[[], object]) -> int:
+    try:
+        action()
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    return 0
+
+
+def torchrun(arguments: Sequence[str]) -> None:
+    place = next(n for n, word in enumerate(arguments) if word == "finetune.py")
+    ours = [*arguments[place + 1 :]]
+    command = [
+        *(sys.executable, "-m", "torch.distributed.run", *arguments[:place]),
+        *(str(REPOSITORY / "finetune.py"), *ours, *what_makes_small("finetune", ours)),
+    ]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, env={**os.environ}, timeout=200
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def expanded(arguments: Sequence[str]) -> list[str]:
+    """The arguments as a shell hands them on: with files in place of `*`."""
+    return [
+        path
+        for word in arguments
+        for path in (sorted(glob.glob(word)) if "*" in word and "=" not in word else []) or [word]
+    ]
+
+
+def what_makes_small(command: str, arguments: Sequence[str]) -> list[str]:
+    """Overrides and flags that are appended, so that a command takes seconds.
+
+    Groups that the command chooses itself stay as it chooses them.
+    """
+    if command == "init":
+        return ["--force"]
+    if command not in OURS or "--runs" in arguments or is_yaml(arguments):
+        return []
+    given = dict(word.split("=", 1) for word in arguments if "=" in word)
+    own_network = given.get("models", "unet") != "unet"
+    small = [one for one in FAST if not (own_network and one in NETWORK)]
+    small = [one for one in small if one.partition("=")[0] not in given]
+    if command in ("finetune", "train", "compare"):
+        # A run that is resumed has one epoch behind it.
+        small.append(f"lightning.max_epochs={2 if 'resume' in given else 1}")
+    if command in ("finetune", "train") and not {"finetuning.pretrained", "resume"} & given.keys():
+        small.append("finetuning.pretrained=none")
+    if command == "compare":
+        small += ["--presets", "full,hsf"]
+    if "experiment" in given and "-m" in arguments:
+        small.append("finetuning=full,hsf")
+    return small
+
+
+def is_yaml(arguments: Sequence[str]) -> bool:
+    return bool(arguments) and arguments[0].endswith(".yaml")
+
+
+def compose_command(command: str, arguments: Sequence[str]) -> None:
+    """Composes the overrides of a command that is not run."""
+    words = [*arguments]
+    config_dir = None
+    if "--config-dir" in words:
+        place = words.index("--config-dir")
+        config_dir = words[place + 1]
+        del words[place : place + 2]
+    overrides = [word for word in words if re.match(r"^[+~]*[\w./@]+=", word)]
+    with contextlib.suppress(ValueError):
+        words.remove("-m")
+    compose("train" if command == "train" else "finetune", overrides, config_dir)
+
+
+# ------------------------------------------------------------------------ YAML
+def overlay_file(content: dict[str, Any], folder: Path) -> None:
+    """Writes a block as settings over those of `mine`, by the groups its keys belong to.
+
+    Keys of a cohort count for the cohort of `mine`, other keys of datasets for its file.
+    """
+    if content.keys() <= Settings.model_fields.keys() - {"datasets"}:
+        tree = content
+    elif content.keys() <= DatasetSettings.model_fields.keys():
+        tree = {"datasets": {"datasets": {"tiny": content}}}
+    elif content.keys() <= DatasetsSettings.model_fields.keys():
+        tree = {"datasets": content}
+    else:
+        pytest.fail(f"no group of settings has all of {', '.join(content)}")
+    (folder / "experiment").mkdir(parents=True, exist_ok=True)
+    (folder / "datasets").mkdir(exist_ok=True)
+    mine = folder.parent / "my_conf" / "datasets" / "mine.yaml"
+    (folder / "datasets" / "mine.yaml").write_text(mine.read_text())
+    text = "# @package _global_\n" + yaml.safe_dump(tree)
+    (folder / "experiment" / "block.yaml").write_text(text)
+
+
+def known_settings() -> set[str]:
+    """Every `group.key` that some shipped file or settings class has."""
+    known = {f"datasets.{name}" for name in DatasetsSettings.model_fields}
+    for path in conf_folder().glob("*/*.yaml"):
+        keys = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        known |= {f"{path.parent.name}.{key}" for key in keys if key != "defaults"}
+    # What is about weights goes by `finetuning`, too.
+    return known | {name.replace("weights.", "finetuning.") for name in known}
