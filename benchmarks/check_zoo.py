@@ -162,9 +162,9 @@ def cost_rows(options: argparse.Namespace, folder: Path) -> Rows:
         classes = "datasets.datasets.msd_hippocampus.labels_names={1: head, 2: body}"
         sets[f"{count} phantoms"] = [name, f"datasets.main_path={root}", classes]
     return [
-        {"set": what, "look": look, **measured(given, options.jobs, folder / f"report {what}")}
+        {"set": what, "check": check, **measured(given, options.jobs, folder / f"report {what}")}
         for what, given in sets.items()
-        for look in ("first", "second")
+        for check in ("first", "second")
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import posixpath
 import re
 from pathlib import Path
@@ -21,6 +22,7 @@ FROM_ROOT = {
 }
 """File at the root -> file of the site."""
 CONF_PAGE = "reference/conf.md"
+NOTEBOOK, NOTEBOOK_PAGE = "examples/quickstart.ipynb", "quickstart.md"
 _LINK = re.compile(r"\]\((?!\w+:|#)([^)#\s]+)(#[^)\s]*)?\)")
 _CONF_TITLE = """# Files of conf/
 
@@ -38,6 +40,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         content = (ROOT / source).read_text(encoding="utf-8")
         files.append(File.generated(config, page, content=content))
     files.append(File.generated(config, CONF_PAGE, content=conf_page()))
+    files.append(File.generated(config, NOTEBOOK_PAGE, content=notebook_page()))
     return files
 
 
@@ -54,6 +57,14 @@ def conf_page() -> str:
         text = path.read_text(encoding="utf-8").rstrip()
         parts.append(f"## {name} {{#{conf_anchor(name)}}}\n\n```yaml\n{text}\n```\n")
     return "\n".join(parts)
+
+
+def notebook_page() -> str:
+    """The notebook's text and code."""
+    cells = json.loads((ROOT / NOTEBOOK).read_text(encoding="utf-8"))["cells"]
+    texts = [(cell["cell_type"], "".join(cell["source"])) for cell in cells]
+    parts = [f"```python\n{text}\n```" if kind == "code" else text for kind, text in texts]
+    return "\n\n".join(parts) + f"\n\nThis page is the notebook `{NOTEBOOK}`.\n"
 
 
 def conf_anchor(name: str) -> str:
@@ -78,7 +89,7 @@ def site_links(markdown: str, page: str) -> str:
             name = path.removeprefix("conf").strip("/")
             target, anchor = CONF_PAGE, f"#{conf_anchor(name)}" if name.endswith(".yaml") else ""
         else:
-            target = FROM_ROOT.get(path, path.removeprefix("docs/"))
+            target = {**FROM_ROOT, NOTEBOOK: NOTEBOOK_PAGE}.get(path, path.removeprefix("docs/"))
         return f"]({posixpath.relpath(target, posixpath.dirname(page) or '.')}{anchor})"
 
     return _LINK.sub(link, markdown)

@@ -12,6 +12,8 @@ Everything in `__all__` is imported when it is first used, so that `import hsf_f
 from __future__ import annotations
 
 import importlib
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from hsf_finetune.system.version import __version__
@@ -59,6 +61,17 @@ _ELSEWHERE = {
     "label_set_loss": "hsf_finetune.training.label_set_loss",
 }
 """Names that are not of `api`, and where they are."""
+
+
+class _Package(ModuleType):
+    """Keeps a function of `__all__` where a subpackage of the same name, `check`, is imported."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in __all__ and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> Any:

@@ -220,6 +220,12 @@ def compare(
 
     Raises:
         ConfigError: one is no finished run, or they differ in split or classes.
+
+    Example:
+        >>> import hsf_finetune as hf
+        >>> comparison = hf.compare("outputs/first", "outputs/second")
+        >>> [figures.model.name for figures in comparison.figures]
+        ['pretrained', 'first', 'second']
     """
     from hsf_finetune.evaluation.compare_runs import compare_runs
 

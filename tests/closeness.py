@@ -1,70 +1,57 @@
 """Equality up to rounding: tolerances that follow from the arithmetic, not from one machine.
 
 Processors, numbers of threads and versions of a library add numbers up in different orders.
-Each addition or multiplication is rounded by at most half an epsilon of its type, relative
-to its result; after n of them a value is known to about n epsilons of the largest term
-(N. J. Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., 2002, section 3.1).
+Every operation rounds its result by at most half an epsilon of its type, so that a value is
+known to about n epsilons of the largest number that enters it, n being the number of roundings
+that follow on one another (N. J. Higham, Accuracy and Stability of Numerical Algorithms, 2nd
+ed., SIAM 2002, section 3.1).
 """
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import numpy as np
 import torch
 
-FEW = 300
-"""Operations in a row of a short formula, of a few layers or of a mean: the default."""
-NETWORK = 100_000
-"""Operations in a row of a small network: some 20 layers that each add up some hundred terms,
-and normalisations that divide by standard deviations of a few percent of the values."""
-
-
-def rounding_tolerance(expected: Any, operations: int = FEW, precision: Any = None) -> float:
-    """How much a value may differ from the expected ones if both are right.
-
-    Args:
-        expected: a tensor, an array or a number.
-        operations: how many operations in a row may each add an error of one epsilon.
-        precision: dtype of torch or numpy in which the coarsest step rounds; by default that
-            of `expected`.
-    """
-    values = torch.as_tensor(expected)
-    values = values if values.is_floating_point() else values.double()
-    known = values[values.isfinite()].abs()
-    scale = float(known.max()) if known.numel() else 0.0
-    return operations * _epsilon(precision or values.dtype) * scale
+_FEW = 300
+"""Roundings of a formula, of a sum of some hundred terms, or of a few layers."""
+NETWORK = 10_000
+"""Roundings of a whole network: some 30 layers, each of which adds up some hundred terms, and
+normalisations of few voxels, which divide by small differences."""
 
 
 def assert_equal_up_to_rounding(
-    actual: Any, expected: Any, operations: int = FEW, precision: Any = None, scale: float = 0.0
+    actual: Any,
+    expected: Any,
+    operations: int = _FEW,
+    precision: torch.dtype | type[np.floating[Any]] | None = None,
+    scale: float = 0.0,
 ) -> None:
     """Fails if two results of the same arithmetic differ by more than rounding explains.
 
+    The tolerance is operations x epsilon x the largest absolute value.
+
     Args:
         actual: a tensor, an array or a number.
-        expected: of the same shape.
-        operations: see `rounding_tolerance`.
-        precision: see `rounding_tolerance`.
-        scale: the largest value that enters a sum or a difference, where it is larger than
-            the results.
+        expected: the same.
+        operations: how many roundings may add up.
+        precision: type of the coarsest step, where that is not the type of `expected`.
+        scale: the largest number that enters, where it is larger than all of `expected`.
     """
-    a, b = (torch.as_tensor(np.asarray(v) if not torch.is_tensor(v) else v) for v in (actual, expected))
-    precision = precision or (b.dtype if b.is_floating_point() else torch.float64)
-    a, b = a.detach().double().cpu(), b.detach().double().cpu()
-    tolerance = max(
-        rounding_tolerance(b, operations, precision), operations * _epsilon(precision) * scale
+    a, b = (
+        value.detach().cpu() if torch.is_tensor(value) else torch.as_tensor(np.asarray(value))
+        for value in (actual, expected)
     )
+    precision = precision or (b.dtype if b.is_floating_point() else torch.float64)
+    info = torch.finfo if isinstance(precision, torch.dtype) else np.finfo
+    b = b.double()
+    largest = max(scale, float(b[b.isfinite()].abs().max()) if b.isfinite().any() else 0.0)
+    tolerance = operations * float(info(precision).eps) * largest
+    import os
     if log := os.environ.get("CLOSENESS_LOG"):
-        error = float((a - b).nan_to_num().abs().max()) if a.numel() else 0.0
         unit = tolerance / operations
+        error = float((a.double() - b).nan_to_num().abs().max()) if a.numel() else 0.0
         with open(log, "a") as file:
             file.write(f"{os.environ['PYTEST_CURRENT_TEST']}\t{operations}\t{error / unit if unit else error:.3g}\n")
-    torch.testing.assert_close(a, b, atol=tolerance, rtol=0, equal_nan=True)
-
-
-def _epsilon(precision: Any) -> float:
-    if isinstance(precision, torch.dtype):
-        return torch.finfo(precision).eps
-    return float(np.finfo(precision).eps)
+    torch.testing.assert_close(a.double(), b, atol=tolerance, rtol=0, equal_nan=True)

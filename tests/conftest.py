@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,13 +34,22 @@ FAST = (
 )
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks the tests of modules that compare up to rounding with `exactness`."""
+    for item in items:
+        if hasattr(getattr(item, "module", None), "assert_equal_up_to_rounding"):
+            item.add_marker("exactness")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Keeps the user's cache out of the tests, those in subprocesses included."""
-    torch.set_num_threads(1)
+    threads = os.environ.get("HSF_FINETUNE_TEST_THREADS", "1")
+    torch.set_num_threads(int(threads))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HSF_FINETUNE_CACHE", str(tmp_path_factory.mktemp("cache")))
-        patch.setenv("OMP_NUM_THREADS", "1")
+        patch.setenv("OMP_NUM_THREADS", threads)
         yield
 
 

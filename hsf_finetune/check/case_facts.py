@@ -101,11 +101,13 @@ class CaseFacts:
         Raises:
             KeyError, TypeError, ValueError: it describes none.
         """
-        measures = plain["measures"]
+        measures = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in (plain["measures"] or {}).items()
+        }
         cubes = {name: _from_text(text) for name, text in plain["thumbnails"].items()}
         return cls(
             tuple(Finding(**finding) for finding in plain["findings"]),
-            Measures(**{k: _to_tuple(v) for k, v in measures.items()}) if measures else None,
+            Measures(**measures) if measures else None,
             Thumbnails(**cubes) if cubes else None,
         )
 
@@ -113,11 +115,6 @@ class CaseFacts:
 def to_z_scores(cube: Thumbnail) -> npt.NDArray[np.float32]:
     """A thumbnail of an image in standard deviations of the image."""
     return cube.astype(np.float32) / np.float32(STEPS_PER_STD)
-
-
-# -------------------------------------------------------------------- internals
-def _to_tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
 
 
 def _to_text(cube: Thumbnail) -> str:

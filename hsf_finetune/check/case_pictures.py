@@ -19,7 +19,7 @@ from hsf_finetune.system.atomic_files import atomic_write
 from hsf_finetune.system.errors import UserError
 
 _PLANES = ("sagittal", "coronal", "axial")
-_LINE = 110
+_LINE_CHARS = 110
 
 
 def draw_flagged_cases(
@@ -27,17 +27,14 @@ def draw_flagged_cases(
     cases: Sequence[Case],
     findings: Sequence[Finding],
     progress: Callable[[int, int], None] | None = None,
-) -> int:
-    """Draws every case that was warned of or refused, as far as it can be read.
+) -> None:
+    """Draws every case with a warning or refusal, if its image can be read, as PNG in a folder.
 
     Args:
-        folder: gets one PNG per case.
+        folder: gets `CASE.png`.
         cases: all cases.
         findings: of the check.
-        progress: is told how many are done.
-
-    Returns:
-        Number of pictures.
+        progress: called with (cases done, cases in all).
 
     Raises:
         OutputError: a picture cannot be written.
@@ -47,64 +44,60 @@ def draw_flagged_cases(
         if finding.case and finding.tier != "repaired":
             flagged.setdefault(finding.case, []).append(finding)
     by_name = {case.name: case for case in cases}
-    drawn = 0
     for done, (name, own) in enumerate(flagged.items(), start=1):
-        figure = _figure(by_name[name], own)
+        figure = _draw(by_name[name], own)
         if figure is not None:
             with atomic_write(folder / f"{name}.png") as temporary:
                 figure.savefig(temporary, format="png")
-            drawn += 1
         if progress:
             progress(done, len(flagged))
-    return drawn
 
 
-def _figure(case: Case, findings: Sequence[Finding]) -> Figure | None:
+def _draw(case: Case, findings: Sequence[Finding]) -> Figure | None:
     """Image above, image with label below; None where the image cannot be read."""
-    image, label = _grey(case), _label(case)
+    image, label = _read_image(case), _read_label(case)
     if image is None:
         return None
     if label is not None and label.shape != image.shape:
         label = None
-    where = np.argwhere(label) if label is not None and label.any() else None
-    centre = np.median(where, axis=0).astype(int) if where is not None else None
-    at = centre if centre is not None else np.array(image.shape) // 2
+    position = np.array(image.shape) // 2
+    if label is not None and label.any():
+        position = np.median(np.argwhere(label), axis=0).astype(int)
     figure = Figure(figsize=(9, 6.8), dpi=80)
     FigureCanvasAgg(figure)
     axes = figure.subplots(2, 3)
     figure.subplots_adjust(0.01, 0.01, 0.99, 0.8, wspace=0.03, hspace=0.03)
     low, high = np.percentile(image, [1, 99])
     for column, plane in enumerate(_PLANES):
-        grey = np.rot90(np.take(image, int(at[column]), axis=column))
-        for row in range(2):
-            axis = axes[row][column]
+        grey = np.rot90(np.take(image, int(position[column]), axis=column))
+        for axis in axes[:, column]:
             axis.imshow(grey, cmap="gray", vmin=low, vmax=max(high, low + 1e-6))
             axis.set_axis_off()
         axes[0][column].set_title(plane, fontsize=9)
         if label is not None:
-            values = np.rot90(np.take(label, int(at[column]), axis=column))
-            axes[1][column].imshow(_coloured(values))
-    lines = [f"{finding.tier}: {finding.what}"[:_LINE] for finding in findings[:4]]
+            values = np.rot90(np.take(label, int(position[column]), axis=column))
+            axes[1][column].imshow(_to_colours(values))
+    lines = [f"{finding.tier}: {finding.what}"[:_LINE_CHARS] for finding in findings[:4]]
     without = "" if label is not None else "\n(the label cannot be drawn on this grid)"
     figure.suptitle("\n".join([case.name, *lines]) + without, fontsize=9)
     return figure
 
 
-def _grey(case: Case) -> npt.NDArray[np.float32] | None:
-    volume = _volume(case.images[0])
+def _read_image(case: Case) -> npt.NDArray[np.float32] | None:
+    volume = _read_along_ras(case.images[0])
     if volume is None:
         return None
     return np.nan_to_num(volume.astype(np.float32), posinf=0.0, neginf=0.0)
 
 
-def _label(case: Case) -> npt.NDArray[np.int64] | None:
-    volume = _volume(case.label)
+def _read_label(case: Case) -> npt.NDArray[np.int64] | None:
+    volume = _read_along_ras(case.label)
     if volume is None:
         return None
     return np.round(np.nan_to_num(volume.astype(np.float64))).astype(np.int64)
 
 
-def _volume(ref: VolumeRef) -> npt.NDArray[np.generic] | None:
+def _read_along_ras(ref: VolumeRef) -> npt.NDArray[np.generic] | None:
     """The voxels along RAS+ axes; None where they cannot be read."""
     try:
         volume = read_volume(ref)
@@ -116,8 +109,8 @@ def _volume(ref: VolumeRef) -> npt.NDArray[np.generic] | None:
         return None
 
 
-def _coloured(values: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    """Colours of label values, see-through where there is none."""
+def _to_colours(values: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """Colours of label values, (X, Y, 4); transparent where the value is 0."""
     colours = np.array([mpl.colormaps["tab10"](k)[:3] for k in range(10)])
     picture = np.zeros((*values.shape, 4))
     picture[..., :3] = colours[(values - 1) % 10]

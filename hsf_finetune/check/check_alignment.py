@@ -45,16 +45,10 @@ _MAX_SHIFT_VOX = 4
 
 @dataclass(frozen=True, eq=False)
 class _Posed:
-    """A case, and the other cases of its group that it is compared with.
+    """A case beside the means of the other cases of its group, in crops around the label.
 
-    Args:
-        case: the case.
-        image: crop of the image around the label, (N, N, N).
-        labels: label rows in that crop, (rows, N, N, N).
-        mean_image: of the others, (N, N, N).
-        mean_labels: of the others, (rows, N, N, N).
-        agreement: correlation of the case's image with the mean image.
-        usual: median of the others' agreement.
+    Images are (N, N, N), labels (rows, N, N, N). `agreement` is the correlation of the image with
+    the mean image, `usual` the median of the others' agreement.
     """
 
     case: MeasuredCase
@@ -79,15 +73,9 @@ def check_alignment(group: Sequence[MeasuredCase]) -> Iterator[Finding]:
     agreement = [_correlation(_crop(c), (image_sum - _crop(c)) / others) for c in cases]
     for n, case in enumerate(cases):
         image, labels = _crop(case), _one_hot(case, rows)
-        posed = _Posed(
-            case,
-            image,
-            labels,
-            (image_sum - image) / others,
-            (label_sum - labels) / others,
-            agreement[n],
-            float(np.median(np.delete(agreement, n))),
-        )
+        means = (image_sum - image) / others, (label_sum - labels) / others
+        usual = float(np.median(np.delete(agreement, n)))
+        posed = _Posed(case, image, labels, *means, agreement[n], usual)
         flip_gain, flip = _find_flipped_label(posed)
         exchange_gain, exchange = _find_exchanged_classes(posed, rows)
         finding = (
@@ -99,7 +87,6 @@ def check_alignment(group: Sequence[MeasuredCase]) -> Iterator[Finding]:
             yield finding
 
 
-# -------------------------------------------------------------------- internals
 def _find_flipped_label(posed: _Posed) -> tuple[float, Finding | None]:
     before = _overlap(posed.labels, posed.mean_labels)
     flipped = [_overlap(np.flip(posed.labels, n + 1), posed.mean_labels) for n in range(3)]
@@ -113,17 +100,18 @@ def _find_flipped_label(posed: _Posed) -> tuple[float, Finding | None]:
         if image_gain > _IMAGE_FLIP_GAIN and posed.usual > _SIMILAR
         else f"the label is flipped ({_AXES[axis]}) against its image"
     )
-    return gain, Finding(
-        "warned",
+    return gain, posed.case.warn_label(
         "geometry/flipped",
         what,
-        posed.case.label_file,
-        posed.case.name,
-        f"overlap with the other cases' mean label {before:.2f}, "
-        f"{before + gain:.2f} after flipping it back",
-        "the same way round as the others",
-        "look at its picture; if so, flip the voxels back (nibabel: img.slicer[::-1] with the "
-        f"image's affine), or {EXCLUDE}",
+        found=(
+            f"overlap with the other cases' mean label {before:.2f}, "
+            f"{before + gain:.2f} after flipping it back"
+        ),
+        expected="the same way round as the others",
+        fix=(
+            "look at its picture; if so, flip the voxels back (nibabel: img.slicer[::-1] with the "
+            f"image's affine), or {EXCLUDE}"
+        ),
     )
 
 
@@ -140,16 +128,15 @@ def _find_exchanged_classes(
     if gain < _EXCHANGE_GAIN:
         return 0.0, None
     one, other = (posed.case.protocol.row_names[rows[n]] for n in pair)
-    return gain, Finding(
-        "warned",
+    return gain, posed.case.warn_label(
         "label/classes exchanged",
         f"{one} and {other} seem exchanged in this case",
-        posed.case.label_file,
-        posed.case.name,
-        f"overlap with the other cases' mean label {before:.2f}, {before + gain:.2f} after "
-        "exchanging them",
-        "each value for the same structure in every case",
-        f"look at its picture; exchange the two values in the file, or {EXCLUDE}",
+        found=(
+            f"overlap with the other cases' mean label {before:.2f}, {before + gain:.2f} after "
+            "exchanging them"
+        ),
+        expected="each value for the same structure in every case",
+        fix=f"look at its picture; exchange the two values in the file, or {EXCLUDE}",
     )
 
 
@@ -158,35 +145,30 @@ def _find_odd_image(posed: _Posed) -> Finding | None:
     if posed.usual < _SIMILAR:
         return None
     if posed.agreement < _INVERTED:
-        return Finding(
-            "warned",
+        return posed.case.warn_image(
             "content/contrast",
             "bright and dark are the other way round than in the other cases",
-            posed.case.image_file,
-            posed.case.name,
-            f"correlation {posed.agreement:.2f} with the other cases' mean image",
-            f"about {posed.usual:.2f}",
-            f"check that it is the same kind of scan; if not, {EXCLUDE}",
+            found=f"correlation {posed.agreement:.2f} with the other cases' mean image",
+            expected=f"about {posed.usual:.2f}",
+            fix=f"check that it is the same kind of scan; if not, {EXCLUDE}",
         )
     if posed.agreement > posed.usual - _CONTENT_LOSS:
         return None
     flipped = [_best_shift(np.flip(posed.image, n), posed.mean_image)[0] for n in range(3)]
     axis = int(np.argmax(flipped))
     gain = flipped[axis] - posed.agreement
-    if gain <= _IMAGE_FLIP_GAIN:
+    shift_gain = _best_shift(posed.image, posed.mean_image)[0] - posed.agreement
+    if gain <= max(_IMAGE_FLIP_GAIN, shift_gain + 0.1):
         return None
-    if gain <= _best_shift(posed.image, posed.mean_image)[0] - posed.agreement + 0.1:
-        return None
-    return Finding(
-        "warned",
+    return posed.case.warn_image(
         "geometry/flipped",
         f"the image is flipped ({_AXES[axis]}) under its label",
-        posed.case.image_file,
-        posed.case.name,
-        f"correlation {posed.agreement:.2f} with the other cases' mean image, "
-        f"{posed.agreement + gain:.2f} after flipping it back",
-        f"about {posed.usual:.2f}",
-        f"look at its picture; if so, flip the voxels back, or {EXCLUDE}",
+        found=(
+            f"correlation {posed.agreement:.2f} with the other cases' mean image, "
+            f"{posed.agreement + gain:.2f} after flipping it back"
+        ),
+        expected=f"about {posed.usual:.2f}",
+        fix=f"look at its picture; if so, flip the voxels back, or {EXCLUDE}",
     )
 
 
@@ -204,23 +186,21 @@ def _find_shift(posed: _Posed, cases: Sequence[MeasuredCase]) -> Finding | None:
         return None
     best, shift = _best_shift(posed.image, posed.mean_image)
     gain = best - posed.agreement
-    by_place = (share > _FAR_SHARE and gain > _FAR_GAIN) or (
-        share > _SHIFT_SHARE and gain > _SHIFT_GAIN
-    )
+    limits = ((_FAR_SHARE, _FAR_GAIN), (_SHIFT_SHARE, _SHIFT_GAIN))
+    by_place = any(share > far and gain > enough for far, enough in limits)
     if not by_place and not (unlike and gain > _CONTENT_GAIN):
         return None
-    axis = int(np.argmax(np.abs(off))) if by_place else int(np.argmax(np.abs(shift)))
-    return Finding(
-        "warned",
+    axis = int(np.argmax(np.abs(off if by_place else shift)))
+    return case.warn_label(
         "geometry/shifted",
         f"the label seems shifted ({_AXES[axis]}) against its image",
-        case.label_file,
-        case.name,
-        f"its centre is {off[axis] * case.measures.shape[axis]:+.0f} voxels off that of the "
-        f"other cases; correlation of the image around it {posed.agreement:.2f}, {best:.2f} after "
-        "shifting",
-        f"about {posed.usual:.2f}",
-        f"look at its picture; if so, draw or export the label again, or {EXCLUDE}",
+        found=(
+            f"its centre is {off[axis] * case.measures.shape[axis]:+.0f} voxels off that of the "
+            f"other cases; correlation of the image around it {posed.agreement:.2f}, {best:.2f} after "
+            "shifting"
+        ),
+        expected=f"about {posed.usual:.2f}",
+        fix=f"look at its picture; if so, draw or export the label again, or {EXCLUDE}",
     )
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import nibabel as nib
 import numpy as np
@@ -14,7 +16,7 @@ from hsf_finetune.check.case_facts import CaseFacts, Measures, Triple
 from hsf_finetune.check.check_headers import check_header, compare_affines, tilt_deg
 from hsf_finetune.check.check_intensities import check_intensities
 from hsf_finetune.check.check_labels import Box, bounding_box, check_label, find_foreground
-from hsf_finetune.check.findings import Finding
+from hsf_finetune.check.findings import EXCLUDE, Finding, findings_of_tier
 from hsf_finetune.check.thumbnails import make_thumbnails
 from hsf_finetune.data.discovery.cases import Case
 from hsf_finetune.data.volumes.check_volumes import check_image, check_same_grid, to_label_rows
@@ -28,23 +30,38 @@ _RING_VOX = 3
 def check_case(case: Case) -> CaseFacts:
     """Everything that a case's own files show.
 
-    A file that cannot be used is refused; the other files of the case are checked all the
-    same.
+    A file that cannot be used is refused; the other files of the case are still checked.
     """
     findings: list[Finding] = []
     images = [_read_image(ref, case.name, findings) for ref in case.images]
     label = _read(case.label, case.name, findings)
-    first = images[0]
+    first, rows = images[0], None
     for other in (*images[1:], label):
         if first is not None and other is not None:
-            _compare_grids(first, other, case.name, findings)
-    rows = _find_rows(label, case.protocol, case.name, findings) if label is not None else None
-    if any(finding.tier == "refused" for finding in findings):
+            with _refusing("geometry/grid", other.ref, case.name, findings):
+                check_same_grid(first, other)
+    if label is not None:
+        with _refusing("label/values", label.ref, case.name, findings):
+            rows = to_label_rows(label, case.protocol)
+            findings += check_label(label, rows, case.protocol, case.name)
+    if findings_of_tier(findings, "refused"):
         return CaseFacts(tuple(findings))
     assert first is not None
     assert label is not None
     assert rows is not None
-    _compare_voxels(first, label, case.name, findings)
+    if np.array_equal(first.array, label.array):
+        findings.append(
+            Finding(
+                "refused",
+                "label/copy of image",
+                "the image is a copy of its label, so the network would be given the answer",
+                str(first.ref),
+                case.name,
+                f"the same voxels as {label.ref}",
+                "a scan",
+                "correct mri: in the dataset's YAML, or put the scan back",
+            )
+        )
     findings += compare_affines(first, label, case.name)
     channels = [image for image in images if image is not None]
     return _measure(channels, rows, case.protocol, findings)
@@ -55,10 +72,18 @@ def check_scan(scan: Volume) -> list[Finding]:
     return [*check_header(scan, ""), *check_intensities(scan, "")]
 
 
-# -------------------------------------------------------------------- internals
+@contextmanager
+def _refusing(kind: str, ref: VolumeRef, case: str, findings: list[Finding]) -> Iterator[None]:
+    """Turns an error into a refusal of the file."""
+    try:
+        yield
+    except UserError as error:
+        findings.append(Finding.refusal(error, kind, ref, case))
+
+
 def _read(ref: VolumeRef, case: str, findings: list[Finding]) -> Volume | None:
     """The volume, with its header checked; None, and a refusal, where it cannot be read."""
-    try:
+    with _refusing("file", ref, case, findings):
         volume = read_volume(ref)
         if not np.linalg.matrix_rank(volume.affine[:3, :3]) == 3:
             raise DataError(
@@ -66,62 +91,22 @@ def _read(ref: VolumeRef, case: str, findings: list[Finding]) -> Volume | None:
                 file=ref,
                 found=volume.affine[:3, :3].tolist(),
                 expected="three different axes, each longer than zero",
-                fix="convert the volume again, or list it under the dataset's exclude:",
+                fix=f"convert the volume again, or {EXCLUDE}",
             )
-    except UserError as error:
-        findings.append(Finding.refusal(error, "file", ref, case))
-        return None
-    findings += check_header(volume, case)
-    return volume
+        findings += check_header(volume, case)
+        return volume
+    return None
 
 
 def _read_image(ref: VolumeRef, case: str, findings: list[Finding]) -> Volume | None:
     volume = _read(ref, case, findings)
     if volume is None:
         return None
-    try:
+    with _refusing("content", ref, case, findings):
         check_image(volume)
-    except DataError as error:
-        findings.append(Finding.refusal(error, "content", ref, case))
-        return None
-    findings += check_intensities(volume, case)
-    return volume
-
-
-def _compare_grids(first: Volume, other: Volume, case: str, findings: list[Finding]) -> None:
-    try:
-        check_same_grid(first, other)
-    except DataError as error:
-        findings.append(Finding.refusal(error, "geometry/grid", other.ref, case))
-
-
-def _find_rows(
-    label: Volume, protocol: LabelMap, case: str, findings: list[Finding]
-) -> npt.NDArray[np.uint8] | None:
-    """The label row of each voxel, (X, Y, Z); None where the label has unknown values."""
-    try:
-        rows = to_label_rows(label, protocol)
-    except DataError as error:
-        findings.append(Finding.refusal(error, "label/values", label.ref, case))
-        return None
-    findings += check_label(label, rows, protocol, case)
-    return rows
-
-
-def _compare_voxels(image: Volume, label: Volume, case: str, findings: list[Finding]) -> None:
-    if np.array_equal(image.array, label.array):
-        findings.append(
-            Finding(
-                "refused",
-                "label/copy of image",
-                "the image is a copy of its label, so the network would be given the answer",
-                str(image.ref),
-                case,
-                f"the same voxels as {label.ref}",
-                "a scan",
-                "correct mri: in the dataset's YAML, or put the scan back",
-            )
-        )
+        findings += check_intensities(volume, case)
+        return volume
+    return None
 
 
 def _measure(
@@ -142,9 +127,10 @@ def _measure(
     box = bounding_box(foreground)
     centre_vox = _centre_vox(foreground, box) if box is not None else None
     counts = np.bincount(rows.ravel(), minlength=len(protocol.row_sets))
-    present = np.flatnonzero(counts)
-    x_mm = [_to_mm(affine, _centre_vox(rows == row, box))[0] for row in present]
-    means = np.asarray(ndimage.mean(image, rows, present), dtype=float)
+    present = np.flatnonzero(counts).tolist()
+    x_mm = {row: _to_mm(affine, _centre_vox(rows == row, box))[0] for row in present}
+    means = np.asarray(ndimage.mean(image, rows, present), dtype=float).tolist()
+    mean_of = dict(zip(present, means, strict=True))
     measures = Measures(
         shape=(image.shape[0], image.shape[1], image.shape[2]),
         spacing_mm=_to_triple(np.array(first.spacing_mm)[np.argsort(axes[:, 0])]),
@@ -153,8 +139,8 @@ def _measure(
         image_hash=_hash([volume.array for volume in channels]),
         label_hash=_hash([stored_rows]) if box is not None else "",
         row_voxels=tuple(int(n) for n in counts),
-        row_x_mm=_per_row(len(counts), dict(zip(present.tolist(), x_mm, strict=True))),
-        row_mean=_per_row(len(counts), dict(zip(present.tolist(), means.tolist(), strict=True))),
+        row_x_mm=tuple(x_mm.get(row) for row in range(len(counts))),
+        row_mean=tuple(mean_of.get(row) for row in range(len(counts))),
         centre=_to_triple(centre_vox / image.shape) if centre_vox is not None else None,
         centre_mm=_to_mm(affine, centre_vox) if centre_vox is not None else None,
         contrast=_contrast(image, foreground, box) if box is not None else None,
@@ -163,12 +149,7 @@ def _measure(
 
 
 def _centre_vox(mask: npt.NDArray[np.bool_], box: Box | None) -> npt.NDArray[np.float64]:
-    """Mean voxel position of a mask, (3,).
-
-    Args:
-        mask: (X, Y, Z).
-        box: around every voxel but the background, where the search is fast.
-    """
+    """Mean voxel position, (3,), of a mask (X, Y, Z); fast if all of it lies in the box."""
     if box is not None and mask[box].sum() == mask.sum():
         inside = np.array(ndimage.center_of_mass(mask[box]), dtype=np.float64)
         return np.asarray(inside + [part.start for part in box])
@@ -185,10 +166,6 @@ def _contrast(
     if ring.sum() < 2 or grey[ring].std() == 0:
         return None
     return float((grey[inside].mean() - grey[ring].mean()) / grey[ring].std())
-
-
-def _per_row(count: int, values: dict[int, float]) -> tuple[float | None, ...]:
-    return tuple(float(values[row]) if row in values else None for row in range(count))
 
 
 def _to_mm(affine: npt.NDArray[np.float64], position_vox: npt.NDArray[np.float64]) -> Triple:

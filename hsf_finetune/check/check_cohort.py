@@ -15,7 +15,7 @@ from hsf_finetune.check.check_duplicates import find_duplicates
 from hsf_finetune.check.check_outliers import find_outliers
 from hsf_finetune.check.check_sides import check_sides
 from hsf_finetune.check.facts_cache import fingerprint, load_facts, save_facts
-from hsf_finetune.check.findings import Finding
+from hsf_finetune.check.findings import Finding, warn_about
 from hsf_finetune.check.measured_cases import MeasuredCase, group_cases
 from hsf_finetune.data.census import FEW_CASES, check_census, take_census
 from hsf_finetune.data.discovery.cases import Case, Cohort
@@ -80,7 +80,6 @@ def compare_cases(
         yield from _check_classes(trained, cohort, allow_unsupervised)
 
 
-# -------------------------------------------------------------------- internals
 def _read_facts(
     cases: Sequence[Case], numbers: Sequence[int], jobs: int
 ) -> Iterator[tuple[int, CaseFacts]]:
@@ -123,11 +122,9 @@ def _check_classes(
     for name in cohort.classes.foreground:
         count = sum(max(row.exact_cases, row.set_cases) for row in census.of_class(name))
         if 0 < count < min(FEW_CASES, len(trained)):
-            yield Finding(
-                "warned",
+            yield warn_about(folder, "")(
                 "set/rare class",
                 f"few training cases show {name}",
-                folder,
                 found=f"{count} of {len(trained)}",
                 expected=f"{FEW_CASES} or more",
                 fix="draw it in more cases, or make sure that those cases train (split_file:)",

@@ -98,7 +98,6 @@ def check_before_training(
     return report
 
 
-# -------------------------------------------------------------------- internals
 def _check(
     settings: Settings,
     cohort: Cohort,

@@ -16,6 +16,10 @@ _NEARLY_SAME = 0.97
 _BATCH = 64
 _SMALLEST_VOX = 50
 """Labels with fewer voxels may agree by chance."""
+_EXCLUDE_OR_MERGE = (
+    "list one of them under exclude:; if both are one person, write a subject: expression that "
+    "says so"
+)
 
 
 def find_duplicates(cases: Sequence[MeasuredCase]) -> Iterator[Finding]:
@@ -25,19 +29,15 @@ def find_duplicates(cases: Sequence[MeasuredCase]) -> Iterator[Finding]:
     yield from _nearly_same_images(cases)
 
 
-# -------------------------------------------------------------------- internals
 def _same_images(cases: Sequence[MeasuredCase]) -> Iterator[Finding]:
     for first, case in _find_equal(cases, [case.measures.image_hash for case in cases]):
         if case.case.images == first.case.images:
             continue  # one scan with the labels of two raters
         if case.subject == first.subject:
-            yield Finding(
-                "warned",
+            yield case.warn_image(
                 "set/same image",
                 "the same scan occurs twice, so it counts twice",
-                case.image_file,
-                case.name,
-                f"the same voxels as {first.image_file}",
+                found=f"the same voxels as {first.image_file}",
                 fix="list one of them under the dataset's exclude:",
             )
         else:
@@ -51,8 +51,7 @@ def _same_images(cases: Sequence[MeasuredCase]) -> Iterator[Finding]:
                 f"the same voxels as {first.image_file}\nsubjects {case.subject} and "
                 f"{first.subject}",
                 "one subject per scan",
-                "list one of them under exclude:; if both are one person, write a subject: "
-                "expression that says so",
+                _EXCLUDE_OR_MERGE,
             )
 
 
@@ -62,10 +61,9 @@ def _same_labels(cases: Sequence[MeasuredCase]) -> Iterator[Finding]:
         for case in cases
     ]
     for first, case in _find_equal(cases, keys):
-        if case.subject == first.subject:
-            continue
-        if case.measures.image_hash == first.measures.image_hash:
-            continue  # reported for the image
+        same_image = case.measures.image_hash == first.measures.image_hash
+        if case.subject == first.subject or same_image:
+            continue  # no mistake, or reported for the image
         yield Finding(
             "refused",
             "set/same label",
@@ -82,23 +80,16 @@ def _nearly_same_images(cases: Sequence[MeasuredCase]) -> Iterator[Finding]:
     """Scans of different subjects that differ in noise, or by a little processing."""
     reported: set[str] = set()
     for case, other, correlation in _find_similar(cases):
-        if (
-            case.name in reported
-            or other.subject == case.subject
-            or other.measures.image_hash == case.measures.image_hash
-        ):
+        same_image = case.measures.image_hash == other.measures.image_hash
+        if case.name in reported or case.subject == other.subject or same_image:
             continue
         reported.add(case.name)
-        yield Finding(
-            "warned",
+        yield case.warn_image(
             "set/nearly same image",
             "two scans of two subjects are nearly the same, as if one were a processed copy",
-            case.image_file,
-            case.name,
-            f"correlation {correlation:.3f} with {other.image_file}",
-            f"below {_NEARLY_SAME}, as between different people",
-            "list one of them under exclude:; if both are one person, write a subject: "
-            "expression that says so",
+            found=f"correlation {correlation:.3f} with {other.image_file}",
+            expected=f"below {_NEARLY_SAME}, as between different people",
+            fix=_EXCLUDE_OR_MERGE,
         )
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from hsf_finetune.check.findings import EXCLUDE, Finding
+from hsf_finetune.check.findings import EXCLUDE, Finding, format_mm, warn_about
 from hsf_finetune.data.volumes.affines import Affine, corner_shift_mm, format_affine, voxel_size_mm
 from hsf_finetune.data.volumes.read_volume import Volume
 
@@ -21,62 +22,44 @@ _UNITS = {1: "metres", 3: "micrometres"}
 
 
 def check_header(volume: Volume, case: str) -> Iterator[Finding]:
-    """Problems of a volume's own geometry.
-
-    Args:
-        volume: image or label.
-        case: its name, for messages.
-    """
-    file = str(volume.ref)
+    """Problems of a volume's own geometry; messages name the case."""
+    warn = warn_about(volume.ref, case)
     sizes = voxel_size_mm(volume.affine)
-    found = " x ".join(f"{size:.3g}" for size in sizes) + " mm"
     if min(sizes) < _SMALLEST_MM or max(sizes) > _LARGEST_MM:
-        yield Finding(
-            "warned",
+        yield warn(
             "geometry/voxel size",
             "the voxel size is not one that a scanner makes",
-            file,
-            case,
-            found,
-            f"{_SMALLEST_MM} to {_LARGEST_MM:g} mm",
-            "correct the header's affine; it must be in millimetres",
+            found=format_mm(sizes),
+            expected=f"{_SMALLEST_MM} to {_LARGEST_MM:g} mm",
+            fix="correct the header's affine; it must be in millimetres",
         )
     shear, tilt = shear_deg(volume.affine), tilt_deg(volume.affine)
     if shear > _SHEAR_DEG:
-        yield Finding(
-            "warned",
+        yield warn(
             "geometry/shear",
             "the grid is sheared: its axes are not at right angles",
-            file,
-            case,
-            f"{shear:.1f} degrees off\n{format_affine(volume.affine)}",
-            "axes at right angles",
-            "resample it to a grid with right angles; distances and voxel sizes are wrong on this one",
+            found=f"{shear:.1f} degrees off\n{format_affine(volume.affine)}",
+            expected="axes at right angles",
+            fix="resample it to a grid with right angles; distances and voxel sizes are wrong on this one",
         )
     if tilt > _AMBIGUOUS_DEG:
-        yield Finding(
-            "warned",
+        yield warn(
             "geometry/oblique",
             "the axes lie half-way between two directions, so a small rotation exchanges them",
-            file,
-            case,
-            f"rotated by {tilt:.0f} degrees",
-            "less than 40 degrees",
-            "resample it along the scanner's axes, or along the structure's as in the other cases",
+            found=f"rotated by {tilt:.0f} degrees",
+            expected="less than 40 degrees",
+            fix="resample it along the scanner's axes, or along the structure's as in the other cases",
         )
     if min(volume.array.shape) < _THINNEST_VOX:
-        yield Finding(
-            "warned",
+        yield warn(
             "geometry/thin",
             "the volume has very few slices",
-            file,
-            case,
-            f"shape {volume.array.shape}",
-            f"{_THINNEST_VOX} voxels or more along each axis",
-            f"check that it is a 3D scan, or {EXCLUDE}",
+            found=f"shape {volume.array.shape}",
+            expected=f"{_THINNEST_VOX} voxels or more along each axis",
+            fix=f"check that it is a 3D scan, or {EXCLUDE}",
         )
     if volume.header is not None:
-        yield from _check_nifti(volume, case)
+        yield from _check_nifti(volume, warn)
 
 
 def compare_affines(image: Volume, label: Volume, case: str) -> Iterator[Finding]:
@@ -96,9 +79,8 @@ def compare_affines(image: Volume, label: Volume, case: str) -> Iterator[Finding
 def shear_deg(affine: Affine) -> float:
     """Largest difference of the angles between the axes from 90 degrees."""
     axes = affine[:3, :3] / np.maximum(voxel_size_mm(affine), 1e-12)
-    cosines = axes.T @ axes
-    off = np.abs(cosines[np.triu_indices(3, 1)]).clip(0, 1)
-    return float(np.degrees(np.arcsin(off)).max())
+    cosines = np.abs((axes.T @ axes)[np.triu_indices(3, 1)]).clip(0, 1)
+    return float(np.degrees(np.arcsin(cosines)).max())
 
 
 def tilt_deg(affine: Affine) -> float:
@@ -107,44 +89,33 @@ def tilt_deg(affine: Affine) -> float:
     return float(np.degrees(np.arccos(axes.max(axis=0).clip(0, 1))).max())
 
 
-# -------------------------------------------------------------------- internals
-def _check_nifti(volume: Volume, case: str) -> Iterator[Finding]:
+def _check_nifti(volume: Volume, warn: partial[Finding]) -> Iterator[Finding]:
     header: Any = volume.header
-    file = str(volume.ref)
     unit = _UNITS.get(int(header["xyzt_units"]) & 7)
     if unit:
-        yield Finding(
-            "warned",
+        yield warn(
             "geometry/units",
             f"the header says that its numbers are {unit}; they are read as millimetres",
-            file,
-            case,
-            f"xyzt_units {int(header['xyzt_units'])}",
-            "millimetres",
-            "img.header.set_xyzt_units('mm'), after correcting the affine if it is not in mm",
+            found=f"xyzt_units {int(header['xyzt_units'])}",
+            expected="millimetres",
+            fix="img.header.set_xyzt_units('mm'), after correcting the affine if it is not in mm",
         )
     if not (int(header["sform_code"]) or int(header["qform_code"])):
-        yield Finding(
-            "warned",
+        yield warn(
             "geometry/no orientation",
             "the header does not say how the volume is oriented: left and right are a guess",
-            file,
-            case,
-            "sform_code 0 and qform_code 0",
-            "one of them set",
-            "convert it again from DICOM; if you know it is right: img.set_sform(img.affine, 1)",
+            found="sform_code 0 and qform_code 0",
+            expected="one of them set",
+            fix="convert it again from DICOM; if you know it is right: img.set_sform(img.affine, 1)",
         )
         return
     zooms = np.asarray(header.get_zooms()[:3], dtype=np.float64)
     sizes = np.asarray(voxel_size_mm(volume.affine), dtype=np.float64)
     if not np.allclose(zooms, sizes, rtol=0.02, atol=1e-3):
-        yield Finding(
-            "warned",
+        yield warn(
             "geometry/pixdim",
             "the header's voxel size (pixdim) contradicts its affine; the affine is used",
-            file,
-            case,
-            f"pixdim {np.round(zooms, 4).tolist()}, affine {np.round(sizes, 4).tolist()} mm",
-            "the same",
-            "decide which is right; img.header.set_zooms(...) or img.set_sform(...), and save",
+            found=f"pixdim {np.round(zooms, 4).tolist()}, affine {np.round(sizes, 4).tolist()} mm",
+            expected="the same",
+            fix="decide which is right; img.header.set_zooms(...) or img.set_sform(...), and save",
         )

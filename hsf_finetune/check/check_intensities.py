@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
-from hsf_finetune.check.findings import EXCLUDE, Finding
+from hsf_finetune.check.findings import EXCLUDE, Finding, warn_about
 from hsf_finetune.data.volumes.read_volume import Volume
 
 _OUTLIER = 25.0
@@ -23,76 +24,59 @@ _SAMPLED_VOX = 2_000_000
 
 
 def check_intensities(volume: Volume, case: str) -> Iterator[Finding]:
-    """What is unusual about an image that `check_image` accepts.
-
-    Args:
-        volume: one channel.
-        case: its name, for messages.
-    """
-    file = str(volume.ref)
+    """What is unusual about a channel that `check_image` accepts; messages name the case."""
+    warn = warn_about(volume.ref, case)
     array = volume.array
     sample = array.reshape(-1)[:: max(array.size // _SAMPLED_VOX, 1)]
     values = np.unique(sample)
     lowest, highest = array.min(), array.max()
     if len(values) <= _FEW_VALUES and np.array_equal(values, np.round(values)):
-        yield Finding(
-            "warned",
+        yield warn(
             "content/few values",
             "the image holds so few values that it looks like a label file",
-            file,
-            case,
-            f"{len(values)} values: {', '.join(f'{v:g}' for v in values[:8])}",
-            "grey values of a scan",
-            "check mri: and label: in the dataset's YAML; they may be exchanged",
+            found=f"{len(values)} values: {', '.join(f'{v:g}' for v in values[:8])}",
+            expected="grey values of a scan",
+            fix="check mri: and label: in the dataset's YAML; they may be exchanged",
         )
         return
-    yield from _check_extremes(sample, float(lowest), float(highest), file, case)
+    yield from _check_extremes(sample, float(lowest), float(highest), warn)
     at_highest = float(np.mean(sample == highest))
     if at_highest > _CLIPPED:
-        yield Finding(
-            "warned",
+        yield warn(
             "content/clipped",
             "many voxels have the largest value, so bright tissue is cut off",
-            file,
-            case,
-            f"{at_highest:.0%} of the voxels are {highest:g}",
+            found=f"{at_highest:.0%} of the voxels are {highest:g}",
             fix=f"convert the scan again without clipping, or {EXCLUDE}",
         )
     common = max(float(np.mean(sample == lowest)), float(np.mean(sample == np.median(sample))))
     if common > _EMPTY:
-        yield Finding(
-            "warned",
+        yield warn(
             "content/nearly empty",
             "nearly all voxels have one value",
-            file,
-            case,
-            f"{common:.1%} of the voxels",
+            found=f"{common:.1%} of the voxels",
             fix=f"crop the scan to the structure, or {EXCLUDE}",
         )
     else:
-        yield from _check_slices(array, file, case)
+        yield from _check_slices(array, warn)
 
 
-# -------------------------------------------------------------------- internals
 def _check_extremes(
-    sample: npt.NDArray[np.generic], lowest: float, highest: float, file: str, case: str
+    sample: npt.NDArray[np.generic], lowest: float, highest: float, warn: partial[Finding]
 ) -> Iterator[Finding]:
+    """Values far outside of those that nearly all voxels have."""
     low, middle, high = np.percentile(sample.astype(np.float64), [1, 50, 99])
     for extreme, usual in ((highest, high), (lowest, low)):
         width = abs(usual - middle) or max(high - middle, middle - low)
         if width and abs(extreme - middle) > _OUTLIER * width:
-            yield Finding(
-                "warned",
+            yield warn(
                 "content/outlier",
                 "a few values are so far from the others that z-normalisation flattens the tissue",
-                file,
-                case,
-                f"{extreme:g}, while 98 % of the voxels lie between {low:g} and {high:g}",
+                found=f"{extreme:g}, while 98 % of the voxels lie between {low:g} and {high:g}",
                 fix=f"clip the image, for example to {low:g} ... {high:g}",
             )
 
 
-def _check_slices(array: npt.NDArray[np.generic], file: str, case: str) -> Iterator[Finding]:
+def _check_slices(array: npt.NDArray[np.generic], warn: partial[Finding]) -> Iterator[Finding]:
     """Slices inside the volume that are constant, or equal to their neighbour."""
     for axis in range(3):
         planes = np.moveaxis(array, axis, 0)
@@ -100,13 +84,10 @@ def _check_slices(array: npt.NDArray[np.generic], file: str, case: str) -> Itera
         inside = np.flatnonzero(~flat)
         lost = np.flatnonzero(flat[inside[0] : inside[-1]]) + inside[0] if len(inside) else inside
         if len(lost):
-            yield Finding(
-                "warned",
+            yield warn(
                 "content/lost slices",
                 "slices inside the volume hold a single value",
-                file,
-                case,
-                f"{len(lost)} along axis {axis}, such as number {lost[0]}",
+                found=f"{len(lost)} along axis {axis}, such as number {lost[0]}",
                 fix=f"convert the scan again, or {EXCLUDE}",
             )
             return
@@ -117,13 +98,10 @@ def _check_slices(array: npt.NDArray[np.generic], file: str, case: str) -> Itera
             if np.array_equal(planes[n], planes[n - 1])
         ]
         if same:
-            yield Finding(
-                "warned",
+            yield warn(
                 "content/repeated slices",
                 "neighbouring slices are identical",
-                file,
-                case,
-                f"{len(same)} along axis {axis}, such as numbers {same[0] - 1} and {same[0]}",
+                found=f"{len(same)} along axis {axis}, such as numbers {same[0] - 1} and {same[0]}",
                 fix="convert the scan again; if it was resampled, use its original resolution",
             )
             return

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
+from itertools import compress
 
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from hsf_finetune.check.findings import EXCLUDE, Finding
+from hsf_finetune.check.findings import EXCLUDE, Finding, warn_about
 from hsf_finetune.data.volumes.read_volume import Volume
 from hsf_finetune.labels.classes import LabelMap
 
@@ -30,47 +32,42 @@ def check_label(label: Volume, rows: Rows, protocol: LabelMap, case: str) -> Ite
 
     Args:
         label: as stored.
-        rows: its label rows, (X, Y, Z).
+        rows: its label rows, (X, Y, Z), of the protocol.
         protocol: what the rows mean.
         case: its name, for messages.
     """
-    file = str(label.ref)
+    warn = warn_about(label.ref, case)
     if label.array.dtype.kind == "f":
         yield Finding(
             "repaired",
             "label/stored as float",
             "the label's whole numbers are stored as floating point; they are read as integers",
-            file,
+            str(label.ref),
             case,
             f"{label.array.dtype}" + (f" in steps of {label.step:g}" if label.step else ""),
         )
     foreground = find_foreground(rows, protocol)
     box = bounding_box(foreground)
     if box is None:
-        yield Finding(
-            "warned",
+        names = compress(protocol.row_names, protocol.foreground_rows)
+        yield warn(
             "label/empty",
             "nothing is drawn in the label",
-            file,
-            case,
-            "no voxel of " + ", ".join(_foreground_names(protocol)),
+            found="no voxel of " + ", ".join(names),
             fix=f"nothing to do if the scan really lacks the structure; else draw it, or {EXCLUDE}",
         )
         return
     share = float(foreground.mean())
     if share > _FULL_SHARE:
-        yield Finding(
-            "warned",
+        yield warn(
             "label/full",
             "nearly the whole volume is labelled",
-            file,
-            case,
-            f"{share:.0%} of the voxels",
+            found=f"{share:.0%} of the voxels",
             fix="check labels: in the dataset's YAML, where the background is 0",
         )
         return
-    yield from _check_islands(foreground[box], file, case)
-    yield from _check_border(foreground, file, case)
+    yield from _check_islands(foreground[box], warn)
+    yield from _check_border(foreground, warn)
 
 
 def find_foreground(rows: Rows, protocol: LabelMap) -> npt.NDArray[np.bool_]:
@@ -84,13 +81,7 @@ def bounding_box(foreground: npt.NDArray[np.bool_]) -> Box | None:
     return found[0] if found else None
 
 
-# -------------------------------------------------------------------- internals
-def _foreground_names(protocol: LabelMap) -> list[str]:
-    names = zip(protocol.row_names, protocol.foreground_rows, strict=True)
-    return [name for name, is_foreground in names if is_foreground]
-
-
-def _check_islands(foreground: npt.NDArray[np.bool_], file: str, case: str) -> Iterator[Finding]:
+def _check_islands(foreground: npt.NDArray[np.bool_], warn: partial[Finding]) -> Iterator[Finding]:
     islands, count = ndimage.label(foreground, _TOUCHING)
     if count < 2:
         return
@@ -98,35 +89,30 @@ def _check_islands(foreground: npt.NDArray[np.bool_], file: str, case: str) -> I
     large = sizes >= _STRAY_SHARE * sizes.sum()
     if large.all():
         return
-    body = np.concatenate([[False], large])[islands]
-    gap = ndimage.distance_transform_edt(~body)
-    numbers = [n + 1 for n in np.flatnonzero(~large)]
-    gaps = ndimage.minimum(gap, islands, numbers)
-    stray = [n for n, distance in zip(numbers, gaps, strict=True) if distance >= _STRAY_VOX]
-    if stray:
-        yield Finding(
-            "warned",
+    body = np.append(False, large)[islands]
+    numbers = np.flatnonzero(~large) + 1
+    gaps = np.asarray(ndimage.minimum(ndimage.distance_transform_edt(~body), islands, numbers))
+    stray = numbers[gaps >= _STRAY_VOX]
+    if len(stray):
+        yield warn(
             "label/stray voxels",
             "tiny islands are drawn far from the rest",
-            file,
-            case,
-            f"{len(stray)} of {', '.join(str(sizes[n - 1]) for n in stray[:5])} voxels, up to "
-            f"{max(gaps):.0f} voxels away",
+            found=(
+                f"{len(stray)} of {', '.join(str(sizes[n - 1]) for n in stray[:5])} voxels, up to "
+                f"{max(gaps):.0f} voxels away"
+            ),
             fix="erase them in your segmentation program, if they were drawn by mistake",
         )
 
 
-def _check_border(foreground: npt.NDArray[np.bool_], file: str, case: str) -> Iterator[Finding]:
+def _check_border(foreground: npt.NDArray[np.bool_], warn: partial[Finding]) -> Iterator[Finding]:
     faces = [np.take(foreground, end, axis=axis).sum() for axis in range(3) for end in (0, -1)]
     share = max(faces) / max(int(foreground.sum()), 1)
     if share > _BORDER_SHARE:
         axis = int(np.argmax(faces)) // 2
-        yield Finding(
-            "warned",
+        yield warn(
             "label/cut off",
             "the label ends at the border of the volume, so the structure is cut off",
-            file,
-            case,
-            f"{share:.0%} of its voxels lie on the last slice along axis {axis}",
+            found=f"{share:.0%} of its voxels lie on the last slice along axis {axis}",
             fix="crop the scan with a margin around the structure",
         )

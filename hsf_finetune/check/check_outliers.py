@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from hsf_finetune.check.findings import EXCLUDE, Finding
+from hsf_finetune.check.findings import EXCLUDE, Finding, format_mm
 from hsf_finetune.check.measured_cases import MIN_CASES, MeasuredCase
 
 _SPACING_RATIO = 1.5
@@ -26,37 +26,29 @@ def find_outliers(group: Sequence[MeasuredCase]) -> Iterator[Finding]:
         return
     spacing = np.array([case.measures.spacing_mm for case in group])
     extent = spacing * np.array([case.measures.shape for case in group])
-    yield from _compare_sizes(
-        group,
-        spacing,
-        _SPACING_RATIO,
-        "geometry/spacing",
-        "the voxel size differs from that of the other cases",
-        "check the header; if it is right, datasets.target_spacing_mm=[X, Y, Z] brings all "
-        "cases to one voxel size",
-    )
-    yield from _compare_sizes(
-        group,
-        extent,
-        _EXTENT_RATIO,
-        "geometry/size",
-        "the volume covers another extent than the other cases",
-        f"crop it like the others, or {EXCLUDE}",
-    )
+    for case, texts in _find_odd_sizes(group, spacing, _SPACING_RATIO):
+        yield case.warn_image(
+            "geometry/spacing",
+            "the voxel size differs from that of the other cases",
+            **texts,
+            fix="check the header; if it is right, datasets.target_spacing_mm=[X, Y, Z] brings all "
+            "cases to one voxel size",
+        )
+    for case, texts in _find_odd_sizes(group, extent, _EXTENT_RATIO):
+        yield case.warn_image(
+            "geometry/size",
+            "the volume covers another extent than the other cases",
+            **texts,
+            fix=f"crop it like the others, or {EXCLUDE}",
+        )
     yield from _compare_axes(group)
     yield from _compare_volumes(group)
     yield from _find_missing_classes(group)
 
 
-# -------------------------------------------------------------------- internals
-def _compare_sizes(
-    group: Sequence[MeasuredCase],
-    sizes_mm: np.ndarray,
-    ratio: float,
-    kind: str,
-    what: str,
-    fix: str,
-) -> Iterator[Finding]:
+def _find_odd_sizes(
+    group: Sequence[MeasuredCase], sizes_mm: np.ndarray, ratio: float
+) -> Iterator[tuple[MeasuredCase, dict[str, str]]]:
     """Cases with a size, (cases, 3), far from the median of the others along some axis.
 
     The ratio that is allowed grows with that of nine in ten of the others: a mixed group
@@ -68,8 +60,8 @@ def _compare_sizes(
         off = np.maximum(sizes_mm[n] / median, median / sizes_mm[n])
         usual = np.maximum(others / median, median / others).max(axis=1)
         if off.max() > max(ratio, 1.2 * float(np.quantile(usual, 0.9))):
-            found, expected = _format_mm(sizes_mm[n]), f"about {_format_mm(median)}"
-            yield Finding("warned", kind, what, case.image_file, case.name, found, expected, fix)
+            found, expected = format_mm(sizes_mm[n]), f"about {format_mm(median)}"
+            yield case, {"found": found, "expected": expected}
 
 
 def _compare_axes(group: Sequence[MeasuredCase]) -> Iterator[Finding]:
@@ -80,15 +72,12 @@ def _compare_axes(group: Sequence[MeasuredCase]) -> Iterator[Finding]:
         others = np.delete(tilts, n)
         median = float(np.median(others))
         if abs(tilts[n] - median) > max(_TILT_DEG, 2 * float(np.ptp(others))):
-            yield Finding(
-                "warned",
+            yield case.warn_image(
                 "geometry/tilt",
                 "the grid is rotated against the scanner, unlike in the other cases",
-                case.image_file,
-                case.name,
-                f"{tilts[n]:.0f} degrees",
-                f"about {median:.0f} degrees",
-                "check the header, or resample it along the axes of the others",
+                found=f"{tilts[n]:.0f} degrees",
+                expected=f"about {median:.0f} degrees",
+                fix="check the header, or resample it along the axes of the others",
             )
         if case.measures.orientation != usual:
             yield Finding(
@@ -110,25 +99,21 @@ def _compare_volumes(group: Sequence[MeasuredCase]) -> Iterator[Finding]:
         present = [case for case in group if case.measures.row_voxels[row]]
         if len(present) < MIN_CASES:
             continue
-        voxel_mm3 = [float(np.prod(case.measures.spacing_mm)) for case in present]
-        voxels = [case.measures.row_voxels[row] for case in present]
-        volumes_mm3 = np.array(voxels) * np.array(voxel_mm3)
+        voxel_mm3 = np.array([float(np.prod(case.measures.spacing_mm)) for case in present])
+        volumes_mm3 = np.array([case.measures.row_voxels[row] for case in present]) * voxel_mm3
         logs = np.log(volumes_mm3)
         for n, case in enumerate(present):
             others = np.delete(logs, n)
             median = float(np.median(others))
             spread = 1.4826 * float(np.median(np.abs(others - median)))
             if abs(logs[n] - median) > max(np.log(_VOLUME_RATIO), _SPREADS * spread):
-                yield Finding(
-                    "warned",
+                yield case.warn_label(
                     "label/volume",
                     f"{protocol.row_names[row]} is drawn much "
                     f"{'larger' if logs[n] > median else 'smaller'} than in the other cases",
-                    case.label_file,
-                    case.name,
-                    f"{volumes_mm3[n]:.0f} mm3",
-                    f"about {np.exp(median):.0f} mm3",
-                    f"compare it with another case; correct it, or {EXCLUDE}",
+                    found=f"{volumes_mm3[n]:.0f} mm3",
+                    expected=f"about {np.exp(median):.0f} mm3",
+                    fix=f"compare it with another case; correct it, or {EXCLUDE}",
                 )
 
 
@@ -142,18 +127,11 @@ def _find_missing_classes(group: Sequence[MeasuredCase]) -> Iterator[Finding]:
         if having < _USUAL_SHARE * len(labelled):
             continue
         for case in lacking:
-            yield Finding(
-                "warned",
+            yield case.warn_label(
                 "label/missing class",
                 f"{protocol.row_names[row]} is not drawn in this case",
-                case.label_file,
-                case.name,
-                "no voxel of it",
-                f"{having} of {len(group)} cases have it",
-                "draw it; where it was left out on purpose, put such cases into a dataset of "
+                found="no voxel of it",
+                expected=f"{having} of {len(group)} cases have it",
+                fix="draw it; where it was left out on purpose, put such cases into a dataset of "
                 "their own with unannotated: [...]",
             )
-
-
-def _format_mm(sizes: np.ndarray) -> str:
-    return " x ".join(f"{size:.3g}" for size in sizes) + " mm"

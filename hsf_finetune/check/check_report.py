@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from hsf_finetune.check.findings import TIERS, Finding, Tier, findings_of_tier
 from hsf_finetune.data.data_summary import DataSummary
-from hsf_finetune.system.atomic_files import write_csv, write_json
+from hsf_finetune.system.atomic_files import first_free, write_csv, write_json
+from hsf_finetune.system.console import count_of
 from hsf_finetune.system.errors import OutputError
 
 if TYPE_CHECKING:
@@ -60,9 +61,8 @@ class CheckReport:
         counts = ", ".join(f"{self.count(tier)} {tier}" for tier in TIERS if self.count(tier))
         if not self.case_count:
             return f"no case could be checked: {counts}"
-        cases = f"{self.case_count} case{'s' if self.case_count > 1 else ''}"
         unchanged = f"{self.unchanged} unchanged since the last check"
-        return f"{cases} ({unchanged}): {counts or 'no findings'}"
+        return f"{count_of(self.case_count, 'case')} ({unchanged}): {counts or 'no findings'}"
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain types, for check.json."""
@@ -92,14 +92,13 @@ def read_report(folder: Path) -> CheckReport:
     Raises:
         OSError, KeyError, TypeError, ValueError: there is none, or it is damaged.
     """
-    text = (folder / CHECK_JSON).read_text(encoding="utf-8", errors="surrogateescape")
-    plain = json.loads(text)
+    plain = json.loads((folder / CHECK_JSON).read_text("utf-8", "surrogateescape"))
     count = len(plain["cases"])
-    target, source = (
-        DataSummary.from_dict(plain[key]) if plain[key] else None for key in ("data", "source")
+    data, source = (
+        DataSummary.from_dict(d) if (d := plain[k]) else None for k in ("data", "source")
     )
     findings = tuple(Finding(**found) for found in plain["findings"])
-    return CheckReport(findings, count, count, target, source)
+    return CheckReport(findings, count, count, data, source)
 
 
 def write_report(folder: Path, report: CheckReport) -> None:
@@ -125,10 +124,7 @@ def report_folder(parent: Path, name: str, output: Path | None) -> Path:
         OutputError: the chosen folder holds other files.
     """
     if output is None:
-        stem = f"{time.strftime('%Y%m%d-%H%M%S')}_{name}"
-        names = (stem if n == 1 else f"{stem}_{n}" for n in range(1, 1000))
-        root = parent.expanduser()
-        return next(root / name for name in names if not (root / name).exists())
+        return first_free(parent.expanduser() / f"{time.strftime('%Y%m%d-%H%M%S')}_{name}")
     if (output / CHECK_JSON).exists():
         for picture in list_pictures(output):
             picture.unlink()
@@ -146,7 +142,6 @@ def list_pictures(folder: Path) -> list[Path]:
     return sorted((folder / PICTURES).glob("*.png"))
 
 
-# -------------------------------------------------------------------- internals
 def _write_ledger(path: Path, cohort: Cohort, findings: Sequence[Finding]) -> None:
     """One line per file: its status, and what the check found in it."""
     by_file: dict[str, list[Finding]] = {}
@@ -158,15 +153,7 @@ def _write_ledger(path: Path, cohort: Cohort, findings: Sequence[Finding]) -> No
         found = by_file.get(str(entry.path)) or by_file.get(refs.get(entry.path, ""), [])
         found = [finding for finding in found if finding.case in ("", entry.case)]
         tier = next((t for t in TIERS if findings_of_tier(found, t)), "clean")
-        reasons = [entry.reason] if entry.reason else []
-        rows.append(
-            (
-                entry.path,
-                entry.status,
-                entry.case,
-                entry.subject,
-                tier if entry.case else "not read",
-                "; ".join(reasons + [finding.what for finding in found]),
-            )
-        )
+        status = tier if entry.case else "not read"
+        reasons = "; ".join(filter(None, [entry.reason, *(finding.what for finding in found)]))
+        rows.append((entry.path, entry.status, entry.case, entry.subject, status, reasons))
     write_csv(path, ("file", "fate", "case", "subject", "check", "reason"), rows)

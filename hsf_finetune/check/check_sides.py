@@ -19,7 +19,6 @@ def check_sides(cases: Sequence[MeasuredCase]) -> Iterator[Finding]:
     yield from _check_files(cases)
 
 
-# -------------------------------------------------------------------- internals
 def _check_classes(cases: Sequence[MeasuredCase]) -> Iterator[Finding]:
     """Classes of two sides: the left one should have the smaller x in RAS+."""
     paired = [(case, pairs) for case in cases if (pairs := _find_pairs(case))]
@@ -68,14 +67,13 @@ def _check_files(cases: Sequence[MeasuredCase]) -> Iterator[Finding]:
     if len(sided) < MIN_CASES or len(wrong) > (1 - _SURE_SHARE) * len(sided):
         return
     for case, side, x in wrong:
-        yield Finding(
-            "warned",
+        yield case.warn_image(
             "geometry/side",
             f"the file is named after the {side} side, but its label lies on the other one",
-            case.image_file,
-            case.name,
-            f"{abs(x):.0f} mm to the {'right' if x > 0 else 'left'}",
-            f"on the {side}: {len(sided) - len(wrong)} of {len(sided)} files lie where their "
-            "names say",
-            "check the name, and the header's orientation, which may be mirrored",
+            found=f"{abs(x):.0f} mm to the {'right' if x > 0 else 'left'}",
+            expected=(
+                f"on the {side}: {len(sided) - len(wrong)} of {len(sided)} files lie where their "
+                "names say"
+            ),
+            fix="check the name, and the header's orientation, which may be mirrored",
         )

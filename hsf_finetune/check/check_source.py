@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import numpy as np
 
-from hsf_finetune.check.findings import Finding
+from hsf_finetune.check.findings import Finding, format_mm, warn_about
 from hsf_finetune.check.measured_cases import MeasuredCase
 from hsf_finetune.data.data_summary import DataSummary
 from hsf_finetune.labels.classes import BACKGROUND
@@ -53,46 +54,41 @@ def compare_with_source(
         file: of the source model, for messages.
         target_spacing_mm: voxel size that scans are resampled to, if any.
     """
+    warn = warn_about(file, "")
     spacing = np.array(target_spacing_mm or target.spacing_mm)
     ratio = spacing / np.array(source.spacing_mm)
     if max(ratio.max(), (1 / ratio).max()) > _SPACING_RATIO:
-        wanted = [f"{n:.3g}" for n in source.spacing_mm]
-        yield Finding(
-            "warned",
+        yield warn(
             "source/spacing",
             "the source model was trained on another voxel size",
-            file,
-            found=" x ".join(f"{n:.3g}" for n in spacing) + " mm in these data",
-            expected=" x ".join(wanted) + " mm, as in its training data",
-            fix=f"datasets.target_spacing_mm=[{', '.join(wanted)}]",
+            found=f"{format_mm(spacing)} in these data",
+            expected=f"{format_mm(source.spacing_mm)}, as in its training data",
+            fix=f"datasets.target_spacing_mm=[{', '.join(f'{n:.3g}' for n in source.spacing_mm)}]",
         )
     extents = np.array(target.spacing_mm) * target.size_vox
     extents = extents / (np.array(source.spacing_mm) * source.size_vox)
     if extents.max() > _EXTENT_RATIO or extents.min() < 1 / _EXTENT_RATIO:
-        yield Finding(
-            "warned",
+        yield warn(
             "source/size",
             "the source model was trained on volumes of another extent",
-            file,
             found=f"{target.size_vox} voxels in these data",
             expected=f"{source.size_vox} voxels in its training data",
             fix="crop (or extend) the scans to that extent; z-normalisation and context depend "
             "on it",
         )
-    yield from _compare_brightness(target, source, file)
+    yield from _compare_brightness(target, source, warn)
 
 
-# -------------------------------------------------------------------- internals
-def _compare_brightness(target: DataSummary, source: DataSummary, file: str) -> Iterator[Finding]:
+def _compare_brightness(
+    target: DataSummary, source: DataSummary, warn: partial[Finding]
+) -> Iterator[Finding]:
     fix = "train the encoder first: finetuning.mode=encoder, or finetuning.mode=both"
     a, b = source.contrast, target.contrast
     if a is not None and b is not None and a * b < 0 and min(abs(a), abs(b)) > _OPPOSITE:
-        yield Finding(
-            "warned",
+        yield warn(
             "source/contrast",
             "the structure is brighter than its surroundings where it was darker in the source "
             "model's training data, or the other way round: another contrast",
-            file,
             found=f"{b:+.2f} standard deviations in these data",
             expected=f"{a:+.2f} in its training data",
             fix=fix,
@@ -102,11 +98,9 @@ def _compare_brightness(target: DataSummary, source: DataSummary, file: str) -> 
     shifts = {n: target.profile[n] - source.profile[n] for n in common}
     if len(common) > 1 and max(map(abs, shifts.values())) > _BRIGHTNESS_SHIFT:
         worst = max(shifts, key=lambda n: abs(shifts[n]))
-        yield Finding(
-            "warned",
+        yield warn(
             "source/contrast",
             f"{worst} has another brightness than in the source model's training data",
-            file,
             found=f"{target.profile[worst]:+.2f} standard deviations from the mean",
             expected=f"{source.profile[worst]:+.2f}",
             fix=fix,

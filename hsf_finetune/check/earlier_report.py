@@ -35,14 +35,7 @@ _FROM_OUTSIDE = ("oc.env", "searchpath", "hydra.")
 
 @dataclass(frozen=True, eq=False)
 class WrittenReport:
-    """A report in its folder, and what is printed beside it.
-
-    Args:
-        report: what was found.
-        folder: of the report.
-        strict: whether the configuration makes warnings count.
-        advice: lines that are printed after the report.
-    """
+    """A report in its folder; whether warnings count; and advice that is printed after it."""
 
     report: CheckReport
     folder: Path
@@ -74,14 +67,13 @@ def keep_report(key: str, written: WrittenReport, paths: Collection[Path], start
     Args:
         key: of the command.
         written: the report.
-        paths: the files and folders that it follows from, from `source_paths`.
+        paths: its `source_paths`.
         started_ns: when the check began.
     """
     stamps = {str(path): _stamp(path) for path in paths}
     if any(stamp and max(stamp[1:]) >= started_ns for stamp in stamps.values()):
         return
-    own = [path for path in written.folder.rglob("*") if path.is_file()]
-    stamps |= {str(path): _stamp(path) for path in own}
+    stamps |= {str(path): _stamp(path) for path in written.folder.rglob("*") if path.is_file()}
     plain = {"folder": written.folder, "strict": written.strict, "advice": written.advice}
     try:
         write_json(_file(key), {**plain, "stamps": stamps})
@@ -131,7 +123,6 @@ def source_paths(
     return paths if len(paths) <= _MAX_PATHS else None
 
 
-# -------------------------------------------------------------------- internals
 def _own_yamls(arguments: Sequence[str], config_dir: Path | None) -> list[Path]:
     """The user's YAML files, and the folders that further ones may appear in."""
     given = [Path(text).expanduser().absolute() for text in arguments if "=" not in text]
@@ -180,6 +171,6 @@ def _stamp(path: str | Path) -> list[int] | None:
     """Size in bytes and times of change in nanoseconds; None where there is no such file."""
     try:
         stat = os.stat(path)
+        return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
     except OSError:
         return None
-    return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]

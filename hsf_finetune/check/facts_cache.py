@@ -70,7 +70,6 @@ def save_facts(cases: Sequence[Case], facts: Mapping[str, CaseFacts]) -> None:
         return
 
 
-# -------------------------------------------------------------------- internals
 def _file(cases: Sequence[Case]) -> Path:
     """One file for the cases of these datasets and folders, whatever their number."""
     folders = sorted({f"{case.dataset}:{case.images[0].path.parent.parent}" for case in cases})

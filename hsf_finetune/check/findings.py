@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from hsf_finetune.system.errors import DataError, SeveralErrors, UserError
@@ -49,13 +50,18 @@ class Finding:
 
     def error(self) -> DataError:
         """The same as an error, for a run that stops because of it."""
-        return DataError(
-            self.what,
-            file=self.file or None,
-            found=self.found or None,
-            expected=self.expected or None,
-            fix=self.fix or None,
-        )
+        texts = {key: getattr(self, key) or None for key in ("file", "found", "expected", "fix")}
+        return DataError(self.what, **texts)
+
+
+def warn_about(file: object, case: str) -> partial[Finding]:
+    """Makes warnings about one file: the result is called with kind, what, found=, fix= ..."""
+    return partial(Finding, "warned", file=str(file), case=case)
+
+
+def format_mm(sizes_mm: Iterable[float]) -> str:
+    """Sizes along the axes, for messages."""
+    return " x ".join(f"{size:.3g}" for size in sizes_mm) + " mm"
 
 
 def findings_of_tier(findings: Iterable[Finding], *tiers: Tier) -> list[Finding]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from hsf_finetune.check.case_facts import CaseFacts, Measures, Thumbnails
+from hsf_finetune.check.findings import Finding, warn_about
 from hsf_finetune.data.discovery.cases import Case
 from hsf_finetune.labels.classes import LabelMap
 from hsf_finetune.labels.laterality import side_of
@@ -47,14 +49,19 @@ class MeasuredCase:
         """The file of its label."""
         return str(self.case.label)
 
+    @property
+    def warn_image(self) -> partial[Finding]:
+        """Makes warnings about the image, see `warn_about`."""
+        return warn_about(self.image_file, self.name)
+
+    @property
+    def warn_label(self) -> partial[Finding]:
+        """Makes warnings about the label."""
+        return warn_about(self.label_file, self.name)
+
 
 def select_measured(cases: Sequence[Case], facts: Sequence[CaseFacts]) -> list[MeasuredCase]:
-    """The cases that could be measured.
-
-    Args:
-        cases: the cases.
-        facts: of each of them.
-    """
+    """The cases that could be measured, by the facts of each of them."""
     return [
         MeasuredCase(case, fact.measures, fact.thumbnails)
         for case, fact in zip(cases, facts, strict=True)

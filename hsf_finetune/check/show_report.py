@@ -11,7 +11,7 @@ from rich.text import Text
 from hsf_finetune.check.check_report import CHECK_JSON, LEDGER, CheckReport, list_pictures
 from hsf_finetune.check.findings import Finding, findings_of_tier
 from hsf_finetune.data.data_summary import DataSummary
-from hsf_finetune.system.console import TitledTable, console, say
+from hsf_finetune.system.console import TitledTable, console, count_of, say
 
 _PRINTED = 25
 """Findings that are printed in full; check.json has all of them."""
@@ -32,7 +32,7 @@ def show_report(report: CheckReport, folder: Path) -> None:
         console.print(source_table(report.target, report.source))
     say(report.summary_line())
     count = len(list_pictures(folder))
-    pictures = f", {count} picture{'s' if count > 1 else ''}" if count else ""
+    pictures = f", {count_of(count, 'picture')}" if count else ""
     say(f"report: {folder} ({CHECK_JSON}, {LEDGER}{pictures})")
 
 
@@ -47,12 +47,8 @@ def findings_table(findings: Sequence[Finding]) -> Table:
     for (tier, what), same in kinds.items():
         names = list(dict.fromkeys(f.case or Path(f.file).name for f in same))
         more = f", {len(names) - _EXAMPLES} more" if len(names) > _EXAMPLES else ""
-        table.add_row(
-            Text(tier, style=_STYLE[tier]),
-            str(len(same)),
-            Text(what),
-            Text(", ".join(names[:_EXAMPLES]) + more),
-        )
+        examples = Text(", ".join(names[:_EXAMPLES]) + more)
+        table.add_row(Text(tier, style=_STYLE[tier]), str(len(same)), Text(what), examples)
     return table
 
 

@@ -40,7 +40,6 @@ def make_thumbnails(
     return Thumbnails(whole, _shrink(image, ends), crop_rows.astype(np.int8))
 
 
-# -------------------------------------------------------------------- internals
 def _grid(ends: Ends) -> npt.NDArray[np.float64]:
     """Positions of a thumbnail's voxels in the image, (3, N, N, N)."""
     axes = [a + (np.arange(EDGE_VOX) + 0.5) * (b - a) / EDGE_VOX - 0.5 for a, b in ends]

@@ -44,28 +44,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Runs the command and returns its exit code."""
-    from hsf_finetune.evaluation.compare_runs import compare_runs
-    from hsf_finetune.experiment.compare import compare_presets, show_comparison
-    from hsf_finetune.experiment.presets import PRESETS, free_folder
-
-    if options.runs is None:
-        compare_presets(
-            options.overrides,
-            presets=options.presets.split(",") if options.presets else PRESETS,
-            config_dir=options.config_dir,
-            output=options.output,
-            reference=options.reference,
-            side=options.on,
-        )
-        return 0
-    if options.overrides or options.presets or options.config_dir:
+    if options.runs and (options.overrides or options.presets or options.config_dir):
         raise ConfigError(
             "--runs compares runs as they are",
             found=" ".join([*options.overrides, options.presets or ""]).strip() or "--config-dir",
             fix="leave out either --runs, or overrides, --presets and --config-dir",
         )
-    output = options.output or free_folder(options.runs[0].expanduser().resolve().parent, "runs")
-    show_comparison(
-        compare_runs(options.runs, output=output, reference=options.reference, side=options.on)
-    )
+    from hsf_finetune.evaluation.compare_runs import compare_runs
+    from hsf_finetune.experiment.compare import compare_presets, show_comparison
+    from hsf_finetune.experiment.presets import PRESETS, free_folder
+
+    chosen = {"reference": options.reference, "side": options.on}
+    if options.runs:
+        first = options.runs[0].expanduser().resolve()
+        output = options.output or free_folder(first.parent, "runs")
+        show_comparison(compare_runs(options.runs, output=output, **chosen))
+    else:
+        compare_presets(
+            options.overrides,
+            presets=options.presets.split(",") if options.presets else PRESETS,
+            config_dir=options.config_dir,
+            output=options.output,
+            **chosen,
+        )
     return 0

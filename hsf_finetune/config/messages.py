@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from hsf_finetune.config.schema import fields_at, known_paths, may_be_added
+from hsf_finetune.config.settings.rules import WRONG_SETTING
 from hsf_finetune.system.errors import ConfigError
 
 _SYNONYMS = {
@@ -111,7 +112,9 @@ def validation_error(
         path = ".".join(map(str, location))
         if detail["type"] == "union_tag_invalid":
             path += ".name"
-        if location[0] == "weights" and location[1:] and location[1] in moved:
+        if detail["type"] == WRONG_SETTING:
+            path = detail["ctx"]["path"]
+        if location[:1] == ["weights"] and location[1:] and location[1] in moved:
             path = path.replace("weights", "finetuning", 1)
         message, value = _complaint(detail, location, tree)
         if message not in complaints.setdefault(path, []):
@@ -170,6 +173,8 @@ def _complaint(
             f"should be one of {detail['ctx']['expected_tags']}",
             f" (found {value.get('name')!r})",
         )
+    if detail["type"] == WRONG_SETTING:
+        return detail["msg"], ""
     message = detail["msg"].removeprefix("Value error, ").removeprefix("Input ")
     message = message[:1].lower() + message[1:]
     if isinstance(value, Mapping) and value:

@@ -53,12 +53,7 @@ class Supervision:
 
 @dataclass(frozen=True)
 class Census:
-    """What supervises each class in each dataset, in the model's order of classes.
-
-    Args:
-        classes: the model's.
-        rows: one per dataset and class.
-    """
+    """What supervises each of the model's classes: a row per dataset and class, in their order."""
 
     classes: tuple[str, ...]
     rows: tuple[Supervision, ...]
@@ -74,31 +69,20 @@ class Census:
 
 
 def take_census(counted: Iterable[CaseVoxels], classes: ClassSpace) -> Census:
-    """Counts what supervises each class.
-
-    Args:
-        counted: cases with the voxels of each of their label rows.
-        classes: the model's.
-    """
+    """Counts what supervises each of the model's classes."""
     by_dataset: dict[str, list[CaseVoxels]] = {}
     for case, voxels in counted:
         by_dataset.setdefault(case.dataset, []).append((case, voxels))
-    return Census(
-        classes.names,
-        tuple(
-            _count_supervision(dataset, name, number, cases)
-            for dataset, cases in by_dataset.items()
-            for number, name in enumerate(classes.names)
-        ),
+    rows = (
+        _count_supervision(dataset, name, number, cases)
+        for dataset, cases in by_dataset.items()
+        for number, name in enumerate(classes.names)
     )
+    return Census(classes.names, tuple(rows))
 
 
 def check_census(census: Census, allowed: Sequence[str]) -> None:
-    """Refuses classes that no label of a training case shows.
-
-    Args:
-        census: of the training cases.
-        allowed: classes that need no label.
+    """Refuses classes, other than those of `allowed`, that no label of a training case shows.
 
     Raises:
         DataError: such a class exists.
@@ -122,19 +106,16 @@ def check_census(census: Census, allowed: Sequence[str]) -> None:
 
 def census_warnings(census: Census) -> list[str]:
     """Warnings about classes in few cases, or in sets only."""
-    found = []
-    few = {
-        name: sum(max(row.exact_cases, row.set_cases) for row in census.of_class(name))
-        for name in census.classes
-    }
-    rare = [f"{name} ({count})" for name, count in few.items() if 0 < count < FEW_CASES]
+    found, rare, vague = [], [], []
+    for name in census.classes:
+        rows = census.of_class(name)
+        count = sum(max(row.exact_cases, row.set_cases) for row in rows)
+        if 0 < count < FEW_CASES:
+            rare.append(f"{name} ({count})")
+        if count and not any(row.exact_cases for row in rows):
+            vague.append(name)
     if rare and _count_cases(census) >= FEW_CASES:
         found.append(f"few training cases show {', '.join(rare)}")
-    vague = [
-        name
-        for name in census.classes
-        if few[name] and not any(row.exact_cases for row in census.of_class(name))
-    ]
     if vague:
         found.append(
             f"only sets show {', '.join(vague)}: training cannot tell it from the "
@@ -169,7 +150,6 @@ def write_census(path: str | Path, sides: Mapping[str, Census]) -> None:
     write_csv(path, header, lines)
 
 
-# -------------------------------------------------------------------- internals
 def _count_supervision(
     dataset: str, name: str, number: int, cases: Sequence[CaseVoxels]
 ) -> Supervision:
@@ -180,15 +160,8 @@ def _count_supervision(
         firm = informative if name == BACKGROUND else informative & case.protocol.foreground_rows
         exact.append(int(voxels[matrix[:, number] & alone].sum()))
         in_sets.append(int(voxels[matrix[:, number] & ~alone & firm].sum()))
-    return Supervision(
-        dataset,
-        name,
-        len(cases),
-        sum(n > 0 for n in exact),
-        sum(exact),
-        sum(n > 0 for n in in_sets),
-        sum(in_sets),
-    )
+    counts = (sum(map(bool, exact)), sum(exact), sum(map(bool, in_sets)), sum(in_sets))
+    return Supervision(dataset, name, len(cases), *counts)
 
 
 def _count_cases(census: Census) -> int:
@@ -196,12 +169,9 @@ def _count_cases(census: Census) -> int:
 
 
 def _format_cell(row: Supervision) -> str:
-    parts = []
-    if row.exact_cases:
-        parts.append(f"{row.exact_cases} ({_shorten(row.exact_voxels)})")
-    if row.set_cases:
-        parts.append(f"~{row.set_cases} ({_shorten(row.set_voxels)})")
-    return " ".join(parts) or "-"
+    exact = f"{row.exact_cases} ({_shorten(row.exact_voxels)})" if row.exact_cases else ""
+    in_sets = f"~{row.set_cases} ({_shorten(row.set_voxels)})" if row.set_cases else ""
+    return f"{exact} {in_sets}".strip() or "-"
 
 
 def _shorten(count: int) -> str:

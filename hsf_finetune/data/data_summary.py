@@ -29,12 +29,8 @@ class DataSummary:
 
     def to_dict(self) -> dict[str, Any]:
         """The summary as plain types, for checkpoints."""
-        return {
-            **asdict(self),
-            "spacing_mm": list(self.spacing_mm),
-            "size_vox": list(self.size_vox),
-            "profile": dict(self.profile),
-        }
+        lists = {"spacing_mm": list(self.spacing_mm), "size_vox": list(self.size_vox)}
+        return {**asdict(self), **lists, "profile": dict(self.profile)}
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> DataSummary:

@@ -15,10 +15,10 @@ def write_ledger(path: Path, cohort: Cohort, split: Split) -> None:
     Raises:
         OutputError: the file cannot be written.
     """
-    side_of: dict[str, str] = {}
+    sides: dict[str, list[str]] = {}
     for side in SIDES:
         for case in split.side(side):
-            side_of[case.name] = f"{side_of[case.name]}+{side}" if case.name in side_of else side
+            sides.setdefault(case.name, []).append(side)
     number = {case.name: str(n) for n, case in enumerate(cohort.cases)}
     rows = [
         (
@@ -27,7 +27,7 @@ def write_ledger(path: Path, cohort: Cohort, split: Split) -> None:
             number.get(entry.case, ""),
             entry.case,
             entry.subject,
-            side_of.get(entry.case, "not in the split" if entry.case else ""),
+            "+".join(sides.get(entry.case, ["not in the split"] if entry.case else [])),
             entry.reason,
         )
         for entry in sorted(cohort.ledger, key=lambda e: (int(number.get(e.case, "-1")), e.status))

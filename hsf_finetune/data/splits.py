@@ -41,14 +41,9 @@ class Split:
 
     def to_dict(self) -> dict[str, Any]:
         """The split as plain types, for `splits.json`; `split_file` reads them."""
-        return {
-            "how": self.how,
-            "held_out": self.held_out,
-            **{side: [case.name for case in self.side(side)] for side in SIDES},
-            "subjects": {
-                side: sorted({case.subject for case in self.side(side)}) for side in SIDES
-            },
-        }
+        names = {side: [case.name for case in self.side(side)] for side in SIDES}
+        subjects = {side: sorted({case.subject for case in self.side(side)}) for side in SIDES}
+        return {"how": self.how, "held_out": self.held_out, **names, "subjects": subjects}
 
 
 def split_cases(cases: Sequence[Case], settings: DatasetsSettings, seed: int) -> Split:
@@ -57,11 +52,6 @@ def split_cases(cases: Sequence[Case], settings: DatasetsSettings, seed: int) ->
     With `fold` at `all` or `auto` it is the single split by `train_ratio`; `fold_count` gives
     the number of folds instead. A column `split` of the datasets' tables is used with `fold`
     at `auto`.
-
-    Args:
-        cases: all of them, in any order.
-        settings: the `datasets` group.
-        seed: of the run.
 
     Raises:
         ConfigError, DataError: there are too few subjects, the fold does not exist, or a given
@@ -75,13 +65,8 @@ def split_cases(cases: Sequence[Case], settings: DatasetsSettings, seed: int) ->
         return _split_by_tables(cases)
     subjects = sorted({case.subject for case in cases})
     if settings.train_on_all:
-        return Split(
-            tuple(cases),
-            tuple(cases),
-            (),
-            "train_on_all: every subject trains; validation figures are not held out",
-            held_out=False,
-        )
+        how = "train_on_all: every subject trains; validation figures are not held out"
+        return Split(tuple(cases), tuple(cases), (), how, held_out=False)
     if len(subjects) < 2:
         raise DataError(
             "one subject cannot both train and validate",
@@ -118,23 +103,18 @@ def fold_count(cases: Sequence[Case], settings: DatasetsSettings) -> int | None:
             f"datasets.fold=all contradicts datasets.{given}, which chooses the validation cases",
             fix=f"leave out datasets.fold, or datasets.{given}",
         )
-    few = settings.fold == "auto" and subjects < settings.few_subjects
-    few = few and not any(case.side for case in cases)  # the tables' own split
+    in_tables = any(case.side for case in cases)
+    few = settings.fold == "auto" and subjects < settings.few_subjects and not in_tables
     if given or subjects < 2 or not (settings.fold == "all" or few):
         return None
     return min(settings.folds, subjects)
 
 
 def fold_settings(datasets: DatasetsSettings, fold: int, count: int) -> DatasetsSettings:
-    """The `datasets` group of one of several folds.
+    """The `datasets` group of the fold of a number, from 0, of `count` folds.
 
     Folds do not measure what is forgotten of the source's task: that is of interest for the
     final model, which is used.
-
-    Args:
-        datasets: the group as the run has it.
-        fold: number of the fold, from 0.
-        count: how many folds there are, from `fold_count`.
     """
     return datasets.model_copy(update={"fold": fold, "folds": count, "retention": {}})
 
@@ -161,25 +141,18 @@ def _split_by_fold(
             expected=f"0 to {folds - 1}",
         )
     validating = set(subjects[fold::folds])
-    how = (
-        f"fold {fold} of {folds}, seed {seed}: {len(validating)} of {len(subjects)} subjects for "
-        "validation"
-    )
-    return _split_by_subject(cases, validating, how)
+    shares = f"{len(validating)} of {len(subjects)} subjects for validation"
+    return _split_by_subject(cases, validating, f"fold {fold} of {folds}, seed {seed}: {shares}")
 
 
 def _split_by_subject(cases: Sequence[Case], validating: set[str], how: str) -> Split:
-    return Split(
-        tuple(c for c in cases if c.subject not in validating),
-        tuple(c for c in cases if c.subject in validating),
-        (),
-        how,
-    )
+    train = tuple(case for case in cases if case.subject not in validating)
+    validation = tuple(case for case in cases if case.subject in validating)
+    return Split(train, validation, (), how)
 
 
 def _split_by_indices(cases: Sequence[Case], indices: Sequence[Sequence[int]]) -> Split:
-    wrong = sorted({i for side in indices for i in side if not 0 <= i < len(cases)})
-    if wrong:
+    if wrong := sorted({i for side in indices for i in side if not 0 <= i < len(cases)}):
         raise ConfigError(
             "train_val_test_idx names cases that do not exist",
             found=wrong,
@@ -222,7 +195,17 @@ def _read_split_file(cases: Sequence[Case], path: Path) -> Split:
     for case in cases:
         for name in {case.name, case.subject, case.subject.rsplit("/", 1)[-1]}:
             known.setdefault(name, []).append(case)
-    sides = {side: _check_names(given.get(side), side, path) for side in SIDES}
+    sides: dict[str, list[str]] = {}
+    for side in SIDES:
+        names = [] if given.get(side) is None else given[side]
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise ConfigError(
+                f"'{side}' of the split file is not a list of names",
+                file=path,
+                found=names,
+                expected=f'"{side}": ["case or subject", ...]',
+            )
+        sides[side] = names
     unknown = [name for names in sides.values() for name in names if name not in known]
     if unknown:
         raise ConfigError(
@@ -232,48 +215,25 @@ def _read_split_file(cases: Sequence[Case], path: Path) -> Split:
             expected=f"such as {', '.join(sorted(known)[:4])}",
         )
     chosen = {side: [c for name in names for c in known[name]] for side, names in sides.items()}
-    return _check_given_split(
-        chosen, f"split file {path.name}", overlap_allowed=given.get("held_out") is False
-    )
-
-
-def _check_names(given: object, side: str, path: Path) -> list[str]:
-    """One side of a split file, as a list of names."""
-    if given is None:
-        return []
-    if isinstance(given, list) and all(isinstance(name, str) for name in given):
-        return given
-    raise ConfigError(
-        f"'{side}' of the split file is not a list of names",
-        file=path,
-        found=given,
-        expected=f'"{side}": ["case or subject", ...]',
-    )
+    return _check_given_split(chosen, f"split file {path.name}", given.get("held_out") is False)
 
 
 def _check_given_split(
     sides: Mapping[str, Sequence[Case]], how: str, overlap_allowed: bool = False
 ) -> Split:
     """A split that the user gives, without empty sides and subjects on two sides."""
+    unique = {side: tuple(dict.fromkeys(sides.get(side, ()))) for side in SIDES}
     for side in ("train", "validation"):
-        if not sides.get(side):
+        if not unique[side]:
             raise ConfigError(f"the given split has no case in {side}", found=how)
     seen: dict[str, str] = {}
-    for side in SIDES:
-        for case in sides.get(side, ()):
-            other = seen.setdefault(case.subject, side)
-            if other != side and not overlap_allowed:
-                raise ConfigError(
-                    f"subject '{case.subject}' is both in {other} and in {side}",
-                    found=how,
-                    fix="keep all cases of one person on one side",
-                )
-    unique = {side: tuple(dict.fromkeys(sides.get(side, ()))) for side in SIDES}
-    counts = ", ".join(f"{len(unique[side])} {side}" for side in SIDES)
-    return Split(
-        unique["train"],
-        unique["validation"],
-        unique["test"],
-        f"{how}: {counts} cases",
-        held_out=not overlap_allowed,
-    )
+    for side, case in [(name, case) for name in SIDES for case in unique[name]]:
+        other = seen.setdefault(case.subject, side)
+        if other != side and not overlap_allowed:
+            raise ConfigError(
+                f"subject '{case.subject}' is both in {other} and in {side}",
+                found=how,
+                fix="keep all cases of one person on one side",
+            )
+    how += ": " + ", ".join(f"{len(unique[side])} {side}" for side in SIDES) + " cases"
+    return Split(**unique, how=how, held_out=not overlap_allowed)

@@ -21,7 +21,7 @@ from hsf_finetune.describe.subject_rules import find_subject_rule
 from hsf_finetune.describe.verify import ALLOW_SETS, verify_description, write_table
 from hsf_finetune.describe.yaml_text import DatasetDescription
 from hsf_finetune.system.atomic_files import atomic_write
-from hsf_finetune.system.console import progress, say
+from hsf_finetune.system.console import count_of, progress, say
 from hsf_finetune.system.errors import DataError
 
 _LAYOUTS = (nnunet_layout, bids_layout, by_name_layout)
@@ -64,7 +64,6 @@ def describe_folder(folder: Path, output: Path | None = None, force: bool = Fals
     return target.file
 
 
-# -------------------------------------------------------------------- internals
 def _describe(listing: FolderListing, target: OutputFile) -> Iterator[DatasetDescription]:
     """Descriptions of the folder: by patterns, where there are some, then by a table."""
     layout = _find_layout(listing)
@@ -75,10 +74,7 @@ def _describe(listing: FolderListing, target: OutputFile) -> Iterator[DatasetDes
         counts = count_values([case.label.ref for case in usable], tick)
     unread = dict(counts.refused)
     refused |= {case: unread[case.label.ref] for case in usable if case.label.ref in unread}
-    cases = tuple(case for case in layout.cases if case not in refused)
-    left_out = [(volume, why) for case, why in refused.items() for volume in case.volumes]
-    layout = replace(layout, cases=cases, left_out=(*layout.left_out, *left_out))
-    layout = _keep_usual_channels(layout)
+    layout = _keep_usual_channels(_leave_out(layout, refused))
     description = DatasetDescription(
         folder=listing.root,
         name=re.sub(r"[^\w-]+", "_", target.name),
@@ -105,24 +101,15 @@ def _find_layout(listing: FolderListing) -> FolderLayout:
     Raises:
         DataError: none does; lists what each layout expects.
     """
-    first: FolderLayout | None = None
-    for kind in _LAYOUTS:
-        find: Callable[[FolderListing], FolderLayout | None] = kind.find_cases
-        layout = find(listing)
-        if layout and layout.cases:
-            return layout
-        first = first or layout
+    found = [layout for kind in _LAYOUTS if (layout := kind.find_cases(listing)) is not None]
     reasons = Counter(why for _, why in first.left_out) if first else Counter()
     names = [_relative(volume, listing.root) for volume in listing.volumes]
+    found = [f"{count_of(len(names), 'volume')}: {shorten_list(names, 4)}"]
+    found += [f"{n} x {why}" for why, n in reasons.items()]
     raise DataError(
         "no image with a label was found",
         file=listing.root,
-        found="\n".join(
-            [
-                f"{len(names)} volumes: {shorten_list(names, 4)}",
-                *(f"{n} x {why}" for why, n in reasons.items()),
-            ]
-        ),
+        found="\n".join(found),
         expected="\n".join(kind.EXPECTED_FILES for kind in _LAYOUTS),
         fix="write a table of image and label paths, and table: in a copy of custom.yaml",
     )
@@ -130,37 +117,38 @@ def _find_layout(listing: FolderListing) -> FolderLayout:
 
 def _keep_usual_channels(layout: FolderLayout) -> FolderLayout:
     """The cases with the most frequent number of channels; the others are left out."""
-    counts = Counter(len(case.channels) for case in layout.cases)
-    usual = counts.most_common(1)[0][0]
-    other = [case for case in layout.cases if len(case.channels) != usual]
-    left_out = [
-        (volume, f"{len(case.channels)} channels instead of {usual}")
-        for case in other
-        for volume in case.volumes
-    ]
-    cases = tuple(case for case in layout.cases if case not in other)
+    usual = mode(len(case.channels) for case in layout.cases)
     names = layout.channel_names
     if names is not None and len(names) != usual:
-        names = None
-    left = (*layout.left_out, *left_out)
-    return replace(layout, cases=cases, left_out=left, channel_names=names)
+        layout = replace(layout, channel_names=None)
+    other = {
+        case: f"{len(case.channels)} channels instead of {usual}"
+        for case in layout.cases
+        if len(case.channels) != usual
+    }
+    return _leave_out(layout, other)
+
+
+def _leave_out(layout: FolderLayout, refused: Mapping[FoundCase, str]) -> FolderLayout:
+    """The layout without some cases, whose volumes are left out for the reasons given."""
+    cases = tuple(case for case in layout.cases if case not in refused)
+    left_out = [(volume, why) for case, why in refused.items() for volume in case.volumes]
+    return replace(layout, cases=cases, left_out=(*layout.left_out, *left_out))
 
 
 def _show_cases(description: DatasetDescription, cohort: Cohort, listing: FolderListing) -> None:
     """Prints what was found, and what is not used."""
-    cases, people = len(cohort.cases), len({case.subject for case in cohort.cases})
+    people = {case.subject for case in cohort.cases}
+    count = f"{count_of(len(cohort.cases), 'case')} of {count_of(len(people), 'subject')}"
     channels = f", {cohort.channels} channels" if cohort.channels > 1 else ""
     say(f"found: {description.layout.title}")
-    say(f"  {cases} case{'s' * (cases > 1)} of {people} subject{'s' * (people > 1)}{channels}")
+    say(f"  {count}{channels}")
     for name, pattern in description.patterns.patterns.items() if description.patterns else ():
         images = pattern.mri if isinstance(pattern.mri, str) else ", ".join(pattern.mri)
         say(f"  {name}: {images} with {pattern.label or pattern.label_key}")
     table = description.value_names.table
-    say(
-        "labels: "
-        + ", ".join(f"{value} {name}" for value, name in description.value_names.names.items())
-        + (f" (names from {table.path})" if table else "")
-    )
+    names = [f"{value} {name}" for value, name in description.value_names.names.items()]
+    say(f"labels: {', '.join(names)}" + (f" (names from {table.path})" if table else ""))
     reasons: dict[str, list[str]] = {}
     for volume, why in description.layout.left_out:
         reasons.setdefault(why, []).append(_relative(volume, listing.root))

@@ -89,7 +89,6 @@ def read_headers(cases: Sequence[FoundCase]) -> HeaderSummary:
     )
 
 
-# -------------------------------------------------------------------- internals
 def _compare_headers(headers: Sequence[Header]) -> str:
     """Why channels and label cannot be used together; empty if they can."""
     shape, affine = headers[0]

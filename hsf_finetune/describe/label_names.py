@@ -98,7 +98,6 @@ def read_json(path: Path) -> Mapping[str, Any] | None:
     return content if isinstance(content, Mapping) else None
 
 
-# -------------------------------------------------------------------- internals
 def _lines(path: Path) -> list[str]:
     try:
         return path.read_text(encoding="utf-8-sig", errors="replace").splitlines()

@@ -143,7 +143,6 @@ def name_values(counts: ValueCounts, tables: Sequence[NameTable]) -> ValueNames:
     return ValueNames(names, ignore, table, tuple(notes))
 
 
-# -------------------------------------------------------------------- internals
 def _check_table(
     table: NameTable, values: Sequence[int], tables: Sequence[NameTable]
 ) -> list[UnsureNote]:

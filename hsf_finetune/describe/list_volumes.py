@@ -74,7 +74,6 @@ def list_volumes(folder: Path) -> FolderListing:
     return FolderListing(root, tuple(volumes), tuple(unreadable))
 
 
-# -------------------------------------------------------------------- internals
 def _list_hdf5(path: Path, root: Path) -> tuple[list[ListedVolume], str]:
     """The three-dimensional datasets of an HDF5 file, and why there are none."""
     keys: list[str] = []

@@ -85,7 +85,6 @@ def refuse_existing(file: Path, force: bool) -> None:
         )
 
 
-# -------------------------------------------------------------------- internals
 def _shell_word(path: Path) -> str:
     path = path.absolute()
     if path.is_relative_to(Path.cwd()):

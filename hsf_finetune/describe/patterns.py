@@ -64,7 +64,6 @@ def find_patterns(cases: Sequence[FoundCase], root: Path) -> DatasetSettings | N
     return dataset if _finds_cases(dataset, cases, root) else None
 
 
-# -------------------------------------------------------------------- internals
 def _finds_cases(dataset: DatasetSettings, cases: Sequence[FoundCase], root: Path) -> bool:
     """Whether discovery pairs the files in the same way."""
     try:
@@ -73,7 +72,7 @@ def _finds_cases(dataset: DatasetSettings, cases: Sequence[FoundCase], root: Pat
     except UserError:
         return False
     wanted = {tuple(volume.ref for volume in case.volumes) for case in cases}
-    return not problems and {image.volumes for image in images} == wanted
+    return not problems and {(*image.channels, image.label) for image in images} == wanted
 
 
 def _files(case: FoundCase) -> tuple[Path, ...]:

@@ -67,7 +67,6 @@ def find_subject_rule(
     return SubjectRule(expression, tuple(subjects), notes)
 
 
-# -------------------------------------------------------------------- internals
 def _without_suffix(path: Path, root: Path) -> str:
     relative = path.relative_to(root).as_posix()
     return re.sub(r"\.(nii(\.gz)?|h5|hdf5)$", "", relative, flags=re.IGNORECASE)

@@ -66,7 +66,6 @@ def write_table(description: DatasetDescription, file: Path) -> None:
     write_csv(file, ["image", *further, "label", "subject"], rows)
 
 
-# -------------------------------------------------------------------- internals
 def _discover(description: DatasetDescription, name: str, overrides: Sequence[str]) -> Cohort:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "datasets" / f"{name}.yaml"

@@ -9,11 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hsf_finetune.config.settings import DatasetSettings, PatternSettings
+from hsf_finetune.config.settings import DatasetSettings
 from hsf_finetune.describe.header_summary import HeaderSummary
 from hsf_finetune.describe.label_values import ValueCounts, ValueNames
 from hsf_finetune.describe.layouts.base_layout import FolderLayout, UnsureNote
 from hsf_finetune.describe.subject_rules import SubjectRule
+from hsf_finetune.system.console import count_of
 
 _WIDTH = 96
 _NO_TEXT = ("yes", "no", "on", "off", "true", "false", "null")
@@ -63,15 +64,13 @@ class DatasetDescription:
         return tuple(sorted(notes, key=lambda n: _ORDER.index(n.key) if n.key in _ORDER else -1))
 
     def text(self, commands: Sequence[str]) -> str:
-        """The YAML.
-
-        Args:
-            commands: that use it.
-        """
-        cases, people = len(self.layout.cases), len({*self.subject_rule.subjects})
-        count = f"{cases} case{'s' * (cases > 1)} of {people} subject{'s' * (people > 1)}"
+        """The YAML, with the commands that use it."""
+        cases = count_of(len(self.layout.cases), "case")
+        people = count_of(len({*self.subject_rule.subjects}), "subject")
+        size = " x ".join(f"{n:g}" for n in self.headers.spacing_mm[1])
+        largest = " x ".join(map(str, self.headers.largest_vox))
         lines = [
-            *_comment(f"{self.name}: {count}, {self.layout.title}.", 0),
+            *_comment(f"{self.name}: {cases} of {people}, {self.layout.title}.", 0),
             "#",
             *(f"#   {line}" for line in commands),
             "#",
@@ -85,12 +84,15 @@ class DatasetDescription:
             "batch_size: 2",
             "# share of subjects that train; the rest validates",
             "train_ratio: 0.8",
-            *self._spacing_note(),
-            *self._unsure("target_spacing_mm", 0),
+            *self._commented(
+                "voxel size in mm to resample to (right, anterior, superior); null keeps each "
+                f"scan's. Found: {size} mm along the stored axes, volumes up to {largest} voxels",
+                "target_spacing_mm",
+                0,
+            ),
             "target_spacing_mm: null",
-            "# name of each input channel, in the order of mri:",
-            *self._unsure("channel_names", 0),
-            f"channel_names: {_flow(self.layout.channel_names)}",
+            *self._commented("name of each input channel, in the order of mri:", "channel_names", 0),
+            f"channel_names: {_value(self.layout.channel_names)}",
             "",
             "# one entry per cohort: which files, and what their labels mean",
             "datasets:",
@@ -98,45 +100,31 @@ class DatasetDescription:
             f"  {_key(self.name)}:",
             "    # folder below main_path",
             '    path: "."',
-            *(self._patterns() if self.patterns else self._table()),
+            *self._files(),
             *self._labels(),
             *self._rest(),
         ]
         return "\n".join(lines) + "\n"
 
-    # ---------------------------------------------------------------- internals
-    def _unsure(self, key: str, indent: int = 4) -> list[str]:
-        """The lines that mark what is not certain about a key."""
-        texts = [note.text for note in self.notes if note.key == key]
-        return [line for text in texts for line in _comment(f"unsure: {text}", indent)]
+    def _commented(self, text: str, key: str, indent: int = 4) -> list[str]:
+        """The comment above a key, and what is not certain about it."""
+        unsure = [f"unsure: {note.text}" for note in self.notes if note.key == key]
+        return [line for each in (text, *unsure) for line in _comment(each, indent)]
 
-    def _spacing_note(self) -> list[str]:
-        size = " x ".join(f"{n:g}" for n in self.headers.spacing_mm[1])
-        largest = " x ".join(map(str, self.headers.largest_vox))
+    def _files(self) -> list[str]:
+        if self.patterns is None:
+            text = "CSV with the columns image[, image2, ...], label, subject"
+            return [*self._commented(text, "patterns"), f"    table: {_quoted(str(self.table))}"]
         text = (
-            "voxel size in mm to resample to (right, anterior, superior); null keeps each "
-            f"scan's. Found: {size} mm along the stored axes, volumes up to {largest} voxels"
-        )
-        return _comment(text, 0)
-
-    def _patterns(self) -> list[str]:
-        assert self.patterns is not None
-        lines = _comment(
             "Series of images. A * in the label is the text of the image's *; a label pattern "
-            "without a folder is looked up beside its image",
-            4,
+            "without a folder is looked up beside its image"
         )
-        lines += [*self._unsure("patterns"), "    patterns:"]
+        lines = [*self._commented(text, "patterns"), "    patterns:"]
         for name, pattern in self.patterns.patterns.items():
-            lines += _series(name, pattern)
+            lines.append(f"      {_key(name)}:")
+            values = pattern.model_dump(exclude_none=True)
+            lines += (f"        {key}: {_value(value)}" for key, value in values.items())
         return lines
-
-    def _table(self) -> list[str]:
-        return [
-            *_comment("CSV with the columns image[, image2, ...], label, subject", 4),
-            *self._unsure("patterns"),
-            f"    table: {_quoted(str(self.table))}",
-        ]
 
     def _labels(self) -> list[str]:
         names = self.value_names.names
@@ -144,17 +132,16 @@ class DatasetDescription:
         read = f"{self.counts.read} of {self.counts.total} label files"
         table = self.value_names.table
         origin = f"names from {table.kind} {table.path.name}" if table else "no table names them"
-        lines = _comment(
+        text = (
             "value in the label file -> label number; two values with one number are merged, "
-            f"0 is background. Counted in {read}",
-            4,
+            f"0 is background. Counted in {read}"
         )
-        lines += [*self._unsure("labels"), "    labels:"]
+        lines = [*self._commented(text, "labels"), "    labels:"]
         for value, number in numbers.items():
             count, voxels = self.counts.cases[value], self.counts.voxels[value]
             lines.append(f"      {value}: {number} # in {count} files, {voxels} voxels")
-        lines += _comment(f"label number -> class; {origin}", 4)
-        lines += [*self._unsure("labels_names"), "    labels_names:"]
+        lines += self._commented(f"label number -> class; {origin}", "labels_names")
+        lines.append("    labels_names:")
         lines += [f"      {number}: {_quoted(names[value])}" for value, number in numbers.items()]
         return lines
 
@@ -166,31 +153,23 @@ class DatasetDescription:
         column = ", or the table's column" if self.table else ""
         lines = [
             "    # values in the label files that mean: not annotated",
-            f"    ignore: {_flow(self.value_names.ignore)}",
-            *_comment(
+            f"    ignore: {_value(self.value_names.ignore)}",
+            *self._commented(
                 "regular expression for the subject, its first group (null: BIDS sub-*, else "
-                f"the case's folder, else the file name{column}). SubjectRule: {shown}",
-                4,
+                f"the case's folder, else the file name{column}). Subjects: {shown}",
+                "subject",
             ),
-            *self._unsure("subject"),
-            f"    subject: {_quoted(expression) if expression else 'null'}",
-            "    # files to leave out: those without a label, and those that cannot be used",
-            *self._unsure("exclude"),
-            f"    exclude: {_flow(self.patterns.exclude if self.patterns else ())}",
+            f"    subject: {_value(expression)}",
+            *self._commented(
+                "files to leave out: those without a label, and those that cannot be used",
+                "exclude",
+            ),
+            f"    exclude: {_value(self.patterns.exclude if self.patterns else ())}",
         ]
         if spacing is not None:
-            lines += [
-                "    # HDF5 without geometry: voxel size in mm along the stored axes",
-                *self._unsure("spacing_mm"),
-                f"    spacing_mm: {_flow(spacing)}",
-            ]
+            text = "HDF5 without geometry: voxel size in mm along the stored axes"
+            lines += [*self._commented(text, "spacing_mm"), f"    spacing_mm: {_value(spacing)}"]
         return lines
-
-
-# -------------------------------------------------------------------- internals
-def _series(name: str, pattern: PatternSettings) -> list[str]:
-    values = pattern.model_dump(exclude_none=True)
-    return [f"      {_key(name)}:", *(f"        {key}: {_value(v)}" for key, v in values.items())]
 
 
 def _number_values(names: Mapping[int, str]) -> dict[int, int]:
@@ -203,14 +182,9 @@ def _number_values(names: Mapping[int, str]) -> dict[int, int]:
 
 def _comment(text: str, indent: int) -> list[str]:
     start = " " * indent + "# "
-    return textwrap.wrap(
-        text,
-        _WIDTH,
-        initial_indent=start,
-        subsequent_indent=start,
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
+    wrapper = textwrap.TextWrapper(_WIDTH, start, start, break_long_words=False)
+    wrapper.break_on_hyphens = False
+    return wrapper.wrap(text)
 
 
 def _key(text: str) -> str:
@@ -224,16 +198,10 @@ def _quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False).replace("${", "\\\\${")
 
 
-def _value(value: str | Sequence[str]) -> str:
-    return _quoted(value) if isinstance(value, str) else _flow(value)
-
-
-def _flow(values: Sequence[object] | None) -> str:
-    """A list in one line."""
-    if values is None:
-        return "null"
-    texts = [
-        _quoted(v) if isinstance(v, str) else f"{v:g}" if isinstance(v, float) else str(v)
-        for v in values
-    ]
-    return f"[{', '.join(texts)}]"
+def _value(value: object) -> str:
+    """A value in one line."""
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_value, value))}]"
+    if isinstance(value, str):
+        return _quoted(value)
+    return "null" if value is None else f"{value:g}" if isinstance(value, float) else str(value)

@@ -18,7 +18,7 @@ from hsf_finetune.system.atomic_files import atomic_write
 
 _INK, _GREY, _SMALL = "#303030", "#b0b0b0", 8
 _NEAR = 0.2
-"""How much worse than the best a Dice may be to be drawn to scale: others would squeeze them."""
+"""Largest distance from the best Dice that is drawn to scale, so that the axis stays readable."""
 
 
 def save_figures(path: Path, figures: Sequence[ModelFigures], reference: str, title: str) -> None:

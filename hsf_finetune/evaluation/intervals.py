@@ -13,14 +13,14 @@ from scipy.special import ndtr, stdtrit
 Floats = npt.NDArray[np.float64]
 
 FEW_SUBJECTS = 8
-"""Below so many subjects an interval is Student's, since few samples of them differ."""
+"""Below this number of subjects an interval is Student's."""
 
 _CELLS_AT_ONCE = 2_000_000
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean and how far it may be off.
+    """A mean with its interval.
 
     Args:
         mean: mean over the cases; NaN without any.
@@ -38,7 +38,7 @@ class Interval:
 
     @property
     def kind(self) -> str:
-        """What sort of interval it is: `t` or `bootstrap`."""
+        """How it was computed: `t` or `bootstrap`."""
         return "t" if self.subjects < FEW_SUBJECTS else "bootstrap"
 
 
@@ -52,16 +52,15 @@ def bootstrap_interval(
 ) -> Interval:
     """Mean of values with a bootstrap interval that resamples whole groups.
 
-    The two sides of one person are no independent observations, hence the group: it
-    is drawn or left out as one (cluster bootstrap; Davison and Hinkley 1997, section
-    3.8). The plain percentile interval (Efron and Tibshirani 1993, chapter 13) is too
-    narrow for the few cases of a typical validation set; its shares are widened by the
-    t quantile, "expanded percentile" (Hesterberg, The American Statistician 69:371-386,
-    2015, section 4). Below `FEW_SUBJECTS` groups no bootstrap interval can be wide enough, as it
-    never leaves the values that were seen (with two groups it holds the mean every other
-    time); there it is Student's t interval, of a ratio of totals where groups differ in
-    size (Cochran, Sampling Techniques, 1977, section 6.4). The result depends neither on the order of cases nor on the names
-    of groups.
+    The two sides of one person are not independent, hence the group: it is drawn or left
+    out as one (cluster bootstrap; Davison and Hinkley 1997, section 3.8). The plain
+    percentile interval (Efron and Tibshirani 1993, chapter 13) is too narrow for the few
+    cases of a typical validation set; its shares are widened by the t quantile, "expanded
+    percentile" (Hesterberg, The American Statistician 69:371-386, 2015, section 4). Below
+    `FEW_SUBJECTS` groups no bootstrap interval is wide enough, as it never leaves the values
+    that were seen; there it is Student's t interval, of a ratio of totals where groups differ
+    in size (Cochran, Sampling Techniques, 1977, section 6.4). The order of cases and the
+    names of groups do not matter.
 
     Args:
         values: one per case, shape (cases,); NaN is a case without a value, left out.
@@ -73,8 +72,7 @@ def bootstrap_interval(
         bounds: values that a mean may have, at which the interval is cut.
 
     Returns:
-        The interval; low and high are NaN with fewer than two subjects, since one says
-        nothing about spread.
+        The interval; low and high are NaN with fewer than two subjects.
 
     Raises:
         ValueError: values are not one-dimensional, groups are of another number,

@@ -16,9 +16,10 @@ from hsf_finetune.evaluation.score_tables import (
     MEAN,
     ClassSummary,
     ScoreRow,
+    format_interval,
+    format_number,
     paired_differences,
     summarise,
-    with_interval,
 )
 from hsf_finetune.system import console
 from hsf_finetune.system.atomic_files import write_csv, write_json
@@ -86,8 +87,8 @@ def compare_models(models: Sequence[ComparedModel], reference: str) -> list[Mode
 
 def models_table(figures: Sequence[ModelFigures], reference: str, title: str) -> Table:
     """One row per model: Dice, difference, what trained, and what it took; 110 columns at most."""
-    table = _table(title, _caption(figures))
-    clocks = _clocks(figures)
+    table = _make_table(title, _caption(figures))
+    clocks = _clocks_used(figures)
     table.add_column("Dice", justify="right", no_wrap=True)
     table.add_column(Text(f"less {reference}"), justify="right", no_wrap=True)
     for heading in ("trains", "on average", "epochs", *clocks):
@@ -95,8 +96,8 @@ def models_table(figures: Sequence[ModelFigures], reference: str, title: str) ->
     for one in figures:
         table.add_row(
             Text(one.model.name),
-            with_interval(one.dice),
-            with_interval(one.differences.get(MEAN), sign="+"),
+            format_interval(one.dice),
+            format_interval(one.differences.get(MEAN), sign="+"),
             *_cost_cells(one.model.cost, clocks),
         )
     return table
@@ -104,12 +105,12 @@ def models_table(figures: Sequence[ModelFigures], reference: str, title: str) ->
 
 def classes_table(figures: Sequence[ModelFigures]) -> Table:
     """One row per model and one column per class: mean Dice."""
-    table = _table("Dice of each class")
+    table = _make_table("Dice of each class")
     names = [name for name in figures[0].classes if name != MEAN]
     for name in names:
         table.add_column(Text(name), justify="right", overflow="fold", min_width=5)
     for one in figures:
-        cells = (_number(one.classes[name].dice.mean, ".3f") for name in names)
+        cells = (format_number(one.classes[name].dice.mean, ".3f") for name in names)
         table.add_row(Text(one.model.name), *cells)
     return table
 
@@ -162,7 +163,7 @@ def write_figures_json(
 
 
 # -------------------------------------------------------------------- internals
-def _table(title: str, caption: str = "") -> Table:
+def _make_table(title: str, caption: str = "") -> Table:
     table = console.TitledTable(title, caption)
     table.add_column("run", overflow="fold", min_width=10, max_width=26)
     return table
@@ -173,7 +174,7 @@ def _caption(figures: Sequence[ModelFigures]) -> str:
     spread = (
         f"95 % {figures[0].dice.kind} intervals over {subjects} subjects"
         if subjects > 1
-        else "one subject says nothing about spread"
+        else "no interval from one subject"
     )
     return (
         f"Dice: mean over classes and cases; {spread}.\n"
@@ -182,7 +183,7 @@ def _caption(figures: Sequence[ModelFigures]) -> str:
     )
 
 
-def _clocks(figures: Sequence[ModelFigures]) -> list[str]:
+def _clocks_used(figures: Sequence[ModelFigures]) -> list[str]:
     """Which clocks any model was measured with: `cpu s`, `gpu s`."""
     costs = [one.model.cost for one in figures if one.model.cost]
     on_gpu = any(not math.isnan(cost.gpu_seconds) for cost in costs)
@@ -195,16 +196,12 @@ def _cost_cells(cost: TrainingCost | None, clocks: Sequence[str]) -> list[str]:
         return ["-"] * (3 + len(clocks))
     seconds = {"cpu s": cost.cpu_seconds, "gpu s": cost.gpu_seconds}
     return [
-        _share(cost.peak_share),
-        _share(cost.mean_share),
+        _format_share(cost.peak_share),
+        _format_share(cost.mean_share),
         str(cost.epochs),
-        *(_number(seconds[clock], ".1f") for clock in clocks),
+        *(format_number(seconds[clock], ".1f") for clock in clocks),
     ]
 
 
-def _number(value: float, form: str) -> str:
-    return "-" if math.isnan(value) else format(value, form)
-
-
-def _share(value: float) -> str:
-    return "< 0.1%" if 0 < value < 0.001 else _number(value, ".1%")
+def _format_share(value: float) -> str:
+    return "< 0.1%" if 0 < value < 0.001 else format_number(value, ".1%")

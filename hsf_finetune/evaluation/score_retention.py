@@ -1,4 +1,4 @@
-"""How much of its old task a model still knows: Dice on the source's classes, before and after."""
+"""Scores of a model on the classes of its source, with the source's head or the new one."""
 
 from __future__ import annotations
 

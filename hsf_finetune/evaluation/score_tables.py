@@ -33,7 +33,7 @@ class ScoreRow:
 
     Args:
         case: the case, unique in a table.
-        subject: the person; cases of one subject are no independent observations.
+        subject: the person; cases of one subject are not independent.
         score: the scores.
         dataset: name of the cohort, where there is one.
     """
@@ -46,7 +46,7 @@ class ScoreRow:
 
 @dataclass(frozen=True)
 class ClassSummary:
-    """One class over all cases; `absent` cases count in no figure but their own.
+    """One class over all cases; `absent` cases count in no other figure.
 
     Args:
         class_name: the class, or `mean`: each case's mean over its classes, then over
@@ -95,14 +95,16 @@ def read_scores(path: str | Path) -> list[ScoreRow]:
             header, *lines = list(csv.reader(file)) or [[]]
         if header != _HEADER:
             raise ValueError(f"columns {', '.join(header)}")
-        return [_row(*line) for line in lines]
+        return [_parse_row(*line) for line in lines]
     except (OSError, ValueError, TypeError, csv.Error) as error:
         raise DataError(
             "cannot read the scores", file=path, found=error, expected=", ".join(_HEADER)
         ) from error
 
 
-def _row(case: str, subject: str, dataset: str, name: str, outcome: str, *cells: str) -> ScoreRow:
+def _parse_row(
+    case: str, subject: str, dataset: str, name: str, outcome: str, *cells: str
+) -> ScoreRow:
     if outcome not in get_args(Outcome):
         raise ValueError(f"outcome '{outcome}'")
     numbers = [float(cell) if cell else math.nan for cell in cells]
@@ -114,7 +116,10 @@ def summarise(rows: Iterable[ScoreRow]) -> list[ClassSummary]:
     rows = list(rows)
     if not rows:
         return []
-    return [*(_summary(name, part) for name, part in _by_class(rows).items()), _summary(MEAN, rows)]
+    return [
+        *(_summary(name, part) for name, part in _group_by_class(rows).items()),
+        _summary(MEAN, rows),
+    ]
 
 
 def paired_differences(
@@ -122,8 +127,8 @@ def paired_differences(
 ) -> dict[str, Interval]:
     """Change of Dice, per class and for `mean`, over the cases that have both.
 
-    The `mean` of a case is here over the classes that have a Dice before and after, so
-    that classes which only one model knows do not pass for a change.
+    The `mean` of a case is that of the classes with a Dice before and after, so that a class
+    of one model alone does not count as a change.
     """
     old = {(r.case, r.score.class_name): r.score.dice for r in before}
     rows = list(after)
@@ -131,30 +136,30 @@ def paired_differences(
     def change(row: ScoreRow) -> float:
         return row.score.dice - old.get((row.case, row.score.class_name), math.nan)
 
-    parts = {**_by_class(rows), MEAN: rows}
+    parts = {**_group_by_class(rows), MEAN: rows}
     return {
-        name: bootstrap_interval(*_per_case(part, change), bounds=(-1.0, 1.0))
+        name: bootstrap_interval(*_case_means(part, change), bounds=(-1.0, 1.0))
         for name, part in parts.items()
     }
 
 
 def summary_table(summaries: Sequence[ClassSummary], title: str | None = None) -> Table:
     """The summaries as a table that fits 100 columns."""
-    table = _table(
+    table = _make_table(
         title,
         f"Dice: mean{_interval_note(summaries)}; HD95: median; NSD, volume error: means.\n"
         "missed: only in the label; extra: only in the prediction; absent: in neither.",
     )
     for heading in ("Dice", "HD95 mm", "NSD", "volume %", "scored", "missed", "extra", "absent"):
         table.add_column(heading, justify="right", no_wrap=True)
-    for summary in _shown(summaries):
+    for summary in _without_needless_mean(summaries):
         counts = (summary.scored, summary.missed, summary.false_positive, summary.absent)
         table.add_row(
             Text(summary.class_name),
-            with_interval(summary.dice),
-            _number(summary.hd95_mm, ".2f"),
-            _number(summary.nsd, ".3f"),
-            _number(summary.volume_error_percent, "+.1f"),
+            format_interval(summary.dice),
+            format_number(summary.hd95_mm, ".2f"),
+            format_number(summary.nsd, ".3f"),
+            format_number(summary.volume_error_percent, "+.1f"),
             *(str(count) for count in counts),
             style="bold" if summary.class_name == MEAN else None,
         )
@@ -178,24 +183,26 @@ def comparison_table(
     Returns:
         The table; "-" stands where there is no value.
     """
-    table = _table(None, f"Dice: mean{_interval_note(after)}; change: over the cases with both.")
+    table = _make_table(
+        None, f"Dice: mean{_interval_note(after)}; change: over the cases with both."
+    )
     for heading in (*titles, "change"):
         table.add_column(Text(heading), justify="right", min_width=23, max_width=24)
     old = {summary.class_name: summary.dice for summary in before}
-    for summary in _shown(after):
+    for summary in _without_needless_mean(after):
         name = summary.class_name
         table.add_row(
             Text(name),
-            with_interval(old.get(name)),
-            with_interval(summary.dice),
-            with_interval(differences.get(name), sign="+"),
+            format_interval(old.get(name)),
+            format_interval(summary.dice),
+            format_interval(differences.get(name), sign="+"),
             style="bold" if name == MEAN else None,
         )
     return table
 
 
 def protocol_table(rows: Iterable[ScoreRow]) -> Table | None:
-    """Dice of each dataset in its own protocol, side by side; None if all draw the same.
+    """Dice of each dataset in its own protocol, side by side; None if all protocols are the same.
 
     Returns:
         Classes and sets down, datasets across, `mean (cases with a Dice)` in the cells.
@@ -203,12 +210,12 @@ def protocol_table(rows: Iterable[ScoreRow]) -> Table | None:
     by_dataset: dict[str, list[ScoreRow]] = {}
     for row in rows:
         by_dataset.setdefault(row.dataset, []).append(row)
-    columns = {name: _by_class(part) for name, part in by_dataset.items()}
+    columns = {name: _group_by_class(part) for name, part in by_dataset.items()}
     if len({frozenset(parts) for parts in columns.values()}) < 2:
         return None
-    table = _table(
+    table = _make_table(
         "Dice of each dataset in its own protocol",
-        "mean (cases); - where the protocol does not draw it or no case has it.",
+        "mean (cases); - where the protocol lacks the class or no case has it.",
     )
     for name in columns:
         table.add_column(Text(name), justify="right")
@@ -220,20 +227,34 @@ def protocol_table(rows: Iterable[ScoreRow]) -> Table | None:
     return table
 
 
+def format_interval(interval: Interval | None, sign: str = "") -> Text:
+    """`0.842 [0.811, 0.868]`; a `Text`, since Rich reads brackets as markup."""
+    if interval is None or interval.n == 0:
+        return Text("-")
+    mean, low, high = (f"{v:{sign}.3f}" for v in (interval.mean, interval.low, interval.high))
+    return Text(mean if math.isnan(interval.low) else f"{mean} [{low}, {high}]")
+
+
+def format_number(value: float, form: str) -> str:
+    """A number as `format` writes it; `-` for NaN."""
+    return "-" if math.isnan(value) else format(value, form)
+
+
+# -------------------------------------------------------------------- internals
 def _mean_dice(rows: Sequence[ScoreRow]) -> Text:
     """The mean over cases of their mean Dice, and how many cases have one."""
-    values = [v for v in _per_case(rows, lambda r: r.score.dice)[0] if not math.isnan(v)]
+    values = [v for v in _case_means(rows, lambda r: r.score.dice)[0] if not math.isnan(v)]
     return Text(f"{np.mean(values):.3f} ({len(values)})" if values else "-")
 
 
-def _by_class(rows: Iterable[ScoreRow]) -> dict[str, list[ScoreRow]]:
+def _group_by_class(rows: Iterable[ScoreRow]) -> dict[str, list[ScoreRow]]:
     parts: dict[str, list[ScoreRow]] = {}
     for row in rows:
         parts.setdefault(row.score.class_name, []).append(row)
     return parts
 
 
-def _per_case(
+def _case_means(
     rows: Sequence[ScoreRow], value: Callable[[ScoreRow], float]
 ) -> tuple[list[float], list[str]]:
     """Each case's mean over its rows that have the value, and its subject."""
@@ -242,10 +263,12 @@ def _per_case(
     for row in rows:
         cases.setdefault(row.case, []).append(value(row))
         subjects[row.case] = row.subject
-    return [_over(values, np.mean) for values in cases.values()], list(subjects.values())
+    return [_reduce_known(values, np.mean) for values in cases.values()], list(subjects.values())
 
 
-def _over(values: Iterable[float], reduce: Callable[[list[float]], np.floating[Any]]) -> float:
+def _reduce_known(
+    values: Iterable[float], reduce: Callable[[list[float]], np.floating[Any]]
+) -> float:
     """The mean or median of the values that are not NaN; NaN if none is."""
     known = [v for v in values if not math.isnan(v)]
     return float(reduce(known)) if known else math.nan
@@ -255,11 +278,11 @@ def _summary(name: str, rows: Sequence[ScoreRow]) -> ClassSummary:
     outcomes = Counter(row.score.outcome for row in rows)
     return ClassSummary(
         class_name=name,
-        dice=bootstrap_interval(*_per_case(rows, lambda r: r.score.dice), bounds=(0.0, 1.0)),
-        hd95_mm=_over(_per_case(rows, lambda r: r.score.hd95_mm)[0], np.median),
-        nsd=_over(_per_case(rows, lambda r: r.score.nsd)[0], np.mean),
-        volume_error_percent=_over(
-            _per_case(rows, lambda r: r.score.volume_error_percent)[0], np.mean
+        dice=bootstrap_interval(*_case_means(rows, lambda r: r.score.dice), bounds=(0.0, 1.0)),
+        hd95_mm=_reduce_known(_case_means(rows, lambda r: r.score.hd95_mm)[0], np.median),
+        nsd=_reduce_known(_case_means(rows, lambda r: r.score.nsd)[0], np.mean),
+        volume_error_percent=_reduce_known(
+            _case_means(rows, lambda r: r.score.volume_error_percent)[0], np.mean
         ),
         scored=outcomes["scored"],
         missed=outcomes["missed"],
@@ -268,12 +291,12 @@ def _summary(name: str, rows: Sequence[ScoreRow]) -> ClassSummary:
     )
 
 
-def _shown(summaries: Sequence[ClassSummary]) -> Sequence[ClassSummary]:
+def _without_needless_mean(summaries: Sequence[ClassSummary]) -> Sequence[ClassSummary]:
     """All summaries, but no mean over a single class."""
     return summaries[:1] if len(summaries) == 2 else summaries
 
 
-def _table(title: str | None, caption: str) -> Table:
+def _make_table(title: str | None, caption: str) -> Table:
     table = console.TitledTable(title or "", caption)
     table.add_column("class", overflow="fold", min_width=8, max_width=24)
     return table
@@ -284,17 +307,5 @@ def _interval_note(summaries: Sequence[ClassSummary]) -> str:
         return ""
     interval = summaries[-1].dice
     if math.isnan(interval.low):
-        return " (one subject says nothing about spread)" if interval.n else ""
+        return " (no interval from one subject)" if interval.n else ""
     return f" [95 % {interval.kind} interval over {interval.subjects} subjects]"
-
-
-def _number(value: float, form: str) -> str:
-    return "-" if math.isnan(value) else format(value, form)
-
-
-def with_interval(interval: Interval | None, sign: str = "") -> Text:
-    """`0.842 [0.811, 0.868]`, as text since Rich reads brackets as markup."""
-    if interval is None or interval.n == 0:
-        return Text("-")
-    mean, low, high = (f"{v:{sign}.3f}" for v in (interval.mean, interval.low, interval.high))
-    return Text(mean if math.isnan(interval.low) else f"{mean} [{low}, {high}]")

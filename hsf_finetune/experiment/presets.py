@@ -16,6 +16,7 @@ from hsf_finetune.experiment.run import find_inputs
 from hsf_finetune.planning.setup import prepare
 from hsf_finetune.planning.start import require_weights
 from hsf_finetune.system import console
+from hsf_finetune.system.atomic_files import first_free
 from hsf_finetune.system.errors import ConfigError
 from hsf_finetune.system.run_folder import RESULT
 
@@ -146,9 +147,8 @@ def find_comparison_folder(wanted: Mapping[str, Settings], output: Path | None) 
 
 def free_folder(root: Path, name: str) -> Path:
     """A folder that does not exist yet, named after the time."""
-    stem = f"{time.strftime('%Y%m%d-%H%M%S')}_comparison_{re.sub(r'[^-0-9A-Za-z_]+', '_', name)}"
-    tries = (root / (stem if n == 1 else f"{stem}_{n}") for n in range(1, 1000))
-    return next(path for path in tries if not path.exists())
+    safe = re.sub(r"[^-0-9A-Za-z_]+", "_", name)
+    return first_free(root / f"{time.strftime('%Y%m%d-%H%M%S')}_comparison_{safe}")
 
 
 def other_finished_presets(folder: Path, wanted: Mapping[str, Settings]) -> list[str]:

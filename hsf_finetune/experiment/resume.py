@@ -6,16 +6,16 @@ import json
 import re
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import yaml
-from pydantic import ValidationError
 
+from hsf_finetune.config.run_settings import read_settings_of
 from hsf_finetune.config.settings import Settings, dotted
-from hsf_finetune.system.atomic_files import atomic_write, write_json
+from hsf_finetune.system.atomic_files import atomic_write, first_free, write_json
+from hsf_finetune.system.console import count_of
 from hsf_finetune.system.errors import ConfigError, OutputError
 from hsf_finetune.system.processes import (
     is_main_process,
@@ -100,7 +100,9 @@ def open_folder(settings: Settings, resumed: RunFolder | None) -> RunFolder:
     try:
         if resumed is None or resumed.longer or settings.reset:
             _rename_earlier_results(folder, settings)
-            _write_yaml(folder.file("config.yaml"), settings.to_dict())
+            content = json.loads(json.dumps(settings.to_dict()))  # every key a string
+            with atomic_write(folder.file("config.yaml")) as file:
+                file.write_text(yaml.safe_dump(content, sort_keys=False))
         write_json(folder.file("environment.json"), read_environment())
     except OutputError:
         if resumed is None:
@@ -139,23 +141,19 @@ def _new_folder(settings: Settings) -> Path:
                 file=path,
                 fix=f"give another run_dir, or continue that run: resume={path}",
             )
-        return _make_folder(path)
-    root = _output_path(settings)
-    name = settings.name or "_".join(settings.datasets.datasets)
-    stem = f"{time.strftime('%Y%m%d-%H%M%S')}_{settings.task}_{_file_name(name)}"
-    for number in range(1, 1000):
-        path = root / (stem if number == 1 else f"{stem}_{number}")
-        if not path.exists():
-            try:
-                return _make_folder(path)
-            except FileExistsError:
-                continue
-    raise OutputError("no free name for the run's folder", file=root / stem)
+        return _make_folder(path, exist_ok=True)
+    name = re.sub(r"[^\w\-]+", "_", settings.name or "_".join(settings.datasets.datasets))
+    path = _output_path(settings) / f"{time.strftime('%Y%m%d-%H%M%S')}_{settings.task}_{name}"
+    while True:
+        try:
+            return _make_folder(first_free(path))
+        except FileExistsError:  # another process was faster
+            continue
 
 
-def _make_folder(path: Path) -> Path:
+def _make_folder(path: Path, exist_ok: bool = False) -> Path:
     try:
-        path.mkdir(parents=True, exist_ok=path.is_dir())
+        path.mkdir(parents=True, exist_ok=exist_ok)
     except FileExistsError:
         raise
     except OSError as error:
@@ -175,17 +173,18 @@ def _latest_unfinished(settings: Settings) -> Path | None:
     if root.is_dir():
         candidates += sorted(root.iterdir(), reverse=True)
     for path in candidates:
-        config = path / "config.yaml"
-        unfinished = config.exists() and not has_ended(path)
-        if unfinished and not _differences(_read_yaml(config), settings.to_dict()):
-            return path.resolve()
+        if (path / "config.yaml").exists() and not has_ended(path):
+            try:
+                if not _differences(path, settings):
+                    return path.resolve()
+            except ConfigError:  # of another program, or damaged
+                continue
     return None
 
 
 def _run_to_resume(path: Path, settings: Settings) -> RunFolder:
     folder = path.parent.parent if path.suffix == ".ckpt" else path
-    config = folder / "config.yaml"
-    if not config.exists():
+    if not (folder / "config.yaml").exists():
         raise ConfigError(
             "there is no run to resume",
             file=path,
@@ -196,16 +195,17 @@ def _run_to_resume(path: Path, settings: Settings) -> RunFolder:
         raise ConfigError(
             "only last.ckpt holds the state of an interrupted run",
             file=path,
-            fix=f"resume={folder}, or start a new run from these weights: finetuning.pretrained={path}",
+            fix=f"resume={folder}, or start a new run from these weights: "
+            f"finetuning.pretrained={path}",
         )
-    different = _differences(_read_yaml(config), settings.to_dict())
-    meaning = [entry for entry in different if entry[0] != _LENGTH]
-    if meaning:
+    different = _differences(folder, settings)
+    others = [line for key, line in different.items() if key != _LENGTH]
+    if others:
         raise ConfigError(
             "the run was started with other settings",
-            file=config,
-            found="\n".join(f"{key}: {old} in that run, {new} now" for key, old, new in meaning),
-            fix="resume with the settings of that run, or start a new one",
+            file=folder / "config.yaml",
+            found="\n".join(others),
+            fix=f"resume={folder} alone has the settings of that run; or start a new one",
         )
     longer = _epochs_before_and_now(folder, settings) if different else None
     if has_ended(folder) and not longer and "epoch" not in settings.reset:
@@ -222,18 +222,21 @@ def _epochs_before_and_now(folder: Path, settings: Settings) -> tuple[int, int]:
     """Epochs of a run as it was planned, and now.
 
     Raises:
-        ConfigError: it has gone on for longer than it is to go now.
+        ConfigError: it has trained for at least as many as it is to have now.
     """
-    before = _read_json(folder / "schedule.json").get("max_epochs")
+    try:
+        before = json.loads((folder / "schedule.json").read_text())["max_epochs"]
+    except (OSError, ValueError, KeyError, TypeError):
+        before = 0
     now, done = settings.lightning.max_epochs, epochs_done(folder)
     if now is None or (now <= done and "epoch" not in settings.reset):
         raise ConfigError(
-            f"{_LENGTH}={'null' if now is None else now} is no more than the {done} epochs that "
-            "the run has behind it",
+            f"{_LENGTH}={'null' if now is None else now} is no more than the "
+            f"{count_of(done, 'epoch')} that the run has behind it",
             file=folder,
             expected=f"more than {done}, or as it was: {before}",
         )
-    return int(before or 0), now
+    return int(before), now
 
 
 def _rename_earlier_results(folder: RunFolder, settings: Settings) -> None:
@@ -245,62 +248,20 @@ def _rename_earlier_results(folder: RunFolder, settings: Settings) -> None:
     done = epochs_done(folder.path)
     for path in [folder.file(name) for name in names]:
         if path.exists():
-            path.rename(_free_path(path.with_stem(f"{path.stem}_until_epoch_{done}")))
+            path.rename(first_free(path.with_stem(f"{path.stem}_until_epoch_{done}")))
 
 
-def _free_path(path: Path) -> Path:
-    """The path, or the first of `..._2`, `..._3` that does not exist."""
-    tries = [path, *(path.with_stem(f"{path.stem}_{n}") for n in range(2, 1000))]
-    return next(p for p in tries if not p.exists())
+def _differences(folder: Path, settings: Settings) -> dict[str, str]:
+    """Settings in which a run differs, by their names; those it did not know have defaults.
 
-
-def _differences(
-    before: Mapping[str, Any], now: Mapping[str, Any]
-) -> list[tuple[str, object, object]]:
-    old, new = dotted(_with_text_keys(_with_defaults(before))), dotted(_with_text_keys(now))
-    return [
-        (key, old.get(key, "not set"), new.get(key, "not set"))
+    Raises:
+        ConfigError: the run's settings cannot be read.
+    """
+    old = dotted(read_settings_of(folder).to_dict())
+    new = dotted(settings.to_dict())
+    return {
+        key: f"{key}: {old.get(key, 'not set')} in that run, {new.get(key, 'not set')} now"
         for key in sorted(old.keys() | new.keys())
         if old.get(key) != new.get(key)
         and not any(key == free or key.startswith(free + ".") for free in _FREE_TO_CHANGE)
-    ]
-
-
-def _with_defaults(before: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The settings of a run, where those that it did not know yet have their defaults."""
-    try:
-        return Settings.model_validate(before).to_dict()
-    except ValidationError:
-        return before
-
-
-def _file_name(name: str) -> str:
-    return re.sub(r"[^\w\-]+", "_", name) or "run"
-
-
-def _write_yaml(path: Path, content: Mapping[str, Any]) -> None:
-    with atomic_write(path) as temporary:
-        temporary.write_text(yaml.safe_dump(_with_text_keys(content), sort_keys=False))
-
-
-def _with_text_keys(content: Mapping[str, Any]) -> dict[str, Any]:
-    """With every key a string, so that what is written and read back compares equal."""
-    plain: dict[str, Any] = json.loads(json.dumps(content))
-    return plain
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    """The content of a YAML file; nothing where it is not one of ours."""
-    try:
-        content = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        return {}
-    return content if isinstance(content, dict) else {}
+    }

@@ -1,4 +1,4 @@
-"""What a checkpoint says of itself."""
+"""The description of a model in its checkpoint."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from hsf_finetune.weights.files.checkpoint import FORMAT
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What a checkpoint says of itself: enough to use it without its configuration.
+    """The description of a model in its checkpoint: enough to use it without a configuration.
 
     Args:
         classes: names of the output channels, background first.
-        label_values: class -> the value that segmentations have for it.
+        label_values: class -> its value in segmentations.
         models: settings of the network.
         in_channels: input channels.
         target_spacing_mm: voxel size that scans are resampled to; None keeps theirs.
         window_vox: largest size predicted in one piece.
         channel_names: names of the input channels, if they have any.
-        data: what it was trained on, in a few numbers, if that was looked at.
+        data: what it was trained on, in a few numbers; None if the data were not checked.
     """
 
     classes: tuple[str, ...]
@@ -38,7 +38,7 @@ class ModelCard:
     data: DataSummary | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """The card as plain types."""
+        """The card as plain types, as a checkpoint holds it."""
         return {
             "format": FORMAT,
             "classes": list(self.classes),

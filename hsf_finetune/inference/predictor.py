@@ -20,6 +20,7 @@ from hsf_finetune.inference.segmentation import Segmentation
 from hsf_finetune.networks.anatomy import Anatomy
 from hsf_finetune.networks.build import build
 from hsf_finetune.networks.volumetric import volume_logits
+from hsf_finetune.system.console import count_of
 from hsf_finetune.system.errors import ConfigError, WeightsError
 from hsf_finetune.weights.files.read_checkpoint import read_checkpoint
 from hsf_finetune.weights.sources.read_source import find_checkpoint
@@ -30,7 +31,7 @@ class Predictor:
 
     Args:
         anatomy: the network.
-        card: what its channels mean and how its inputs are prepared.
+        card: the meaning of its channels, and how its inputs are prepared.
         device: where to run it.
     """
 
@@ -41,6 +42,11 @@ class Predictor:
         values = [card.label_values[name] for name in card.classes]
         smallest = np.result_type(np.uint8, *(np.min_scalar_type(value) for value in values))
         self._values = np.array(values, dtype=smallest)
+
+    def __repr__(self) -> str:
+        classes = ", ".join(self.card.classes)
+        channels = count_of(self.card.in_channels, "channel")
+        return f"Predictor({self.card.models.name}, {channels} -> {classes}, {self._device})"
 
     @classmethod
     def load(
@@ -76,7 +82,7 @@ class Predictor:
             return cls(anatomy, card, pick_device(device))
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise WeightsError(
-                "the checkpoint's weights and what it says of its network contradict each other",
+                "the checkpoint's weights and its description of the network contradict each other",
                 file=path,
                 found=f"{type(error).__name__}: {str(error)[:300]}",
                 expected="a checkpoint as finetune.py or train.py of this version wrote it",

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from hsf_finetune.check.check_case import check_scan
 from hsf_finetune.check.findings import Finding
 from hsf_finetune.data.volumes.read_volume import SUFFIXES, VolumeRef, is_hdf5, is_volume
 from hsf_finetune.inference.predictor import Predictor
@@ -134,7 +133,7 @@ def _run_job(model: Predictor, job: Job, overwrite: bool) -> JobResult:
     except DataError as error:
         return JobResult(job, "failed", error)
     found.save(job.output, overwrite=True)
-    return JobResult(job, "written", warnings=tuple(check_scan(found.scan)))
+    return JobResult(job, "written", warnings=found.warnings)
 
 
 def _split_channels(scan: str) -> list[Path]:

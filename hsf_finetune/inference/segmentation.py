@@ -15,6 +15,8 @@ import numpy.typing as npt
 from nibabel.orientations import apply_orientation, io_orientation
 from rich.text import Text
 
+from hsf_finetune.check.check_case import check_scan
+from hsf_finetune.check.findings import Finding
 from hsf_finetune.data.volumes.affines import Affine
 from hsf_finetune.data.volumes.read_volume import SUFFIXES, Volume, is_volume
 from hsf_finetune.inference.write_segmentation import write_segmentation
@@ -66,6 +68,11 @@ class Segmentation:
         """
         return self.predict_probabilities()
 
+    @cached_property
+    def warnings(self) -> tuple[Finding, ...]:
+        """What is unusual about the scan's header or voxels."""
+        return tuple(check_scan(self.scan))
+
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Writes the labels with the scan's shape, affine, and sform and qform codes.
 
@@ -111,7 +118,13 @@ class Segmentation:
         buffer = io.BytesIO()
         self.draw().savefig(buffer, format="png")
         picture = base64.b64encode(buffer.getvalue()).decode()
-        return f'<img src="data:image/png;base64,{picture}">' + console.html_of(self.table())
+        warnings = [Text(f"warning: {warning.error()}") for warning in self.warnings]
+        page = console.html_of(self.table(), *warnings)
+        return f'<img src="data:image/png;base64,{picture}">{page}'
+
+    def __str__(self) -> str:
+        """The table as text."""
+        return console.text_of(self.table())
 
     def draw(self) -> Figure:
         """Three planes of the scan through the centre of what was found, labels over it."""

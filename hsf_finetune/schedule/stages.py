@@ -1,6 +1,6 @@
 """A fine-tuning strategy as plain arithmetic: stages, and the learning rate of each block in them.
 
-This module knows neither networks nor training. What is trainable at an epoch follows
+This module depends neither on networks nor on training. What is trainable at an epoch follows
 from the schedule and the epoch alone, so that a resumed run equals an uninterrupted one.
 A stage that ends on a plateau has its greatest length; once it has ended,
 `Schedule.with_history` gives the schedule with its actual length.
@@ -100,7 +100,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class ScheduleHistory:
-    """How a run has differed from its schedule so far: what a resumed run has to know.
+    """How a run has differed from its schedule so far; a resumed run needs it.
 
     Args:
         ended: stage -> epochs after which it ended, for stages that a plateau ended.

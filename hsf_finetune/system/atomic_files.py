@@ -44,6 +44,12 @@ def cache_folder() -> Path:
     return Path(base).expanduser() / "hsf_finetune"
 
 
+def first_free(path: Path) -> Path:
+    """The path or, where that exists, the first of `NAME_2`, `NAME_3` that does not."""
+    tries = (path, *(path.with_stem(f"{path.stem}_{n}") for n in range(2, 1000)))
+    return next(free for free in tries if not free.exists())
+
+
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
     """Writes a file under another name first, and renames it once it is complete.

@@ -1,7 +1,7 @@
 """Probabilities summed over label rows and over allowed sets: all that the losses need.
 
-A gradient of its own makes losses of sets as cheap as those of single classes: two tensors
-of the logits' size are kept for the backward pass, and a third one is made in either pass.
+An explicit backward pass makes losses of sets as cheap as those of single classes: two
+tensors of the logits' size are kept for it, and either pass needs a third one.
 """
 
 from __future__ import annotations

@@ -72,7 +72,7 @@ class StageControl(Callback):
     def on_load_checkpoint(
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Resets what the user wants to reset, before anything is restored."""
+        """Resets the parts in `reset`, before anything is restored."""
         epoch = int(checkpoint["epoch"]) + 1
         state = dict(checkpoint["callbacks"].get(self.state_key, self.state_dict()))
         history = ScheduleHistory(**state["history"])

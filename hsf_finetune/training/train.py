@@ -80,7 +80,7 @@ def fit_model(
     settings = job.settings
     engine = settings.lightning
     callbacks = _callbacks(job, run, baseline)
-    # All processes have to agree on this, and only the main process knows the baseline.
+    # Decided by the settings, so that all processes agree: only the main one has a baseline.
     check_before = settings.weights.pretrained != "none" and bool(
         settings.finetuning.divergence_share
     )

@@ -1,4 +1,4 @@
-"""Dice in each case's own protocol, and the masks it compares."""
+"""Dice in the labelling protocol of each case, and the masks that are compared."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ def set_masks(
     """Prediction and truth of each annotated foreground set F of one case.
 
     As in the loss, a voxel whose allowed set is part of F is true, one whose allowed set
-    shares no class with F is not, and any other does not count: it is False in both. The
-    probabilities of a set's classes are summed, and a voxel is predicted as F where that
-    sum beats every alternative: the protocol's sets that share no class with F, and each
-    class that the protocol does not know. Of equals, the one with the earlier output
-    channel wins. Where every set holds one class, this is what `argmax` gives, and so what
-    a segmentation shows.
+    shares no class with F is false, and any other does not count: it is False in both masks.
+    A voxel is predicted as F where the summed probability of the classes in F is larger than
+    that of every alternative: the protocol's sets that share no class with F, and each class
+    that is not in the protocol. Of equal ones, the one with the earlier output channel is
+    predicted. Where every set holds one class, the prediction is that of `argmax`, as in a
+    segmentation.
 
     Args:
         probabilities: (C, X, Y, Z).
@@ -30,34 +30,34 @@ def set_masks(
     Yields:
         The label row of F, and the masks of prediction and truth, (X, Y, Z) bool.
     """
-    of_voxel = rows.long()
+    row_of_voxel = rows.long()
     unknown = torch.diag(~allowed.any(dim=0))
-    rivals = torch.cat([allowed, unknown[unknown.any(dim=1)]])
-    mass = torch.einsum("rc,cxyz->rxyz", rivals.to(probabilities.dtype), probabilities)
-    shares = (rivals.float() @ allowed.float().T) > 0
-    first = rivals.int().argmax(dim=1)
+    sets = torch.cat([allowed, unknown[unknown.any(dim=1)]])
+    summed = torch.einsum("rc,cxyz->rxyz", sets.to(probabilities.dtype), probabilities)
+    overlaps = (sets.float() @ allowed.float().T) > 0
+    first = sets.int().argmax(dim=1)
     for row in range(len(allowed)):
         if allowed[row, 0] or not allowed[row].any():
             continue
         part = allowed.any(dim=1) & ~(allowed & ~allowed[row]).any(dim=1)
         predicted = torch.ones_like(rows, dtype=torch.bool)
-        disjoint = ~shares[:, row] & rivals.any(dim=1)
-        for earlier, beats in ((first < first[row], torch.gt), (first > first[row], torch.ge)):
-            against = mass[disjoint & earlier]
-            if len(against):
-                predicted &= beats(mass[row], against.amax(dim=0))
-        true = part[of_voxel]
-        counts = true | ~shares[: len(allowed), row][of_voxel]
+        disjoint = ~overlaps[:, row] & sets.any(dim=1)
+        for side, is_larger in ((first < first[row], torch.gt), (first > first[row], torch.ge)):
+            alternatives = summed[disjoint & side]
+            if len(alternatives):
+                predicted &= is_larger(summed[row], alternatives.amax(dim=0))
+        true = part[row_of_voxel]
+        counts = true | ~overlaps[: len(allowed), row][row_of_voxel]
         yield row, predicted & counts, true
 
 
 def case_dice(
     logits: Tensor, rows: Tensor, allowed: Tensor, classes: Sequence[str]
 ) -> dict[str, float]:
-    """Dice of each annotated foreground set of one case, in the case's own protocol.
+    """Dice of each annotated foreground set of one case.
 
-    What is compared is defined in `set_masks`. A set that is absent from both sides is
-    left out; one that is only in the truth, or only predicted, counts as 0.
+    It compares the masks of `set_masks`. A set that is empty in both is left out; one that
+    is empty in one of them has a Dice of 0.
 
     Args:
         logits: (C, X, Y, Z).

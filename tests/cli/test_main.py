@@ -10,8 +10,9 @@ from collections.abc import Callable
 import pytest
 
 from hsf_finetune import __version__
-from hsf_finetune.cli.main import explain, main
-from hsf_finetune.system.errors import UserError
+from hsf_finetune.cli.evaluate_command import parse_names
+from hsf_finetune.cli.main import COMMANDS, HYDRA_COMMANDS, explain, main
+from hsf_finetune.system.errors import ConfigError, UserError
 
 
 def raising(error: BaseException) -> Callable[[], int]:
@@ -70,7 +71,7 @@ def test_defects_are_not_hidden(error: BaseException) -> None:
 
 
 def test_a_reader_that_has_gone_is_no_traceback() -> None:
-    program = "from hsf_finetune.cli import explain, sys\nsys.exit(explain(lambda: print('x' * 99_999) or 0))"
+    program = "from hsf_finetune.cli.main import explain, sys\nsys.exit(explain(lambda: print('x' * 99_999) or 0))"
     with subprocess.Popen(
         [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
@@ -129,6 +130,51 @@ def test_plan_takes_overrides_on_both_sides_of_its_flags(
         main(["plan", "models.lr=1", "--config-dir", ".", "models.lrr=1"])
     assert caught.value.code == 2
     assert "did you mean 'models.lr'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["--help"], *([name, "--help"] for name in COMMANDS)])
+def test_help_is_quick_and_complete(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 0
+    text = capsys.readouterr().out
+    assert f"usage: hsf-finetune {arguments[0]} ".removesuffix("--help ") in text
+    if arguments == ["--help"]:
+        for name, about in {**HYDRA_COMMANDS, **COMMANDS}.items():
+            assert f"{name:<10}{about}" in text
+
+
+@pytest.mark.parametrize("arguments", ["--version", "--help", "predict --help", "check --help"])
+def test_help_imports_no_heavy_library(arguments: str) -> None:
+    program = (
+        "import atexit, sys; from hsf_finetune.cli.main import main; atexit.register(lambda: "
+        "print(*[m for m in ('numpy', 'torch', 'hydra', 'pydantic') if m in sys.modules])); "
+        f"main({arguments.split()!r})"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.splitlines()[-1] == "", "a library was imported"
+
+
+def test_the_package_runs_as_a_module() -> None:
+    command = [sys.executable, "-m", "hsf_finetune", "--version"]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout.strip()) == (0, __version__)
+
+
+def test_names_are_read_from_the_command_line() -> None:
+    assert parse_names("1=DG, 2=CA2/3,") == {1: "DG", 2: "CA2/3"}
+    assert parse_names("") == {}
+
+
+@pytest.mark.parametrize(
+    "text", ["DG=1", "1", "1=", "=DG", "1.5=DG", "1=DG,2=DG", "1=DG,1=CA", "-1=DG"]
+)
+def test_names_that_cannot_be_read(text: str) -> None:
+    with pytest.raises(ConfigError, match="--labels"):
+        parse_names(text)
 
 
 def test_compare_says_what_it_takes(capsys: pytest.CaptureFixture[str]) -> None:

@@ -48,8 +48,8 @@ def test_the_yaml_gives_every_case_with_its_label_and_subject(
         NAMES if named else tuple(f"label_{value}" for value in cases[0].values)
     )
     assert ("no table names" in said) == (not named)
-    for doubt in said.partition("unsure (")[2].partition("written:")[0].splitlines()[1:]:
-        assert doubt.partition(": ")[2][:40] in " ".join(yaml.read_text().replace("#", "").split())
+    for note in said.partition("unsure (")[2].partition("written:")[0].splitlines()[1:]:
+        assert note.partition(": ")[2][:40] in " ".join(yaml.read_text().replace("#", "").split())
     load_case(cohort.cases[0], None)
 
 
@@ -61,18 +61,21 @@ def test_the_yaml_gives_every_case_with_its_label_and_subject(
         (layouts.several_channels, ["t1 and t2 share a label", "no table names"]),
         (layouts.names_without_digits, ["a table lists them", "no table names"]),
         (layouts.glued_sides, ["no table names", "names like c00L_image.nii.gz end in a side"]),
-        (layouts.one_hdf5_file, ["a table lists them", "no table names", "how large a voxel is"]),
+        (
+            layouts.one_hdf5_file,
+            ["a table lists them", "no table names", "do not give the voxel size"],
+        ),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
-def test_what_is_doubtful_is_marked_above_its_key(
+def test_what_is_not_certain_is_marked_above_its_key(
     layout: Layout, notes: list[str], tmp_path: Path
 ) -> None:
     layout(tmp_path / "lab", layouts.sources(tmp_path / "sources"))
     yaml = describe_folder(tmp_path / "lab", tmp_path / "mine.yaml")
     marked = [line for line in yaml.read_text().splitlines() if "# unsure:" in line]
     assert len(marked) == len(notes)
-    assert all(any(doubt in line for line in marked) for doubt in notes)
+    assert all(any(note in line for line in marked) for note in notes)
 
 
 @pytest.mark.parametrize("layout", [layouts.bids, layouts.one_hdf5_file])

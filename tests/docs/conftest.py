@@ -1,8 +1,9 @@
 """A folder in which the documentation's commands run as they stand.
 
 It holds what their examples name: `data` with a small phantom cohort, `my_conf` with the
-dataset `mine`, the source model `PATH`, the finished run `outputs/RUN` (also `RUN`), scans.
-The files of `my_conf` that stand in for shipped ones make networks and runs small.
+dataset `mine` and the experiment `quick`, the source model `PATH` (also `outputs/source`), the
+finished run `outputs/RUN` (also `RUN`), scans and their labels. Files of `my_conf` that stand
+in for shipped ones make networks and runs small.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from hsf_finetune.experiment.run import run_experiment
 from tests.conftest import CONF, FAST
 
 SMALL_FILES = {
+    "datasets/base.yaml": {"few_subjects": "0"},
     "models/unet.yaml": {
         "channels": "[4, 8]",
         "strides": "[2]",
@@ -64,6 +66,9 @@ def prepared(data: Path, source_run: Path, tmp_path_factory: pytest.TempPathFact
         )
     )
     (root / "RUN").symlink_to(Path("outputs") / "RUN")
+    (root / "outputs" / "source").symlink_to(Path("..") / "PATH")
+    for name in ("first", "second"):
+        shutil.copytree(root / "outputs" / "RUN", root / "outputs" / name)
     return root
 
 
@@ -83,12 +88,23 @@ def copy_prepared(
     return copy
 
 
+QUICK = {
+    "weights": {"pretrained": "outputs/source"},
+    "lightning": {"max_epochs": 2},
+    "logger": {"name": "csv"},
+}
+"""The experiment `quick`."""
+
+
 def _write_own_configuration(folder: Path, cohort: Path) -> None:
     tiny = yaml.safe_load((CONF / "datasets" / "tiny.yaml").read_text())
     tiny["main_path"] = str(cohort)
     tiny["datasets"]["tiny"]["path"] = "."
     (folder / "datasets").mkdir(parents=True)
     (folder / "datasets" / "mine.yaml").write_text(yaml.safe_dump(tiny))
+    (folder / "experiment").mkdir()
+    quick = "# @package _global_\n" + yaml.safe_dump(QUICK)
+    (folder / "experiment" / "quick.yaml").write_text(quick)
     for name, changes in SMALL_FILES.items():
         text = (conf_folder() / name).read_text()
         for key, value in changes.items():
@@ -106,7 +122,7 @@ def _write_scans(root: Path, cohort: Path) -> None:
             (root / folder).mkdir(exist_ok=True)
             scan = root / folder / f"{subject}.nii.gz"
             shutil.copyfile(cohort / subject / f"{subject}_{kind}.nii.gz", scan)
-    for name in ("scan.nii.gz", "labels/scan.nii.gz"):
-        kind = "dseg" if "labels" in name else "T2w"
+    for name in ("scan.nii.gz", "label.nii.gz", "labels/scan.nii.gz"):
+        kind = "dseg" if "label" in name else "T2w"
         shutil.copyfile(cohort / "sub-01" / f"sub-01_{kind}.nii.gz", root / name)
     shutil.copytree(root / "new_scans", root / "folder_of_scans")

@@ -17,7 +17,9 @@ A block that is marked runs no command, but its overrides must compose all the s
 from __future__ import annotations
 
 import contextlib
+import functools
 import glob
+import io
 import os
 import re
 import runpy
@@ -33,7 +35,11 @@ import yaml
 from hsf_finetune.cli.main import main
 from hsf_finetune.config.compose import compose
 from hsf_finetune.config.conf_files import conf_folder
-from hsf_finetune.config.settings import DatasetSettings, DatasetsSettings, Settings
+from hsf_finetune.config.settings import (
+    DatasetSettings,
+    DatasetsSettings,
+    Settings,
+)
 from tests.conftest import FAST, NETWORK
 from tests.docs.code_blocks import (
     LANGUAGES,
@@ -79,7 +85,10 @@ def test_commands_run(block: Block, page_folder: Path) -> None:
 
 
 @pytest.mark.parametrize("block", blocks("bash", marked=True))
-def test_marked_commands_compose(block: Block, page_folder: Path) -> None:
+def test_marked_commands_compose(
+    block: Block, page_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "0")
     for words in block.commands():
         split = command_and_arguments(words)
         if split and split[0] in OURS:
@@ -96,7 +105,7 @@ def test_python_runs(block: Block, page_folder: Path) -> None:
 @pytest.mark.parametrize("block", blocks("yaml", marked=False))
 def test_yaml_composes(block: Block, page_folder: Path) -> None:
     overlay_file(yaml.safe_load(block.text), page_folder / "own")
-    compose("finetune", ["datasets=mine", "+experiment=block"], page_folder / "own")
+    compose("finetune", ["datasets=mine", "experiment=block"], page_folder / "own")
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=str)
@@ -121,21 +130,48 @@ def test_settings_in_the_text_exist(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_commands_in_the_text_parse(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_files_in_the_text_exist(page: Path) -> None:
+    folders = "benchmarks|conf|docs|examples|hsf_finetune|tests"
+    text = page.read_text(encoding="utf-8")
+    for path, name in re.findall(rf"`(?:python )?((?:{folders})/[\w./-]*\w)(?::(\w+))?[` ]", text):
+        assert (REPOSITORY / path).exists(), path
+        assert not name or name in (REPOSITORY / path).read_text(encoding="utf-8"), (path, name)
+    for path, rest in re.findall(r"`python (benchmarks/\w+\.py)([^`]*)`", text):
+        flags = [word for word in rest.split() if word.startswith("--")]
+        sources = "".join(file.read_text() for file in (REPOSITORY / path).parent.glob("*.py"))
+        assert not [flag for flag in flags if f'"{flag}"' not in sources], (path, rest)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_in_the_text_exist(page: Path) -> None:
     found = re.findall(r"`((?:python (?:finetune|train)\.py|hsf-finetune) [^`]+)`", prose_of(page))
     for text in found:
         (words,) = commands_of(" ".join(text.split()))
         split = command_and_arguments(words)
         assert split, text
-        with pytest.raises(SystemExit) as stop:
-            main([split[0], "--help"])
-        assert stop.value.code in (None, 0), text
-        assert stop.value.code is None or capsys.readouterr().out, text
+        command, arguments = split
+        flags = {word for word in arguments if word.startswith("-")} - {"-m"}
+        helped = help_of(command)
+        missing = [flag for flag in flags if not re.search(rf"(?<!\S){flag}\b", helped)]
+        assert not missing, f"{text}: no {missing}"
+
+
+@functools.cache
+def help_of(command: str) -> str:
+    """What a command prints for `--help`; every command has one."""
+    if command in ("finetune", "train"):
+        # Hydra's flags; its help lists every setting, which takes a second.
+        return "--config-dir --multirun -m --cfg"
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        assert exit_code(lambda: main([command, "--help"])) == 0, f"no command {command}"
+    return said.getvalue()
 
 
 # -------------------------------------------------------------------- commands
 SESSIONS: dict[str, dict[str, Any]] = {}
 """Page -> names that its Python blocks have defined so far."""
+STARTS_FROM = {"finetuning.pretrained", "finetuning.external_weights_path", "resume"}
+"""Overrides that say which weights a run starts from."""
 GROUPS = ("augmentation", "datasets", "finetuning", "lightning", "logger", "models", "weights")
 
 
@@ -161,6 +197,7 @@ def run_command(words: Sequence[str]) -> None:
 
 def command_and_arguments(words: Sequence[str]) -> tuple[str, list[str]] | None:
     """Our command in a command line and its arguments; None where it is another program."""
+    words = words[1:] if words[0] == "srun" else words
     if words[0] == "python" and words[1:] and words[1] in ("finetune.py", "train.py"):
         return words[1].removesuffix(".py"), [*words[2:]]
     return (words[1], [*words[2:]]) if words[0] == "hsf-finetune" else None
@@ -224,12 +261,15 @@ def what_makes_small(command: str, arguments: Sequence[str]) -> list[str]:
     if command in ("finetune", "train", "compare"):
         # A run that is resumed has one epoch behind it.
         small.append(f"lightning.max_epochs={2 if 'resume' in given else 1}")
-    if command in ("finetune", "train") and not {"finetuning.pretrained", "resume"} & given.keys():
+    if command in ("finetune", "train") and not STARTS_FROM & given.keys():
         small.append("finetuning.pretrained=none")
+    if given.get("datasets") in ("hdf5", "phantom"):
+        # The cohort of the prepared folder is smaller than the one that would be made.
+        small.append("datasets.generate=null")
     if command == "compare":
         small += ["--presets", "full,hsf"]
     if "experiment" in given and "-m" in arguments:
-        small.append("finetuning=full,hsf")
+        small.append("finetuning=hsf")
     return small
 
 
@@ -239,7 +279,7 @@ def is_yaml(arguments: Sequence[str]) -> bool:
 
 def compose_command(command: str, arguments: Sequence[str]) -> None:
     """Composes the overrides of a command that is not run."""
-    words = [*arguments]
+    words = [os.path.expandvars(word) for word in arguments]
     config_dir = None
     if "--config-dir" in words:
         place = words.index("--config-dir")
@@ -279,5 +319,8 @@ def known_settings() -> set[str]:
     for path in conf_folder().glob("*/*.yaml"):
         keys = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
         known |= {f"{path.parent.name}.{key}" for key in keys if key != "defaults"}
+    known |= {
+        f"weights.{name}" for name in ("external_weights_path", "external_weights_key_prefix")
+    }
     # What is about weights goes by `finetuning`, too.
     return known | {name.replace("weights.", "finetuning.") for name in known}

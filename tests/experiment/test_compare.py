@@ -173,7 +173,7 @@ def test_the_same_settings_find_their_folder_and_others_do_not(
     other = compare_presets(given, presets=["hsf"], config_dir=CONF)
     assert other.folder != compared.folder
     assert contents(compared.folder) == before
-    with pytest.raises(ConfigError, match=r"lightning\.max_epochs: 2 there, 1 now"):
+    with pytest.raises(ConfigError, match=r"lightning\.max_epochs: 2 in that run, 1 now"):
         compare_presets(given, presets=["hsf"], config_dir=CONF, output=compared.folder)
 
 

@@ -160,8 +160,8 @@ def test_other_settings_are_refused_and_listed(outputs: Path) -> None:
     run = open_folder(settings(outputs), None)
     with pytest.raises(ConfigError) as caught:
         find_run(settings(outputs, f"resume={run.path}", "models.lr=1", "seed=4"))
-    assert "models.lr: 0.001 there, 1.0 now" in str(caught.value)
-    assert "seed: 0 there, 4 now" in str(caught.value)
+    assert "models.lr: 0.001 in that run, 1.0 now" in str(caught.value)
+    assert "seed: 0 in that run, 4 now" in str(caught.value)
 
 
 def test_a_setting_that_a_run_did_not_know_yet_had_its_default(outputs: Path) -> None:

@@ -24,8 +24,8 @@ LIMITED = """
 import resource, sys
 from pathlib import Path
 import numpy as np
-from hsf_finetune.errors import OutputError
-from hsf_finetune.files import atomic_write, write_csv
+from hsf_finetune.system.errors import OutputError
+from hsf_finetune.system.atomic_files import atomic_write, write_csv
 
 def npy(path):
     with atomic_write(path) as temp:

@@ -18,8 +18,8 @@ from tests.conftest import CONF, FAST
 # of a full disk, without filling one.
 SCRIPT = """
 import json, resource, sys
-import hsf_finetune.run  # what is imported must not count
-from hsf_finetune.cli import main
+import hsf_finetune.experiment.run  # what is imported must not count
+from hsf_finetune.cli.main import main
 
 for limit, arguments in json.loads(sys.argv[1]):
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))

@@ -26,8 +26,8 @@ import sys
 import torch
 import torch.distributed as dist
 from torch.nn.utils import parameters_to_vector
-from hsf_finetune.configuration import compose
-from hsf_finetune.run import run_experiment
+from hsf_finetune.config.compose import compose
+from hsf_finetune.experiment.run import run_experiment
 from hsf_finetune.training.callbacks import TrainingProgress
 
 started, said = TrainingProgress.on_train_epoch_start, TrainingProgress.on_train_epoch_end

@@ -160,7 +160,7 @@ def monai_bundle(network: str, zipped: bool = False) -> Callable[[Path], Path]:
 
 
 def nnunet(kind: str) -> Callable[[Path], Path]:
-    """By nnunetv2: files/make_nnunet.py."""
+    """By nnunetv2: stored/make_nnunet.py."""
     return lambda folder: next((NNUNET / kind).glob("nnUNetTrainer__*"))
 
 

@@ -13,6 +13,7 @@ from hsf_finetune.config.settings.datasets_settings import DatasetsSettings
 from hsf_finetune.config.settings.engine_settings import LightningSettings, LoggerSettings
 from hsf_finetune.config.settings.finetuning_settings import FinetuningSettings
 from hsf_finetune.config.settings.network_choice import NetworkSettings
+from hsf_finetune.config.settings.rules import check_rules
 from hsf_finetune.config.settings.weights_settings import WeightsSettings, move_to_weights
 
 
@@ -51,6 +52,11 @@ class Settings(Group):
     def _weights_apart(cls, given: Any) -> Any:
         """Keys about weights may lie in `finetuning`, as in version 0.1.0."""
         return move_to_weights(given)
+
+    @model_validator(mode="after")
+    def _no_contradictions(self) -> Settings:
+        check_rules(self)
+        return self
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as plain types, for checkpoints and YAML."""

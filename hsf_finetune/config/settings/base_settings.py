@@ -18,6 +18,11 @@ Text = Annotated[str, Field(coerce_numbers_to_str=True)]
 """A text that YAML may have read as a number, such as a class called 123."""
 
 
+def as_text(value: object) -> object:
+    """A number that YAML made of a text, such as 123, as text again; anything else as it is."""
+    return str(value) if isinstance(value, int) else value
+
+
 class Group(BaseModel):
     """A group of settings: immutable, and unknown keys are errors."""
 

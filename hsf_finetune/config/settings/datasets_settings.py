@@ -6,11 +6,14 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from hsf_finetune.config.settings.base_settings import Group, Positive, Probability, Text, Whole
-
-
-def _as_text(value: object) -> object:
-    return str(value) if isinstance(value, int) else value
+from hsf_finetune.config.settings.base_settings import (
+    Group,
+    Positive,
+    Probability,
+    Text,
+    Whole,
+    as_text,
+)
 
 
 class PatternSettings(Group):
@@ -33,7 +36,7 @@ class DatasetSettings(Group):
 
     path: str
     """Folder below `main_path`."""
-    ca_type: Annotated[Literal["1/2/3", "1/23", "123"], BeforeValidator(_as_text)] | None = None
+    ca_type: Annotated[Literal["1/2/3", "1/23", "123"], BeforeValidator(as_text)] | None = None
     """HSF's protocols: CA1, CA2 and CA3 apart, CA2 and CA3 merged, or all merged. It says
     what the names HEAD, TAIL, CA, CA23 and the like stand for."""
     patterns: dict[str, PatternSettings] = {}

@@ -2,19 +2,41 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import re
+from typing import Annotated, Literal
 
-from hsf_finetune.config.settings.base_settings import Group, Positive, Whole
+from pydantic import BeforeValidator, field_validator
+
+from hsf_finetune.config.settings.base_settings import Group, Positive, Whole, as_text
+
+_Precision = Literal[
+    "auto",
+    "32-true",
+    "32",
+    "bf16-mixed",
+    "bf16-true",
+    "bf16",
+    "16-mixed",
+    "16-true",
+    "16",
+    "64-true",
+    "64",
+    "transformer-engine",
+    "transformer-engine-float16",
+]
+"""`auto`, and what Lightning knows."""
 
 
 class LightningSettings(Group):
     """The `lightning` group: how the loop runs."""
 
-    accelerator: str = "auto"
+    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
     devices: int | str | list[int] = "auto"
+    """How many, which ones, or `auto`; -1 is all."""
     num_nodes: Whole = 1
     strategy: str = "auto"
-    precision: str = "auto"
+    """`auto`, or `ddp` for several processes."""
+    precision: Annotated[_Precision, BeforeValidator(as_text)] = "auto"
     """`auto` is bf16-mixed on CUDA devices that have it and 32-true elsewhere."""
     max_epochs: Whole | None = None
     """None follows from the schedule."""
@@ -28,6 +50,28 @@ class LightningSettings(Group):
     """Whether a few dry steps say before training what it takes in memory and time."""
     threads: Whole | None = None
     """CPU threads; None leaves PyTorch's choice."""
+
+    @field_validator("devices")
+    @classmethod
+    def _devices_exist(cls, devices: int | str | list[int]) -> int | str | list[int]:
+        if isinstance(devices, str):
+            valid = bool(re.fullmatch(r"auto|-1|[1-9]\d*|\d+(,\d+)+", devices))
+        elif isinstance(devices, int):
+            valid = devices == -1 or devices > 0
+        else:
+            valid = bool(devices) and min(devices) >= 0 and len(set(devices)) == len(devices)
+        if not valid:
+            raise ValueError(
+                "should be auto, a number of devices, -1 (all), or a list such as [0, 1]"
+            )
+        return devices
+
+    @field_validator("strategy")
+    @classmethod
+    def _blocks_can_unfreeze(cls, strategy: str) -> str:
+        if strategy not in ("auto", "ddp", "ddp_find_unused_parameters_true"):
+            raise ValueError("should be auto or ddp: blocks cannot unfreeze under other strategies")
+        return strategy
 
 
 class LoggerSettings(Group):

@@ -18,7 +18,7 @@ class StageSettings(Group):
     """End the stage after so many epochs without a better validation Dice."""
     freeze_level: Literal[0, 1, 2] | None = None
     """2 trains the head, 1 decoder and head, 0 everything."""
-    blocks: list[str] | None = None
+    blocks: Annotated[list[str], Field(min_length=1)] | None = None
     """What trains, by name, in place of `freeze_level`."""
     lr: Positive | None = None
     """Peak learning rate; None is `models.lr`."""

@@ -71,24 +71,17 @@ class BatchAugmentation:
         generator: torch.Generator,
         spacing: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Augments a batch.
+        """Augments a batch; image, label and spacing are those of `change_batch`.
 
-        Label rows keep their numbers in a flip: what changes is their sets of classes, so
-        that every protocol can be flipped.
-
-        Args:
-            image: (B, C, X, Y, Z) floating point, z-normalised.
-            label: (B, X, Y, Z) uint8 label rows.
-            allowed: (B, rows, classes) bool, the label rows' sets of classes.
-            generator: of the draw, on the CPU.
-            spacing: (B, 3) voxel size along X, Y, Z on the CPU; None is isotropic.
+        Label rows keep their numbers in a flip: what changes is their sets of classes,
+        `allowed`, (B, rows, classes) bool, so that every protocol can be flipped. The
+        generator, on the CPU, is that of the draw.
 
         Returns:
             New image, label and sets of the same shapes and dtypes.
         """
-        changes = draw_changes(
-            self.settings, image.shape[0], image.shape[1], self.flip_axes, generator
-        )
+        size, channels = image.shape[:2]
+        changes = draw_changes(self.settings, size, channels, self.flip_axes, generator)
         image, label = change_batch(image, label, changes, spacing=spacing)
         if self.partners is not None:
             flipped = changes.flip[:, 0, None, None].to(allowed.device)

@@ -67,8 +67,11 @@ def exchange_classes(allowed: Tensor, partners: Sequence[int]) -> Tensor:
 
 
 def _find_pairs(settings: AugmentationSettings, classes: ClassSpace) -> list[tuple[str, str]]:
+    """Pairs as given, or else the names that differ in left and right only, each pair once."""
     if settings.lr_pairs == "auto":
-        return _find_pairs_by_name(classes.foreground)
+        names = classes.foreground
+        others = [(name, other_side(name), names[n:]) for n, name in enumerate(names, start=1)]
+        return [(name, other) for name, other, rest in others if other and other in rest]
     pairs = [(a, b) for a, b in settings.lr_pairs]
     named = [name for pair in pairs for name in pair]
     for name in named:
@@ -80,12 +83,3 @@ def _find_pairs(settings: AugmentationSettings, classes: ClassSpace) -> list[tup
                 expected=", ".join(classes.foreground),
             )
     return pairs
-
-
-def _find_pairs_by_name(names: Sequence[str]) -> list[tuple[str, str]]:
-    """Names that differ in left and right only, each pair once."""
-    return [
-        (name, other)
-        for number, name in enumerate(names)
-        if (other := other_side(name)) is not None and other in names[number + 1 :]
-    ]

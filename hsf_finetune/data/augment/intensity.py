@@ -15,12 +15,7 @@ TINY = torch.finfo(torch.float32).tiny
 
 
 def change_intensity(image: Tensor, changes: BatchChanges, i: int) -> Tensor:
-    """Changes contrast, bias field, resolution and noise of sample `i`.
-
-    Args:
-        image: (C, X, Y, Z) of the sample.
-        changes: of the batch.
-        i: which sample of the batch this is.
+    """Changes contrast, bias field, resolution and noise of sample `i`, (C, X, Y, Z), of a batch.
 
     Returns:
         The changed image, same shape; the same tensor where nothing changes.
@@ -67,16 +62,11 @@ def _resolution_matrices(shape: torch.Size, changes: BatchChanges, i: int) -> li
     for axis, n in enumerate(shape):
         matrix = torch.eye(n)[None]
         if changes.blur[i]:
-            matrix = torch.stack(
-                [_gaussian_matrix(n, s) for s in changes.sigma_vox[i, :, axis].tolist()]
-            )
+            sigmas = changes.sigma_vox[i, :, axis].tolist()
+            matrix = torch.stack([_gaussian_matrix(n, sigma) for sigma in sigmas])
         if changes.lowres[i]:
-            matrix = (
-                torch.stack(
-                    [_coarse_matrix(n, round(n / f)) for f in changes.factor[i, :, axis].tolist()]
-                )
-                @ matrix
-            )
+            factors = changes.factor[i, :, axis].tolist()
+            matrix = torch.stack([_coarse_matrix(n, round(n / f)) for f in factors]) @ matrix
         matrices.append(matrix)
     return matrices
 

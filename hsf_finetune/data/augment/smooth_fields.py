@@ -10,15 +10,7 @@ from torch import Tensor
 
 
 def make_smooth_field(control: Tensor, shape: Sequence[int]) -> Tensor:
-    """A cubic B-spline over control points that span a volume.
-
-    Args:
-        control: (C, P, P, P) values of the control points.
-        shape: (X, Y, Z) of the volume.
-
-    Returns:
-        The field, (C, X, Y, Z).
-    """
+    """A cubic B-spline of control points that span a volume, (C, P, P, P) -> (C, X, Y, Z)."""
     return multiply_axes(control, [_spline_matrix(n, control.shape[-1])[None] for n in shape])
 
 
@@ -31,12 +23,7 @@ def _spline_matrix(n: int, points: int) -> Tensor:
 
 
 def multiply_axes(volume: Tensor, matrices: Sequence[Tensor]) -> Tensor:
-    """Multiplies each axis of a (C, k, l, m) volume by its matrix.
-
-    Args:
-        volume: (C, k, l, m).
-        matrices: one per axis, (C or 1, n, k), (C or 1, n, l), (C or 1, n, m).
-    """
+    """Multiplies each axis of a (C, k, l, m) volume by its matrix, (C or 1, n, k) for the first."""
     for matrix in matrices:
         # The axis at the front is contracted and joins at the back: after three turns
         # the order is the original one.

@@ -63,9 +63,8 @@ def _input_positions(label: Tensor, changes: BatchChanges, i: int, edges: Tensor
         cells = control.shape[-1] - 3
         limit = (torch.tensor(shape) - 1) / cells / INJECTIVE
         control = control.clamp(-limit.view(3, 1, 1, 1), limit.view(3, 1, 1, 1))
-        for position, shift in zip(
-            positions, make_smooth_field(control.to(label.device), shape), strict=True
-        ):
+        shifts = make_smooth_field(control.to(label.device), shape)
+        for position, shift in zip(positions, shifts, strict=True):
             position += shift
     return positions
 
@@ -73,16 +72,13 @@ def _input_positions(label: Tensor, changes: BatchChanges, i: int, edges: Tensor
 def _output_to_input_matrix(rotation_rad: Tensor, zoom: Tensor, edges: Tensor) -> Tensor:
     """(3, 3) float64 matrix from output to input voxels: the inverse of zoom and rotation."""
     x, y, z = rotation_rad.tolist()
-    about_x = _rotation([1, 0, 0, 0, math.cos(x), -math.sin(x), 0, math.sin(x), math.cos(x)])
-    about_y = _rotation([math.cos(y), 0, math.sin(y), 0, 1, 0, -math.sin(y), 0, math.cos(y)])
-    about_z = _rotation([math.cos(z), -math.sin(z), 0, math.sin(z), math.cos(z), 0, 0, 0, 1])
+    about_x = [[1, 0, 0], [0, math.cos(x), -math.sin(x)], [0, math.sin(x), math.cos(x)]]
+    about_y = [[math.cos(y), 0, math.sin(y)], [0, 1, 0], [-math.sin(y), 0, math.cos(y)]]
+    about_z = [[math.cos(z), -math.sin(z), 0], [math.sin(z), math.cos(z), 0], [0, 0, 1]]
+    rotations = torch.tensor([about_x, about_y, about_z], dtype=torch.float64)
     # The inverse of a rotation is its transpose; in voxels it acts between the edges.
-    inverse = (about_z @ about_y @ about_x).T * edges.double()
+    inverse = (rotations[2] @ rotations[1] @ rotations[0]).T * edges.double()
     return inverse / (edges * zoom).double()[:, None]
-
-
-def _rotation(entries: list[float]) -> Tensor:
-    return torch.tensor(entries, dtype=torch.float64).view(3, 3)
 
 
 def _sample_trilinear_(volume: Tensor, positions: Sequence[Tensor]) -> Tensor:

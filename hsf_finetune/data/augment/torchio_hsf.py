@@ -60,7 +60,7 @@ class HsfPipeline:
         Returns:
             Image, label and sets of the same shapes and dtypes, on the CPU.
         """
-        tio = _import_torchio()
+        tio = importlib.import_module("torchio")  # only now, since it takes a second or more
         dtype = image.dtype
         generator = torch.Generator().manual_seed(seed)
         if self.flip and torch.rand(1, generator=generator) < FLIP_P:
@@ -73,7 +73,7 @@ class HsfPipeline:
             label=tio.LabelMap(tensor=label[None], affine=affine),
         )
         # TorchIO's noise seeds every device, so every device in use is restored.
-        devices = range(torch.cuda.device_count()) if _uses_cuda() else ()
+        devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
         with torch.random.fork_rng(devices), warnings.catch_warnings():
             # HSF's displacement of 4 mm may exceed half a control cell on thin crops.
             warnings.filterwarnings("ignore", message="The maximum displacement")
@@ -84,25 +84,15 @@ class HsfPipeline:
 
     @cached_property
     def _transform(self) -> Any:
-        tio = _import_torchio()
-        return tio.Compose(
-            [
-                tio.RandomMotion(degrees=5, translation=5, num_transforms=3, p=0.1),
-                tio.RandomBlur(std=(0, 0.5), p=0.1),
-                tio.RandomNoise(mean=0, std=(0, 0.5), p=0.1),
-                tio.RandomGamma(log_gamma=0.4, p=0.1),
-                tio.RandomAffine(scales=0.3, degrees=30, translation=5, isotropic=False, p=0.2),
-                tio.RandomElasticDeformation(
-                    num_control_points=4, max_displacement=4, locked_borders=0, p=0.1
-                ),
-            ]
-        )
-
-
-def _import_torchio() -> Any:
-    """TorchIO, imported at first use, since the import takes a second or more."""
-    return importlib.import_module("torchio")
-
-
-def _uses_cuda() -> bool:
-    return bool(torch.cuda.is_initialized())
+        tio = importlib.import_module("torchio")
+        changes = [
+            tio.RandomMotion(degrees=5, translation=5, num_transforms=3, p=0.1),
+            tio.RandomBlur(std=(0, 0.5), p=0.1),
+            tio.RandomNoise(mean=0, std=(0, 0.5), p=0.1),
+            tio.RandomGamma(log_gamma=0.4, p=0.1),
+            tio.RandomAffine(scales=0.3, degrees=30, translation=5, isotropic=False, p=0.2),
+            tio.RandomElasticDeformation(
+                num_control_points=4, max_displacement=4, locked_borders=0, p=0.1
+            ),
+        ]
+        return tio.Compose(changes)

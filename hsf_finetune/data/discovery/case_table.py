@@ -27,12 +27,7 @@ _SIDES = {
 
 @dataclass(frozen=True)
 class TableRow:
-    """One line of a table.
-
-    Args:
-        line: its number in the file, from 1.
-        cells: column -> text without blanks around it; empty where the cell is.
-    """
+    """One line of a table: its number in the file, from 1, and column -> text, stripped."""
 
     line: int
     cells: Mapping[str, str]
@@ -40,13 +35,9 @@ class TableRow:
 
 @dataclass(frozen=True)
 class CaseTable:
-    """A table of cases.
+    """A table of cases: the names of its columns of images, one per channel, and of all columns.
 
-    Args:
-        path: its file.
-        images: names of its columns of images, one per channel.
-        columns: names of every column, in lower case.
-        rows: its lines, without the header and empty ones.
+    Names are in lower case; rows leave out the header and empty lines.
     """
 
     path: Path
@@ -112,12 +103,7 @@ def read_listed_images(
 ) -> tuple[list[AnnotatedImage], list[UserError]]:
     """The images of a dataset's table with their labels, and the problems with other lines.
 
-    Args:
-        name: of the dataset, for messages and as the name of the series.
-        dataset: its description.
-        root: its folder.
-        excluded: files to leave out and why; an image whose label or further channel
-            is among them is added.
+    The arguments are those of `find_annotated_images`; the dataset's name is also the series'.
 
     Raises:
         DataError, ConfigError: the table as a whole cannot be used.
@@ -141,12 +127,11 @@ def read_listed_images(
             problems += pair
         elif pair.exclude_incomplete(excluded):
             continue
-        elif pair.channels[0] in first:
+        elif first.setdefault(pair.channels[0], row) is not row:
             line = first[pair.channels[0]].line
             what = f"the table lists the image twice: line {line} has it as well"
             problems.append(table.cell_error(row, table.images[0], what))
         else:
-            first[pair.channels[0]] = row
             pairs.append(pair)
     problems += find_label_conflicts([(pair.channels[0], pair.label) for pair in pairs])
     if not pairs and not problems:
@@ -154,13 +139,8 @@ def read_listed_images(
     return pairs, problems
 
 
-# -------------------------------------------------------------------- internals
 def _image_columns(path: Path, columns: Sequence[str]) -> tuple[str, ...]:
-    """The columns of images, in the order of their numbers.
-
-    Raises:
-        DataError: the header lacks a column, has one twice, or one under a misspelt name.
-    """
+    """The columns of images, in the order of their numbers; refuses a faulty header."""
     found = [(column, re.fullmatch(r"image_?(\d*)", column)) for column in columns]
     numbered = sorted((int(match[1] or 1), column) for column, match in found if match)
     repeated = [column for column in columns if column and columns.count(column) > 1]
@@ -195,20 +175,17 @@ def _read_row(
     files = [_read_cell(dataset, root, table, row, column) for column in (*table.images, "label")]
     problems: list[UserError] = [found for found in files if isinstance(found, UserError)]
     refs = [found for found in files if isinstance(found, VolumeRef)]
-    if row.cells.get("subject") == "":
+    subject, given = row.cells.get("subject"), row.cells.get("split", "")
+    if subject == "":
         expected = "the person's name or number in every line, or no such column"
         problems.append(table.cell_error(row, "subject", "the subject is missing", expected))
-    side = None
-    if table.has_split:
-        given = row.cells["split"].lower()
-        side = next((side for side, words in _SIDES.items() if given in words), None)
+    side = next((side for side, words in _SIDES.items() if given.lower() in words), None)
     if table.has_split and side is None:
         expected = "train, validation or test in every line, or an empty column"
-        what = "no side of the split" if row.cells["split"] else "the side of the split is missing"
+        what = "no side of the split" if given else "the side of the split is missing"
         problems.append(table.cell_error(row, "split", what, expected))
     if problems:
         return problems
-    subject = row.cells.get("subject")
     return AnnotatedImage(name, refs[0].path, tuple(refs[:-1]), refs[-1], subject, side)
 
 
@@ -219,8 +196,7 @@ def _read_cell(
     text, key = row.cells[column], None
     if not text:
         return table.cell_error(row, column, f"the {column} is missing", "a path")
-    inside = re.fullmatch(r"(.*\.(?:h5|hdf5)):(.+)", text, re.IGNORECASE)
-    if inside:
+    if inside := re.fullmatch(r"(.*\.(?:h5|hdf5)):(.+)", text, re.IGNORECASE):
         text, key = inside.groups()
     path = Path(os.path.normpath(table.path.parent / Path(text).expanduser()))
     if not path.is_relative_to(root) and path.resolve().is_relative_to(root):

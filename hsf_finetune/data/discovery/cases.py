@@ -91,22 +91,17 @@ class Cohort:
 
         These are the values of the protocol that draws the most classes by themselves.
         """
-        finest = max(
-            (case.protocol for case in self.cases),
-            key=lambda protocol: sum(
-                len(names) == 1 for names in protocol.row_sets if names != {BACKGROUND}
-            ),
-        )
-        return finest.values_to_write()
+
+        def count_alone(protocol: LabelMap) -> int:
+            return sum(len(names) == 1 and names != {BACKGROUND} for names in protocol.row_sets)
+
+        return max((case.protocol for case in self.cases), key=count_alone).values_to_write()
 
 
 def discover(settings: DatasetsSettings, models: ModelSettings | None = None) -> Cohort:
     """Finds and pairs the files of every dataset.
 
-    Args:
-        settings: the `datasets` group.
-        models: the `models` group, for the classes and for whether labels may be sets of
-            classes; None is its defaults.
+    `models` tells the classes and whether labels may be sets of them; None is its defaults.
 
     Raises:
         UserError: there are no files, an image has no or several partners, or labels do
@@ -121,25 +116,23 @@ def discover(settings: DatasetsSettings, models: ModelSettings | None = None) ->
     protocols: dict[str, LabelMap] = {}
     for name, dataset in settings.datasets.items():
         root = (base / dataset.path).resolve()
-        if not root.is_dir():
-            problems.append(_no_folder(name, root, settings, dataset))
-            continue
         try:
+            if not root.is_dir():
+                raise _no_folder(name, root, settings)
             protocols[name] = read_label_map(name, dataset, classes)
             excluded = find_excluded_files(dataset, root)
             find = read_listed_images if dataset.table else find_annotated_images
             pairs, unpaired = find(name, dataset, root, excluded)
             problems += unpaired
             cases += _make_cases(name, dataset, root, base, pairs, protocols[name])
+            others += _list_other_files(name, dataset, root, excluded)
         except UserError as error:
             problems.append(error)
-            continue
-        others += _list_other_files(name, dataset, root, excluded)
-    if not models.use_forgiving_loss:
-        try:
+    try:
+        if not models.use_forgiving_loss:
             refuse_sets(protocols)
-        except UserError as error:
-            problems.append(error)
+    except UserError as error:
+        problems.append(error)
     problems += find_shared_images([(c.dataset, c.subject, c.images[0], c.label) for c in cases])
     channels = {len(case.images) for case in cases}
     if len(channels) > 1:
@@ -152,7 +145,6 @@ def discover(settings: DatasetsSettings, models: ModelSettings | None = None) ->
     return Cohort(tuple(cases), classes, channels.pop(), _make_ledger(cases, others))
 
 
-# -------------------------------------------------------------------- internals
 def _make_cases(
     name: str,
     dataset: DatasetSettings,
@@ -162,8 +154,9 @@ def _make_cases(
     protocol: LabelMap,
 ) -> list[Case]:
     """The annotated images of a dataset as cases, named after their files."""
-    images = [pair.image for pair in pairs]
-    top = _common_folder(root, images)
+    images, top = [pair.image for pair in pairs], root
+    if not all(image.is_relative_to(root) for image in images):  # a table may list any file
+        top = Path(os.path.commonpath([image.parent for image in images]))
     listed = [pair.subject for pair in pairs if pair.subject]
     subjects = listed or assign_subjects(images, top, dataset.subject)
     # Two datasets in one folder are of the same people, datasets in two folders are not.
@@ -181,13 +174,6 @@ def _make_cases(
         )
         for pair, subject in zip(pairs, subjects, strict=True)
     ]
-
-
-def _common_folder(root: Path, images: Sequence[Path]) -> Path:
-    """The folder that names of cases start from: a table may list files outside `root`."""
-    if all(image.is_relative_to(root) for image in images):
-        return root
-    return Path(os.path.commonpath([image.parent for image in images]))
 
 
 def _join_name(*parts: str) -> str:
@@ -233,23 +219,20 @@ def _make_ledger(cases: Sequence[Case], others: Sequence[LedgerEntry]) -> tuple[
 
 
 def _channels_differ(cases: Sequence[Case]) -> DataError:
-    example = {len(case.images): case for case in cases}
+    example = {len(case.images): case.images[0] for case in cases}
     return DataError(
         "the cases differ in their number of input channels",
-        found="\n".join(
-            f"{count_of(n, 'channel')}, such as {c.images[0]}" for n, c in example.items()
-        ),
+        found="\n".join(f"{count_of(n, 'channel')}, such as {one}" for n, one in example.items()),
         fix="give every pattern's mri: the same number of entries",
     )
 
 
-def _no_folder(
-    name: str, root: Path, settings: DatasetsSettings, dataset: DatasetSettings
-) -> DataError:
+def _no_folder(name: str, root: Path, settings: DatasetsSettings) -> DataError:
+    path = settings.datasets[name].path
     return DataError(
         f"the folder of dataset '{name}' does not exist",
         file=root,
-        expected=f"main_path '{settings.main_path}' joined with path '{dataset.path}'",
+        expected=f"main_path '{settings.main_path}' joined with path '{path}'",
         fix="set datasets.main_path=/folder/of/your/data (for the template's phantom cohort: "
         "hsf-finetune phantom data)",
     )

@@ -34,11 +34,7 @@ class AnnotatedImage:
     side: str | None = None
 
     def exclude_incomplete(self, excluded: dict[Path, str]) -> bool:
-        """Excludes the image if one of its files is excluded, and returns whether it did.
-
-        Args:
-            excluded: files to leave out and why; the image may be added.
-        """
+        """Adds the image to the excluded files if one of its files is; returns whether it did."""
         paths = (ref.path for ref in (*self.channels, self.label))
         out = next((path for path in paths if path in excluded), None)
         if out is not None:
@@ -97,12 +93,11 @@ def find_annotated_images(
             try:
                 channels = _find_channels(image, series, pattern, dataset)
                 label = _find_label(image, series, pattern, dataset)
+                pair = AnnotatedImage(title, image.path, channels, label)
+                if not pair.exclude_incomplete(excluded):
+                    pairs.append(pair)
             except UserError as error:
                 problems.append(error)
-                continue
-            pair = AnnotatedImage(title, image.path, channels, label)
-            if not pair.exclude_incomplete(excluded):
-                pairs.append(pair)
     problems += find_images_matched_twice([(pair.series, pair.channels[0]) for pair in pairs])
     problems += find_label_conflicts([(pair.channels[0], pair.label) for pair in pairs])
     if not pairs and not problems:
@@ -124,11 +119,8 @@ def _find_channels(
             found=f"{len(paths)} patterns and {len(keys)} keys",
             fix="give one key for all channels, or one for each",
         )
-    paths, keys = paths * (count // len(paths)), keys * (count // len(keys))
-    return tuple(
-        make_volume_ref(path, key or pattern.key, dataset)
-        for path, key in zip(paths, keys, strict=True)
-    )
+    channels = zip(paths * (count // len(paths)), keys * (count // len(keys)), strict=True)
+    return tuple(make_volume_ref(path, key or pattern.key, dataset) for path, key in channels)
 
 
 def _find_label(
@@ -162,16 +154,9 @@ def _no_images(title: str, root: Path, globs: Sequence[str], excluded: int) -> U
     files = sorted(p.relative_to(root).as_posix() for p in root.rglob("*") if is_volume(p))
     rest = f", ... ({len(files)} volumes)" if len(files) > 6 else ""
     found = ", ".join(files[:6]) + rest or "no NIfTI or HDF5 file at all"
+    what = f"no image matches the pattern '{globs[0]}' of {title}"
+    fix = "correct mri: in the dataset's YAML; **/ stands for any folders"
     if excluded:
-        return DataError(
-            f"exclude: leaves no case of {title}",
-            file=root,
-            found=found,
-            fix="make exclude: narrower, or remove the pattern",
-        )
-    return DataError(
-        f"no image matches the pattern '{globs[0]}' of {title}",
-        file=root,
-        found=found,
-        fix="correct mri: in the dataset's YAML; **/ stands for any folders",
-    )
+        what = f"exclude: leaves no case of {title}"
+        fix = "make exclude: narrower, or remove the pattern"
+    return DataError(what, file=root, found=found, fix=fix)

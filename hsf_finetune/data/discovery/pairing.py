@@ -17,6 +17,7 @@ import os
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from itertools import chain, zip_longest
 from pathlib import Path
 
 from hsf_finetune.system.errors import ConfigError, DataError
@@ -117,8 +118,8 @@ def find_partner(image: GlobMatch, glob: str, series: ImageSeries, role: str) ->
     neighbours = sum(other.path.parent == image.path.parent for other in series.images) - 1
     if len(hits) == 1 and not neighbours:
         return hits[0]
-    what, fix = f"the image has no {role}", f"correct {'label' if role == 'label' else 'mri'}:"
-    fix += " in the dataset's YAML, or list the image under exclude:"
+    what, setting = f"the image has no {role}", "label:" if role == "label" else "mri:"
+    fix = f"correct {setting} in the dataset's YAML, or list the image under exclude:"
     if hits and neighbours:
         more = f"{neighbours} more {'images' if neighbours > 1 else 'image'} of the series"
         found = f"{_list_names(hits)}, and {more} in the same folder"
@@ -140,9 +141,7 @@ def _fill_wildcards(image: GlobMatch, glob: str, beside: bool) -> str | None:
     """The partner's pattern with the image's texts in place of its wildcards.
 
     Beside the image only the wildcards of its file name count, not those of its folders.
-
-    Returns:
-        None where the wildcards of the two patterns differ.
+    None where the wildcards of the two patterns differ.
     """
     wanted = _WILDCARD.findall(glob)
     texts, wildcards = list(image.texts), _WILDCARD.findall(image.glob)
@@ -169,14 +168,7 @@ def _tidy(glob: str) -> str:
 
 def _regex(glob: str) -> str:
     """The glob as a regular expression with one group per wildcard."""
-    parts, end = [], 0
-    for wildcard in _WILDCARD.finditer(glob):
-        parts.append(re.escape(glob[end : wildcard.start()]))
-        token = wildcard.group()
-        parts.append(
-            {"**/": "((?:[^/]+/)*)", "*": "([^/]*)", "?": "([^/])"}.get(
-                token, "(" + token.replace("[!", "[^") + ")"
-            )
-        )
-        end = wildcard.end()
-    return "".join([*parts, re.escape(glob[end:])])
+    groups = {"**/": "((?:[^/]+/)*)", "*": "([^/]*)", "?": "([^/])"}
+    texts = map(re.escape, _WILDCARD.split(glob))
+    wildcards = (groups.get(w, f"({w.replace('[!', '[^')})") for w in _WILDCARD.findall(glob))
+    return "".join(chain.from_iterable(zip_longest(texts, wildcards, fillvalue="")))

@@ -52,16 +52,17 @@ def assign_subjects(paths: Sequence[Path], root: Path, pattern: str | None) -> l
     folders = [_person_of_folders(Path(path).parent.parts) for path in relative]
     if all(folders) and _folders_are_people(relative):
         return folders
-    return [_person_of_stem(stem(Path(path))) for path in relative]
+    words = [_words(stem(Path(path))) for path in relative]
+    # Sessions count only where the name holds nothing else.
+    return ["_".join(_without_sessions(w) or w) or "unnamed" for w in words]
 
 
 def _by_pattern(path: str, pattern: str) -> str:
     try:
         match = re.search(pattern, path)
     except re.error as error:
-        raise ConfigError(
-            "subject: is not a valid regular expression", found=pattern, fix=str(error)
-        ) from error
+        what = "subject: is not a valid regular expression"
+        raise ConfigError(what, found=pattern, fix=str(error)) from error
     subject = match and (match.group(1) if match.groups() else match.group())
     if not subject:
         raise DataError(
@@ -98,12 +99,6 @@ def _person_of_folders(parts: Sequence[str]) -> str:
     """The words of folders that may name a person."""
     named = [_without_sessions(_words(part)) for part in parts]
     return "/".join("_".join(words) for words in named if words)
-
-
-def _person_of_stem(name: str) -> str:
-    """The words of a file's name that may name a person; sessions if nothing else does."""
-    words = _words(name)
-    return "_".join(_without_sessions(words) or words) or "unnamed"
 
 
 def _words(part: str) -> list[str]:

@@ -60,6 +60,7 @@ class BatchItem:
     seed: int = 0
 
 
+@dataclass(frozen=True, eq=False)
 class TrainingCases(Dataset[BatchItem]):
     """Training volumes, or patches of those that are larger than a patch.
 
@@ -71,83 +72,61 @@ class TrainingCases(Dataset[BatchItem]):
         augment: changes each volume in the loader, if any.
     """
 
-    def __init__(
-        self,
-        store: SampleStore,
-        cases: Sequence[Case],
-        patch_vox: Triple,
-        foreground_share: float,
-        augment: Augment | None = None,
-    ) -> None:
-        self._store = store
-        self._cases = cases
-        self._patch = patch_vox
-        self._foreground_share = foreground_share
-        self._augment = augment
+    store: SampleStore
+    cases: Sequence[Case]
+    patch_vox: Triple
+    foreground_share: float
+    augment: Augment | None = None
 
     def __getitem__(self, draw: CaseDraw) -> BatchItem:
         """The volume of a drawn case, cut to a patch if it is larger."""
-        case = self._cases[draw.index]
-        sample, protocol = self._store.sample(case), case.protocol
+        case = self.cases[draw.index]
+        sample, protocol = self.store.sample(case), case.protocol
         corner = choose_patch_corner(
             sample.label,
-            self._patch,
-            self._foreground_share,
+            self.patch_vox,
+            self.foreground_share,
             torch.from_numpy(protocol.foreground_rows),
             torch.from_numpy(protocol.informative_rows),
             draw.seed,
         )
-        cut = (slice(None), *(slice(a, a + n) for a, n in zip(corner, self._patch, strict=True)))
-        image, label = sample.image[cut], sample.label[cut[1:]]
+        cut = (slice(None), *(slice(a, a + n) for a, n in zip(corner, self.patch_vox, strict=True)))
+        image, label, spacing_mm = sample.image[cut], sample.label[cut[1:]], sample.spacing_mm
         allowed = torch.from_numpy(protocol.matrix)
-        if self._augment is not None:
-            image, label, allowed = self._augment(
-                image, label, allowed, sample.spacing_mm, draw.seed
-            )
-        return BatchItem(Sample(image, label, sample.spacing_mm), allowed, case.name, draw.seed)
+        if self.augment is not None:
+            image, label, allowed = self.augment(image, label, allowed, spacing_mm, draw.seed)
+        return BatchItem(Sample(image, label, spacing_mm), allowed, case.name, draw.seed)
 
 
+@dataclass(frozen=True, eq=False)
 class WholeCases(Dataset[BatchItem]):
-    """Whole volumes, unchanged.
+    """Whole volumes of cases, unchanged; the store is the cache of preprocessed cases."""
 
-    Args:
-        store: the cache of preprocessed cases.
-        cases: those to give, by their position.
-    """
-
-    def __init__(self, store: SampleStore, cases: Sequence[Case]) -> None:
-        self._store = store
-        self._cases = cases
+    store: SampleStore
+    cases: Sequence[Case]
 
     def __len__(self) -> int:
-        """Number of cases."""
-        return len(self._cases)
+        return len(self.cases)
 
     def __getitem__(self, index: int) -> BatchItem:
-        """The volume of a case."""
-        case = self._cases[index]
-        return BatchItem(
-            self._store.sample(case), torch.from_numpy(case.protocol.matrix), case.name
-        )
+        case = self.cases[index]
+        allowed = torch.from_numpy(case.protocol.matrix)
+        return BatchItem(self.store.sample(case), allowed, case.name)
 
 
 def stack_items(items: Sequence[BatchItem], divisor: Triple) -> Batch:
     """The batch of some volumes, padded at their ends to a common size.
 
-    Padded voxels are background in the label and 0 (the mean) in the image.
-
-    Args:
-        items: the volumes.
-        divisor: the batch's sizes are multiples of these, so that the network can halve them.
+    Padded voxels are background in the label and 0 (the mean) in the image. The batch's sizes
+    are multiples of `divisor`, so that the network can halve them.
     """
     shapes = [item.sample.label.shape for item in items]
     shape = padded_shape([max(sizes) for sizes in zip(*shapes, strict=True)], divisor)
-    matrices = [item.allowed for item in items]
-    rows = max(len(m) for m in matrices)
+    rows = max(len(item.allowed) for item in items)
     return Batch(
         image=torch.stack([pad_to(item.sample.image, shape, 0.0) for item in items]),
         label=torch.stack([pad_to(item.sample.label, shape, BACKGROUND_ROW) for item in items]),
-        allowed=torch.stack([pad(m, (0, 0, 0, rows - len(m))) for m in matrices]),
+        allowed=torch.stack([pad(i.allowed, (0, 0, 0, rows - len(i.allowed))) for i in items]),
         spacing=torch.tensor([item.sample.spacing_mm for item in items]),
         case=[item.case for item in items],
         seed=items[0].seed,

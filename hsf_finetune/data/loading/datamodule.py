@@ -64,43 +64,29 @@ class CasesDataModule(L.LightningDataModule):
         self._store = SampleStore([*dict.fromkeys((*split.train, *split.validation))], settings)
 
     def read(self, progress: Progress | None = None) -> str:
-        """Reads, checks and caches all cases, as `SampleStore.prepare` does.
-
-        Returns:
-            Where they are kept: `memory`, `disk` or `off`.
-        """
+        """Prepares the `SampleStore`; returns where cases are kept: `memory`, `disk` or `off`."""
         self._store.prepare(progress)
         return self._store.mode
 
     def take_censuses(self) -> dict[str, Census]:
         """The label census of either side of the split; after `read`."""
         space = self.split.train[0].protocol.space
-        return {
-            side: take_census(
-                [(case, self._store.row_voxels(case)) for case in self.split.side(side)], space
-            )
+        counted = {
+            side: [(case, self._store.row_voxels(case)) for case in self.split.side(side)]
             for side in ("train", "validation")
         }
+        return {side: take_census(cases, space) for side, cases in counted.items()}
 
     def steps_per_epoch(self, world_size: int, accumulate: int) -> int:
-        """Optimiser steps of an epoch.
-
-        Args:
-            world_size: number of processes.
-            accumulate: batches per step.
-        """
+        """Optimiser steps of an epoch, with `accumulate` batches per step and process."""
         batches = -(-len(self._sampler(0, world_size)) // self.batch_size)
         return -(-batches // accumulate)
 
     def train_dataloader(self) -> DataLoader[BatchItem]:
         """Shuffled batches of an epoch."""
-        dataset = TrainingCases(
-            self._store,
-            self.split.train,
-            self.patch_vox,
-            self.settings.foreground_share,
-            self._augment,
-        )
+        share = self.settings.foreground_share
+        train = self.split.train
+        dataset = TrainingCases(self._store, train, self.patch_vox, share, self._augment)
         return self._loader(dataset, self.batch_size, self._sampler(*self._rank_and_size()))
 
     def val_dataloader(self) -> DataLoader[BatchItem]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -37,10 +37,6 @@ def choose_draw_weights(
     The finest protocol is the one that draws the most classes by themselves. Half of the draws
     are of its cases where they are fewer than the others: otherwise training sees little of
     what only they tell apart (benchmarks/label_sets.py).
-
-    Args:
-        cases: those that train.
-        datasets: their settings.
     """
     given = {name: one.weight for name, one in datasets.items()}
     if any(weight is not None for weight in given.values()):
@@ -62,17 +58,13 @@ def choose_draw_weights(
 
 @dataclass(frozen=True)
 class CaseDraw:
-    """A case that is drawn in an epoch.
-
-    Args:
-        index: position of the case among those that train.
-        seed: for everything random about the draw.
-    """
+    """The position of a case among those that train, and the seed of everything random."""
 
     index: int
     seed: int
 
 
+@dataclass(eq=False)
 class EpochSampler(Sampler[CaseDraw]):
     """The cases of an epoch, a function of seed and epoch alone.
 
@@ -90,24 +82,17 @@ class EpochSampler(Sampler[CaseDraw]):
         world_size: number of processes.
     """
 
-    def __init__(
-        self,
-        weights: Sequence[float],
-        k_sample: int | None,
-        replace: bool,
-        seed: int,
-        rank: int = 0,
-        world_size: int = 1,
-    ) -> None:
-        self._cases = len(weights)
-        given = np.asarray(weights, np.float64)
-        self._shares = given / given.sum()
-        self._draws = k_sample or self._cases
-        self._replace = replace
-        self._seed = seed
-        self._rank = rank
-        self._world_size = world_size
-        self._epoch = 0
+    weights: Sequence[float]
+    k_sample: int | None
+    replace: bool
+    seed: int
+    rank: int = 0
+    world_size: int = 1
+    _epoch: int = field(default=0, init=False)
+
+    @property
+    def _draws(self) -> int:
+        return self.k_sample or len(self.weights)
 
     def set_epoch(self, epoch: int) -> None:
         """Called by the training loop before each epoch."""
@@ -115,30 +100,30 @@ class EpochSampler(Sampler[CaseDraw]):
 
     def __len__(self) -> int:
         """Draws of this process."""
-        return -(-self._draws // self._world_size)
+        return -(-self._draws // self.world_size)
 
     def __iter__(self) -> Iterator[CaseDraw]:
-        """The draws of the current epoch."""
-        random = np.random.default_rng([self._seed, self._epoch])
+        random = np.random.default_rng([self.seed, self._epoch])
         order = self._draw_order(random)
         seeds = random.integers(2**31, size=self._draws)
         draws = [CaseDraw(int(i), int(s)) for i, s in zip(order, seeds, strict=True)]
-        mine = range(self._rank, len(self) * self._world_size, self._world_size)
+        mine = range(self.rank, len(self) * self.world_size, self.world_size)
         return iter([draws[n % len(draws)] for n in mine])
 
     def _draw_order(self, random: np.random.Generator) -> npt.NDArray[np.int64]:
-        equal = np.ptp(self._shares) == 0
-        if self._replace:
-            return random.choice(
-                self._cases, self._draws, p=None if equal else self._shares
-            ).astype(np.int64)
+        cases, shares = len(self.weights), np.asarray(self.weights, np.float64)
+        shares = shares / shares.sum()
+        equal = np.ptp(shares) == 0
+        if self.replace:
+            drawn = random.choice(cases, self._draws, p=None if equal else shares)
+            return drawn.astype(np.int64)
         if equal:
-            passes = -(-self._draws // self._cases)
-            order = np.concatenate([random.permutation(self._cases) for _ in range(passes)])
+            passes = -(-self._draws // cases)
+            order = np.concatenate([random.permutation(cases) for _ in range(passes)])
             return order[: self._draws]
         # Systematic sampling: evenly spaced marks on a line of the cases' shares, shuffled.
-        line = random.permutation(self._cases)
+        line = random.permutation(cases)
         marks = (np.arange(self._draws) + random.random()) / self._draws
-        ends = np.cumsum(self._shares[line])
+        ends = np.cumsum(shares[line])
         taken = line[np.searchsorted(ends, np.minimum(marks, np.nextafter(ends[-1], 0)), "right")]
         return random.permutation(taken)

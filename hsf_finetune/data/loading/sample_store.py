@@ -24,6 +24,7 @@ from hsf_finetune.system.atomic_files import atomic_write, cache_folder
 from hsf_finetune.system.errors import DataError, OutputError, SeveralErrors, UserError
 
 Progress = Callable[[int, int], None]
+"""Called with (cases done, cases in all) after each case."""
 
 _MEMORY_SHARE = 0.5
 """Largest share of the free memory that the cache may take."""
@@ -41,20 +42,19 @@ class SampleStore:
     """
 
     def __init__(self, cases: Sequence[Case], settings: DatasetsSettings) -> None:
-        self.mode: Literal["auto", "memory", "disk", "off"] = settings.cache
-        if settings.cache == "auto":
-            self.mode = _choose_mode(cases, settings.target_spacing_mm)
         self._cases = tuple(cases)
         self._spacing = settings.target_spacing_mm
+        self.mode: Literal["auto", "memory", "disk", "off"] = settings.cache
+        if self.mode == "auto":
+            needed = sum(estimate_sample_bytes(case, self._spacing) for case in cases)
+            free = psutil.virtual_memory().available
+            self.mode = "memory" if needed < _MEMORY_SHARE * free else "disk"
         self._folder = Path(settings.cache_dir or cache_folder() / "samples").expanduser()
         self._samples: dict[str, Sample] = {}
         self._row_voxels: dict[str, npt.NDArray[np.int64]] = {}
 
     def prepare(self, progress: Progress | None = None) -> None:
         """Reads and checks every case once, filling the cache.
-
-        Args:
-            progress: called with (cases done, cases in all) after each case.
 
         Raises:
             SeveralErrors: every case that cannot be used, with its reason.
@@ -111,9 +111,8 @@ class SampleStore:
             except Exception:  # a damaged file raises anything; it is only a copy
                 path.unlink(missing_ok=True)
         sample = load_case(case, self._spacing)
-        stored = {"image": sample.image, "label": sample.label}
         with atomic_write(path) as temporary:
-            torch.save({**stored, "spacing_mm": list(sample.spacing_mm)}, temporary)
+            torch.save({**vars(sample), "spacing_mm": list(sample.spacing_mm)}, temporary)
         return sample
 
     def _fingerprint(self, case: Case) -> str:
@@ -133,14 +132,6 @@ class SampleStore:
 def _count_row_voxels(case: Case, sample: Sample) -> npt.NDArray[np.int64]:
     rows = len(case.protocol.row_sets)
     return np.asarray(torch.bincount(sample.label.flatten(), minlength=rows).numpy())
-
-
-def _choose_mode(
-    cases: Sequence[Case], target_spacing_mm: Sequence[float] | None
-) -> Literal["memory", "disk"]:
-    """Memory if all cases fit into a share of the free memory, else disk."""
-    needed = sum(estimate_sample_bytes(case, target_spacing_mm) for case in cases)
-    return "memory" if needed < _MEMORY_SHARE * psutil.virtual_memory().available else "disk"
 
 
 def estimate_sample_bytes(case: Case, target_spacing_mm: Sequence[float] | None) -> float:

@@ -22,8 +22,6 @@ from hsf_finetune.data.phantom.phantom_shape import (
 )
 
 Contrast = Literal["T1w", "T2w"]
-
-CONTRASTS: tuple[Contrast, ...] = ("T1w", "T2w")
 # Streams of random numbers; 1 to 3 are the shape's.
 _SURROUNDINGS, _PLACE, _SCAN = 4, 5, 6
 _INTENSITY: dict[Contrast, dict[str, float]] = {
@@ -80,13 +78,10 @@ def make_phantom(
     layout = make_layout(seed, subject, side, (x, y, z))
     rng = np.random.default_rng([seed, subject, _SURROUNDINGS, SIDES.index(side)])
     wobble, fold = (random_field(rng, (x, y, z), step_mm) for step_mm in (7.0, 5.0))
-    rng = np.random.default_rng(
-        [seed, subject, _SCAN, SIDES.index(side), CONTRASTS.index(contrast)]
-    )
-    tissue = {
-        name: value * (1 + 0.03 * float(rng.standard_normal()))
-        for name, value in _INTENSITY[contrast].items()
-    }
+    stream = [seed, subject, _SCAN, SIDES.index(side), list(_INTENSITY).index(contrast)]
+    rng = np.random.default_rng(stream)
+    means = _INTENSITY[contrast]
+    tissue = {name: means[name] * (1 + 0.03 * float(rng.standard_normal())) for name in means}
     canvas = _paint_surroundings(layout, tissue, wobble, fold)
     _paint_hippocampus(canvas, layout, tissue)
     canvas *= 1 + 0.025 * random_field(rng, (x, y, z), 3.0)  # texture of the tissue
@@ -111,16 +106,13 @@ def make_phantom(
 
 
 def _paint_surroundings(
-    layout: HippocampusLayout,
-    tissue: Mapping[str, float],
-    wobble: Floats,
-    fold: Floats,
+    layout: HippocampusLayout, tissue: Mapping[str, float], wobble: Floats, fold: Floats
 ) -> Floats:
     """Intensities around the hippocampus, painted from far to near, (X, Y, Z)."""
     x, y, z = layout.position_mm
     angle, outside = layout.angle_deg, layout.outside_mm
-    canvas = np.full(x.shape, tissue["white"])
     grey, csf, white = tissue["grey"], tissue["csf"], tissue["white"]
+    canvas = np.full(x.shape, white)
     canvas[z + 3 * wobble > 9.5 - 0.3 * x] = grey  # deep grey matter above
     canvas[(y + 2 * wobble > 10) & (z + 2 * wobble > 4) & (x > -6)] = grey  # amygdala
     canvas[np.abs(z + 3 * wobble + 12.5 + 0.3 * x) < 1.8] = grey  # cortex below

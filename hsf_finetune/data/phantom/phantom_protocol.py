@@ -45,9 +45,7 @@ class AnnotationProtocol:
     ) -> npt.NDArray[np.uint8]:
         """The raw label volume of a phantom, (X, Y, Z); 0 is background.
 
-        Args:
-            subfields: values of `SUBFIELDS`, (X, Y, Z).
-            axis_position: position along the axis, 0 to 1, (X, Y, Z).
+        Subfields and positions along the axis are those of a `Phantom`, (X, Y, Z) both.
         """
         raw = np.zeros(subfields.shape, dtype=np.uint8)
         for rule in self.rules:

@@ -13,6 +13,7 @@ anatomy depends on neither the voxel size nor the size of the grid.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -37,29 +38,14 @@ _CENTRELINE_MM = np.array(
 )  # fmt: skip
 _SCALE_KNOTS = ([0, 0.15, 0.35, 0.6, 0.8, 1], [0.72, 0.82, 0.98, 1.05, 1.28, 1.2])
 _SPREAD: dict[str, tuple[float, float]] = {
-    "length": (1.0, 0.05),
-    "thickness": (1.0, 0.05),
-    "head": (1.0, 0.06),
-    "bend": (1.0, 0.18),
-    "curl": (1.0, 0.2),
-    "ring": (1.25, 0.06),
-    "width": (1.18, 0.05),
-    "roll_deg": (0.0, 5.0),
-    "twist_deg": (0.0, 5.0),
-    "pitch_deg": (0.0, 4.0),
-    "yaw_deg": (0.0, 4.0),
-    "shift_x": (0.0, 0.9),
-    "shift_y": (0.0, 0.9),
-    "shift_z": (0.0, 0.9),
-    "ca3_start_deg": (165.0, 5.0),
-    "ca2_start_deg": (114.0, 4.0),
-    "ca1_start_deg": (72.0, 4.0),
-    "sub_start_deg": (-66.0, 4.0),
-    "presub_mm": (2.4, 0.2),
-    "presub_width": (2.9, 0.15),
-    "parasub_width": (2.9, 0.15),
-    "lift": (0.03, 0.008),
-}
+    "length": (1, 0.05), "thickness": (1, 0.05), "head": (1, 0.06), "bend": (1, 0.18),
+    "curl": (1, 0.2), "ring": (1.25, 0.06), "width": (1.18, 0.05),
+    "roll_deg": (0, 5), "twist_deg": (0, 5), "pitch_deg": (0, 4), "yaw_deg": (0, 4),
+    "shift_x": (0, 0.9), "shift_y": (0, 0.9), "shift_z": (0, 0.9),
+    "ca3_start_deg": (165, 5), "ca2_start_deg": (114, 4), "ca1_start_deg": (72, 4),
+    "sub_start_deg": (-66, 4), "presub_mm": (2.4, 0.2), "presub_width": (2.9, 0.15),
+    "parasub_width": (2.9, 0.15), "lift": (0.03, 0.008),
+}  # fmt: skip
 """Mean and standard deviation of each parameter; new ones go last, since draws are in order."""
 
 # Independent streams of random numbers.
@@ -92,10 +78,7 @@ class HippocampusLayout:
 
 
 class _Section(NamedTuple):
-    """Where each voxel is in the plane across the centreline, in units of the section's scale.
-
-    All arrays are (X, Y, Z).
-    """
+    """Where each voxel, (X, Y, Z), is in the plane across the centreline, in units of `scale`."""
 
     across: Floats  # lateral distance from the centreline
     above: Floats  # superior distance from the centreline
@@ -116,7 +99,7 @@ def random_field(
 
     Args:
         rng: source of the control points' values.
-        axes_mm: coordinates of the grid along its three axes.
+        axes_mm: coordinates of the grid along its three axes, x, y and z.
         step_mm: distance between control points.
 
     Returns:
@@ -141,23 +124,16 @@ def _draw_parameters(seed: int, subject: int, side: Side) -> dict[str, float]:
     person = np.random.default_rng([seed, subject, _PERSON]).standard_normal(len(_SPREAD))
     of_side = np.random.default_rng([seed, subject, _SIDE, SIDES.index(side)])
     drawn = 0.94 * person + 0.34 * of_side.standard_normal(len(_SPREAD))
-    limited = np.clip(drawn, -2, 2)
-    return {
-        name: mean + sd * float(z)
-        for (name, (mean, sd)), z in zip(_SPREAD.items(), limited, strict=True)
-    }
+    limited = zip(_SPREAD.items(), np.clip(drawn, -2, 2).tolist(), strict=True)
+    return {name: mean + sd * z for (name, (mean, sd)), z in limited}
 
 
 def make_layout(
     seed: int, subject: int, side: Side, axes_mm: tuple[Floats, Floats, Floats]
 ) -> HippocampusLayout:
-    """The anatomy of one hippocampus on a grid.
+    """The anatomy of one hippocampus, on a grid with the coordinates `axes_mm`.
 
-    Args:
-        seed: seed of the cohort.
-        subject: number of the subject.
-        side: which hippocampus; it decides on the draw, not on the frame.
-        axes_mm: coordinates of the grid along the canonical axes.
+    Seed, subject and side, as for `make_phantom`, decide on the draw, not on the frame.
     """
     shape = _draw_parameters(seed, subject, side)
     rng = np.random.default_rng([seed, subject, _WARP, SIDES.index(side)])
@@ -192,7 +168,7 @@ def _centreline(shape: dict[str, float], samples: int = 240) -> tuple[Floats, Fl
     about_x = [[1, 0, 0], [0, np.cos(pitch), -np.sin(pitch)], [0, np.sin(pitch), np.cos(pitch)]]
     about_z = [[np.cos(yaw), -np.sin(yaw), 0], [np.sin(yaw), np.cos(yaw), 0], [0, 0, 1]]
     knots = knots @ np.array(about_x).T @ np.array(about_z).T
-    knots += [shape["shift_x"], shape["shift_y"], shape["shift_z"]]
+    knots += [shape[f"shift_{axis}"] for axis in "xyz"]
     fine = CubicSpline(np.arange(len(knots)), knots)(np.linspace(0, len(knots) - 1, 2000))
     length = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(fine, axis=0), axis=1))])
     even = np.linspace(0, length[-1], samples)
@@ -233,15 +209,9 @@ def _locate_in_section(shape: dict[str, float], position: Floats) -> _Section:
         values.reshape(grid) for values in (across / scale, above / scale, axis, scale)
     )
     angle = np.degrees(np.arctan2(above, across))
-    return _Section(
-        across=across,
-        above=above,
-        angle_deg=np.where(angle < -90, angle + 360, angle),
-        radius=np.hypot(across, above),
-        ribbon=above + RING_MM - shape["lift"] * across**2,
-        axis=axis,
-        scale=scale,
-    )
+    angle = np.where(angle < -90, angle + 360, angle)
+    ribbon = above + RING_MM - shape["lift"] * across**2
+    return _Section(across, above, angle, np.hypot(across, above), ribbon, axis, scale)
 
 
 def _scale(shape: dict[str, float], axis: Floats, length_mm: float) -> Floats:
@@ -267,20 +237,13 @@ def _label_subfields(shape: dict[str, float], section: _Section) -> npt.NDArray[
     corner = (across < 0) & (across > -1.8) & (above < -0.6) & (ribbon > 0)
     label[corner & inside] = SUBFIELDS["DG"]
     ring = np.abs(radius - RING_MM) <= shape["ring"]
-    for name, start, end in (
-        ("CA3", shape["ca3_start_deg"], shape["ca2_start_deg"]),
-        ("CA2", shape["ca2_start_deg"], shape["ca1_start_deg"]),
-        ("CA1", shape["ca1_start_deg"], shape["sub_start_deg"]),
-        ("SUB", shape["sub_start_deg"], -91.0),
-    ):
+    fields = ("CA3", "CA2", "CA1", "SUB")
+    angles = [*(shape[f"{name.lower()}_start_deg"] for name in fields), -91.0]
+    for name, (start, end) in zip(fields, pairwise(angles), strict=True):
         label[ring & (angle <= start) & (angle > end)] = SUBFIELDS[name]
     sheet = (across < 0) & (above < 0.5) & (np.abs(ribbon) <= shape["ring"])
-    edge = 0.0
-    for name, width in (
-        ("SUB", shape["presub_mm"]),
-        ("PRESUB", shape["presub_width"]),
-        ("PARASUB", shape["parasub_width"]),
-    ):
-        label[sheet & (-across > edge) & (-across <= edge + width)] = SUBFIELDS[name]
-        edge += width
+    widths = [shape[name] for name in ("presub_mm", "presub_width", "parasub_width")]
+    edges = pairwise(accumulate(widths, initial=0.0))
+    for name, (near, far) in zip(("SUB", "PRESUB", "PARASUB"), edges, strict=True):
+        label[sheet & (-across > near) & (-across <= far)] = SUBFIELDS[name]
     return label

@@ -59,7 +59,6 @@ class PhantomCohort:
     spacing_mm: float = 0.8
 
     def __post_init__(self) -> None:
-        """Refuses counts and seeds that are out of range."""
         if not all(1 <= count <= 999 for count in (self.source_subjects, self.target_subjects)):
             raise ConfigError(
                 "a phantom cohort has 1 to 999 source and target subjects",
@@ -70,17 +69,12 @@ class PhantomCohort:
 
     def to_dict(self) -> dict[str, Any]:
         """The content of `phantom.json`, as JSON gives it back."""
-        names = {SOURCE: PROTOCOLS["coarse"].labels_names, TARGET: PROTOCOLS["fine"].labels_names}
-        return {
-            "kind": _KIND,
-            "version": VERSION,
-            **asdict(self),
-            "shape_vox": list(self.shape_vox),
-            "labels_names": {
-                folder: {str(value): name for value, name in labels.items()}
-                for folder, labels in names.items()
-            },
+        names = {
+            folder: {str(value): name for value, name in PROTOCOLS[key].labels_names.items()}
+            for folder, key in ((SOURCE, "coarse"), (TARGET, "fine"))
         }
+        own = {**asdict(self), "shape_vox": list(self.shape_vox)}
+        return {"kind": _KIND, "version": VERSION, **own, "labels_names": names}
 
 
 def is_phantom(folder: Path) -> bool:
@@ -89,11 +83,8 @@ def is_phantom(folder: Path) -> bool:
         description = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    return (
-        isinstance(description, dict)
-        and description.get("kind") == _KIND
-        and description.get("version") == VERSION
-    )
+    wanted = {"kind": _KIND, "version": VERSION}
+    return isinstance(description, dict) and wanted.items() <= description.items()
 
 
 def make_phantom_cohort(datasets: DatasetsSettings) -> None:
@@ -122,7 +113,7 @@ def write_phantoms(
     an interrupted one. No file that differs is ever overwritten.
 
     Args:
-        folder: the folder to write to; made if missing.
+        folder: made if missing.
         cohort: its parameters; None is the defaults.
         progress: called with (volumes done, volumes in all) after each volume.
 
@@ -133,18 +124,15 @@ def write_phantoms(
     """
     cohort = cohort or PhantomCohort()
     complete = _is_described(folder, cohort.to_dict())
-    volumes = [
-        *((SOURCE, number, side) for number in range(cohort.source_subjects) for side in SIDES),
-        *((TARGET, number, side) for number in range(cohort.target_subjects) for side in SIDES),
-    ]
+    counts = {SOURCE: cohort.source_subjects, TARGET: cohort.target_subjects}
+    volumes = [(part, n, side) for part in counts for n in range(counts[part]) for side in SIDES]
     for done, (part, number, side) in enumerate(volumes, start=1):
         paths = _paths(folder, part, number, side)
         if not complete or not all(path.exists() for path in paths):
+            grid = (cohort.shape_vox, cohort.spacing_mm)
             contrast: Contrast = "T1w" if part == SOURCE else "T2w"
             subject = number if part == SOURCE else number + _TARGET_OFFSET
-            phantom = make_phantom(
-                cohort.seed, subject, side, contrast, cohort.shape_vox, cohort.spacing_mm
-            )
+            phantom = make_phantom(cohort.seed, subject, side, contrast, *grid)
             for path, content in zip(paths, _encode_files(phantom, part), strict=True):
                 _write_once(path, content)
         if progress is not None:
@@ -153,11 +141,7 @@ def write_phantoms(
 
 
 def _is_described(folder: Path, description: Mapping[str, Any]) -> bool:
-    """Whether `phantom.json` exists.
-
-    Raises:
-        DataError: it describes another cohort.
-    """
+    """Whether `phantom.json` exists; refuses one that describes another cohort."""
     path = folder / DESCRIPTION
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -180,15 +164,15 @@ def _is_described(folder: Path, description: Mapping[str, Any]) -> bool:
 
 def _paths(folder: Path, part: str, number: int, side: Side) -> tuple[Path, ...]:
     """The files of one volume, in the order of `_encode_files`."""
+    subject = f"{'S' if part == SOURCE else 'T'}{number + 1:02d}"
+    stem = folder / part / f"sub-{subject}" / f"sub-{subject}_hemi-{side}"
+    image = Path(f"{stem}_{'T1w' if part == SOURCE else 'T2w'}.nii.gz")
+    label = Path(f"{stem}_dseg.nii.gz")
     if part == SOURCE:
-        subject = f"sub-S{number + 1:02d}"
-        stem = folder / SOURCE / subject / f"{subject}_hemi-{side}"
-        return Path(f"{stem}_T1w.nii.gz"), Path(f"{stem}_dseg.nii.gz")
-    subject = f"T{number + 1:02d}"
-    stem = folder / TARGET / f"sub-{subject}" / f"sub-{subject}_hemi-{side}"
+        return image, label
     return (
-        Path(f"{stem}_T2w.nii.gz"),
-        Path(f"{stem}_dseg.nii.gz"),
+        image,
+        label,
         folder / TARGET_HDF5 / f"vol_{subject}_{side}_im.h5",
         folder / TARGET_HDF5 / f"vol_{subject}_{side}_seg.h5",
         folder / TARGET_HDF5_SINGLE / f"vol_{subject}_{side}.h5",
@@ -230,12 +214,7 @@ def _encode_hdf5(volumes: Mapping[str, npt.NDArray[Any]], affine: npt.NDArray[np
 
 
 def _write_once(path: Path, content: bytes) -> None:
-    """Writes a file in one step, unless it exists with the same content.
-
-    Raises:
-        DataError: it exists with other content.
-        OutputError: it cannot be written.
-    """
+    """Writes a file in one step, unless it exists; refuses to change its content."""
     if not path.exists():
         with atomic_write(path) as temporary:
             temporary.write_bytes(content)

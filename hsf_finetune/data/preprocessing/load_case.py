@@ -30,11 +30,7 @@ class Sample:
 
 
 def load_case(case: Case, target_spacing_mm: Sequence[float] | None) -> Sample:
-    """Reads, checks and preprocesses a case.
-
-    Args:
-        case: its images and label.
-        target_spacing_mm: voxel size to resample to, in RAS+ order; None keeps the file's.
+    """Reads, checks and preprocesses a case; the voxel size is as for `prepare_channels`.
 
     Raises:
         DataError: a file cannot be read, or would give wrong results.

@@ -46,11 +46,7 @@ class VoxelGrid:
 
     @classmethod
     def from_volume(cls, volume: Volume, target_spacing_mm: Sequence[float] | None) -> VoxelGrid:
-        """The grid of a volume.
-
-        Args:
-            volume: as its file has it.
-            target_spacing_mm: voxel size to resample to, in RAS+ order; None keeps the file's.
+        """The grid of a volume, and its resampling to a voxel size in RAS+ order, if any.
 
         Raises:
             DataError: the affine maps an axis to nothing.
@@ -58,25 +54,17 @@ class VoxelGrid:
         orientation = io_orientation(volume.affine)
         if np.isnan(orientation).any():
             raise DataError("the affine has an empty axis", file=volume.ref)
-        canonical, spacing = [0, 0, 0], [0.0, 0.0, 0.0]
-        for file_axis, axis in enumerate(orientation[:, 0].astype(int)):
-            canonical[axis] = volume.array.shape[file_axis]
-            spacing[axis] = volume.spacing_mm[file_axis]
-        shape = list(canonical)
+        order = np.argsort(orientation[:, 0])  # the file's axis along each RAS+ axis
+        file_shape = volume.array.shape
+        shape = canonical = [file_shape[axis] for axis in order]
+        spacing = [volume.spacing_mm[axis] for axis in order]
         if target_spacing_mm is not None:
-            shape = [
-                max(round(n * s / t), 1)
-                for n, s, t in zip(canonical, spacing, target_spacing_mm, strict=True)
-            ]
+            sizes = zip(canonical, spacing, target_spacing_mm, strict=True)
+            shape = [max(round(n * s / t), 1) for n, s, t in sizes]
             spacing = [n * s / m for n, s, m in zip(canonical, spacing, shape, strict=True)]
-        return cls(
-            _triple(volume.array.shape),
-            volume.affine,
-            orientation,
-            _triple(canonical),
-            _triple(shape),
-            (spacing[0], spacing[1], spacing[2]),
-        )
+        shapes = (_triple(canonical), _triple(shape))
+        x_mm, y_mm, z_mm = spacing
+        return cls(_triple(file_shape), volume.affine, orientation, *shapes, (x_mm, y_mm, z_mm))
 
     def image_to_network(self, array: npt.NDArray[Any]) -> Tensor:
         """An image on the file's grid, (X, Y, Z) -> float32 on the network's grid, (x, y, z)."""
@@ -97,15 +85,9 @@ class VoxelGrid:
         return nearest[0, 0].to(torch.uint8)
 
     def classes_to_file(self, scores: Tensor) -> npt.NDArray[np.uint8]:
-        """Class scores on the network's grid -> class indices on the file's grid.
+        """Class scores on the network's grid, (C, x, y, z) -> class indices, (X, Y, Z).
 
-        Scores, not labels, are resampled, so that borders stay smooth.
-
-        Args:
-            scores: (classes, x, y, z); the highest one decides.
-
-        Returns:
-            Class indices, (X, Y, Z).
+        The highest score decides. Scores, not labels, are resampled, so that borders stay smooth.
         """
         classes = self._resample_scores(scores).argmax(dim=0).to(torch.uint8).cpu().numpy()
         return self._restore_orientation(classes)

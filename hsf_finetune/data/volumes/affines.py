@@ -15,8 +15,8 @@ Affine = npt.NDArray[np.float64]
 
 def voxel_size_mm(affine: Affine) -> tuple[float, float, float]:
     """Voxel size along the three array axes, in mm."""
-    sizes = np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
-    return (float(sizes[0]), float(sizes[1]), float(sizes[2]))
+    x, y, z = np.sqrt((affine[:3, :3] ** 2).sum(axis=0)).tolist()
+    return (x, y, z)
 
 
 def corner_shift_mm(a: Affine, b: Affine, shape: Sequence[int]) -> float:
@@ -27,10 +27,8 @@ def corner_shift_mm(a: Affine, b: Affine, shape: Sequence[int]) -> float:
         b: the other 4x4.
         shape: (X, Y, Z) of the volume; further axes are ignored.
     """
-    sizes = (*shape, 1, 1, 1)[:3]
-    corners = np.array(np.meshgrid(*[(0, n - 1) for n in sizes])).reshape(3, -1)
-    corners = np.vstack([corners, np.ones(corners.shape[1])])
-    difference = (a - b) @ corners
+    ends = [(0, n - 1) for n in (*shape, 1, 1, 1)[:3]]
+    difference = (a - b) @ np.array(np.meshgrid(*ends, 1)).reshape(4, -1)
     return float(np.sqrt((difference[:3] ** 2).sum(axis=0)).max())
 
 
@@ -61,19 +59,19 @@ def hdf5_affine(
     if "affine" in attributes:
         return check_affine(attributes["affine"], file)
     stored = attributes.get("spacing_mm")
+    given = stored if stored is not None else spacing_mm
     if affine is not None:
         matrix = check_affine(affine, file)
-        if stored is not None and not np.allclose(
-            voxel_size_mm(matrix), _check_spacing(stored, file), rtol=0.01
-        ):
+        in_yaml = voxel_size_mm(matrix)
+        sizes = in_yaml if stored is None else _check_spacing(stored, file).tolist()
+        if not np.allclose(in_yaml, sizes, rtol=0.01):
             raise DataError(
                 "the affine of the dataset's YAML contradicts the file's voxel size",
                 file=file,
-                found=f"{format_affine(matrix)}\nspacing_mm {_check_spacing(stored, file).tolist()} in the file",
+                found=f"{format_affine(matrix)}\nspacing_mm {sizes} in the file",
                 fix="correct affine: in the dataset's YAML, or write the attribute affine",
             )
         return matrix
-    given = stored if stored is not None else spacing_mm
     if given is None:
         raise DataError(
             "the HDF5 dataset does not say how large its voxels are",

@@ -22,16 +22,14 @@ def check_image(volume: Volume) -> None:
         DataError: naming the file and how many voxels are affected.
     """
     array = volume.array
-    if np.issubdtype(array.dtype, np.floating):
-        bad = int(array.size - np.count_nonzero(np.isfinite(array)))
-        if bad:
-            raise DataError(
-                "the image holds NaN or infinite voxels",
-                file=volume.ref,
-                found=f"{bad} of {count_of(array.size, 'voxel')}",
-                expected="finite numbers",
-                fix="repair the image, or list it under the dataset's exclude:",
-            )
+    if bad := int(array.size - np.count_nonzero(np.isfinite(array))):
+        raise DataError(
+            "the image holds NaN or infinite voxels",
+            file=volume.ref,
+            found=f"{bad} of {count_of(array.size, 'voxel')}",
+            expected="finite numbers",
+            fix="repair the image, or list it under the dataset's exclude:",
+        )
     if array.size == 0 or array.min() == array.max():
         raise DataError(
             "the image is constant, so there is nothing to segment",
@@ -100,17 +98,14 @@ def to_label_rows(label: Volume, protocol: LabelMap) -> npt.NDArray[np.uint8]:
         DataError: values are not whole numbers, or the map does not list them.
     """
     raw = to_whole_numbers(label)
-    unknown = protocol.count_unknown(raw)
-    if unknown:
-        counts = ", ".join(
-            f"{value} ({count_of(n, 'voxel')})" for value, n in sorted(unknown.items())[:8]
-        )
-        lines = "; ".join(f"{value}: 0" for value in sorted(unknown)[:8])
+    if unknown := protocol.count_unknown(raw):
+        first = sorted(unknown.items())[:8]
+        lines = "; ".join(f"{value}: 0" for value, _ in first)
         raise DataError(
             "the label volume holds values that the dataset's YAML does not list",
             file=label.ref,
-            found=counts,
-            expected=", ".join(str(v) for v in protocol.values),
+            found=", ".join(f"{value} ({count_of(n, 'voxel')})" for value, n in first),
+            expected=", ".join(map(str, protocol.values)),
             fix=f"add them to labels: (and name them in labels_names:); to count them as "
             f"background: {lines}",
         )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from hsf_finetune.system.errors import DataError
 NIFTI = (".nii.gz", ".nii")
 HDF5 = (".h5", ".hdf5")
 SUFFIXES = NIFTI + HDF5
+_HDF5_FAULTS = (OSError, RuntimeError, KeyError)
 
 Array = npt.NDArray[Any]
 
@@ -79,10 +82,8 @@ class Volume:
 
 def stem(path: Path) -> str:
     """File name without its volume suffix (`a.nii.gz` -> `a`)."""
-    for suffix in SUFFIXES:
-        if path.name.lower().endswith(suffix):
-            return path.name[: -len(suffix)]
-    return path.stem
+    suffix = next((s for s in SUFFIXES if path.name.lower().endswith(s)), path.suffix)
+    return path.name[: len(path.name) - len(suffix)]
 
 
 def is_volume(path: Path) -> bool:
@@ -108,7 +109,10 @@ def read_volume(ref: VolumeRef) -> Volume:
     if not ref.path.exists():
         raise DataError("no such file", file=ref.path)
     if is_hdf5(ref.path):
-        return _read_hdf5(ref)
+        key = hdf5_key(ref)
+        with _refuse_damage(ref, _HDF5_FAULTS), h5py.File(ref.path, "r") as file:
+            array, attributes = np.asarray(file[key][()]), {**file.attrs, **file[key].attrs}
+        return make_volume(array, hdf5_affine(attributes, ref.spacing_mm, ref.affine, ref), ref)
     if is_volume(ref.path):
         return _read_nifti(ref)
     raise DataError(
@@ -134,17 +138,13 @@ def read_shape(ref: VolumeRef) -> tuple[tuple[int, ...], Affine]:
         return tuple(file[key].shape), hdf5_affine(attributes, ref.spacing_mm, ref.affine, ref)
 
 
-# ----------------------------------------------------------------------- NIfTI
 def _read_nifti(ref: VolumeRef) -> Volume:
     image = _open_nifti(ref)
     if ref.path.name.lower().endswith(".gz"):
-        try:
-            # nibabel stops reading at the last voxel, before the checksum that
-            # reveals damaged voxels.
+        # nibabel stops reading at the last voxel, before the checksum that reveals damaged voxels.
+        with _refuse_damage(ref):
             image = type(image).from_bytes(gzip.decompress(ref.path.read_bytes()))
-        except Exception as error:  # nibabel, gzip and zlib raise many kinds
-            raise _unreadable(ref, error) from error
-    return _image_to_volume(image, ref)
+    return read_image(image, ref)
 
 
 def read_image(image: SpatialImage, ref: VolumeRef) -> Volume:
@@ -154,27 +154,18 @@ def read_image(image: SpatialImage, ref: VolumeRef) -> Volume:
         DataError: as `read_volume`.
     """
     _check_header(image, ref)
-    return _image_to_volume(image, ref)
-
-
-def _image_to_volume(image: SpatialImage, ref: VolumeRef) -> Volume:
-    try:
+    with _refuse_damage(ref):
         array = np.asanyarray(image.dataobj)
-    except Exception as error:  # nibabel and zlib raise many kinds for a damaged file
-        raise _unreadable(ref, error) from error
     scaled = image.get_data_dtype().kind in "iu" and array.dtype.kind == "f"
     step = abs(float(getattr(image.dataobj, "slope", 1.0))) if scaled else 0.0
-    volume = make_volume(array, np.asarray(image.affine, dtype=np.float64), ref, step)
     header = image.header if isinstance(image.header, nib.Nifti1Header) else None
-    return replace(volume, header=header)
+    return make_volume(array, np.asarray(image.affine, dtype=np.float64), ref, step, header)
 
 
 def _open_nifti(ref: VolumeRef) -> nib.Nifti1Image:
     """The image with a checked header; voxels are read later."""
-    try:
+    with _refuse_damage(ref):
         image = nib.load(ref.path)
-    except Exception as error:
-        raise _unreadable(ref, error) from error
     if not isinstance(image, nib.Nifti1Image):
         raise DataError("not a NIfTI image", file=ref.path, found=type(image).__name__)
     _check_header(image, ref)
@@ -182,6 +173,11 @@ def _open_nifti(ref: VolumeRef) -> nib.Nifti1Image:
 
 
 def _check_header(image: SpatialImage, ref: VolumeRef) -> None:
+    """Refuses an affine that is not finite, and a sform and a qform that differ.
+
+    Libraries disagree on which of the two counts, so such a file would be segmented in
+    one place and displayed in another.
+    """
     if not np.isfinite(image.affine).all():
         raise DataError(
             "the affine holds NaN or infinity",
@@ -189,20 +185,10 @@ def _check_header(image: SpatialImage, ref: VolumeRef) -> None:
             found=format_affine(image.affine),
             fix="convert the volume again, or list it under the dataset's exclude:",
         )
-    if isinstance(image, nib.Nifti1Image):
-        _check_forms(image, ref)
-
-
-def _check_forms(image: nib.Nifti1Image, ref: VolumeRef) -> None:
-    """Refuses a sform and a qform that place the volume differently.
-
-    Libraries disagree on which of the two counts, so such a file would be segmented in
-    one place and displayed in another.
-    """
-    try:
+    if not isinstance(image, nib.Nifti1Image):
+        return
+    with _refuse_damage(ref):  # nibabel raises many kinds for an impossible quaternion
         sform, qform = image.get_sform(coded=True)[0], image.get_qform(coded=True)[0]
-    except Exception as error:  # nibabel raises many kinds for an impossible quaternion
-        raise _unreadable(ref, error) from error
     if sform is None or qform is None:
         return
     shift = corner_shift_mm(sform, qform, image.shape)
@@ -216,19 +202,19 @@ def _check_forms(image: nib.Nifti1Image, ref: VolumeRef) -> None:
         )
 
 
-def make_volume(array: Array, affine: Affine, ref: VolumeRef, step: float = 0.0) -> Volume:
-    """The volume of an array; axes of length 1 behind the third are left out.
-
-    Args:
-        array: voxel values, (X, Y, Z).
-        affine: 4x4, from voxel to RAS+ millimetres.
-        ref: where the array comes from.
-        step: as in `Volume`.
+def make_volume(
+    array: Array,
+    affine: Affine,
+    ref: VolumeRef,
+    step: float = 0.0,
+    header: nib.Nifti1Header | None = None,
+) -> Volume:
+    """A `Volume`, which explains the arguments; axes of length 1 behind the third are left out.
 
     Raises:
         DataError: it is not three-dimensional, or not of real numbers.
     """
-    stored = tuple(int(n) for n in array.shape)
+    stored = array.shape
     while array.ndim > 3 and array.shape[-1] == 1:
         array = array[..., 0]
     if array.ndim != 3:
@@ -247,60 +233,47 @@ def make_volume(array: Array, affine: Affine, ref: VolumeRef, step: float = 0.0)
             expected="one real number per voxel",
             fix="convert the scan to grey values, or list it under the dataset's exclude:",
         )
-    return Volume(array, affine, stored, ref, step)
+    return Volume(array, affine, stored, ref, step, header)
 
 
-def _unreadable(ref: VolumeRef, error: Exception) -> DataError:
-    return DataError(
-        "the file is damaged or incomplete",
-        file=ref,
-        found=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
-        expected="a complete NIfTI or HDF5 file",
-        fix="copy or convert it again, or list it under the dataset's exclude:",
-    )
+@contextmanager
+def _refuse_damage(
+    ref: VolumeRef, faults: tuple[type[Exception], ...] = (Exception,)
+) -> Iterator[None]:
+    """Makes one error of what libraries raise for a damaged file: nibabel and zlib many kinds."""
+    try:
+        yield
+    except faults as error:
+        raise DataError(
+            "the file is damaged or incomplete",
+            file=ref,
+            found=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
+            expected="a complete NIfTI or HDF5 file",
+            fix="copy or convert it again, or list it under the dataset's exclude:",
+        ) from error
 
 
-# ------------------------------------------------------------------------ HDF5
 def hdf5_key(ref: VolumeRef) -> str:
     """The dataset to read: the one that `ref` names, or the only one of the file.
 
     Raises:
         DataError: no dataset has that name, or `ref` names none of several.
     """
-    try:
-        with h5py.File(ref.path, "r") as file:
-            # A key may be a link, which visiting the file would not show.
-            if ref.key and isinstance(file.get(ref.key), h5py.Dataset):
-                return ref.key.strip("/")
-            found: list[str] = []
-            file.visititems(
-                lambda name, node: found.append(name) if isinstance(node, h5py.Dataset) else None
-            )
-    except (OSError, RuntimeError, KeyError) as error:
-        raise _unreadable(ref, error) from error
-    if ref.key is not None:
-        raise DataError(
-            f"the HDF5 file has no dataset '{ref.key}'",
-            file=ref.path,
-            found=", ".join(found) or "no dataset at all",
-            fix="set key: (or mri_key: and label_key:) in the pattern to one of these",
+    with _refuse_damage(ref, _HDF5_FAULTS), h5py.File(ref.path, "r") as file:
+        # A key may be a link, which visiting the file would not show.
+        if ref.key and isinstance(file.get(ref.key), h5py.Dataset):
+            return ref.key.strip("/")
+        found: list[str] = []
+        file.visititems(
+            lambda name, node: found.append(name) if isinstance(node, h5py.Dataset) else None
         )
-    if len(found) == 1:
+    if ref.key is None and len(found) == 1:
         return found[0]
+    several = "holds several datasets and none is named"
+    what = several if ref.key is None else f"has no dataset '{ref.key}'"
     raise DataError(
-        "the HDF5 file holds several datasets and none is named",
+        f"the HDF5 file {what}",
         file=ref.path,
         found=", ".join(found) or "no dataset at all",
         fix="set key: (or mri_key: and label_key:) in the pattern to one of these",
     )
-
-
-def _read_hdf5(ref: VolumeRef) -> Volume:
-    key = hdf5_key(ref)
-    try:
-        with h5py.File(ref.path, "r") as file:
-            array, attributes = np.asarray(file[key][()]), {**file.attrs, **file[key].attrs}
-    except (OSError, RuntimeError, KeyError) as error:
-        raise _unreadable(ref, error) from error
-    affine = hdf5_affine(attributes, ref.spacing_mm, ref.affine, ref)
-    return make_volume(array, affine, ref)

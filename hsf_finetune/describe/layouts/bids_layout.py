@@ -99,7 +99,6 @@ def find_cases(listing: FolderListing) -> FolderLayout | None:
     return FolderLayout(f"BIDS, labels *_{suffix}", cases, None, all_notes, left_out)
 
 
-# -------------------------------------------------------------------- internals
 def _parse(volume: ListedVolume) -> BidsVolume | None:
     """Entities and suffix of a volume; None if its name is not of BIDS."""
     *parts, suffix = volume.name.split("_")

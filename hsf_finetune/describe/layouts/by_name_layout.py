@@ -67,7 +67,6 @@ def find_cases(listing: FolderListing) -> FolderLayout | None:
     return FolderLayout(title, tuple(cases), channels, tuple(notes), tuple(left_out))
 
 
-# -------------------------------------------------------------------- internals
 def _is_label(volume: ListedVolume, common: set[str]) -> bool:
     return names_label(volume.name) or any(names_label(f) for f in {*volume.folders} - common)
 

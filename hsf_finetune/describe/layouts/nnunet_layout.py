@@ -81,7 +81,6 @@ def read_channel_names(file: Path) -> tuple[str, ...] | None:
     return tuple(str(given[key]) for key in sorted(given, key=lambda k: int(str(k)))) or None
 
 
-# -------------------------------------------------------------------- internals
 def _why_unused(volume: ListedVolume, folder: tuple[str, ...]) -> str:
     if volume.folders == (*folder, "imagesTr"):
         return "an image without a label"

@@ -1,4 +1,4 @@
-"""MONAI's own UNet, for weights that were made with it."""
+"""MONAI's UNet without changes, for weights that belong to it."""
 
 from __future__ import annotations
 

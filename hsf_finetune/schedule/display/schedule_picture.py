@@ -58,7 +58,7 @@ def save_picture(schedule: Schedule, path: Path) -> None:
 def draw_schedule(schedule: Schedule) -> Figure:
     """Blocks from the head (top) to the input over epochs; the colour is the learning rate.
 
-    Above them stand the stages; where one may end before its greatest length it is
+    Above them are the stages; where one may end before its greatest length it is
     hatched, and epochs that may come earlier are marked with a <= sign.
     """
     names, spans = row_names(schedule), stage_spans(schedule)
@@ -102,7 +102,7 @@ def _colour_scale(rates: npt.NDArray[np.float64]) -> LogNorm:
 
 
 def _colours() -> Any:
-    """Yellow to dark red for low to high rates; a frozen block has a colour of its own."""
+    """Yellow to dark red for low to high rates, and grey for frozen blocks."""
     colours = ListedColormap(mpl.colormaps["YlOrRd"](np.linspace(0.12, 1, 256)))
     return colours.with_extremes(bad=FROZEN)
 

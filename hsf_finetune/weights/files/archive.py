@@ -44,7 +44,7 @@ def extract_safely(
     Raises:
         WeightsError: it is no zip archive, it is damaged or encrypted, an entry would
             be written outside the folder, is a link or a device, or contradicts
-            another one; or there are too many, or they are too large.
+            another one; or the entries are too many, or too large.
         OutputError: the folder is not empty or cannot be written to.
     """
     zip_path, folder = Path(zip_path), Path(folder)

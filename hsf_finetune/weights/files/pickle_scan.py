@@ -29,7 +29,7 @@ class PickleScan:
 
     Args:
         globals: every function and class it names.
-        persistent: the ids of what lies outside it; torch's are tuples of `storage`, the
+        persistent: the ids of data outside it; torch's are tuples of `storage`, the
             storage's type, its key, its device and its number of elements.
     """
 

@@ -84,12 +84,12 @@ def check_values(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
         WeightsError: a value is NaN or infinite, or a tensor is not a dense array that
             the file holds in full.
     """
-    odd = [name for name, t in tensors.items() if not _is_dense(t)]
-    if odd:
+    unusable = [name for name, t in tensors.items() if not _is_dense(t)]
+    if unusable:
         raise WeightsError(
             "the checkpoint holds tensors that are not plain dense arrays",
             file=path,
-            found=", ".join(odd[:6]),
+            found=", ".join(unusable[:6]),
             expected="tensors that the file holds in full, number by number",
             fix="save them so: {name: tensor.to_dense().clone() for each of the state dict}",
         )
@@ -150,7 +150,7 @@ def _meta(content: Mapping[str, Any], path: Path) -> dict[str, Any] | None:
 def _is_finite(tensor: torch.Tensor) -> bool:
     if not tensor.is_floating_point():
         return True
-    # Types of one byte have no test of their own.
+    # Types of one byte have no isfinite.
     wide = tensor.float() if tensor.element_size() == 1 else tensor
     return bool(wide.isfinite().all())
 

@@ -76,7 +76,7 @@ def find_state_dict(content: object, path: Path, use_ema: bool = True) -> StateD
         use_ema: averaged weights where the file has both, or the raw ones.
 
     Raises:
-        WeightsError: there are none.
+        WeightsError: the file holds no weights.
     """
     mapping = _mapping(content)
     found = [] if mapping is None else list(_candidates(mapping))
@@ -196,7 +196,7 @@ def _one_copy(weights: StateDict, use_ema: bool) -> StateDict:
     rests = set(averaged.values())
     change = find_prefix_change(raw, rests)
     twins = sum(change(name) in rests for name in raw)
-    # Beside the raw network there may be losses and the like, but not much of them.
+    # Beside the raw network there may be a few other tensors, such as those of losses.
     if not twins or twins < max(len(averaged) / 2, len(raw) / 3):
         return weights
     keep = averaged.keys() if use_ema else set(raw)

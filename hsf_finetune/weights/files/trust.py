@@ -58,12 +58,12 @@ def may_be_trusted(name: str) -> bool:
     Args:
         name: module and name, such as `numpy.dtype`.
     """
-    module, _, own = name.rpartition(".")
+    module, _, attribute = name.rpartition(".")
     root = name.partition(".")[0]
     if name in _REBUILDERS:
         return True
     if module == "builtins":
-        return own in _BUILTINS
+        return attribute in _BUILTINS
     if any(f"{name}.".startswith(f"{harmful}.") for harmful in _HARMFUL_MODULES):
         return False
     return bool(module) and (root in _HARMLESS_MODULES or root not in sys.stdlib_module_names)
@@ -164,9 +164,9 @@ def untrusted_error(path: Path, missing: Sequence[str], trust: Sequence[str]) ->
 
 
 def _resolve(path: Path, name: str) -> Any:
-    module, _, own = name.rpartition(".")
+    module, _, attribute = name.rpartition(".")
     try:
-        value = getattr(importlib.import_module(module), own)
+        value = getattr(importlib.import_module(module), attribute)
     except Exception as error:
         # Importing a module may fail in any way.
         raise WeightsError(
@@ -186,8 +186,8 @@ def _resolve(path: Path, name: str) -> Any:
 
 def _is_function(name: str) -> bool:
     """Whether a global is a function, as far as that is known without an import."""
-    module, _, own = name.rpartition(".")
-    value = getattr(sys.modules.get(module), own, None)
+    module, _, attribute = name.rpartition(".")
+    value = getattr(sys.modules.get(module), attribute, None)
     return value is not None and not isinstance(value, type) and name not in _REBUILDERS
 
 

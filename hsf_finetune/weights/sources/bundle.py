@@ -27,7 +27,7 @@ _METADATA = re.compile(r"(?:[^/]+/)?configs/metadata\.json")
 _PREFERRED = ("inference", "train")
 _SUFFIXES = (".json", ".yaml", ".yml")
 _MAX_LENGTH = 300
-_REMARKS = {
+_ORIGIN_KEYS = {
     "name": "name",
     "version": "version",
     "description": "description",
@@ -196,9 +196,9 @@ def _channels(
 
 def _origin(root: Path, metadata: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:
     found = {
-        ours: str(metadata[theirs])[:_MAX_LENGTH]
-        for theirs, ours in _REMARKS.items()
-        if isinstance(metadata.get(theirs), (str, int, float))
+        name: str(metadata[key])[:_MAX_LENGTH]
+        for key, name in _ORIGIN_KEYS.items()
+        if isinstance(metadata.get(key), (str, int, float))
     }
     origin = {"format": "MONAI bundle"} | {"name": root.name} | found
     if licence := _licence(root, metadata):

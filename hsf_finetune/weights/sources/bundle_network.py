@@ -53,17 +53,17 @@ class _Arguments:
     def norm(self, name: str, default: Any) -> dict[str, Any]:
         """A normalisation, as settings name it."""
         kind, given = self._layer(name, default)
-        ours = kind if kind in ("instance", "batch", "group") else None
+        norm = kind if kind in ("instance", "batch", "group") else None
         # As in torch, where only instance normalisation has no parameters by default.
         affine = given.pop("affine", kind != "instance")
         groups = given.pop("num_groups", None)
         if kind == "instance" and affine is False:
-            ours, affine = "instance_plain", True
-        if ours is None or affine is not True or (groups is None) is (kind == "group") or given:
+            norm, affine = "instance_plain", True
+        if norm is None or affine is not True or (groups is None) is (kind == "group") or given:
             raise self.error(
                 name, self.take(name, default), "instance, batch or group, without further settings"
             )
-        return {"norm": ours} | ({"norm_groups": groups} if groups else {})
+        return {"norm": norm} | ({"norm_groups": groups} if groups else {})
 
     def activation(self, name: str, default: Any) -> dict[str, Any]:
         """A non-linearity, as settings name it."""

@@ -94,7 +94,7 @@ def read_nnunet(
     _check_counts(weights.tensors, labels, channels, fold_files)
     models = dict(plans.models)
     if any(name.endswith(".running_mean") for name in weights.tensors):
-        # nnUNetTrainerBN puts these where its plans say InstanceNorm3d.
+        # nnUNetTrainerBN uses batch normalisation, although its plans name InstanceNorm3d.
         models["norm_op"] = "BatchNorm3d"
     return replace(
         weights,
@@ -217,8 +217,8 @@ def _check_counts(
 
 
 def _size(tensors: Mapping[str, Tensor], name: str, axis: int) -> int | None:
-    for own, tensor in tensors.items():
-        if own.endswith(name) and tensor.dim() == 5:
+    for full_name, tensor in tensors.items():
+        if full_name.endswith(name) and tensor.dim() == 5:
             return tensor.shape[axis]
     return None
 

@@ -50,7 +50,7 @@ class NnUNetPlans:
         if self.assumed:
             axes = (
                 f"its training images are assumed to be stored as {self.orientation}, since "
-                "nnU-Net keeps a file's own axes and does not record them"
+                "nnU-Net keeps a file's axes and does not record them"
             )
         size = ",".join(f"{mm:.4g}" for mm in self.spacing_mm)
         return (
@@ -77,27 +77,27 @@ def read_plans(path: Path, configuration: str, orientation: str) -> NnUNetPlans:
         WeightsError: it cannot be read, or describes what is not supported.
     """
     plans = json_object(path)
-    own = _resolve_configuration(plans, configuration, path)
-    if own.get("previous_stage") is not None:
+    chosen = _resolve_configuration(plans, configuration, path)
+    if chosen.get("previous_stage") is not None:
         raise WeightsError(
             "a cascade's second model takes another model's segmentation as input, which is not supported",
             file=path,
-            found=f"configuration {configuration} after {own['previous_stage']}",
+            found=f"configuration {configuration} after {chosen['previous_stage']}",
             fix="use the 3d_fullres or 3d_lowres model",
         )
     reader = str(plans.get("image_reader_writer"))
     stored = "RAS" if reader in _REORIENTING else _check_orientation(orientation)
-    models = _models(own, path)
+    models = _models(chosen, path)
     try:
         transpose = [int(axis) for axis in plans.get("transpose_forward", (0, 1, 2))]
         if sorted(transpose) != [0, 1, 2]:
             raise ValueError(f"transpose_forward is {transpose}")
         array_axes = "".join(stored[2 - axis] for axis in transpose)
-        if models is None or len(own["patch_size"]) != 3:
+        if models is None or len(chosen["patch_size"]) != 3:
             raise _flat_network_error(path, configuration)
         axes = [_axis_of(array_axes, pair) for pair in _AXES]
-        spacing, patch = own["spacing"], own["patch_size"]
-        schemes = own.get("normalization_schemes", ())
+        spacing, patch = chosen["spacing"], chosen["patch_size"]
+        schemes = chosen.get("normalization_schemes", ())
         return NnUNetPlans(
             dataset=str(plans.get("dataset_name")),
             models=_validated(models | {"orientation": array_axes}, path),
@@ -144,16 +144,16 @@ def _resolve_configuration(plans: Mapping[str, Any], name: str, path: Path) -> d
             raise WeightsError(f"'{name}' of nnU-Net's plans inherits from itself", file=path)
         chain.append(dict(known[wanted]))
         wanted = chain[-1].get("inherits_from")
-    return {key: value for own in reversed(chain) for key, value in own.items()}
+    return {key: value for link in reversed(chain) for key, value in link.items()}
 
 
-def _models(own: Mapping[str, Any], path: Path) -> dict[str, Any] | None:
+def _models(chosen: Mapping[str, Any], path: Path) -> dict[str, Any] | None:
     """The network as plain settings, but for its orientation; None for a 2D one."""
-    if "architecture" not in own:
-        return _models_before_2_4(own, path)
+    if "architecture" not in chosen:
+        return _models_before_2_4(chosen, path)
     try:
-        kind = str(own["architecture"]["network_class_name"]).rpartition(".")[2]
-        given = dict(own["architecture"]["arch_kwargs"])
+        kind = str(chosen["architecture"]["network_class_name"]).rpartition(".")[2]
+        given = dict(chosen["architecture"]["arch_kwargs"])
     except (KeyError, TypeError, ValueError) as error:
         raise _unreadable_plans_error(path, error) from error
     if kind not in _KINDS:
@@ -184,24 +184,24 @@ def _models(own: Mapping[str, Any], path: Path) -> dict[str, Any] | None:
     return {"name": "nnunet", "architecture": kind, **defaults, **given, "deep_supervision": False}
 
 
-def _models_before_2_4(own: Mapping[str, Any], path: Path) -> dict[str, Any] | None:
+def _models_before_2_4(chosen: Mapping[str, Any], path: Path) -> dict[str, Any] | None:
     """The network of plans by nnunetv2 2.0 to 2.3, which used other names for its parts."""
-    kind = str(own.get("UNet_class_name"))
+    kind = str(chosen.get("UNet_class_name"))
     if kind not in _KINDS:
         raise _unknown_network_error(path, kind)
     try:
-        stages = len(own["n_conv_per_stage_encoder"])
-        base, most = int(own["UNet_base_num_features"]), int(own["unet_max_num_features"])
-        if len(own["patch_size"]) != 3:
+        stages = len(chosen["n_conv_per_stage_encoder"])
+        base, most = int(chosen["UNet_base_num_features"]), int(chosen["unet_max_num_features"])
+        if len(chosen["patch_size"]) != 3:
             return None
         return {
             "name": "nnunet",
             "architecture": kind,
             "features_per_stage": [min(base * 2**stage, most) for stage in range(stages)],
-            "kernel_sizes": own["conv_kernel_sizes"],
-            "strides": own["pool_op_kernel_sizes"],
-            "n_blocks_per_stage": own["n_conv_per_stage_encoder"],
-            "n_conv_per_stage_decoder": own["n_conv_per_stage_decoder"],
+            "kernel_sizes": chosen["conv_kernel_sizes"],
+            "strides": chosen["pool_op_kernel_sizes"],
+            "n_blocks_per_stage": chosen["n_conv_per_stage_encoder"],
+            "n_conv_per_stage_decoder": chosen["n_conv_per_stage_decoder"],
             "deep_supervision": False,
         }
     except (KeyError, TypeError, ValueError) as error:

@@ -14,6 +14,7 @@ from hsf_finetune.data.discovery.cases import Case
 from hsf_finetune.data.preprocessing.load_case import load_case, prepare_channels, z_normalise
 from hsf_finetune.data.volumes.read_volume import VolumeRef, read_volume
 from hsf_finetune.system.errors import DataError
+from tests.closeness import assert_equal_up_to_rounding
 from tests.data.writing import AFFINE, PROTOCOL, SHAPE, blobs, nifti, scan
 
 
@@ -22,9 +23,9 @@ def test_z_normalisation_undoes_shift_and_scale(shift: float, scale: float) -> N
     image = torch.from_numpy(scan())
     normal = z_normalise(image)
     assert normal.dtype == torch.float32
-    assert abs(float(normal.double().mean())) < 1e-5
-    assert float(normal.double().std()) == pytest.approx(1, abs=1e-5)
-    assert torch.allclose(z_normalise(image.double() * scale + shift), normal, atol=1e-4)
+    assert_equal_up_to_rounding(normal.double().mean(), 0, precision=normal.dtype, scale=1)
+    assert_equal_up_to_rounding(normal.double().std(), 1, precision=normal.dtype)
+    assert_equal_up_to_rounding(z_normalise(image.double() * scale + shift), normal)
 
 
 def test_every_channel_is_normalised_on_the_first_ones_grid(tmp_path: Path) -> None:
@@ -35,9 +36,8 @@ def test_every_channel_is_normalised_on_the_first_ones_grid(tmp_path: Path) -> N
     assert image.shape == (2, *SHAPE)
     assert grid.shape == volumes[0].array.shape
     for channel, seed in zip(image, (0, 1), strict=True):
-        assert torch.allclose(
-            channel, z_normalise(torch.from_numpy(scan(seed)[::-1].copy())), atol=1e-5
-        )
+        expected = z_normalise(torch.from_numpy(scan(seed)[::-1].copy()))
+        assert_equal_up_to_rounding(channel, expected)
 
 
 def test_channels_and_label_on_other_grids_are_refused(tmp_path: Path) -> None:

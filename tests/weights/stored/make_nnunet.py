@@ -1,10 +1,10 @@
-"""Makes tests/weights/files/nnunet: results folders and predictions of nnU-Net itself.
+"""Makes tests/weights/stored/nnunet: results folders and predictions of nnU-Net itself.
 
 Run once, in an environment of its own that has nnunetv2 (2.8.1 made the files), one
 folder per call; nnU-Net plans, preprocesses and trains for two steps on noise:
 
-    python tests/weights/files/make_nnunet.py plain
-    python tests/weights/files/make_nnunet.py residual
+    python tests/weights/stored/make_nnunet.py plain
+    python tests/weights/stored/make_nnunet.py residual
 """
 
 from __future__ import annotations

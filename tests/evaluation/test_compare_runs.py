@@ -1,0 +1,102 @@
+"""Runs are compared on the same cases; the comparison shows itself, and saves itself if asked."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from hsf_finetune.evaluation.compare_runs import (
+    Comparison,
+    compare_finished_runs,
+    compare_runs,
+)
+from hsf_finetune.evaluation.finished_runs import FinishedRun
+from hsf_finetune.evaluation.metrics import ClassScore
+from hsf_finetune.evaluation.score_tables import ScoreRow
+from hsf_finetune.system.errors import ConfigError
+from hsf_finetune.training.training_cost import read_cost
+
+SPLIT = {
+    "train": frozenset("abc"),
+    "validation": frozenset("de"),
+    "test": frozenset[str](),
+}
+
+
+def rows(*dices: float, name: str = "DG") -> tuple[ScoreRow, ...]:
+    return tuple(
+        ScoreRow(case, case, ClassScore(name, "scored", dice, 1.0, dice, 10.0, 10.0, 0.0))
+        for case, dice in zip("de", dices, strict=True)
+    )
+
+
+def finished(
+    name: str, folder: Path, after: tuple[ScoreRow, ...], before: tuple[ScoreRow, ...] = ()
+) -> FinishedRun:
+    sides = ({"validation": part, "test": ()} for part in (before, after))
+    return FinishedRun(name, folder, SPLIT, *sides, read_cost(folder))
+
+
+def means(compared: Comparison) -> dict[str, float]:
+    return {one.model.name: one.dice.mean for one in compared.figures}
+
+
+def test_each_pretrained_model_stands_once_above_the_runs(source_run: Path) -> None:
+    start, other = rows(0.5, 0.6), rows(0.2, 0.3)
+    compared = compare_finished_runs(
+        [
+            finished("linear", source_run, rows(0.7, 0.8), start),
+            finished("hsf", source_run, rows(0.8, 0.9), start),
+            finished("lpft", source_run, rows(0.6, 0.7), other),
+        ]
+    )
+    assert means(compared) == pytest.approx(
+        {
+            "pretrained": 0.55,
+            "pretrained of lpft": 0.25,
+            "linear": 0.75,
+            "hsf": 0.85,
+            "lpft": 0.65,
+        }
+    )
+    assert compared.reference == "hsf", "the best, where none is full"
+    assert compared.side == "validation"
+    assert compared.figures[2].differences["mean"].mean == pytest.approx(-0.1)
+    assert compared.figures[3].differences == {}
+
+
+def test_full_is_the_reference_where_there_is_one(source_run: Path) -> None:
+    runs = [finished(n, source_run, rows(d, d)) for n, d in (("hsf", 0.9), ("full", 0.8))]
+    assert compare_finished_runs(runs).reference == "full"
+
+
+def test_runs_that_differ_are_refused(source_run: Path) -> None:
+    one = finished("a", source_run, rows(0.5, 0.6))
+    with pytest.raises(ConfigError, match="different classes"):
+        compare_finished_runs([one, finished("b", source_run, rows(0.5, 0.6, name="CA1"))])
+    with pytest.raises(ConfigError, match="no test scores"):
+        compare_finished_runs([one], side="test")
+    with pytest.raises(ConfigError, match="no run 'hsf'"):
+        compare_runs([source_run], reference="hsf")
+
+
+def test_it_shows_itself_and_writes_only_when_asked(source_run: Path, tmp_path: Path) -> None:
+    before = sorted(source_run.parent.rglob("*"))
+    compared = compare_runs([source_run, source_run])
+    assert compared.folder is None
+    assert sorted(source_run.parent.rglob("*")) == before
+    (figures,) = compared.figures
+    assert math.isfinite(figures.dice.mean)
+    assert compared.title == "2 validation cases of 2 subjects"
+    for text in (str(compared), compared._repr_html_()):
+        assert figures.model.name in text
+        assert compared.title in text
+    saved = compare_runs([source_run], output=tmp_path / "out")
+    assert saved.folder == tmp_path / "out"
+    assert {path.name for path in saved.folder.iterdir()} == {
+        "compare.csv",
+        "compare.json",
+        "compare.png",
+    }
