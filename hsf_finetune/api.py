@@ -48,7 +48,7 @@ def compose(
     Raises:
         ConfigError: an unknown group, option or key, or a wrong value; with what was meant.
 
-    Example:
+    Examples:
         >>> import hsf_finetune as hf
         >>> config = hf.compose("datasets=mine", "models.lr=3e-4", config_dir="my_conf")
         >>> config.models.lr
@@ -71,7 +71,7 @@ def plan(config: Settings, *, forecast: bool = True) -> Setup:
     Raises:
         UserError: cases, weights, network or schedule do not fit together.
 
-    Example:
+    Examples:
         >>> import hsf_finetune as hf
         >>> config = hf.compose("datasets=mine", "experiment=quick", config_dir="my_conf")
         >>> setup = hf.plan(config, forecast=False)
@@ -98,7 +98,7 @@ def finetune(config: Settings) -> RunResult:
     Raises:
         UserError: anything that can be mended; nothing half-written is left behind.
 
-    Example:
+    Examples:
         >>> import hsf_finetune as hf
         >>> config = hf.compose("datasets=mine", "experiment=quick", config_dir="my_conf")
         >>> run = hf.finetune(config)
@@ -132,7 +132,7 @@ def load_model(
     Raises:
         WeightsError: it cannot be read, or was not written by this package.
 
-    Example:
+    Examples:
         >>> import hsf_finetune as hf
         >>> model = hf.load_model("outputs/source")
         >>> seg = model.predict("scan.nii.gz")
@@ -154,7 +154,7 @@ def check(config: Settings, *, jobs: int | None = None) -> CheckReport:
     Returns:
         The report: `.findings`, each with its file and the remedy.
 
-    Example:
+    Examples:
         >>> import hsf_finetune as hf
         >>> report = hf.check(hf.compose("datasets=mine", config_dir="my_conf"))
         >>> [finding.what for finding in report.findings if finding.tier == "refused"]
@@ -191,7 +191,7 @@ def evaluate(
     Raises:
         UserError: the files do not pair or cannot be read, or the folder is no run.
 
-    Example:
+    Examples:
         >>> import hsf_finetune as hf
         >>> scores = hf.evaluate("label.nii.gz", "label.nii.gz", names={10: "anterior"})
         >>> scores.rows[0].score.dice
@@ -221,7 +221,7 @@ def compare(
     Raises:
         ConfigError: one is no finished run, or they differ in split or classes.
 
-    Example:
+    Examples:
         >>> import hsf_finetune as hf
         >>> comparison = hf.compare("outputs/first", "outputs/second")
         >>> [figures.model.name for figures in comparison.figures]
@@ -270,7 +270,7 @@ def build_network(name: str, in_channels: int, out_channels: int, **settings: An
     Raises:
         ConfigError: there is no such network, or a setting is wrong.
 
-    Example:
+    Examples:
         >>> import torch
         >>> import hsf_finetune as hf
         >>> network = hf.build_network("unet", 1, 3, channels=[4, 8], strides=[2])
@@ -314,7 +314,7 @@ def transfer(
         WeightsError: the weights cannot be read, or too little of the trunk fits.
         ConfigError: a class does not exist, or the number of classes is not the network's.
 
-    Example:
+    Examples:
         >>> import hsf_finetune as hf
         >>> network = hf.build_network("unet", 1, 3, channels=[4, 8], strides=[2], features=4,
         ...                            num_res_units=1)

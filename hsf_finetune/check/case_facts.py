@@ -1,17 +1,23 @@
-"""What is kept of a case after its volumes are read: findings, measures and thumbnails."""
+"""What is kept of a case after its volumes are read, also for the next check of the same files."""
 
 from __future__ import annotations
 
 import base64
+import hashlib
+import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from hsf_finetune.check.findings import Finding
+from hsf_finetune.data.discovery.cases import Case
+from hsf_finetune.system.atomic_files import atomic_write, cache_folder
+from hsf_finetune.system.errors import OutputError
 
 Thumbnail = npt.NDArray[np.int8]
 Triple = tuple[float, float, float]
@@ -20,6 +26,8 @@ EDGE_VOX = 16
 """Edge length of a thumbnail, in its own voxels."""
 STEPS_PER_STD = 25.0
 """Steps of a thumbnail's 8 bits in one standard deviation of the image."""
+_FORMAT = 3
+"""Raised whenever the check of a case changes, so that outdated facts are not read."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,13 +81,7 @@ class Measures:
 
 @dataclass(frozen=True, eq=False)
 class CaseFacts:
-    """Everything that the check keeps of one case.
-
-    Args:
-        findings: problems of its own files.
-        measures: None where a file was refused.
-        thumbnails: None where a file was refused.
-    """
+    """Everything that the check keeps of one case; only findings where a file was refused."""
 
     findings: tuple[Finding, ...]
     measures: Measures | None = None
@@ -101,7 +103,7 @@ class CaseFacts:
         Raises:
             KeyError, TypeError, ValueError: it describes none.
         """
-        measures = {
+        measures: dict[str, Any] = {
             k: tuple(v) if isinstance(v, list) else v for k, v in (plain["measures"] or {}).items()
         }
         cubes = {name: _from_text(text) for name, text in plain["thumbnails"].items()}
@@ -115,6 +117,59 @@ class CaseFacts:
 def to_z_scores(cube: Thumbnail) -> npt.NDArray[np.float32]:
     """A thumbnail of an image in standard deviations of the image."""
     return cube.astype(np.float32) / np.float32(STEPS_PER_STD)
+
+
+def fingerprint(case: Case) -> str | None:
+    """Changes with the files (path, size, times of change) and the meaning of the labels.
+
+    None where a file is missing: nothing should be kept of such a case.
+    """
+    try:
+        stats = [(ref, ref.path.stat()) for ref in case.volumes]
+    except OSError:
+        return None
+    files = [
+        [str(ref), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, ref.spacing_mm, ref.affine]
+        for ref, stat in stats
+    ]
+    protocol = [[value, sorted(names)] for value, names in case.protocol.sets]
+    text = json.dumps([_FORMAT, case.name, files, protocol, case.protocol.row_names])
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+def load_facts(cases: Sequence[Case], keys: Collection[str | None]) -> dict[str, CaseFacts]:
+    """Fingerprint -> facts that an earlier check kept of cases of the same datasets."""
+    found: dict[str, CaseFacts] = {}
+    try:
+        with _file(cases).open(encoding="utf-8", errors="surrogateescape") as file:
+            for line in file:
+                key, plain = json.loads(line)
+                if key in keys:
+                    found[key] = CaseFacts.from_dict(plain)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return found  # no cache yet, or a damaged one: the cases are read again
+    return found
+
+
+def save_facts(cases: Sequence[Case], facts: Mapping[str, CaseFacts]) -> None:
+    """Keeps the facts, one line each; a cache that cannot be written is no reason to stop."""
+    try:
+        with (
+            atomic_write(_file(cases)) as temp,
+            temp.open("w", encoding="utf-8", errors="surrogateescape") as file,
+        ):
+            for key, fact in facts.items():
+                file.write(json.dumps([key, fact.to_dict()], ensure_ascii=False) + "\n")
+    except OutputError:
+        return
+
+
+def _file(cases: Sequence[Case]) -> Path:
+    """One file for the cases of these datasets and folders, whatever their number."""
+    folders = sorted({f"{case.dataset}:{case.images[0].path.parent.parent}" for case in cases})
+    first = folders[0] if folders else ""
+    name = hashlib.sha256(f"{first}:{len(folders) > 1}".encode()).hexdigest()[:16]
+    return cache_folder() / "check" / f"{name}.jsonl"
 
 
 def _to_text(cube: Thumbnail) -> str:

@@ -28,13 +28,7 @@ def draw_flagged_cases(
     findings: Sequence[Finding],
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Draws every case with a warning or refusal, if its image can be read, as PNG in a folder.
-
-    Args:
-        folder: gets `CASE.png`.
-        cases: all cases.
-        findings: of the check.
-        progress: called with (cases done, cases in all).
+    """Draws every case with a warning or refusal, if its image can be read, as `folder/CASE.png`.
 
     Raises:
         OutputError: a picture cannot be written.
@@ -55,14 +49,15 @@ def draw_flagged_cases(
 
 def _draw(case: Case, findings: Sequence[Finding]) -> Figure | None:
     """Image above, image with label below; None where the image cannot be read."""
-    image, label = _read_image(case), _read_label(case)
+    image, label = _read_along_ras(case.images[0]), _read_along_ras(case.label)
     if image is None:
         return None
-    if label is not None and label.shape != image.shape:
-        label = None
+    values = None
+    if label is not None and label.shape == image.shape:
+        values = np.rint(label).astype(np.int64)
     position = np.array(image.shape) // 2
-    if label is not None and label.any():
-        position = np.median(np.argwhere(label), axis=0).astype(int)
+    if values is not None and values.any():
+        position = np.median(np.argwhere(values), axis=0).astype(int)
     figure = Figure(figsize=(9, 6.8), dpi=80)
     FigureCanvasAgg(figure)
     axes = figure.subplots(2, 3)
@@ -74,45 +69,24 @@ def _draw(case: Case, findings: Sequence[Finding]) -> Figure | None:
             axis.imshow(grey, cmap="gray", vmin=low, vmax=max(high, low + 1e-6))
             axis.set_axis_off()
         axes[0][column].set_title(plane, fontsize=9)
-        if label is not None:
-            values = np.rot90(np.take(label, int(position[column]), axis=column))
-            axes[1][column].imshow(_to_colours(values))
+        if values is not None:
+            shown = np.rot90(np.take(values, int(position[column]), axis=column))
+            colours = mpl.colormaps["tab10"]((shown - 1) % 10, alpha=0.55 * (shown != 0))
+            axes[1][column].imshow(colours)
     lines = [f"{finding.tier}: {finding.what}"[:_LINE_CHARS] for finding in findings[:4]]
-    without = "" if label is not None else "\n(the label cannot be drawn on this grid)"
+    without = "" if values is not None else "\n(the label cannot be drawn on this grid)"
     figure.suptitle("\n".join([case.name, *lines]) + without, fontsize=9)
     return figure
 
 
-def _read_image(case: Case) -> npt.NDArray[np.float32] | None:
-    volume = _read_along_ras(case.images[0])
-    if volume is None:
-        return None
-    return np.nan_to_num(volume.astype(np.float32), posinf=0.0, neginf=0.0)
-
-
-def _read_label(case: Case) -> npt.NDArray[np.int64] | None:
-    volume = _read_along_ras(case.label)
-    if volume is None:
-        return None
-    return np.round(np.nan_to_num(volume.astype(np.float64))).astype(np.int64)
-
-
-def _read_along_ras(ref: VolumeRef) -> npt.NDArray[np.generic] | None:
-    """The voxels along RAS+ axes; None where they cannot be read."""
+def _read_along_ras(ref: VolumeRef) -> npt.NDArray[np.float32] | None:
+    """The voxels along RAS+ axes, 0 where they are not finite; None where they cannot be read."""
     try:
         volume = read_volume(ref)
         axes = io_orientation(volume.affine)
         if np.isnan(axes).any():
             return None
-        return np.asarray(apply_orientation(volume.array, axes))
+        voxels = np.asarray(apply_orientation(volume.array, axes), dtype=np.float32)
+        return np.nan_to_num(voxels, posinf=0.0, neginf=0.0)
     except UserError:
         return None
-
-
-def _to_colours(values: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    """Colours of label values, (X, Y, 4); transparent where the value is 0."""
-    colours = np.array([mpl.colormaps["tab10"](k)[:3] for k in range(10)])
-    picture = np.zeros((*values.shape, 4))
-    picture[..., :3] = colours[(values - 1) % 10]
-    picture[..., 3] = 0.55 * (values != 0)
-    return picture

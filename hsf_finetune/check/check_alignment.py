@@ -103,15 +103,11 @@ def _find_flipped_label(posed: _Posed) -> tuple[float, Finding | None]:
     return gain, posed.case.warn_label(
         "geometry/flipped",
         what,
-        found=(
-            f"overlap with the other cases' mean label {before:.2f}, "
-            f"{before + gain:.2f} after flipping it back"
-        ),
+        found=f"overlap with the other cases' mean label {before:.2f}, "
+        f"{before + gain:.2f} after flipping it back",
         expected="the same way round as the others",
-        fix=(
-            "look at its picture; if so, flip the voxels back (nibabel: img.slicer[::-1] with the "
-            f"image's affine), or {EXCLUDE}"
-        ),
+        fix="look at its picture; if so, flip the voxels back (nibabel: img.slicer[::-1] with the "
+        f"image's affine), or {EXCLUDE}",
     )
 
 
@@ -131,10 +127,8 @@ def _find_exchanged_classes(
     return gain, posed.case.warn_label(
         "label/classes exchanged",
         f"{one} and {other} seem exchanged in this case",
-        found=(
-            f"overlap with the other cases' mean label {before:.2f}, {before + gain:.2f} after "
-            "exchanging them"
-        ),
+        found=f"overlap with the other cases' mean label {before:.2f}, {before + gain:.2f} after "
+        "exchanging them",
         expected="each value for the same structure in every case",
         fix=f"look at its picture; exchange the two values in the file, or {EXCLUDE}",
     )
@@ -163,10 +157,8 @@ def _find_odd_image(posed: _Posed) -> Finding | None:
     return posed.case.warn_image(
         "geometry/flipped",
         f"the image is flipped ({_AXES[axis]}) under its label",
-        found=(
-            f"correlation {posed.agreement:.2f} with the other cases' mean image, "
-            f"{posed.agreement + gain:.2f} after flipping it back"
-        ),
+        found=f"correlation {posed.agreement:.2f} with the other cases' mean image, "
+        f"{posed.agreement + gain:.2f} after flipping it back",
         expected=f"about {posed.usual:.2f}",
         fix=f"look at its picture; if so, flip the voxels back, or {EXCLUDE}",
     )
@@ -194,11 +186,9 @@ def _find_shift(posed: _Posed, cases: Sequence[MeasuredCase]) -> Finding | None:
     return case.warn_label(
         "geometry/shifted",
         f"the label seems shifted ({_AXES[axis]}) against its image",
-        found=(
-            f"its centre is {off[axis] * case.measures.shape[axis]:+.0f} voxels off that of the "
-            f"other cases; correlation of the image around it {posed.agreement:.2f}, {best:.2f} after "
-            "shifting"
-        ),
+        found=f"its centre is {off[axis] * case.measures.shape[axis]:+.0f} voxels off that of the "
+        f"other cases; correlation of the image around it {posed.agreement:.2f}, {best:.2f} after "
+        "shifting",
         expected=f"about {posed.usual:.2f}",
         fix=f"look at its picture; if so, draw or export the label again, or {EXCLUDE}",
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import nibabel as nib
@@ -12,19 +12,32 @@ import numpy.typing as npt
 from nibabel.orientations import apply_orientation, io_orientation
 from scipy import ndimage
 
-from hsf_finetune.check.case_facts import CaseFacts, Measures, Triple
+from hsf_finetune.check.case_facts import (
+    EDGE_VOX,
+    STEPS_PER_STD,
+    CaseFacts,
+    Measures,
+    Thumbnail,
+    Thumbnails,
+    Triple,
+)
 from hsf_finetune.check.check_headers import check_header, compare_affines, tilt_deg
 from hsf_finetune.check.check_intensities import check_intensities
-from hsf_finetune.check.check_labels import Box, bounding_box, check_label, find_foreground
+from hsf_finetune.check.check_labels import Box, bounding_box, check_label
 from hsf_finetune.check.findings import EXCLUDE, Finding, findings_of_tier
-from hsf_finetune.check.thumbnails import make_thumbnails
 from hsf_finetune.data.discovery.cases import Case
 from hsf_finetune.data.volumes.check_volumes import check_image, check_same_grid, to_label_rows
 from hsf_finetune.data.volumes.read_volume import Volume, VolumeRef, read_volume
 from hsf_finetune.labels.classes import LabelMap
 from hsf_finetune.system.errors import DataError, UserError
 
+Array = npt.NDArray[np.float32]
+Ends = Sequence[tuple[float, float]]
+"""Start and end of a cube along each axis, in voxels of the image."""
+
 _RING_VOX = 3
+_CROP_FACTOR = 1.6
+"""Edge length of the crop around a label, in lengths of the label."""
 
 
 def check_case(case: Case) -> CaseFacts:
@@ -123,7 +136,7 @@ def _measure(
     std = max(float(image.std(dtype=np.float64)), 1e-12)
     image = (image - np.float32(image.mean(dtype=np.float64))) / np.float32(std)
     rows = np.ascontiguousarray(apply_orientation(stored_rows, axes))
-    foreground = find_foreground(rows, protocol)
+    foreground = protocol.foreground_rows[rows]
     box = bounding_box(foreground)
     centre_vox = _centre_vox(foreground, box) if box is not None else None
     counts = np.bincount(rows.ravel(), minlength=len(protocol.row_sets))
@@ -145,7 +158,7 @@ def _measure(
         centre_mm=_to_mm(affine, centre_vox) if centre_vox is not None else None,
         contrast=_contrast(image, foreground, box) if box is not None else None,
     )
-    return CaseFacts(tuple(findings), measures, make_thumbnails(image, rows, box))
+    return CaseFacts(tuple(findings), measures, _make_thumbnails(image, rows, box))
 
 
 def _centre_vox(mask: npt.NDArray[np.bool_], box: Box | None) -> npt.NDArray[np.float64]:
@@ -183,3 +196,41 @@ def _hash(arrays: list[npt.NDArray[np.generic]]) -> str:
         digest.update(str(whole.shape).encode())
         digest.update(whole.data)
     return digest.hexdigest()
+
+
+def _make_thumbnails(
+    image: Array, rows: npt.NDArray[np.uint8], box: Sequence[slice] | None
+) -> Thumbnails:
+    """The thumbnails of a z-normalised image and its label rows, both (X, Y, Z) along RAS+ axes.
+
+    The box lies around the foreground; it is None where the label is empty.
+    """
+    whole = _shrink(image, [(0.0, float(n)) for n in image.shape])
+    if box is None:
+        return Thumbnails(whole)
+    ends = []
+    for part in box:
+        middle = (part.start + part.stop) / 2
+        half = _CROP_FACTOR * (part.stop - part.start) / 2
+        ends.append((middle - half, middle + half))
+    crop_rows = ndimage.map_coordinates(rows, _grid(ends), order=0, mode="constant", cval=0)
+    return Thumbnails(whole, _shrink(image, ends), crop_rows.astype(np.int8))
+
+
+def _grid(ends: Ends) -> npt.NDArray[np.float64]:
+    """Positions of a thumbnail's voxels in the image, (3, N, N, N)."""
+    axes = [a + (np.arange(EDGE_VOX) + 0.5) * (b - a) / EDGE_VOX - 0.5 for a, b in ends]
+    return np.array(np.meshgrid(*axes, indexing="ij"))
+
+
+def _shrink(image: Array, ends: Ends) -> Thumbnail:
+    """A part of the image as a thumbnail; each voxel is a mean over about its own size."""
+    sizes = [max(round((b - a) / EDGE_VOX), 1) for a, b in ends]
+    starts = [max(int(a) - n, 0) for (a, _), n in zip(ends, sizes, strict=True)]
+    stops = [int(b) + n + 1 for (_, b), n in zip(ends, sizes, strict=True)]
+    part = image[tuple(slice(a, b) for a, b in zip(starts, stops, strict=True))]
+    smooth = ndimage.uniform_filter(part, sizes)
+    positions = _grid(ends) - np.array(starts).reshape(3, 1, 1, 1)
+    cube = np.asarray(ndimage.map_coordinates(smooth, positions, order=1, mode="nearest"))
+    normal = (cube - cube.mean()) / max(float(cube.std()), 1e-12)
+    return np.asarray(np.clip(np.round(normal * STEPS_PER_STD), -127, 127), dtype=np.int8)

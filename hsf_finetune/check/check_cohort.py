@@ -5,16 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
 
 import numpy as np
 
-from hsf_finetune.check.case_facts import CaseFacts
+from hsf_finetune.check.case_facts import CaseFacts, fingerprint, load_facts, save_facts
 from hsf_finetune.check.check_alignment import check_alignment
 from hsf_finetune.check.check_duplicates import find_duplicates
 from hsf_finetune.check.check_outliers import find_outliers
 from hsf_finetune.check.check_sides import check_sides
-from hsf_finetune.check.facts_cache import fingerprint, load_facts, save_facts
 from hsf_finetune.check.findings import Finding, warn_about
 from hsf_finetune.check.measured_cases import MeasuredCase, group_cases
 from hsf_finetune.data.census import FEW_CASES, check_census, take_census
@@ -62,11 +60,7 @@ def compare_cases(
 ) -> Iterator[Finding]:
     """What only several cases together show.
 
-    Args:
-        cohort: the cases.
-        measured: those of them that could be measured.
-        training: the cases that train, in which every class has to be drawn.
-        allow_unsupervised: classes that no label has to contain.
+    In the training cases every class has to be drawn, apart from those in `allow_unsupervised`.
     """
     for group in group_cases(measured):
         yield from find_outliers(group)
@@ -83,22 +77,18 @@ def compare_cases(
 def _read_facts(
     cases: Sequence[Case], numbers: Sequence[int], jobs: int
 ) -> Iterator[tuple[int, CaseFacts]]:
-    """Facts by number; never more than two cases per thread are waiting."""
+    """Facts by number, in their order."""
     if not numbers:
         return
     # Imported late: importing SciPy takes longer than comparing cases whose facts are kept.
     from hsf_finetune.check.check_case import check_case
 
-    if jobs <= 1 or len(numbers) <= 1:
-        yield from ((n, check_case(cases[n])) for n in numbers)
-        return
-    left = iter(numbers)
-    with ThreadPoolExecutor(max_workers=jobs) as pool:
-        waiting = [(n, pool.submit(check_case, cases[n])) for n in islice(left, 2 * jobs)]
-        while waiting:
-            number, future = waiting.pop(0)
-            yield number, future.result()
-            waiting += [(n, pool.submit(check_case, cases[n])) for n in islice(left, 1)]
+    with ThreadPoolExecutor(max(jobs, 1)) as pool:
+        facts = pool.map(check_case, [cases[n] for n in numbers])
+        try:
+            yield from zip(numbers, facts, strict=True)
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _available_cpus() -> int:

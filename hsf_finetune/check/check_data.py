@@ -65,12 +65,6 @@ def check_before_training(
 ) -> CheckReport | None:
     """The same check before a run; None where `check=off`, and in a run's further processes.
 
-    Args:
-        settings: of the run.
-        cohort: its cases.
-        split: who trains.
-        weights: the pretrained weights, if any.
-
     Raises:
         SeveralErrors: the data cannot be used as they are; every reason at once.
     """
@@ -137,7 +131,7 @@ def _source_summary(weights: Checkpoint) -> DataSummary | None:
 
 
 def _title(wrong: Sequence[Finding], cohort: Cohort) -> str:
-    cases = {finding.case for finding in wrong if finding.case}
-    if all(finding.case for finding in wrong):
-        return f"{len(cases)} of {len(cohort.cases)} cases cannot be used:"
-    return "the data cannot be used as they are:"
+    cases = {finding.case for finding in wrong}
+    if "" in cases:
+        return "the data cannot be used as they are:"
+    return f"{len(cases)} of {len(cohort.cases)} cases cannot be used:"

@@ -28,14 +28,7 @@ _TOUCHING = np.ones((3, 3, 3), dtype=bool)
 
 
 def check_label(label: Volume, rows: Rows, protocol: LabelMap, case: str) -> Iterator[Finding]:
-    """What is unusual about a label whose values are all known.
-
-    Args:
-        label: as stored.
-        rows: its label rows, (X, Y, Z), of the protocol.
-        protocol: what the rows mean.
-        case: its name, for messages.
-    """
+    """What is unusual about a label whose values all have a row of the protocol, (X, Y, Z)."""
     warn = warn_about(label.ref, case)
     if label.array.dtype.kind == "f":
         yield Finding(
@@ -46,7 +39,7 @@ def check_label(label: Volume, rows: Rows, protocol: LabelMap, case: str) -> Ite
             case,
             f"{label.array.dtype}" + (f" in steps of {label.step:g}" if label.step else ""),
         )
-    foreground = find_foreground(rows, protocol)
+    foreground = protocol.foreground_rows[rows]
     box = bounding_box(foreground)
     if box is None:
         names = compress(protocol.row_names, protocol.foreground_rows)
@@ -68,11 +61,6 @@ def check_label(label: Volume, rows: Rows, protocol: LabelMap, case: str) -> Ite
         return
     yield from _check_islands(foreground[box], warn)
     yield from _check_border(foreground, warn)
-
-
-def find_foreground(rows: Rows, protocol: LabelMap) -> npt.NDArray[np.bool_]:
-    """Voxels whose label excludes the background, (X, Y, Z)."""
-    return np.asarray(protocol.foreground_rows[rows])
 
 
 def bounding_box(foreground: npt.NDArray[np.bool_]) -> Box | None:
@@ -97,10 +85,8 @@ def _check_islands(foreground: npt.NDArray[np.bool_], warn: partial[Finding]) ->
         yield warn(
             "label/stray voxels",
             "tiny islands are drawn far from the rest",
-            found=(
-                f"{len(stray)} of {', '.join(str(sizes[n - 1]) for n in stray[:5])} voxels, up to "
-                f"{max(gaps):.0f} voxels away"
-            ),
+            found=f"{len(stray)} of {', '.join(str(sizes[n - 1]) for n in stray[:5])} voxels, up to "
+            f"{max(gaps):.0f} voxels away",
             fix="erase them in your segmentation program, if they were drawn by mistake",
         )
 

@@ -1,4 +1,4 @@
-"""The report of a check, and its folder: check.json, a ledger of every file, and pictures."""
+"""The report of a check, printed and in its folder: check.json, a ledger of files, pictures."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.table import Table
+from rich.text import Text
+
 from hsf_finetune.check.findings import TIERS, Finding, Tier, findings_of_tier
 from hsf_finetune.data.data_summary import DataSummary
 from hsf_finetune.system.atomic_files import first_free, write_csv, write_json
-from hsf_finetune.system.console import count_of
+from hsf_finetune.system.console import TitledTable, console, count_of, say
 from hsf_finetune.system.errors import OutputError
 
 if TYPE_CHECKING:
@@ -22,6 +25,10 @@ if TYPE_CHECKING:
 CHECK_JSON = "check.json"
 LEDGER = "ledger.csv"
 PICTURES = "pictures"
+_PRINTED = 25
+"""Findings that are printed in full; check.json has all of them."""
+_EXAMPLES = 3
+_STYLE = {"refused": "bold red", "warned": "yellow", "repaired": "green"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,12 +120,7 @@ def write_report(folder: Path, report: CheckReport) -> None:
 
 
 def report_folder(parent: Path, name: str, output: Path | None) -> Path:
-    """The folder for a report; pictures of an earlier report are removed from it.
-
-    Args:
-        parent: folder for a new one.
-        name: how the name of a new one ends.
-        output: the folder that the user chose, if any.
+    """The folder that the user chose, without old pictures, or a new `parent/TIME_name`.
 
     Raises:
         OutputError: the chosen folder holds other files.
@@ -140,6 +142,62 @@ def report_folder(parent: Path, name: str, output: Path | None) -> Path:
 def list_pictures(folder: Path) -> list[Path]:
     """The pictures of a report."""
     return sorted((folder / PICTURES).glob("*.png"))
+
+
+def show_report(report: CheckReport, folder: Path) -> None:
+    """Prints the findings, the data beside those of the source model, and where the report is."""
+    serious = findings_of_tier(report.findings, "refused", "warned")
+    for finding in serious[:_PRINTED]:
+        say(f"{finding.tier}: {finding.error()}")
+    if len(serious) > _PRINTED:
+        say(f"... and {len(serious) - _PRINTED} more in {CHECK_JSON}")
+    if report.findings:
+        console.print(findings_table(report.findings))
+    if report.target is not None and report.source is not None:
+        console.print(source_table(report.target, report.source))
+    say(report.summary_line())
+    count = len(list_pictures(folder))
+    pictures = f", {count_of(count, 'picture')}" if count else ""
+    say(f"report: {folder} ({CHECK_JSON}, {LEDGER}{pictures})")
+
+
+def findings_table(findings: Sequence[Finding]) -> Table:
+    """How often each problem was found, with examples."""
+    table = TitledTable()
+    for name in ("tier", "files", "what", "such as"):
+        table.add_column(name, justify="right" if name == "files" else "left")
+    kinds: dict[tuple[str, str], list[Finding]] = {}
+    for finding in findings:
+        kinds.setdefault((finding.tier, finding.what), []).append(finding)
+    for (tier, what), same in kinds.items():
+        names = list(dict.fromkeys(f.case or Path(f.file).name for f in same))
+        more = f", {len(names) - _EXAMPLES} more" if len(names) > _EXAMPLES else ""
+        examples = Text(", ".join(names[:_EXAMPLES]) + more)
+        table.add_row(Text(tier, style=_STYLE[tier]), str(len(same)), Text(what), examples)
+    return table
+
+
+def source_table(target: DataSummary, source: DataSummary) -> Table:
+    """The data beside those that the source model was trained on."""
+    table = TitledTable()
+    for name in ("", "these data", "source model"):
+        table.add_column(name)
+    both = (target, source)
+    rows = {
+        "cases": [str(one.cases) for one in both],
+        "voxel size, mm": [" x ".join(f"{n:.3g}" for n in one.spacing_mm) for one in both],
+        "size, voxels": [" x ".join(str(n) for n in one.size_vox) for one in both],
+        "contrast to surroundings, SD": [
+            "-" if one.contrast is None else f"{one.contrast:+.2f}" for one in both
+        ],
+    }
+    for name in dict.fromkeys((*target.profile, *source.profile)):
+        rows[f"brightness of {name}, SD"] = [
+            f"{one.profile[name]:+.2f}" if name in one.profile else "-" for one in both
+        ]
+    for title, cells in rows.items():
+        table.add_row(Text(title), *cells)
+    return table
 
 
 def _write_ledger(path: Path, cohort: Cohort, findings: Sequence[Finding]) -> None:

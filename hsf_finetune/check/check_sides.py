@@ -71,9 +71,7 @@ def _check_files(cases: Sequence[MeasuredCase]) -> Iterator[Finding]:
             "geometry/side",
             f"the file is named after the {side} side, but its label lies on the other one",
             found=f"{abs(x):.0f} mm to the {'right' if x > 0 else 'left'}",
-            expected=(
-                f"on the {side}: {len(sided) - len(wrong)} of {len(sided)} files lie where their "
-                "names say"
-            ),
+            expected=f"on the {side}: {len(sided) - len(wrong)} of {len(sided)} files lie where their "
+            "names say",
             fix="check the name, and the header's orientation, which may be mirrored",
         )

@@ -46,13 +46,9 @@ def compare_with_source(
     file: str,
     target_spacing_mm: Sequence[float] | None = None,
 ) -> Iterator[Finding]:
-    """Where the data differ from what the source model was trained on.
+    """Where the data that train differ from those of the source model, whose file messages name.
 
-    Args:
-        target: of the cases that will train.
-        source: of the source model.
-        file: of the source model, for messages.
-        target_spacing_mm: voxel size that scans are resampled to, if any.
+    Scans are resampled to `target_spacing_mm`, if it is given.
     """
     warn = warn_about(file, "")
     spacing = np.array(target_spacing_mm or target.spacing_mm)

@@ -62,14 +62,7 @@ def find_earlier(key: str) -> WrittenReport | None:
 
 
 def keep_report(key: str, written: WrittenReport, paths: Collection[Path], started_ns: int) -> None:
-    """Keeps a report for the next command with the same key.
-
-    Args:
-        key: of the command.
-        written: the report.
-        paths: its `source_paths`.
-        started_ns: when the check began.
-    """
+    """Keeps a report for the next command with this key, unless a path changed since the start."""
     stamps = {str(path): _stamp(path) for path in paths}
     if any(stamp and max(stamp[1:]) >= started_ns for stamp in stamps.values()):
         return
@@ -90,12 +83,7 @@ def source_paths(
 ) -> set[Path] | None:
     """The files and folders that a report follows from: program, YAML files, data and weights.
 
-    Args:
-        settings: composed from the arguments.
-        cohort: its cases.
-        report: folder of the report.
-        arguments: overrides, and dataset YAMLs.
-        config_dir: folder with the user's own groups.
+    The arguments are overrides and dataset YAMLs; `report` is the folder of the report.
 
     Returns:
         None where they are too many, or where the report follows from something else:

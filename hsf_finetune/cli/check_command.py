@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hsf_finetune.check.check_report import PICTURES, report_folder, write_report
+from hsf_finetune.check.check_report import PICTURES, report_folder, show_report, write_report
 from hsf_finetune.check.earlier_report import (
     WrittenReport,
     command_key,
@@ -22,7 +22,6 @@ from hsf_finetune.check.earlier_report import (
     keep_report,
     source_paths,
 )
-from hsf_finetune.check.show_report import show_report
 from hsf_finetune.system.console import progress, say
 from hsf_finetune.system.errors import ConfigError
 

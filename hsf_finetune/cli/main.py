@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import difflib
 import errno
 import importlib
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NoReturn
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
+EXIT_TERMINATED = 143
 
 HYDRA_COMMANDS = {
     "finetune": "fine-tune a pretrained network (the same as python finetune.py)",
@@ -87,6 +90,9 @@ def explain(action: Callable[[], int]) -> int:
     Args:
         action: returns its exit code.
     """
+    # SIGTERM (a cluster, a container) ends like Ctrl+C: with half-written files removed.
+    with contextlib.suppress(ValueError):  # not the main thread of its process
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))
     try:
         return action()
     except BrokenPipeError:
@@ -100,11 +106,14 @@ def explain(action: Callable[[], int]) -> int:
         print(f"error: {explained}", file=sys.stderr)
         return EXIT_USER_ERROR
     except (KeyboardInterrupt, SystemExit) as stop:
-        # Lightning turns the former into the latter.
-        if not isinstance(stop.__context__ or stop, KeyboardInterrupt):
+        # Lightning turns the former into the latter, and SIGTERM into one without a code.
+        interrupted = isinstance(stop.__context__ or stop, KeyboardInterrupt)
+        terminated = type(stop).__name__ == "SIGTERMException" or stop.args == (EXIT_TERMINATED,)
+        if not (interrupted or terminated):
             raise
-        print("interrupted; continue a run with resume=auto", file=sys.stderr)
-        return EXIT_INTERRUPTED
+        what = "interrupted" if interrupted else "terminated"
+        print(f"{what}; continue a run with resume=auto", file=sys.stderr)
+        return EXIT_INTERRUPTED if interrupted else EXIT_TERMINATED
 
 
 def _explanation(error: Exception) -> UserError | None:

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from hsf_finetune.config.schema import fields_at, known_paths, may_be_added
+from hsf_finetune.config.settings import WEIGHTS_KEYS
 from hsf_finetune.config.settings.rules import WRONG_SETTING
 from hsf_finetune.system.errors import ConfigError
 
@@ -147,7 +148,8 @@ def _known(path: str, tree: object) -> list[str]:
     *group, _ = path.split(".")
     neighbours = [[*group, name] for name in fields_at(group, tree)]
     added = [".".join(one) for one in neighbours if may_be_added(one, tree)]
-    return [*known_paths(tree), *added]
+    weights = [f"finetuning.{key}" for key in WEIGHTS_KEYS] if group == ["finetuning"] else []
+    return [*known_paths(tree), *added, *weights]
 
 
 def _complaint(

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from statistics import mode
 
 from hsf_finetune.data.discovery.cases import Cohort
 from hsf_finetune.describe.header_summary import read_headers
 from hsf_finetune.describe.label_names import find_name_tables
 from hsf_finetune.describe.label_values import count_values, name_values
 from hsf_finetune.describe.layouts import bids_layout, by_name_layout, nnunet_layout
-from hsf_finetune.describe.layouts.base_layout import FolderLayout, ListedVolume, shorten_list
+from hsf_finetune.describe.layouts.base_layout import (
+    FolderLayout,
+    FoundCase,
+    ListedVolume,
+    shorten_list,
+)
 from hsf_finetune.describe.list_volumes import FolderListing, list_volumes
 from hsf_finetune.describe.output_file import OutputFile, find_output_file, refuse_existing
 from hsf_finetune.describe.patterns import find_patterns
@@ -28,15 +34,12 @@ _LAYOUTS = (nnunet_layout, bids_layout, by_name_layout)
 
 
 def describe_folder(folder: Path, output: Path | None = None, force: bool = False) -> Path:
-    """Writes the dataset YAML of a folder, and prints what was found.
+    """Writes the dataset YAML of a folder, prints what was found, and returns the YAML's path.
 
     Args:
         folder: of the data.
         output: the YAML; None is `my_conf/datasets/FOLDER.yaml`.
         force: overwrite an existing one.
-
-    Returns:
-        The YAML.
 
     Raises:
         DataError: nothing in the folder can be used.
@@ -90,8 +93,7 @@ def _describe(listing: FolderListing, target: OutputFile) -> Iterator[DatasetDes
     if description.patterns is not None:
         yield description
     rule = find_subject_rule(layout.cases, listing.root, groups_are_folders=True)
-    # The table has a column for the subject, so no expression is written.
-    rule = replace(rule, expression=None)
+    rule = replace(rule, expression=None)  # the table has a column for the subject
     yield replace(description, patterns=None, table=target.table, subject_rule=rule)
 
 
@@ -101,7 +103,12 @@ def _find_layout(listing: FolderListing) -> FolderLayout:
     Raises:
         DataError: none does; lists what each layout expects.
     """
-    found = [layout for kind in _LAYOUTS if (layout := kind.find_cases(listing)) is not None]
+    first: FolderLayout | None = None
+    for kind in _LAYOUTS:
+        layout: FolderLayout | None = kind.find_cases(listing)
+        if layout and layout.cases:
+            return layout
+        first = first or layout
     reasons = Counter(why for _, why in first.left_out) if first else Counter()
     names = [_relative(volume, listing.root) for volume in listing.volumes]
     found = [f"{count_of(len(names), 'volume')}: {shorten_list(names, 4)}"]
@@ -118,8 +125,7 @@ def _find_layout(listing: FolderListing) -> FolderLayout:
 def _keep_usual_channels(layout: FolderLayout) -> FolderLayout:
     """The cases with the most frequent number of channels; the others are left out."""
     usual = mode(len(case.channels) for case in layout.cases)
-    names = layout.channel_names
-    if names is not None and len(names) != usual:
+    if len(layout.channel_names or ()) != usual:
         layout = replace(layout, channel_names=None)
     other = {
         case: f"{len(case.channels)} channels instead of {usual}"

@@ -14,14 +14,7 @@ from hsf_finetune.describe.layouts.base_layout import FoundCase, UnsureNote
 from hsf_finetune.system.errors import DataError, UserError
 
 _MAX_CASES = 300
-_SPACING_ATTRIBUTES = (
-    "spacing",
-    "voxel_size",
-    "voxelsize",
-    "voxel_spacing",
-    "pixdim",
-    "resolution",
-)
+_SPACING_NAMES = ("spacing", "voxel_size", "voxelsize", "voxel_spacing", "pixdim", "resolution")
 _DIFFERENT_RATIO = 1.1
 
 Header = tuple[tuple[int, ...], Affine]
@@ -59,14 +52,13 @@ def read_headers(cases: Sequence[FoundCase]) -> HeaderSummary:
     for case in cases[:_MAX_CASES]:
         try:
             headers = [read_shape(_with_spacing(volume.ref, given)) for volume in case.volumes]
+            problem = _compare_headers(headers)
         except UserError as error:
-            refused.append((case, error.what))
-            continue
-        shape, affine = headers[0]
-        problem = _compare_headers(headers)
+            problem = error.what
         if problem:
             refused.append((case, problem))
             continue
+        shape, affine = headers[0]
         spacings.append(voxel_size_mm(affine))
         shapes.append(shape[:3])
     if not shapes:
@@ -80,13 +72,11 @@ def read_headers(cases: Sequence[FoundCase]) -> HeaderSummary:
         low, median, high = (" x ".join(f"{size:g}" for size in row) for row in rows.tolist())
         text = f"voxel sizes differ, {low} to {high} mm; one size for all: {median}"
         notes.append(UnsureNote("target_spacing_mm", text))
-    return HeaderSummary(
-        tuple(tuple(row) for row in rows.tolist()),
-        tuple(int(n) for n in np.max(shapes, axis=0)),
-        given,
-        tuple(notes),
-        tuple(refused),
+    spacing_mm, largest_vox = (
+        tuple(map(tuple, rows.tolist())),
+        tuple(np.max(shapes, axis=0).tolist()),
     )
+    return HeaderSummary(spacing_mm, largest_vox, given, tuple(notes), tuple(refused))
 
 
 def _compare_headers(headers: Sequence[Header]) -> str:
@@ -141,6 +131,6 @@ def _read_spacing_attribute(ref: VolumeRef) -> tuple[str, tuple[float, ...]]:
     for name, value in attributes.items():
         sizes = np.asarray(value).ravel()
         usable = sizes.dtype.kind in "iuf" and sizes.shape == (3,) and (sizes > 0).all()
-        if usable and name.lower() in _SPACING_ATTRIBUTES:
+        if usable and name.lower() in _SPACING_NAMES:
             return name, tuple(float(size) for size in sizes)
     return "", (1.0, 1.0, 1.0)

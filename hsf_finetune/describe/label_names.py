@@ -11,7 +11,7 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,15 +45,12 @@ class NameTable:
 
 def read_name_table(path: Path) -> NameTable | None:
     """Reads a table that names label values; None if the file is no such table."""
-    readers: dict[str, Sequence[Callable[[Path], NameTable | None]]] = {
-        ".tsv": (_bids,),
-        ".json": (_dataset_json,),
-    }
-    for reader in readers.get(path.suffix.lower(), (_snap, _freesurfer)):
-        found = reader(path)
-        if found is not None:
-            return found
-    return None
+    match path.suffix.lower():
+        case ".tsv":
+            return _bids(path)
+        case ".json":
+            return _dataset_json(path)
+    return _text_table(path)
 
 
 def find_name_tables(root: Path) -> list[NameTable]:
@@ -73,20 +70,14 @@ def find_name_tables(root: Path) -> list[NameTable]:
 
 
 def best_name_table(tables: Sequence[NameTable], values: Collection[int]) -> NameTable | None:
-    """The table that names the most of the values; of equal ones that with the fewest others.
-
-    Args:
-        tables: the tables, the most likely first.
-        values: label values, without the background.
-    """
+    """The table that names the most of the values; of equal ones that with the fewest others."""
     wanted = {*values}
-    named = [(len(wanted & found.names.keys()), found) for found in tables]
-    fitting = [
-        (-count, len(found.names.keys() - wanted), n)
-        for n, (count, found) in enumerate(named)
-        if count or found.ignore or found.regions
-    ]
-    return tables[min(fitting)[2]] if fitting else None
+    fitting = [t for t in tables if wanted & t.names.keys() or t.ignore or t.regions]
+
+    def rank(table: NameTable) -> tuple[int, int]:
+        return -len(wanted & table.names.keys()), len(table.names.keys() - wanted)
+
+    return min(fitting, key=rank, default=None)
 
 
 def read_json(path: Path) -> Mapping[str, Any] | None:
@@ -111,26 +102,19 @@ def _bids(path: Path) -> NameTable | None:
     if "index" not in header or "name" not in header:
         return None
     index, name = header.index("index"), header.index("name")
-    names = [
-        (row[index].strip(), row[name].strip()) for row in rows[1:] if len(row) > max(index, name)
-    ]
+    names = [(row[index].strip(), row[name]) for row in rows[1:] if len(row) > max(index, name)]
     return _make_table(path, "BIDS table", names)
 
 
-def _freesurfer(path: Path) -> NameTable | None:
+def _text_table(path: Path) -> NameTable | None:
     lines = [line for line in _lines(path) if line.strip() and not line.lstrip().startswith("#")]
-    found = [_FREESURFER.fullmatch(line) for line in lines]
-    names = [(match[1], match[2]) for match in found if match]
+    names = [(match[1], match[2]) for line in lines if (match := _SNAP.fullmatch(line))]
+    if found := _make_table(path, "ITK-SNAP label descriptions", names):
+        return found
+    names = [(match[1], match[2]) for line in lines if (match := _FREESURFER.fullmatch(line))]
     # A text that only contains such lines among others is something else.
-    return (
-        _make_table(path, "FreeSurfer colour table", names) if 2 * len(names) > len(lines) else None
-    )
-
-
-def _snap(path: Path) -> NameTable | None:
-    found = [_SNAP.fullmatch(line) for line in _lines(path) if not line.lstrip().startswith("#")]
-    names = [(match[1], match[2]) for match in found if match]
-    return _make_table(path, "ITK-SNAP label descriptions", names)
+    few = 2 * len(names) <= len(lines)
+    return None if few else _make_table(path, "FreeSurfer colour table", names)
 
 
 def _dataset_json(path: Path) -> NameTable | None:

@@ -41,14 +41,7 @@ class ValueCounts:
 
 @dataclass(frozen=True)
 class ValueNames:
-    """The names of the values.
-
-    Args:
-        names: value -> name, without the background.
-        ignore: values that mean "not annotated".
-        table: the table that the names are from; None if there is none.
-        notes: what is not certain.
-    """
+    """Value -> name, without the background and those to ignore (not annotated), and its table."""
 
     names: Mapping[int, str]
     ignore: tuple[int, ...]
@@ -61,11 +54,8 @@ def count_values(
 ) -> ValueCounts:
     """Counts the values of label files, of as many as half a minute allows.
 
-    They are read in an order in which the first few are spread over all of them.
-
-    Args:
-        labels: the label files.
-        progress: called with (files done, files in all).
+    They are read in an order in which the first few are spread over all of them. The progress is
+    called with (files done, files in all).
 
     Raises:
         DataError: none can be used, or they contain more values than a label has.
@@ -100,14 +90,8 @@ def count_values(
             file=labels[0],
             found=refused[0][1] if refused else "background only",
         )
-    values = sorted(cases)
-    return ValueCounts(
-        {value: cases[value] for value in values},
-        {value: voxels[value] for value in values},
-        read,
-        len(labels),
-        tuple(refused),
-    )
+    ordered = dict(sorted(cases.items())), dict(sorted(voxels.items()))
+    return ValueCounts(*ordered, read, len(labels), tuple(refused))
 
 
 def name_values(counts: ValueCounts, tables: Sequence[NameTable]) -> ValueNames:
@@ -125,16 +109,12 @@ def name_values(counts: ValueCounts, tables: Sequence[NameTable]) -> ValueNames:
         name = known.get(value, f"label_{value}".replace("-", "minus_"))
         taken = name in names.values() or name.lower() == BACKGROUND
         names[value] = f"{name}_{value}" if taken else name
-    notes = []
-    if table is None:
-        text = "no table names the label values: write the names of your structures"
-        notes.append(UnsureNote("labels_names", text))
-    else:
+    texts = ["no table names the label values: write the names of your structures"]
+    if table is not None:
         nameless = [str(value) for value in names if value not in known]
-        if nameless:
-            text = f"{table.path.name} does not name {shorten_list(nameless, 8)}"
-            notes.append(UnsureNote("labels_names", text))
-        notes += _check_table(table, values, tables)
+        missing = [f"{table.path.name} does not name {shorten_list(nameless, 8)}"]
+        texts = [*(missing if nameless else []), *_check_table(table, values, tables)]
+    notes = [UnsureNote("labels_names", text) for text in texts]
     if counts.read < counts.total:
         text = f"only {counts.read} of {counts.total} label files were read"
         missing = [f"{v} {name}" for v, name in known.items() if v and v not in counts.cases]
@@ -143,15 +123,14 @@ def name_values(counts: ValueCounts, tables: Sequence[NameTable]) -> ValueNames:
     return ValueNames(names, ignore, table, tuple(notes))
 
 
-def _check_table(
-    table: NameTable, values: Sequence[int], tables: Sequence[NameTable]
-) -> list[UnsureNote]:
+def _check_table(table: NameTable, values: Sequence[int], tables: Sequence[NameTable]) -> list[str]:
     """What is not certain about the table that was chosen."""
-    notes = []
+    texts = []
     if table.regions:
         listed = "; ".join(f"{name}: {list(members)}" for name, members in table.regions)
-        text = f"dataset.json names regions of several values ({listed}); label_sets can say so"
-        notes.append(UnsureNote("labels_names", text))
+        texts.append(
+            f"dataset.json names regions of several values ({listed}); label_sets can say so"
+        )
     others = [
         other.path.name
         for other in tables
@@ -160,12 +139,11 @@ def _check_table(
         and any(other.names[value] != table.names.get(value) for value in values)
     ]
     if others:
-        text = (
+        texts.append(
             f"names are from {table.path.parent.name}/{table.path.name}; {shorten_list(others)} "
             "would name them otherwise"
         )
-        notes.append(UnsureNote("labels_names", text))
-    return notes
+    return texts
 
 
 def _read(ref: VolumeRef) -> Volume:

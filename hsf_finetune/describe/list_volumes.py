@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,31 +13,13 @@ from hsf_finetune.data.volumes.read_volume import SUFFIXES, VolumeRef, is_hdf5, 
 from hsf_finetune.describe.layouts.base_layout import ListedVolume
 from hsf_finetune.system.errors import DataError
 
-_FOREIGN = (
-    ".mgz",
-    ".mgh",
-    ".nrrd",
-    ".mha",
-    ".mhd",
-    ".dcm",
-    ".img",
-    ".hdr",
-    ".zarr",
-    ".npz",
-    ".npy",
-)
+_IMAGES = (".mgz", ".mgh", ".nrrd", ".mha", ".mhd", ".dcm", ".img", ".hdr", ".zarr", ".npz", ".npy")
 """Suffixes of images that have to be converted."""
 
 
 @dataclass(frozen=True)
 class FolderListing:
-    """The volumes of a folder.
-
-    Args:
-        root: the folder.
-        volumes: its volumes, in order of their paths.
-        unreadable: files that look like volumes and cannot be used, and why.
-    """
+    """The volumes of a folder, in order of their paths; files that cannot be used, and why."""
 
     root: Path
     volumes: tuple[ListedVolume, ...]
@@ -54,21 +37,19 @@ def list_volumes(folder: Path) -> FolderListing:
         raise DataError("not a folder", file=folder, expected="the folder of your data")
     volumes: list[ListedVolume] = []
     unreadable: list[tuple[Path, str]] = []
-    others: dict[str, int] = {}
+    others: Counter[str] = Counter()
     for path in sorted(root.rglob("*")):
         if is_hidden(path, root) or not path.is_file():
             continue
         if not is_volume(path):
-            suffix = path.suffix.lower()
-            others[suffix] = others.get(suffix, 0) + 1
+            others[path.suffix.lower()] += 1
         elif is_hdf5(path):
             found, why = _list_hdf5(path, root)
             volumes += found
             unreadable += [(path, why)] if why else []
         else:
-            volumes.append(
-                ListedVolume(VolumeRef(path), path.relative_to(root).parts[:-1], stem(path))
-            )
+            folders = path.relative_to(root).parts[:-1]
+            volumes.append(ListedVolume(VolumeRef(path), folders, stem(path)))
     if not volumes:
         raise _no_volumes(root, others, unreadable)
     return FolderListing(root, tuple(volumes), tuple(unreadable))
@@ -100,27 +81,21 @@ def _list_hdf5(path: Path, root: Path) -> tuple[list[ListedVolume], str]:
         return [], f"no three-dimensional dataset inside ({', '.join(shapes[:3]) or 'none at all'})"
     if len(keys) == 1 and "/" not in keys[0]:
         return [ListedVolume(VolumeRef(path, keys[0]), folders, stem(path))], ""
-    return [
-        ListedVolume(
-            VolumeRef(path, key),
-            (*folders, stem(path), *key.split("/")[:-1]),
-            key.rpartition("/")[2],
-        )
-        for key in keys
-    ], ""
+    volumes = []
+    for key in keys:
+        *groups, name = key.split("/")
+        volumes.append(ListedVolume(VolumeRef(path, key), (*folders, stem(path), *groups), name))
+    return volumes, ""
 
 
-def _no_volumes(
-    root: Path, others: dict[str, int], unreadable: list[tuple[Path, str]]
-) -> DataError:
-    foreign = [f"{n} {suffix} files" for suffix, n in others.items() if suffix in _FOREIGN]
+def _no_volumes(root: Path, others: Counter[str], unreadable: list[tuple[Path, str]]) -> DataError:
+    foreign = [f"{n} {suffix} files" for suffix, n in others.items() if suffix in _IMAGES]
     found = "; ".join([f"{path.name}: {why}" for path, why in unreadable[:3]] + foreign)
+    fix = "convert the files to NIfTI, for example with dcm2niix or mri_convert"
     return DataError(
         "the folder contains no volume that can be read",
         file=root,
-        found=found or f"{sum(others.values())} files of other kinds",
+        found=found or f"{others.total()} files of other kinds",
         expected=f"{', '.join(SUFFIXES)} files, each three-dimensional",
-        fix="convert the files to NIfTI, for example with dcm2niix or mri_convert"
-        if foreign
-        else None,
+        fix=fix if foreign else None,
     )

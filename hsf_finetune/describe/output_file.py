@@ -44,9 +44,7 @@ class OutputFile:
 def find_output_file(folder: Path, output: Path | None) -> OutputFile:
     """Where the YAML is written; Hydra finds it in a folder named `datasets`.
 
-    Args:
-        folder: of the data.
-        output: the file that the user chose; None is `my_conf/datasets/FOLDER.yaml`.
+    Without a chosen output this is `my_conf/datasets/FOLDER.yaml`.
 
     Raises:
         ConfigError: the name of the file cannot be an option, or it is no YAML.

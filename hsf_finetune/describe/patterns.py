@@ -25,11 +25,7 @@ _SEPARATOR = re.compile(r"([_\-.\s])")
 
 
 def find_patterns(cases: Sequence[FoundCase], root: Path) -> DatasetSettings | None:
-    """Patterns, and files to exclude, with which discovery finds exactly these cases.
-
-    Args:
-        cases: images with their labels.
-        root: the folder that patterns start from.
+    """Patterns from `root`, and files to exclude, with which discovery finds exactly these cases.
 
     Returns:
         Settings in which only `patterns` and `exclude` have a meaning; None where there would
@@ -85,13 +81,7 @@ def _file_names(case: FoundCase) -> tuple[str, ...]:
 
 
 def _group_key(case: FoundCase, root: Path, names_recur: bool) -> tuple[object, ...]:
-    """What the cases of one pattern have in common.
-
-    Args:
-        case: the case.
-        root: the folder.
-        names_recur: whether other cases have files of the same names, in other folders.
-    """
+    """What the cases of one pattern have in common; names may recur in other folders."""
     files = _files(case)
     beside = len({path.parent for path in files}) == 1
     depths = tuple(len(path.relative_to(root).parts) for path in files)
@@ -142,10 +132,7 @@ def _make_pattern(case: FoundCase, globs: Sequence[str]) -> PatternSettings:
 def _make_globs(group: Sequence[FoundCase], root: Path, wildcard: str) -> list[str]:
     """One glob per file of a case; all but the first are looked up by the first one's wildcards.
 
-    Args:
-        group: cases with one key.
-        root: the folder.
-        wildcard: what takes the place of the last `*` in a file's name.
+    The wildcard takes the place of the last `*` in a file's name.
     """
     rows = [[path.relative_to(root) for path in _files(case)] for case in group]
     beside = all(path.parent == row[0].parent for row in rows for path in row)

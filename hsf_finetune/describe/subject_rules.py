@@ -16,13 +16,7 @@ _NUMBER_AND_SIDE = re.compile(r"(?:^|/)([^/]*?\d)(?:[LlRr]|[Ll]eft|[Rr]ight)(?![
 
 @dataclass(frozen=True)
 class SubjectRule:
-    """How the subjects are found.
-
-    Args:
-        expression: the regular expression to write; None for discovery's own rule.
-        subjects: one per case.
-        notes: what is not certain.
-    """
+    """The regular expression to write, None for discovery's own rule, and a subject per case."""
 
     expression: str | None
     subjects: tuple[str, ...]
@@ -34,13 +28,12 @@ def find_subject_rule(
 ) -> SubjectRule:
     """Applies discovery's rule; where that separates the sides of a person, another one.
 
-    Args:
-        cases: images with their labels.
-        root: the folder.
-        groups_are_folders: whether groups inside HDF5 files count as folders.
+    With `groups_are_folders`, groups inside HDF5 files count as folders.
     """
     channels = [case.channels[0] for case in cases]
-    paths = [root / c.path_with_groups if groups_are_folders else c.ref.path for c in channels]
+    paths = [channel.ref.path for channel in channels]
+    if groups_are_folders:
+        paths = [root.joinpath(*channel.folders, channel.name) for channel in channels]
     subjects, expression = assign_subjects(paths, root, None), None
     matches = [_NUMBER_AND_SIDE.search(_without_suffix(path, root)) for path in paths]
     if all(matches):

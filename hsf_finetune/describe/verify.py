@@ -20,11 +20,7 @@ ALLOW_SETS = "models.use_forgiving_loss=True"
 def verify_description(
     description: DatasetDescription, name: str
 ) -> tuple[Cohort, tuple[str, ...]] | None:
-    """Composes the YAML and discovers its cases.
-
-    Args:
-        description: of a folder.
-        name: of the YAML.
+    """Composes the YAML, by its name, and discovers its cases.
 
     Returns:
         The cohort, and the overrides that it needs beside `datasets=`; None if its files or

@@ -23,19 +23,10 @@ _ORDER = ("patterns", "labels", "labels_names", "subject", "exclude", "spacing_m
 
 @dataclass(frozen=True)
 class DatasetDescription:
-    """Everything that the YAML contains.
+    """Everything that the YAML contains about the cohort `name` in a folder.
 
-    Args:
-        folder: the data.
-        name: of the cohort.
-        layout: how the folder is organised.
-        patterns: settings whose `patterns` and `exclude` find the cases; None with a table.
-        table: file that lists the cases; None with patterns.
-        subject_rule: how the subjects are found.
-        headers: voxel sizes and shapes.
-        counts: of the values in the label files.
-        value_names: names of the values.
-        refused: label files of cases that cannot be used, and why.
+    The cases are found by `patterns`, settings whose `patterns` and `exclude` have a meaning, or
+    listed in a `table`. `refused` are label files of cases that cannot be used, and why.
     """
 
     folder: Path
@@ -91,7 +82,9 @@ class DatasetDescription:
                 0,
             ),
             "target_spacing_mm: null",
-            *self._commented("name of each input channel, in the order of mri:", "channel_names", 0),
+            *self._commented(
+                "name of each input channel, in the order of mri:", "channel_names", 0
+            ),
             f"channel_names: {_value(self.layout.channel_names)}",
             "",
             "# one entry per cohort: which files, and what their labels mean",

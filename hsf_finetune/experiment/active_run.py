@@ -16,7 +16,7 @@ from hsf_finetune.evaluation.finished_runs import write_result
 from hsf_finetune.evaluation.score_model import score_cases
 from hsf_finetune.evaluation.score_tables import ScoreRow, read_scores, summarise, write_scores
 from hsf_finetune.experiment import summary
-from hsf_finetune.experiment.resume import open_folder, publish_run_dir
+from hsf_finetune.experiment.resume import lock_run, open_folder, publish_run_dir
 from hsf_finetune.experiment.retention import score_source_after, score_source_before
 from hsf_finetune.experiment.run_result import RunResult
 from hsf_finetune.inference.predictor import Predictor
@@ -28,7 +28,7 @@ from hsf_finetune.schedule.display.schedule_picture import save_picture
 from hsf_finetune.system import console
 from hsf_finetune.system.atomic_files import write_json
 from hsf_finetune.system.processes import is_main_process
-from hsf_finetune.system.run_folder import RunFolder
+from hsf_finetune.system.run_folder import SPLITS, RunFolder
 from hsf_finetune.training.train import fit_model
 
 Scores = tuple[ScoreRow, ...]
@@ -93,7 +93,8 @@ class ActiveRun:
 
     def _write_down(self) -> None:
         setup, file = self.setup, self.folder.file
-        write_json(file("splits.json"), setup.split.to_dict())
+        if not file(SPLITS).exists():
+            write_json(file(SPLITS), setup.split.to_dict())
         write_ledger(file("ledger.csv"), setup.cohort, setup.split)
         write_census(file("census.csv"), self.census)
         write_json(file("schedule.json"), setup.schedule.to_dict())
@@ -148,7 +149,11 @@ def open_run(setup: Setup) -> Iterator[ActiveRun]:
     census = data.take_censuses()
     check_census(census["train"], setup.settings.datasets.allow_unsupervised)
     folder = open_folder(setup.requested, setup.resumed)
-    yield ActiveRun(setup, data, census, folder, kept_in)
+    if not is_main_process():
+        yield ActiveRun(setup, data, census, folder, kept_in)
+        return
+    with lock_run(folder):
+        yield ActiveRun(setup, data, census, folder, kept_in)
 
 
 def make_data(setup: Setup) -> CasesDataModule:

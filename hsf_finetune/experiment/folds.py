@@ -33,7 +33,7 @@ from hsf_finetune.planning.budget import with_budget
 from hsf_finetune.system import console
 from hsf_finetune.system.atomic_files import write_json
 from hsf_finetune.system.errors import UserError
-from hsf_finetune.system.run_folder import RESULT, RunFolder, has_ended
+from hsf_finetune.system.run_folder import RESULT, SPLITS, RunFolder, has_ended
 
 _MOST_ROWS = 40
 """Cases that are listed one by one on the terminal."""
@@ -71,6 +71,8 @@ def run_folds(
     """
     plan = FoldPlan(_of_each_run(settings, cohort), cohort.cases, count)
     run = open_folder(settings, resumed)
+    if not run.file(SPLITS).exists():
+        write_json(run.file(SPLITS), plan.to_dict())
     _announce(run, plan)
     runs = {f"fold_{k}": plan.fold(k) for k in range(count)} | {FINAL: plan.final()}
     for number, (name, own) in enumerate(runs.items(), start=1):
@@ -106,6 +108,22 @@ class FoldPlan:
         """The settings of one fold."""
         data = fold_settings(self.settings.datasets, number, self.count)
         return self.settings.model_copy(update={"datasets": data})
+
+    def to_dict(self) -> dict[str, Any]:
+        """The splits of all folds, for `splits.json`."""
+        names = [case.name for case in self.cases]
+        splits = [
+            split_cases(self.cases, self.fold(k).datasets, self.settings.seed)
+            for k in range(self.count)
+        ]
+        return {
+            "how": f"{self.count} folds, pooled: every case by the fold that did not train on it",
+            "held_out": True,
+            "train": names,
+            "validation": names,
+            "test": [],
+            "folds": [split.to_dict() for split in splits],
+        }
 
     def final(self) -> Settings:
         """The settings of the run on all cases, whose length no validation can decide."""
@@ -156,7 +174,7 @@ def _announce(run: RunFolder, plan: FoldPlan) -> None:
 
 def _pool(run: RunFolder, plan: FoldPlan) -> RunResult:
     """Brings the folds' scores together, writes them down and shows them."""
-    settings, cases, count = plan.settings, plan.cases, plan.count
+    settings, cases = plan.settings, plan.cases
     folders = fold_folders(run.path)
     order = {case.name: number for number, case in enumerate(cases)}
     before, after = (
@@ -169,19 +187,6 @@ def _pool(run: RunFolder, plan: FoldPlan) -> RunResult:
     write_scores(run.file("validation_scores.csv"), after)
     if before:
         write_scores(run.file("pretrained_scores.csv"), before)
-    splits = [split_cases(cases, plan.fold(k).datasets, settings.seed) for k in range(count)]
-    names = [case.name for case in cases]
-    write_json(
-        run.file("splits.json"),
-        {
-            "how": f"{count} folds, pooled: every case by the fold that did not train on it",
-            "held_out": True,
-            "train": names,
-            "validation": names,
-            "test": [],
-            "folds": [split.to_dict() for split in splits],
-        },
-    )
     own = {folder.name: _result(folder)["best_epoch"] for folder in folders}
     final = _result(run.file(FINAL))
     # What the final model still knows of the source's task, where `datasets.retention` has cases.

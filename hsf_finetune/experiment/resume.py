@@ -8,15 +8,20 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import yaml
+from filelock import FileLock, Timeout
 
 from hsf_finetune.config.run_settings import read_settings_of
 from hsf_finetune.config.settings import Settings, dotted
+from hsf_finetune.data.discovery.cases import Cohort
+from hsf_finetune.experiment.run_files import check_files
+from hsf_finetune.system import console
 from hsf_finetune.system.atomic_files import atomic_write, first_free, write_json
 from hsf_finetune.system.console import count_of
-from hsf_finetune.system.errors import ConfigError, OutputError
+from hsf_finetune.system.errors import ConfigError, DataError, OutputError
 from hsf_finetune.system.processes import (
     is_main_process,
     publish_run,
@@ -25,6 +30,7 @@ from hsf_finetune.system.processes import (
 )
 from hsf_finetune.system.run_folder import (
     RESULT,
+    SPLITS,
     RunFolder,
     epochs_done,
     has_ended,
@@ -71,9 +77,15 @@ def find_run(settings: Settings) -> RunFolder | None:
     if settings.resume is None or not is_main_process():
         return None
     if settings.resume != "auto":
-        return _run_to_resume(Path(settings.resume).expanduser(), settings)
-    unfinished = _latest_unfinished(settings)
-    return RunFolder(unfinished, resumed=True) if unfinished else None
+        run = _run_to_resume(Path(settings.resume).expanduser(), settings)
+    else:
+        unfinished = _latest_unfinished(settings)
+        if unfinished is None:
+            return None
+        run = RunFolder(unfinished, resumed=True)
+    with lock_run(run):
+        check_files(run, settings)
+    return run
 
 
 def open_folder(settings: Settings, resumed: RunFolder | None) -> RunFolder:
@@ -109,6 +121,70 @@ def open_folder(settings: Settings, resumed: RunFolder | None) -> RunFolder:
             shutil.rmtree(folder.path, ignore_errors=True)
         raise
     return folder
+
+
+def keep_cases(cohort: Cohort, resumed: RunFolder | None) -> Cohort:
+    """The cases that a run was started with; cases that were added since are left out, and listed.
+
+    Args:
+        cohort: the cases that are found now.
+        resumed: the run to resume; None leaves the cohort as it is.
+
+    Raises:
+        DataError: a case of the run is no longer found.
+    """
+    if resumed is None or not resumed.file(SPLITS).exists():
+        return cohort
+    split = json.loads(resumed.file(SPLITS).read_text())
+    names = {name for side in ("train", "validation", "test") for name in split[side]}
+    missing = sorted(names - {case.name for case in cohort.cases})
+    if missing:
+        raise DataError(
+            f"{count_of(len(missing), 'case')} of the run cannot be found any more",
+            file=resumed.path,
+            found=", ".join(missing[:6]) + (" ..." if len(missing) > 6 else ""),
+            fix="put the files back, or start a new run without them",
+        )
+    added = [case.name for case in cohort.cases if case.name not in names]
+    if added:
+        console.say(
+            f"{count_of(len(added), 'case')} that the run was started without "
+            f"{'is' if len(added) == 1 else 'are'} not used: {', '.join(added[:6])}"
+            + (" ..." if len(added) > 6 else "")
+        )
+    ledger = tuple(
+        replace(entry, status="unused", reason="added after the run was started")
+        if entry.case in added
+        else entry
+        for entry in cohort.ledger
+    )
+    kept = tuple(case for case in cohort.cases if case.name in names)
+    return replace(cohort, cases=kept, ledger=ledger)
+
+
+@contextmanager
+def lock_run(folder: RunFolder) -> Iterator[None]:
+    """Keeps a second process from working on a run, and removes what a killed one left half-written.
+
+    Raises:
+        ConfigError: another process works on it.
+    """
+    lock = FileLock(folder.file(".lock"), blocking=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise ConfigError(
+            "another process works on this run",
+            file=folder.path,
+            fix="wait until it ends, or stop it first",
+        ) from None
+    try:
+        for partial in folder.path.rglob(".partial-*"):
+            partial.unlink(missing_ok=True)
+        yield
+    finally:
+        lock.release()
+        folder.file(".lock").unlink(missing_ok=True)
 
 
 def publish_run_dir(run: RunFolder, settings: Settings) -> None:

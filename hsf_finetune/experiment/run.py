@@ -11,7 +11,7 @@ from hsf_finetune.data.splits import fold_count
 from hsf_finetune.experiment.active_run import fit, open_run
 from hsf_finetune.experiment.child_runs import make_run
 from hsf_finetune.experiment.folds import run_folds
-from hsf_finetune.experiment.resume import find_run, withdraw_run_dir_afterwards
+from hsf_finetune.experiment.resume import find_run, keep_cases, withdraw_run_dir_afterwards
 from hsf_finetune.experiment.run_result import RunResult
 from hsf_finetune.planning.auto_sizes import with_sizes
 from hsf_finetune.planning.phantom_source import (
@@ -34,7 +34,7 @@ def run_experiment(settings: Settings) -> RunResult:
     """
     with withdraw_run_dir_afterwards(settings):
         resumed = find_run(settings)
-        cohort = find_inputs(settings, resumed)
+        cohort = keep_cases(find_inputs(settings, resumed), resumed)
         folds = fold_count(cohort.cases, settings.datasets)
         if folds is not None:
             return run_folds(settings, cohort, folds, resumed, run_experiment)

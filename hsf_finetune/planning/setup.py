@@ -9,7 +9,7 @@ from rich.console import RenderableType
 
 from hsf_finetune.check.check_data import check_before_training
 from hsf_finetune.check.check_report import CheckReport
-from hsf_finetune.config.settings import PretrainedSettings, Settings
+from hsf_finetune.config.settings import DatasetsSettings, PretrainedSettings, Settings
 from hsf_finetune.data.data_summary import DataSummary
 from hsf_finetune.data.discovery.cases import Cohort
 from hsf_finetune.data.splits import Split, first_fold, split_cases
@@ -33,7 +33,7 @@ from hsf_finetune.schedule.display.schedule_table import schedule_table
 from hsf_finetune.schedule.stages import Schedule
 from hsf_finetune.system import console
 from hsf_finetune.system.processes import is_main_process
-from hsf_finetune.system.run_folder import RunFolder, has_ended
+from hsf_finetune.system.run_folder import SPLITS, RunFolder, has_ended
 from hsf_finetune.training.parameter_groups import block_sizes
 from hsf_finetune.training.train import TrainingJob, check_training_job
 from hsf_finetune.weights.files.checkpoint import Checkpoint
@@ -138,7 +138,7 @@ def prepare(
         UserError: data, weights and settings do not fit together.
     """
     requested, settings = settings, with_budget(settings, cohort.cases)
-    split = split_cases(cohort.cases, first_fold(cohort.cases, settings.datasets), settings.seed)
+    split = split_cases(cohort.cases, _split_settings(settings, cohort, resumed), settings.seed)
     last = resumed.last if resumed else None
     source = None
     if last is None and not (preview and _is_without_weights(settings)):
@@ -166,6 +166,15 @@ def read_weights(settings: Settings, cohort: Cohort) -> PretrainedWeights | None
 
 
 # -------------------------------------------------------------------- internals
+def _split_settings(
+    settings: Settings, cohort: Cohort, resumed: RunFolder | None
+) -> DatasetsSettings:
+    """What the split is made from: a run that is resumed keeps the one it wrote down."""
+    if resumed is None or not resumed.file(SPLITS).exists():
+        return first_fold(cohort.cases, settings.datasets)
+    return settings.datasets.model_copy(update={"split_file": str(resumed.file(SPLITS))})
+
+
 def _is_without_weights(settings: Settings) -> bool:
     """Whether no weights are given, or only those of a phantom model that is not trained yet."""
     if starts_from_phantom_source(settings):

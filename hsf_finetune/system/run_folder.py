@@ -13,6 +13,10 @@ from typing import Any
 
 RESULT = "result.json"
 """File of a run that is written last."""
+BEST, LAST, PREVIOUS = "best.ckpt", "last.ckpt", "previous.ckpt"
+"""Checkpoints of a run: of its best epoch, of its newest, and of the one before that."""
+SPLITS = "splits.json"
+"""File of a run: which case trains, validates or is only scored."""
 
 _PACKAGES = ("hsf-finetune", "torch", "monai", "lightning", "torchio", "hydra-core", "nibabel")
 
@@ -38,13 +42,13 @@ class RunFolder:
 
     @property
     def checkpoints(self) -> Path:
-        """Folder of best.ckpt and last.ckpt."""
+        """Folder of its checkpoints."""
         return self.path / "checkpoints"
 
     @property
     def last(self) -> Path | None:
         """The checkpoint to resume from, if there is one."""
-        path = self.checkpoints / "last.ckpt"
+        path = self.checkpoints / LAST
         return path if self.resumed and path.exists() else None
 
     def file(self, name: str) -> Path:

@@ -34,7 +34,7 @@ def label_set_loss(
         A function of logits (batch, classes, x, y, z) and raw label values (batch, x, y, z)
         that gives a scalar.
 
-    Example:
+    Examples:
         >>> import torch
         >>> import hsf_finetune as hf
         >>> space = hf.ClassSpace(("background", "CA2", "CA3"))

@@ -20,6 +20,7 @@ from hsf_finetune.config.settings import LightningSettings, LoggerSettings
 from hsf_finetune.data.loading.datamodule import CasesDataModule
 from hsf_finetune.system.atomic_files import atomic_write
 from hsf_finetune.system.errors import ConfigError
+from hsf_finetune.system.run_folder import LAST, PREVIOUS
 from hsf_finetune.training.allocator import keep_freed_memory
 from hsf_finetune.training.module import MONITOR, SegmentationModule
 
@@ -94,8 +95,12 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         Raises:
             OutputError: the disk is full, or the folder cannot be written to.
         """
-        with atomic_write(path) as temporary, temporary.open("wb") as file:
-            torch.save(checkpoint, file)
+        with atomic_write(path) as temporary:
+            with temporary.open("wb") as file:
+                torch.save(checkpoint, file)
+            if Path(path).name == LAST and Path(path).exists():
+                # A disk may damage the newest one: the one before is kept as well.
+                os.replace(path, Path(path).with_name(PREVIOUS))
 
 
 class MovableCheckpoint(ModelCheckpoint):
@@ -154,9 +159,9 @@ def keep_last(checkpoints: Path) -> None:
     with atomic_write(checkpoints / "best.ckpt") as temporary:
         temporary.unlink(missing_ok=True)
         try:
-            os.link(checkpoints / "last.ckpt", temporary)
+            os.link(checkpoints / LAST, temporary)
         except OSError:  # a file system without hard links
-            shutil.copyfile(checkpoints / "last.ckpt", temporary)
+            shutil.copyfile(checkpoints / LAST, temporary)
 
 
 _EXPECTED_WARNINGS = (

@@ -11,10 +11,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from hsf_finetune.check.case_facts import CaseFacts
+from hsf_finetune.check.case_facts import CaseFacts, fingerprint
 from hsf_finetune.check.check_case import check_case
 from hsf_finetune.check.check_cohort import check_cases
-from hsf_finetune.check.facts_cache import fingerprint
 from hsf_finetune.data.discovery.cases import Case, Cohort
 from hsf_finetune.data.volumes.read_volume import VolumeRef
 from tests.data.writing import PROTOCOL, SPACE, blobs, case, nifti, scan

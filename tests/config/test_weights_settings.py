@@ -142,7 +142,7 @@ def test_training_from_scratch_can_be_told_otherwise() -> None:
         (("weights.head=cpy",), "weights.head: should be"),
         (("finetuning.external_weights_paths=a",), "no setting"),
         (("finetuning.key_prefix=''",), "key_prefix"),
-        (("finetuning.pretraind=a",), "did you mean 'weights.pretrained'?"),
+        (("finetuning.pretraind=a",), "did you mean 'finetuning.pretrained'?"),
     ],
 )
 def test_what_is_refused(given: tuple[str, ...], said: str) -> None:

@@ -84,7 +84,7 @@ def test_folders_with_nothing_usable_say_what_was_looked_for(tmp_path: Path) -> 
     with pytest.raises(DataError, match=r"1 \.mgz files(.|\n)*mri_convert"):
         describe_folder(tmp_path)
     nifti(tmp_path / "scan1.nii.gz")
-    with pytest.raises(DataError, match=r"1 volumes: scan1(.|\n)*imagesTr(.|\n)*BIDS(.|\n)*dseg"):
+    with pytest.raises(DataError, match=r"1 volume: scan1(.|\n)*imagesTr(.|\n)*BIDS(.|\n)*dseg"):
         describe_folder(tmp_path, tmp_path / "x.yaml")
     assert not (tmp_path / "x.yaml").exists()
 

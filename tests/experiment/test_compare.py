@@ -233,7 +233,7 @@ def test_runs_with_another_split_or_other_classes_are_refused(
         (["finetuning=full"], ["hsf"], "--presets"),
         ([], ["hsf", "hsf"], "each once"),
         ([], ["hsf", "ful"], "full"),
-        (["lightning.max_epochs=1"], ["full", "lpft"], "two phases"),
+        (["lightning.max_epochs=1"], ["full", "lpft"], "2 phases"),
         (["lightning.devices=2"], ["full"], "one device"),
         (["finetuning.pretrained=nowhere.ckpt"], ["full"], "nowhere"),
     ],

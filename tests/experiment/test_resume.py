@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from hsf_finetune.config.compose import compose
@@ -145,7 +146,7 @@ def test_auto_finds_a_given_folder(outputs: Path) -> None:
 def test_a_run_is_resumed_by_its_folder_or_checkpoint(outputs: Path, what: str) -> None:
     run = open_folder(settings(outputs), None)
     run.checkpoints.mkdir()
-    (run.checkpoints / "last.ckpt").touch()
+    torch.save({"epoch": 0, "callbacks": {}}, run.checkpoints / "last.ckpt")
     found = find_run(settings(outputs, f"resume={run.path / what}"))
     assert found == RunFolder(run.path, resumed=True)
 

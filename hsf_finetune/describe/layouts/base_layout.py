@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from hsf_finetune.data.volumes.read_volume import VolumeRef
 
@@ -24,21 +23,10 @@ class ListedVolume:
     folders: tuple[str, ...]
     name: str
 
-    @property
-    def path_with_groups(self) -> Path:
-        """Folders and name as a path."""
-        return Path(*self.folders, self.name)
-
 
 @dataclass(frozen=True)
 class FoundCase:
-    """An image and the label that belongs to it.
-
-    Args:
-        series: name for images of this kind (`left_t2w`).
-        channels: one volume per input channel.
-        label: the manual segmentation.
-    """
+    """An image, one volume per channel, and its manual label; its series is a kind, as `left_t2w`."""
 
     series: str
     channels: tuple[ListedVolume, ...]
@@ -52,12 +40,7 @@ class FoundCase:
 
 @dataclass(frozen=True)
 class UnsureNote:
-    """Something that the user should check, marked `# unsure:` in the YAML.
-
-    Args:
-        key: of the YAML, above which it is written.
-        text: one sentence.
-    """
+    """Something that the user should check, marked `# unsure:` above a key of the YAML."""
 
     key: str
     text: str

@@ -32,13 +32,7 @@ _SCAN_ENTITIES = ("sub", "ses", "run", "hemi")
 
 @dataclass(frozen=True, eq=False)
 class BidsVolume:
-    """A volume with a name of BIDS: `sub-01_hemi-L_T2w` has the entities sub and hemi.
-
-    Args:
-        volume: the volume.
-        entities: key -> value.
-        suffix: the last word of the name, such as `T2w` or `dseg`.
-    """
+    """A volume with a name of BIDS: `sub-01_hemi-L_T2w` has entities sub, hemi and suffix T2w."""
 
     volume: ListedVolume
     entities: Mapping[str, str]
@@ -88,11 +82,8 @@ def find_cases(listing: FolderListing) -> FolderLayout | None:
     )
     reasons = {label.volume: _why_unused(label, images_of[label], matches) for label in labels}
     used = {volume for case in cases for volume in case.volumes}
-    left_out = tuple(
-        (volume, reasons.get(volume, "no label belongs to it"))
-        for volume in listing.volumes
-        if volume not in used
-    )
+    unused = [volume for volume in listing.volumes if volume not in used]
+    left_out = tuple((volume, reasons.get(volume, "no label belongs to it")) for volume in unused)
     if not cases and not left_out:
         return None
     all_notes = (*_find_notes(suffix, contrasts, single), *notes)
@@ -149,19 +140,18 @@ def _choose_rater(matches: Matches) -> tuple[dict[BidsVolume, BidsVolume], list[
     for label, image in matches.items():
         labels_of[image, label.entities.get("hemi", "")].append(label)
     counts = Counter(map(kind, matches))
-    kept = {
-        min(
-            labels, key=lambda one: (-counts[kind(one)], one.volume.name, one.volume.folders)
-        ): image
-        for (image, _), labels in labels_of.items()
-    }
+
+    def rank(label: BidsVolume) -> tuple[int, str, tuple[str, ...]]:
+        return -counts[kind(label)], label.volume.name, label.volume.folders
+
+    kept = {min(labels, key=rank): image for (image, _), labels in labels_of.items()}
     others = [label.volume.name for label in matches if label not in kept]
     text = f"images have several labels, of which one is taken each; not {shorten_list(others)}"
     return kept, [UnsureNote("patterns", text)] if others else []
 
 
 def _series(image: BidsVolume, label: BidsVolume) -> str:
-    side = image.entities.get("hemi", label.entities.get("hemi", ""))
+    side = {**label.entities, **image.entities}.get("hemi", "")
     return f"{side}_{image.suffix}".lstrip("_")
 
 

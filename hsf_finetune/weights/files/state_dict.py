@@ -16,30 +16,13 @@ from hsf_finetune.weights.files.unreadable import EXPECTED
 from hsf_finetune.weights.transfer.match_names import find_prefix_change
 
 _KEYS = (
-    "state_dict",
-    "model_state_dict",
-    "network_state_dict",
-    "net_state_dict",
-    "model",
-    "network",
-    "net",
-    "network_weights",
-    "weights",
-    "params",
-    "module",
-)
+    "state_dict", "model_state_dict", "network_state_dict", "net_state_dict", "model", "network",
+    "net", "network_weights", "weights", "params", "module",
+)  # fmt: skip
 _AVERAGED_KEYS = (
-    "ema",
-    "ema_model",
-    "model_ema",
-    "ema_state_dict",
-    "state_dict_ema",
-    "model_state_dict_ema",
-    "ema_model_state_dict",
-    "ema_weights",
-    "params_ema",
-    "shadow",
-)
+    "ema", "ema_model", "model_ema", "ema_state_dict", "state_dict_ema", "model_state_dict_ema",
+    "ema_model_state_dict", "ema_weights", "params_ema", "shadow",
+)  # fmt: skip
 _RAW_BESIDE_AVERAGED = "current_model_state"
 """Where Lightning's weight averaging puts the raw weights; state_dict has the averaged."""
 _NO_WEIGHTS = re.compile(r"optim|sched|scaler|callback|loop|hyper|hparams|rng", re.IGNORECASE)

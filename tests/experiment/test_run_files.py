@@ -1,0 +1,127 @@
+"""A run whose files were damaged, removed or added to while it was interrupted."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from filelock import FileLock
+
+from hsf_finetune.config.compose import compose
+from hsf_finetune.config.settings import Settings
+from hsf_finetune.experiment.run import run_experiment
+from hsf_finetune.system.errors import ConfigError, DataError
+from tests.conftest import CONF, FAST, SUBJECTS, save_nifti, tiny_case
+from tests.training.killing import run_until_killed
+
+
+def settings_of(data: Path, run_dir: Path, *overrides: str) -> Settings:
+    given = [
+        "datasets=tiny",
+        f"datasets.main_path={data}",
+        f"datasets.output_path={run_dir.parent}",
+        f"run_dir={run_dir}",
+        "lightning.max_epochs=4",
+        *FAST,
+        *overrides,
+    ]
+    return compose("train", given, CONF)
+
+
+@pytest.fixture
+def interrupted(own_data: Path, tmp_path: Path) -> Path:
+    """A run that was killed in its third epoch."""
+    folder = tmp_path / "outputs" / "run"
+    run_until_killed(settings_of(own_data, folder), 2)
+    return folder
+
+
+def resume(data: Path, folder: Path) -> Path:
+    return run_experiment(settings_of(data, folder, f"resume={folder}")).folder
+
+
+def add_case(data: Path, number: int) -> None:
+    image, label = tiny_case(number)
+    folder = data / "tiny" / f"sub-{number:02d}"
+    save_nifti(folder / f"sub-{number:02d}_T2w.nii.gz", image)
+    save_nifti(folder / f"sub-{number:02d}_dseg.nii.gz", label)
+
+
+def sides(folder: Path) -> dict[str, list[str]]:
+    split = json.loads((folder / "splits.json").read_text())
+    return {side: split[side] for side in ("train", "validation", "test")}
+
+
+def test_a_scan_that_was_added_is_left_out_and_listed(
+    own_data: Path, interrupted: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (interrupted / "splits.json").read_bytes()
+    add_case(own_data, SUBJECTS + 1)
+    resume(own_data, interrupted)
+    assert (interrupted / "splits.json").read_bytes() == before
+    assert "1 case that the run was started without is not used" in capsys.readouterr().out
+    assert "added after the run was started" in (interrupted / "ledger.csv").read_text()
+
+
+def test_a_scan_that_was_removed_is_refused_by_name(own_data: Path, interrupted: Path) -> None:
+    before = sides(interrupted)
+    shutil.rmtree(own_data / "tiny" / "sub-02")
+    with pytest.raises(DataError, match="sub-02"):
+        resume(own_data, interrupted)
+    assert sides(interrupted) == before
+
+
+@pytest.mark.parametrize("damage", ["cut", "removed", "overwritten"])
+def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(
+    own_data: Path, interrupted: Path, capsys: pytest.CaptureFixture[str], damage: str
+) -> None:
+    last = interrupted / "checkpoints" / "last.ckpt"
+    content = last.read_bytes()
+    if damage == "removed":
+        last.unlink()
+    else:
+        last.write_bytes(content[: len(content) // 2] if damage == "cut" else b"x" * len(content))
+    resume(own_data, interrupted)
+    assert "resuming from previous.ckpt" in capsys.readouterr().out
+    assert torch.load(last, weights_only=True)["epoch"] == 3
+
+
+def test_no_readable_checkpoint_is_an_error(own_data: Path, interrupted: Path) -> None:
+    for name in ("last", "previous"):
+        (interrupted / "checkpoints" / f"{name}.ckpt").write_bytes(b"no checkpoint")
+    with pytest.raises(ConfigError, match="no checkpoint of the run can be read"):
+        resume(own_data, interrupted)
+
+
+def test_a_missing_best_checkpoint_is_noticed_at_once(own_data: Path, interrupted: Path) -> None:
+    (interrupted / "checkpoints" / "best.ckpt").unlink()
+    with pytest.raises(ConfigError, match="best epoch is missing"):
+        resume(own_data, interrupted)
+
+
+def test_rows_that_are_missing_from_metrics_are_said(
+    own_data: Path, interrupted: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (interrupted / "metrics.csv").unlink()
+    resume(own_data, interrupted)
+    assert "metrics.csv lacks 2 epochs of 2" in capsys.readouterr().out
+
+
+def test_half_written_files_of_a_killed_process_are_removed(
+    own_data: Path, interrupted: Path
+) -> None:
+    left = interrupted / "checkpoints" / ".partial-1234.ckpt"
+    left.write_bytes(b"half")
+    resume(own_data, interrupted)
+    assert not left.exists()
+
+
+def test_two_processes_do_not_work_on_one_run(own_data: Path, interrupted: Path) -> None:
+    with (
+        FileLock(interrupted / ".lock"),
+        pytest.raises(ConfigError, match="another process works on this run"),
+    ):
+        resume(own_data, interrupted)
