@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: install demo test docs docs-table check format bench clean
+.PHONY: install demo test test-rounding docs docs-table check format bench clean
 
 # A virtual environment with the tested versions, and the project in it.
 install: $(VENV)/installed
@@ -23,6 +23,11 @@ demo: install
 
 test: install
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# The tests that compare up to rounding, as on a processor without vector instructions.
+test-rounding: install
+	ATEN_CPU_CAPABILITY=default HSF_FINETUNE_TEST_THREADS=2 $(BIN)/python -m pytest -n 2 \
+		--dist loadfile -m 'exactness and not gpu'
 
 # The documentation's site, in site/; nothing is fetched while it is built or read.
 docs: install

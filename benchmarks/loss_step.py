@@ -12,7 +12,7 @@ import torch
 from monai.losses.dice import DiceCELoss
 from torch import Tensor
 
-from hsf_finetune.training.losses import build_loss
+from hsf_finetune.training.losses import LabelSetLoss
 
 SHAPE = (2, 8, 64, 64, 64)
 """Batch, classes, X, Y, Z."""
@@ -63,7 +63,7 @@ def step_of(name: str, device: torch.device) -> Callable[[], None]:
         if name != "set loss":
             allowed[0, 2, 3] = allowed[0, 3, 2] = allowed[1, 0, 5] = True
             allowed[1, 7] = True
-        ours, sets = build_loss("dice_ce"), allowed.to(device)
+        ours, sets = LabelSetLoss("dice_ce"), allowed.to(device)
         loss = lambda: ours(logits, label, sets)  # noqa: E731
 
     def step() -> None:

@@ -22,7 +22,6 @@ from speed_training import stage_rows, training_rows
 from hsf_finetune.config.compose import compose
 from hsf_finetune.config.settings import AugmentationSettings, Settings
 from hsf_finetune.data.augment.batch_augmentation import BatchAugmentation
-from hsf_finetune.data.augment.torchio_hsf import HsfPipeline
 from hsf_finetune.data.discovery.cases import discover
 from hsf_finetune.data.loading.batches import Batch
 from hsf_finetune.data.loading.datamodule import CasesDataModule
@@ -86,7 +85,8 @@ def pipeline_rows(settings: Settings, device: torch.device, rounds: int) -> list
     """Volumes per second of our default augmentation and of HSF's preset."""
     cohort = discover(settings.datasets)
     split = split_cases(cohort.cases, settings.datasets, seed=0)
-    hsf, ours = HsfPipeline(), BatchAugmentation(AugmentationSettings(), flip_axes=(0,))
+    hsf = AugmentationSettings(pipeline="torchio_hsf")
+    ours = BatchAugmentation(AugmentationSettings(), flip_axes=(0,))
     reference, rates = [], []
     for number in range(rounds):
         reference.append(rate(settings, split, device, number, None, hsf))
@@ -104,7 +104,7 @@ def rate(
     device: torch.device,
     number: int,
     on_device: Augmentation | None,
-    in_loader: object,
+    in_loader: AugmentationSettings | None,
 ) -> float:
     """Volumes per second from the cache to the device, augmented."""
     datasets = settings.datasets.model_copy(update={"k_sample": 200, "replace": True})

@@ -32,7 +32,7 @@ from hsf_finetune.networks.anatomy import Anatomy
 from hsf_finetune.planning.setup import prepare
 from hsf_finetune.schedule.stages import NORMS, Schedule
 from hsf_finetune.training.averaging import AveragedWeights
-from hsf_finetune.training.losses import Loss, build_loss
+from hsf_finetune.training.losses import LabelSetLoss, Loss
 from hsf_finetune.training.train import build_module
 from hsf_finetune.training.trainer import make_trainer, run_trainer
 
@@ -190,7 +190,7 @@ def stage_rows(settings: Settings, device: torch.device, rounds: int, folder: Pa
                     ),
                 }
             )
-            beside, _ = fitted(own, device, folder, build_loss("dice_ce"))
+            beside, _ = fitted(own, device, folder, LabelSetLoss("dice_ce"))
             for name, stage in zip(beside.names, beside.stages, strict=True):
                 seconds.setdefault(name, Seconds()).add(stage)
     rows = []

@@ -30,10 +30,11 @@ from rows import measured, show
 from hsf_finetune.config.compose import compose
 from hsf_finetune.config.settings import FinetuningSettings, Settings
 from hsf_finetune.data.discovery.cases import Case, discover
+from hsf_finetune.evaluation.compare_runs import FROM_SCRATCH
 from hsf_finetune.evaluation.intervals import Interval, bootstrap_interval
 from hsf_finetune.evaluation.score_model import score_cases
 from hsf_finetune.evaluation.score_tables import MEAN, summarise
-from hsf_finetune.experiment.presets import DEFAULT, FROM_SCRATCH, PRESETS
+from hsf_finetune.experiment.presets import DEFAULT, PRESETS
 from hsf_finetune.experiment.run import run_experiment
 from hsf_finetune.inference.predictor import Predictor
 from hsf_finetune.planning.setup import prepare

@@ -48,10 +48,4 @@ def assert_equal_up_to_rounding(
     b = b.double()
     largest = max(scale, float(b[b.isfinite()].abs().max()) if b.isfinite().any() else 0.0)
     tolerance = operations * float(info(precision).eps) * largest
-    import os
-    if log := os.environ.get("CLOSENESS_LOG"):
-        unit = tolerance / operations
-        error = float((a.double() - b).nan_to_num().abs().max()) if a.numel() else 0.0
-        with open(log, "a") as file:
-            file.write(f"{os.environ['PYTEST_CURRENT_TEST']}\t{operations}\t{error / unit if unit else error:.3g}\n")
     torch.testing.assert_close(a.double(), b, atol=tolerance, rtol=0, equal_nan=True)

@@ -26,7 +26,7 @@ EDGE_VOX = 16
 """Edge length of a thumbnail, in its own voxels."""
 STEPS_PER_STD = 25.0
 """Steps of a thumbnail's 8 bits in one standard deviation of the image."""
-_FORMAT = 3
+_FORMAT = 4
 """Raised whenever the check of a case changes, so that outdated facts are not read."""
 
 
@@ -63,6 +63,7 @@ class Measures:
         centre_mm: the same in scanner coordinates.
         contrast: mean of the label minus that of its surroundings, in standard deviations of
             the surroundings.
+        typical: name of a quantity of `typical_scans` -> its value.
     """
 
     shape: tuple[int, int, int]
@@ -77,6 +78,7 @@ class Measures:
     centre: Triple | None
     centre_mm: Triple | None
     contrast: float | None
+    typical: Mapping[str, float]
 
 
 @dataclass(frozen=True, eq=False)

@@ -26,9 +26,15 @@ def draw_flagged_cases(
     folder: Path,
     cases: Sequence[Case],
     findings: Sequence[Finding],
+    most: int,
     progress: Callable[[int, int], None] | None = None,
-) -> None:
-    """Draws every case with a warning or refusal, if its image can be read, as `folder/CASE.png`.
+) -> int:
+    """Draws cases with a warning or refusal as `folder/CASE.png`, the most serious first.
+
+    Of an image that cannot be read there is no picture.
+
+    Returns:
+        How many flagged cases are not drawn, since no more than `most` are.
 
     Raises:
         OutputError: a picture cannot be written.
@@ -38,13 +44,14 @@ def draw_flagged_cases(
         if finding.case and finding.tier != "repaired":
             flagged.setdefault(finding.case, []).append(finding)
     by_name = {case.name: case for case in cases}
-    for done, (name, own) in enumerate(flagged.items(), start=1):
+    for done, (name, own) in enumerate(list(flagged.items())[:most], start=1):
         figure = _draw(by_name[name], own)
         if figure is not None:
             with atomic_write(folder / f"{name}.png") as temporary:
                 figure.savefig(temporary, format="png")
         if progress:
-            progress(done, len(flagged))
+            progress(done, min(most, len(flagged)))
+    return max(len(flagged) - most, 0)
 
 
 def _draw(case: Case, findings: Sequence[Finding]) -> Figure | None:

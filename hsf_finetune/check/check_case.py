@@ -26,6 +26,7 @@ from hsf_finetune.check.check_intensities import check_intensities
 from hsf_finetune.check.check_labels import Box, bounding_box, check_label
 from hsf_finetune.check.findings import EXCLUDE, Finding, findings_of_tier
 from hsf_finetune.data.discovery.cases import Case
+from hsf_finetune.data.typical_scans import PIECES, largest_piece, measure_scan
 from hsf_finetune.data.volumes.check_volumes import check_image, check_same_grid, to_label_rows
 from hsf_finetune.data.volumes.read_volume import Volume, VolumeRef, read_volume
 from hsf_finetune.labels.classes import LabelMap
@@ -157,6 +158,7 @@ def _measure(
         centre=_to_triple(centre_vox / image.shape) if centre_vox is not None else None,
         centre_mm=_to_mm(affine, centre_vox) if centre_vox is not None else None,
         contrast=_contrast(image, foreground, box) if box is not None else None,
+        typical={**measure_scan(first), PIECES.name: largest_piece(foreground)},
     )
     return CaseFacts(tuple(findings), measures, _make_thumbnails(image, rows, box))
 

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, TypeAlias
 from hsf_finetune.check.check_cohort import check_cases, compare_cases
 from hsf_finetune.check.check_report import CheckReport
 from hsf_finetune.check.check_source import compare_with_source, summarise_data
-from hsf_finetune.check.findings import TIERS, Finding, findings_of_tier, flatten_errors
+from hsf_finetune.check.data_overview import describe_data
+from hsf_finetune.check.findings import (
+    TIERS,
+    UNPAIRED,
+    Finding,
+    findings_of_tier,
+    flatten_errors,
+    group_findings,
+    group_text,
+)
 from hsf_finetune.check.measured_cases import select_measured
 from hsf_finetune.config.settings import Settings
 from hsf_finetune.data.data_summary import DataSummary
@@ -27,7 +36,7 @@ ReadWeights: TypeAlias = "Callable[[Settings, Cohort], Checkpoint | None]"
 """Reads the pretrained weights of a run; None where it has none."""
 
 _PRINTED_WARNINGS = 5
-"""Warnings that are printed in full before a run."""
+"""Kinds of warnings that are printed before a run."""
 
 
 def check_data(
@@ -78,16 +87,13 @@ def check_before_training(
     if wrong:
         raise SeveralErrors(_title(wrong, cohort), [finding.error() for finding in wrong])
     say(f"check: {report.summary_line()}")
-    for finding in warned[:_PRINTED_WARNINGS]:
-        say(f"  {finding.what}: {finding.file}")
-        if finding.found:
-            say(f"    found {'; '.join(finding.found.splitlines())}")
-        if finding.fix:
-            say(f"    {finding.fix}")
-    if len(warned) > _PRINTED_WARNINGS:
+    groups = group_findings(warned)
+    for group in groups[:_PRINTED_WARNINGS]:
+        say("  " + group_text(group).replace("\n", "\n  "))
+    if len(groups) > _PRINTED_WARNINGS:
         say(
-            f"  ... and {len(warned) - _PRINTED_WARNINGS} more; hsf-finetune check, with the same "
-            "overrides, shows and draws all of them"
+            f"  ... and {len(groups) - _PRINTED_WARNINGS} more kinds; hsf-finetune check, with the "
+            "same overrides, shows and draws all of them"
         )
     return report
 
@@ -106,14 +112,27 @@ def _check(
     findings = [finding for fact in facts for finding in fact.findings]
     findings += compare_cases(cohort, measured, training, data.allow_unsupervised)
     findings.sort(key=lambda finding: (finding.case, finding.kind))
+    findings += [
+        Finding("warned", UNPAIRED, entry.reason, str(entry.path), fix=entry.fix)
+        for entry in cohort.ledger
+        if entry.fix
+    ]
     names = {case.name for case in training}
     target = summarise_data([case for case in measured if case.name in names])
     source = _source_summary(weights) if weights else None
     if weights and source and target:
         findings += compare_with_source(target, source, str(weights.path), data.target_spacing_mm)
     findings.sort(key=lambda finding: TIERS.index(finding.tier))
-    count = len(cohort.cases)
-    return CheckReport(tuple(findings), count, unchanged, target, source, cohort, tuple(facts))
+    return CheckReport(
+        tuple(findings),
+        len(cohort.cases),
+        unchanged,
+        target,
+        source,
+        cohort,
+        tuple(facts),
+        describe_data(cohort, measured),
+    )
 
 
 def _has_local(settings: Settings) -> bool:

@@ -9,12 +9,20 @@ from typing import Any
 import numpy as np
 
 from hsf_finetune.check.findings import EXCLUDE, Finding, format_mm, warn_about
-from hsf_finetune.data.volumes.affines import Affine, corner_shift_mm, format_affine, voxel_size_mm
+from hsf_finetune.data.volumes.affines import (
+    Affine,
+    corner_shift_mm,
+    format_affine,
+    grid_noise_mm,
+    voxel_size_mm,
+)
 from hsf_finetune.data.volumes.read_volume import Volume
 
 _SHEAR_DEG = 0.5
 _AMBIGUOUS_DEG = 40.0
 _SMALLEST_MM, _LARGEST_MM = 0.02, 20.0
+_MICROSCOPE_MM = 1e-7
+"""Smallest voxel size of an electron microscope."""
 _THINNEST_VOX = 8
 _FLOAT_NOISE_MM = 1e-6
 """Below this even two ways of writing the same affine differ."""
@@ -25,7 +33,15 @@ def check_header(volume: Volume, case: str) -> Iterator[Finding]:
     """Problems of a volume's own geometry; messages name the case."""
     warn = warn_about(volume.ref, case)
     sizes = voxel_size_mm(volume.affine)
-    if min(sizes) < _SMALLEST_MM or max(sizes) > _LARGEST_MM:
+    if min(sizes) > _MICROSCOPE_MM and max(sizes) < _SMALLEST_MM:
+        if volume.header is not None:  # HDF5 has no other unit than the one that was meant
+            yield warn(
+                "geometry/microscope",
+                "the voxels are as small as a microscope's",
+                found=format_mm(sizes),
+                fix="nothing to do if a microscope made it; else the header's affine is not in mm",
+            )
+    elif min(sizes) < _SMALLEST_MM or max(sizes) > _LARGEST_MM:
         yield warn(
             "geometry/voxel size",
             "the voxel size is not one that a scanner makes",
@@ -65,7 +81,7 @@ def check_header(volume: Volume, case: str) -> Iterator[Finding]:
 def compare_affines(image: Volume, label: Volume, case: str) -> Iterator[Finding]:
     """Rounding differences of two volumes on the same grid (`check_same_grid`)."""
     shift = corner_shift_mm(image.affine, label.affine, image.array.shape)
-    if shift > _FLOAT_NOISE_MM:
+    if shift > grid_noise_mm(image.affine, _FLOAT_NOISE_MM, 0.0):
         yield Finding(
             "repaired",
             "geometry/float noise",
@@ -111,7 +127,7 @@ def _check_nifti(volume: Volume, warn: partial[Finding]) -> Iterator[Finding]:
         return
     zooms = np.asarray(header.get_zooms()[:3], dtype=np.float64)
     sizes = np.asarray(voxel_size_mm(volume.affine), dtype=np.float64)
-    if not np.allclose(zooms, sizes, rtol=0.02, atol=1e-3):
+    if not np.allclose(zooms, sizes, rtol=0.02, atol=grid_noise_mm(volume.affine, 1e-3, 0.0)):
         yield warn(
             "geometry/pixdim",
             "the header's voxel size (pixdim) contradicts its affine; the affine is used",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -12,7 +13,15 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
-from hsf_finetune.check.findings import TIERS, Finding, Tier, findings_of_tier
+from hsf_finetune.check.findings import (
+    TIERS,
+    UNPAIRED,
+    Finding,
+    Tier,
+    findings_of_tier,
+    group_findings,
+    group_text,
+)
 from hsf_finetune.data.data_summary import DataSummary
 from hsf_finetune.system.atomic_files import first_free, write_csv, write_json
 from hsf_finetune.system.console import TitledTable, console, count_of, say
@@ -26,9 +35,7 @@ CHECK_JSON = "check.json"
 LEDGER = "ledger.csv"
 PICTURES = "pictures"
 _PRINTED = 25
-"""Findings that are printed in full; check.json has all of them."""
-_EXAMPLES = 3
-_STYLE = {"refused": "bold red", "warned": "yellow", "repaired": "green"}
+"""Kinds of findings that are printed; check.json has all of them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +50,7 @@ class CheckReport:
         source: summary of the data that the source model was trained on, if it has one.
         cohort: the cases; None where they are not known, or the report was read from a file.
         facts: of each case of the cohort.
+        overview: what the check saw, as lines to print.
     """
 
     findings: tuple[Finding, ...]
@@ -52,16 +60,18 @@ class CheckReport:
     source: DataSummary | None = None
     cohort: Cohort | None = None
     facts: tuple[CaseFacts, ...] = ()
+    overview: tuple[str, ...] = ()
 
     def count(self, tier: Tier) -> int:
         """How many findings are of a tier."""
         return len(findings_of_tier(self.findings, tier))
 
     def exit_code(self, strict: bool) -> int:
-        """2 if anything is refused, 1 if strict and anything is warned, else 0."""
+        """2 if anything is refused; 1 if files lack a partner, or if strict and warned; else 0."""
         if self.count("refused"):
             return 2
-        return 1 if strict and self.count("warned") else 0
+        unpaired = any(finding.kind == UNPAIRED for finding in self.findings)
+        return 1 if unpaired or (strict and self.count("warned")) else 0
 
     def summary_line(self) -> str:
         """The number of cases and of findings in one line."""
@@ -76,6 +86,7 @@ class CheckReport:
         cases = self.cohort.cases if self.cohort else ()
         return {
             "counts": {tier: self.count(tier) for tier in TIERS},
+            "overview": self.overview,
             "findings": [asdict(finding) for finding in self.findings],
             "cases": [
                 {
@@ -105,7 +116,8 @@ def read_report(folder: Path) -> CheckReport:
         DataSummary.from_dict(d) if (d := plain[k]) else None for k in ("data", "source")
     )
     findings = tuple(Finding(**found) for found in plain["findings"])
-    return CheckReport(findings, count, count, data, source)
+    overview = tuple(plain["overview"])
+    return CheckReport(findings, count, count, data, source, overview=overview)
 
 
 def write_report(folder: Path, report: CheckReport) -> None:
@@ -126,6 +138,7 @@ def report_folder(parent: Path, name: str, output: Path | None) -> Path:
         OutputError: the chosen folder holds other files.
     """
     if output is None:
+        name = re.sub(r"[^\w.-]+", "_", name)[:100]  # of datasets, which may hold any text
         return first_free(parent.expanduser() / f"{time.strftime('%Y%m%d-%H%M%S')}_{name}")
     if (output / CHECK_JSON).exists():
         for picture in list_pictures(output):
@@ -145,36 +158,20 @@ def list_pictures(folder: Path) -> list[Path]:
 
 
 def show_report(report: CheckReport, folder: Path) -> None:
-    """Prints the findings, the data beside those of the source model, and where the report is."""
-    serious = findings_of_tier(report.findings, "refused", "warned")
-    for finding in serious[:_PRINTED]:
-        say(f"{finding.tier}: {finding.error()}")
-    if len(serious) > _PRINTED:
-        say(f"... and {len(serious) - _PRINTED} more in {CHECK_JSON}")
-    if report.findings:
-        console.print(findings_table(report.findings))
+    """Prints what was seen, the findings, the data beside those of the source model, and where the report is."""
+    for line in report.overview:
+        say(line)
+    groups = group_findings(report.findings)
+    for group in groups[:_PRINTED]:
+        say(group_text(group))
+    if len(groups) > _PRINTED:
+        say(f"... and {len(groups) - _PRINTED} more kinds of findings in {CHECK_JSON}")
     if report.target is not None and report.source is not None:
         console.print(source_table(report.target, report.source))
     say(report.summary_line())
     count = len(list_pictures(folder))
     pictures = f", {count_of(count, 'picture')}" if count else ""
     say(f"report: {folder} ({CHECK_JSON}, {LEDGER}{pictures})")
-
-
-def findings_table(findings: Sequence[Finding]) -> Table:
-    """How often each problem was found, with examples."""
-    table = TitledTable()
-    for name in ("tier", "files", "what", "such as"):
-        table.add_column(name, justify="right" if name == "files" else "left")
-    kinds: dict[tuple[str, str], list[Finding]] = {}
-    for finding in findings:
-        kinds.setdefault((finding.tier, finding.what), []).append(finding)
-    for (tier, what), same in kinds.items():
-        names = list(dict.fromkeys(f.case or Path(f.file).name for f in same))
-        more = f", {len(names) - _EXAMPLES} more" if len(names) > _EXAMPLES else ""
-        examples = Text(", ".join(names[:_EXAMPLES]) + more)
-        table.add_row(Text(tier, style=_STYLE[tier]), str(len(same)), Text(what), examples)
-    return table
 
 
 def source_table(target: DataSummary, source: DataSummary) -> Table:
@@ -212,6 +209,7 @@ def _write_ledger(path: Path, cohort: Cohort, findings: Sequence[Finding]) -> No
         found = [finding for finding in found if finding.case in ("", entry.case)]
         tier = next((t for t in TIERS if findings_of_tier(found, t)), "clean")
         status = tier if entry.case else "not read"
-        reasons = "; ".join(filter(None, [entry.reason, *(finding.what for finding in found)]))
+        texts = dict.fromkeys([entry.reason, *(finding.what for finding in found)])
+        reasons = "; ".join(filter(None, texts))
         rows.append((entry.path, entry.status, entry.case, entry.subject, status, reasons))
     write_csv(path, ("file", "fate", "case", "subject", "check", "reason"), rows)

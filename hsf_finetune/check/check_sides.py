@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from hsf_finetune.check.findings import Finding
 from hsf_finetune.check.measured_cases import MIN_CASES, MeasuredCase
-from hsf_finetune.labels.laterality import other_side, side_of
+from hsf_finetune.labels.laterality import SidePair, find_side_pairs, side_of
 
 _SURE_SHARE = 0.75
 """Share of the files that have to agree before the others are taken for wrong."""
@@ -29,11 +29,11 @@ def _check_classes(cases: Sequence[MeasuredCase]) -> Iterator[Finding]:
     ]
     only_some = len(crossed) < len(paired)
     for case, pairs in crossed:
-        left = pairs[0][0]
+        pair = pairs[0][0]
         yield Finding(
             "refused" if only_some else "warned",
             "label/sides exchanged",
-            f"{left} lies to the right of {other_side(left)}"
+            f"{pair.left} lies to the right of {pair.right}"
             + (", unlike in the other cases" if only_some else ", in every case"),
             case.label_file,
             case.name,
@@ -44,15 +44,14 @@ def _check_classes(cases: Sequence[MeasuredCase]) -> Iterator[Finding]:
         )
 
 
-def _find_pairs(case: MeasuredCase) -> list[tuple[str, float, float]]:
-    """Left classes whose right partner is also drawn, and lies apart; x of both in mm."""
+def _find_pairs(case: MeasuredCase) -> list[tuple[SidePair, float, float]]:
+    """Left and right classes that are both drawn, and lie apart; x of both in mm."""
     x_mm = dict(zip(case.protocol.row_names, case.measures.row_x_mm, strict=True))
-    pairs = [(n, x, x_mm.get(other_side(n) or "")) for n, x in x_mm.items() if side_of(n) == "left"]
-    return [
-        (name, left, right)
-        for name, left, right in pairs
-        if left is not None and right is not None and abs(left - right) > _CLEAR_MM
+    pairs = find_side_pairs([name for name, x in x_mm.items() if x is not None])
+    placed = [
+        (pair, x_mm[pair.left] or 0.0, x_mm[pair.right] or 0.0) for pair in pairs if pair.certain
     ]
+    return [one for one in placed if abs(one[1] - one[2]) > _CLEAR_MM]
 
 
 def _check_files(cases: Sequence[MeasuredCase]) -> Iterator[Finding]:

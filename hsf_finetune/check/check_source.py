@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from functools import partial
 
@@ -10,6 +11,7 @@ import numpy as np
 from hsf_finetune.check.findings import Finding, format_mm, warn_about
 from hsf_finetune.check.measured_cases import MeasuredCase
 from hsf_finetune.data.data_summary import DataSummary
+from hsf_finetune.data.typical_scans import usual_ranges, volume_of
 from hsf_finetune.labels.classes import BACKGROUND
 
 _SPACING_RATIO = 1.5
@@ -37,7 +39,21 @@ def summarise_data(cases: Sequence[MeasuredCase]) -> DataSummary | None:
         tuple(int(n) for n in np.median([m.shape for m in measures], axis=0)),
         float(np.median(contrasts)) if contrasts else None,
         {name: float(np.median(values)) for name, values in means.items()},
+        usual_ranges([{**case.measures.typical, **_class_volumes(case)} for case in cases]),
     )
+
+
+def _class_volumes(case: MeasuredCase) -> dict[str, float]:
+    """Volumes of the classes whose every voxel is labelled as such, in mm3."""
+    rows = list(zip(case.protocol.row_sets, case.measures.row_voxels, strict=True))
+    vague = {name for names, voxels in rows if len(names) > 1 and voxels for name in names}
+    voxel_mm3 = math.prod(case.measures.spacing_mm)
+    single = [(next(iter(names)), voxels) for names, voxels in rows if len(names) == 1]
+    return {
+        volume_of(name).name: voxels * voxel_mm3
+        for name, voxels in single
+        if name != BACKGROUND and name not in vague
+    }
 
 
 def compare_with_source(
@@ -46,7 +62,7 @@ def compare_with_source(
     file: str,
     target_spacing_mm: Sequence[float] | None = None,
 ) -> Iterator[Finding]:
-    """Where the data that train differ from those of the source model, whose file messages name.
+    """Where the data that train differ from those of the source model in a file.
 
     Scans are resampled to `target_spacing_mm`, if it is given.
     """

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Literal
 
+from hsf_finetune.system.console import shorten_list
 from hsf_finetune.system.errors import DataError, SeveralErrors, UserError
 
 Tier = Literal["repaired", "warned", "refused"]
 TIERS: tuple[Tier, ...] = ("refused", "warned", "repaired")
 """The most serious first."""
 
+UNPAIRED = "set/unpaired"
+"""The kind of files that the dataset describes, and that no case uses all the same."""
 EXCLUDE = "list it under the dataset's exclude:"
 
 
@@ -67,6 +71,23 @@ def format_mm(sizes_mm: Iterable[float]) -> str:
 def findings_of_tier(findings: Iterable[Finding], *tiers: Tier) -> list[Finding]:
     """The findings of these tiers, in order."""
     return [finding for finding in findings if finding.tier in tiers]
+
+
+def group_findings(findings: Iterable[Finding]) -> list[list[Finding]]:
+    """The findings in groups that differ in case and file only, in order."""
+    groups: dict[tuple[str, str, str], list[Finding]] = {}
+    for finding in findings:
+        groups.setdefault((finding.tier, finding.kind, finding.what), []).append(finding)
+    return [*groups.values()]
+
+
+def group_text(group: Sequence[Finding]) -> str:
+    """What was found, in how many cases, and the details of the first of them."""
+    first = group[0]
+    names = [*dict.fromkeys(finding.case or Path(finding.file).name for finding in group)]
+    where = f", {len(names)} x ({shorten_list(names)})" if len(names) > 1 else ""
+    text = first.what if first.tier == "repaired" else str(first.error())
+    return f"{first.tier}{where}: {text}"
 
 
 def flatten_errors(error: UserError) -> list[UserError]:

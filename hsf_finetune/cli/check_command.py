@@ -1,7 +1,8 @@
 """Check images and labels before anything is trained on them.
 
 Takes the overrides of finetune.py, such as datasets=custom, or a dataset YAML. Exits with 0 if
-the data are fine, 1 for warnings with --strict, and 2 if they cannot be used.
+the data are fine, 1 if labels or images lack a partner or, with --strict, if there are
+warnings, and 2 if the data cannot be used.
 """
 
 from __future__ import annotations
@@ -22,13 +23,15 @@ from hsf_finetune.check.earlier_report import (
     keep_report,
     source_paths,
 )
-from hsf_finetune.system.console import progress, say
+from hsf_finetune.system.console import count_of, progress, say
 from hsf_finetune.system.errors import ConfigError
 
 if TYPE_CHECKING:
     from hsf_finetune.config.settings import Settings
     from hsf_finetune.data.discovery.cases import Cohort
     from hsf_finetune.weights.files.checkpoint import Checkpoint
+
+_PICTURES = 24
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,6 +46,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--jobs", type=int, help="threads (default: as many as there are CPUs)")
     parser.add_argument("--strict", action="store_true", help="exit with 1 if there are warnings")
+    parser.add_argument(
+        "--pictures", type=int, default=_PICTURES, help=f"of flagged cases (default: {_PICTURES})"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -53,6 +59,7 @@ def run(options: argparse.Namespace) -> int:
         output=options.output,
         jobs=options.jobs,
         strict=options.strict,
+        pictures=max(options.pictures, 0),
     )
 
 
@@ -63,6 +70,7 @@ def check(
     output: Path | None = None,
     jobs: int | None = None,
     strict: bool = False,
+    pictures: int = _PICTURES,
 ) -> int:
     """Checks the data of a run and writes a report.
 
@@ -76,15 +84,17 @@ def check(
         output: folder of the report; None is a new one below datasets.output_path.
         jobs: threads; None is one for each CPU that this process may use.
         strict: whether warnings count.
+        pictures: how many flagged cases are drawn at most.
 
     Returns:
-        0 if the data are fine, 1 for warnings if strict, 2 if they cannot be used.
+        The exit code, see `CheckReport.exit_code`.
 
     Raises:
         UserError: the configuration is wrong, or the report cannot be written.
     """
-    key = command_key(arguments, config_dir, output)
-    written = find_earlier(key) or _check_and_write(key, arguments, config_dir, output, jobs)
+    key = command_key([*arguments, f"pictures {pictures}"], config_dir, output)
+    options = (key, arguments, config_dir, output, jobs, pictures)
+    written = find_earlier(key) or _check_and_write(*options)
     show_report(written.report, written.folder)
     for line in written.advice:
         say(line)
@@ -106,6 +116,7 @@ def _check_and_write(
     config_dir: Path | None,
     output: Path | None,
     jobs: int | None,
+    pictures: int,
 ) -> WrittenReport:
     """Checks the data, writes the report, and keeps it for the next command with the key."""
     # Imported late: a report that is still valid needs none of this.
@@ -123,13 +134,17 @@ def _check_and_write(
         make_phantom_cohort(data)
     report = check_data(settings, read_checkpoint, jobs)
     write_report(folder, report)
+    advice = []
     if report.cohort is not None and report.exit_code(strict=True):
         from hsf_finetune.check.case_pictures import draw_flagged_cases
 
         with progress("drawing flagged cases") as tick:
-            draw_flagged_cases(folder / PICTURES, report.cohort.cases, report.findings, tick)
-    advice = []
-    if report.exit_code(strict=False) == 0:
+            cases, findings = report.cohort.cases, report.findings
+            left = draw_flagged_cases(folder / PICTURES, cases, findings, pictures, tick)
+        if left:
+            more = f"--pictures {pictures + left} draws them all"
+            advice.append(f"{count_of(left, 'flagged case')} without a picture: {more}")
+    if not report.count("refused"):
         if settings.weights.pretrained in (None, "none"):
             advice.append(
                 "hsf-finetune advise, with finetuning.pretrained=PATH, says which settings suit them"

@@ -103,7 +103,9 @@ def explain(action: Callable[[], int]) -> int:
         explained = _explanation(error)
         if explained is None:
             raise
-        print(f"error: {explained}", file=sys.stderr)
+        from hsf_finetune.system.console import show_controls
+
+        print(f"error: {show_controls(str(explained))}", file=sys.stderr)
         return EXIT_USER_ERROR
     except (KeyboardInterrupt, SystemExit) as stop:
         # Lightning turns the former into the latter, and SIGTERM into one without a code.

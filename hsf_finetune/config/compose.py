@@ -1,6 +1,6 @@
-"""From YAML files and command line to settings: the only module of the package that knows Hydra.
+"""From YAML files and command line to settings, composed by Hydra.
 
-`hsf_finetune.cli.hydra_launcher` knows its command line, and nothing else does.
+Of the whole package, only this module and `hsf_finetune.cli.hydra_launcher` use Hydra.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _FORCED = re.compile(
 """Overrides of keys that the files may lack: about weights, and mappings with keys of their own."""
 _MOVED = re.compile(rf"^~finetuning\.(?=(?:{'|'.join(WEIGHTS_KEYS)})\b)")
 _RESUMED = "_resumed_run"
-"""What Hydra knows the settings of a run by."""
+"""Name of a run's settings in Hydra's store."""
 _NAMES_OF_PRETRAINED = (".pretrained", ".external_weights_path")
 _UNREADABLE = (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError)
 
@@ -79,7 +79,7 @@ class Composition:
         overrides: those of the command line, as Hydra was given them.
         choices: the option chosen for each group.
         own: the user's own folder, whose files come before the shipped ones.
-        run: config.yaml of the run to resume, whose settings are changed here.
+        run: config.yaml of the run to resume, if its settings are the base.
     """
 
     tree: DictConfig
@@ -184,7 +184,7 @@ def _compose(config: str, overrides: Sequence[str], own: Path | None) -> Composi
         refused = re.search(
             r"Could not override '([^']+)'|Error merging override (\S+)=", str(error)
         )
-        if refused is None:
+        if refused is None or not overrides:
             raise _composition_error(error, own) from error
         chosen = [o for o in overrides if _key(o) in groups(own)]
         if chosen == [*overrides]:
@@ -211,7 +211,7 @@ def _added(override: str, tree: object) -> str:
 
 
 def _run_to_resume(overrides: Sequence[str]) -> Path | None:
-    """The folder of the run that `resume=RUN` means; None where it means none, or no run yet."""
+    """The folder of the run of `resume=RUN`; None without one, and for `auto` or no run."""
     for override in reversed(overrides):
         if _key(override) == "resume":
             try:

@@ -1,4 +1,4 @@
-"""What is wrong with a configuration, in words that help: all at once, each with its path."""
+"""Error messages for a wrong configuration: every error at once, each with its path and a remedy."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from hsf_finetune.config.schema import fields_at, known_paths, may_be_added
-from hsf_finetune.config.settings import WEIGHTS_KEYS
-from hsf_finetune.config.settings.rules import WRONG_SETTING
+from hsf_finetune.config.settings import OTHER_NAMES, WEIGHTS_KEYS, WRONG_SETTING
 from hsf_finetune.system.errors import ConfigError
 
 _SYNONYMS = {
@@ -23,9 +22,10 @@ _SYNONYMS = {
     "weights": "pretrained",
     "classes": "out_channels",
 }
-"""Names that other programs use, and ours."""
+"""Names that other programs have -> ours."""
 
 _LONGEST_FOUND = 80
+"""Characters of a value that are shown."""
 
 
 def unknown_setting(path: str, tree: object) -> ConfigError:
@@ -35,12 +35,12 @@ def unknown_setting(path: str, tree: object) -> ConfigError:
         path: what was given, such as `models.learning_rate`.
         tree: the configuration without it.
     """
-    known = _known(path, tree)
-    like = suggestion(path, known)
+    known = _candidates(path, tree)
+    meant = suggestion(path, known)
     group, _, key = path.rpartition(".")
-    if like:
+    if meant:
         more = f"\n+{path}=... for a new one" if key in fields_at(group.split("."), tree) else ""
-        return ConfigError(f"there is no setting '{path}'", fix=f"did you mean '{like}'?{more}")
+        return ConfigError(f"there is no setting '{path}'", fix=f"did you mean '{meant}'?{more}")
     while group and group not in known:
         group = group.rpartition(".")[0]
     siblings = [k.rpartition(".")[2] for k in known if k.rpartition(".")[0] == group]
@@ -98,15 +98,15 @@ def validation_error(
     origin: Callable[[str], Path | None],
     moved: Sequence[str] = (),
 ) -> ConfigError:
-    """All of pydantic's complaints in one message, with paths as on the command line.
+    """All errors of pydantic in one message, with paths as on the command line.
 
     Args:
-        error: the complaints.
+        error: of the validation.
         tree: what was validated.
         origin: path of a setting -> the file it stems from; None is the command line.
         moved: keys of `weights` that were given as keys of `finetuning`.
     """
-    complaints: dict[str, list[str]] = {}
+    messages: dict[str, list[str]] = {}
     found: dict[str, str] = {}
     for detail in error.errors():
         location = _location(detail, tree)
@@ -117,12 +117,12 @@ def validation_error(
             path = detail["ctx"]["path"]
         if location[:1] == ["weights"] and location[1:] and location[1] in moved:
             path = path.replace("weights", "finetuning", 1)
-        message, value = _complaint(detail, location, tree)
-        if message not in complaints.setdefault(path, []):
-            complaints[path].append(message)
-        found[path] = value
-    lines = [f"  {path}: {', or '.join(m)}{found[path]}" for path, m in complaints.items()]
-    files = dict.fromkeys(str(file) for file in map(origin, complaints) if file)
+        message = _message(detail, location, tree)
+        if message not in messages.setdefault(path, []):
+            messages[path].append(message)
+        found[path] = _found(detail)
+    lines = [f"  {path}: {', or '.join(m)}{found[path]}" for path, m in messages.items()]
+    files = dict.fromkeys(str(file) for file in map(origin, messages) if file)
     count = "a setting is wrong:" if len(lines) == 1 else f"{len(lines)} settings are wrong:"
     return ConfigError("\n".join([count, *lines]), file=", ".join(files) or None)
 
@@ -130,58 +130,60 @@ def validation_error(
 # -------------------------------------------------------------------- internals
 def _location(detail: ErrorDetails, tree: Mapping[Any, Any]) -> list[str | int]:
     """Where the value is in the tree; pydantic also names the chosen member of a union."""
-    here: Any = tree
+    value: Any = tree
     location: list[str | int] = []
     parts = detail["loc"]
     for number, part in enumerate(parts, start=1):
-        children = dict(enumerate(here)) if isinstance(here, list) else here
+        children = dict(enumerate(value)) if isinstance(value, list) else value
         if isinstance(children, Mapping) and part in children:
-            here = children[part]
+            value = children[part]
         elif not (detail["type"] == "missing" and number == len(parts)):
             continue
         location.append(part)
     return location
 
 
-def _known(path: str, tree: object) -> list[str]:
-    """Paths of all settings, the neighbours of a path included, mentioned or not."""
+def _candidates(path: str, tree: object) -> list[str]:
+    """Paths of all settings, and of those beside a path that the configuration leaves out."""
     *group, _ = path.split(".")
     neighbours = [[*group, name] for name in fields_at(group, tree)]
-    added = [".".join(one) for one in neighbours if may_be_added(one, tree)]
-    weights = [f"finetuning.{key}" for key in WEIGHTS_KEYS] if group == ["finetuning"] else []
-    return [*known_paths(tree), *added, *weights]
+    left_out = [".".join(one) for one in neighbours if may_be_added(one, tree)]
+    moved = WEIGHTS_KEYS if group == ["finetuning"] else OTHER_NAMES
+    return [*known_paths(tree), *left_out, *(f"finetuning.{key}" for key in moved)]
 
 
-def _complaint(
-    detail: ErrorDetails, location: Sequence[str | int], tree: Mapping[Any, Any]
-) -> tuple[str, str]:
-    """What is wrong, and ` (found ...)` where that says more."""
-    if detail["type"] == "extra_forbidden":
+def _message(detail: ErrorDetails, location: Sequence[str | int], tree: Mapping[Any, Any]) -> str:
+    """What is wrong, and what would be right."""
+    kind = detail["type"]
+    if kind == "extra_forbidden":
         path = ".".join(map(str, location))
-        group = path.rpartition(".")[0]
-        like = suggestion(path, _known(path, tree))
-        if like is None:
-            return (
-                f"there is no such setting; known: {', '.join(fields_at(location[:-1], tree))}",
-                "",
-            )
-        meant = like.removeprefix(f"{group}.") if like.rpartition(".")[0] == group else like
-        return f"there is no such setting; did you mean '{meant}'?", ""
-    if detail["type"] == "missing":
-        return "this setting is missing", ""
+        meant = suggestion(path, _candidates(path, tree))
+        if meant is None:
+            known = ", ".join(fields_at(location[:-1], tree))
+            return f"there is no such setting; known: {known}"
+        group, _, key = meant.rpartition(".")
+        meant = key if group == path.rpartition(".")[0] else meant
+        return f"there is no such setting; did you mean '{meant}'?"
+    if kind == "missing":
+        return "this setting is missing"
+    if kind == "union_tag_invalid":
+        return f"should be one of {detail['ctx']['expected_tags']}"
+    if kind == WRONG_SETTING:
+        return detail["msg"]
+    text = detail["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    return text[:1].lower() + text[1:]
+
+
+def _found(detail: ErrorDetails) -> str:
+    """` (found ...)`, where it says more than the message."""
     value = detail["input"]
     if detail["type"] == "union_tag_invalid":
-        return (
-            f"should be one of {detail['ctx']['expected_tags']}",
-            f" (found {value.get('name')!r})",
-        )
-    if detail["type"] == WRONG_SETTING:
-        return detail["msg"], ""
-    message = detail["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    message = message[:1].lower() + message[1:]
+        value = value.get("name")
+    elif detail["type"] in ("extra_forbidden", "missing", WRONG_SETTING):
+        return ""
     if isinstance(value, Mapping) and value:
-        return message, ""
+        return ""
     text = repr(value)
     short = text if len(text) <= _LONGEST_FOUND else text[: _LONGEST_FOUND - 3] + "..."
     hint = "; nothing is written null" if value in ("None", "none", "") else ""
-    return message, f" (found {short}{hint})"
+    return f" (found {short}{hint})"

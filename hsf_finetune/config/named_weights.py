@@ -147,7 +147,7 @@ def _description(name: str, own: Path | None) -> Path | None:
 
 
 def _meant_name(given: str, names: Sequence[str]) -> str | None:
-    """The name that was probably meant by a word that is none; None where none is like it."""
+    """The name that was probably meant by a word that is not one; None if none is similar."""
     lower = {name.lower(): name for name in names}
     close = difflib.get_close_matches(given.lower(), lower, n=1)
     return lower[close[0]] if close else None

@@ -1,4 +1,4 @@
-"""Which settings there are, at every depth: read off the classes of the settings."""
+"""Which settings there are, at every depth: from the classes of the settings."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def known_paths(tree: object) -> list[str]:
     """Paths of all settings that a configuration may have, such as `finetuning.stages.0.lr`.
 
     Args:
-        tree: the configuration: it says which network is chosen, which names cohorts, series
-            and presets have, and how long lists are.
+        tree: the configuration, with the chosen network, the names of cohorts, series and
+            presets, and all lists.
     """
     paths = (".".join(map(str, path)) for path in _paths_below(Settings, tree))
     return list(dict.fromkeys(paths))
@@ -38,7 +38,7 @@ def fields_at(location: Sequence[str | int], tree: object) -> list[str]:
 
 
 def may_be_added(location: Sequence[str | int], tree: object) -> bool:
-    """Whether there is a setting of that name, though the configuration does not mention it.
+    """Whether there is a setting of that name, though the configuration leaves it out.
 
     A new cohort, series, preset or stage beside others is not such a setting: its name is
     more likely a misspelt one.

@@ -18,7 +18,6 @@ from hsf_finetune.describe.layouts.base_layout import (
     FolderLayout,
     FoundCase,
     ListedVolume,
-    shorten_list,
 )
 from hsf_finetune.describe.list_volumes import FolderListing, list_volumes
 from hsf_finetune.describe.output_file import OutputFile, find_output_file, refuse_existing
@@ -27,7 +26,7 @@ from hsf_finetune.describe.subject_rules import find_subject_rule
 from hsf_finetune.describe.verify import ALLOW_SETS, verify_description, write_table
 from hsf_finetune.describe.yaml_text import DatasetDescription
 from hsf_finetune.system.atomic_files import atomic_write
-from hsf_finetune.system.console import count_of, progress, say
+from hsf_finetune.system.console import count_of, progress, say, shorten_list
 from hsf_finetune.system.errors import DataError
 
 _LAYOUTS = (nnunet_layout, bids_layout, by_name_layout)

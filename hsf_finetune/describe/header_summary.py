@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import h5py
 import numpy as np
 
-from hsf_finetune.data.volumes.affines import Affine, corner_shift_mm, voxel_size_mm
+from hsf_finetune.data.volumes.affines import (
+    Affine,
+    corner_shift_mm,
+    grid_noise_mm,
+    voxel_size_mm,
+)
+from hsf_finetune.data.volumes.hdf5_datasets import open_dataset
 from hsf_finetune.data.volumes.read_volume import VolumeRef, is_hdf5, read_shape
 from hsf_finetune.describe.layouts.base_layout import FoundCase, UnsureNote
 from hsf_finetune.system.errors import DataError, UserError
@@ -67,7 +72,8 @@ def read_headers(cases: Sequence[FoundCase]) -> HeaderSummary:
             "no case can be used", file=case.channels[0].ref, found=f"{problem} ({case.label.ref})"
         )
     table = np.array(spacings)
-    rows = np.stack([table.min(axis=0), np.median(table, axis=0), table.max(axis=0)]).round(3)
+    ends = np.stack([table.min(axis=0), np.median(table, axis=0), table.max(axis=0)])
+    rows = np.array([[float(f"{size:.4g}") for size in row] for row in ends.tolist()])
     if (rows[2] > rows[0] * _DIFFERENT_RATIO).any():
         low, median, high = (" x ".join(f"{size:g}" for size in row) for row in rows.tolist())
         text = f"voxel sizes differ, {low} to {high} mm; one size for all: {median}"
@@ -88,7 +94,7 @@ def _compare_headers(headers: Sequence[Header]) -> str:
         if other[:3] != shape[:3]:
             return f"the label is of another shape, {other[:3]} instead of {shape[:3]}"
         shift = corner_shift_mm(affine, matrix, shape[:3])
-        if shift > max(1e-2, 0.02 * min(voxel_size_mm(affine))):
+        if shift > grid_noise_mm(affine, 1e-2, 0.02):
             return "the label lies on another grid than its image"
     return ""
 
@@ -126,8 +132,8 @@ def _has_spacing(ref: VolumeRef) -> bool:
 
 def _read_spacing_attribute(ref: VolumeRef) -> tuple[str, tuple[float, ...]]:
     """An attribute that gives the voxel size under another name; 1 mm and no name without one."""
-    with h5py.File(ref.path, "r") as file:
-        attributes = {**file.attrs, **file[ref.key].attrs}
+    with open_dataset(ref.path, ref.key) as node:
+        attributes = {**node.file.attrs, **node.attrs}
     for name, value in attributes.items():
         sizes = np.asarray(value).ravel()
         usable = sizes.dtype.kind in "iuf" and sizes.shape == (3,) and (sizes > 0).all()

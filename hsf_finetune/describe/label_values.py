@@ -12,8 +12,9 @@ import numpy as np
 from hsf_finetune.data.volumes.check_volumes import to_whole_numbers
 from hsf_finetune.data.volumes.read_volume import Volume, VolumeRef, read_volume
 from hsf_finetune.describe.label_names import NameTable, best_name_table
-from hsf_finetune.describe.layouts.base_layout import UnsureNote, shorten_list
+from hsf_finetune.describe.layouts.base_layout import UnsureNote
 from hsf_finetune.labels.classes import BACKGROUND
+from hsf_finetune.system.console import shorten_list
 from hsf_finetune.system.errors import DataError, UserError
 
 _MAX_VALUES = 254

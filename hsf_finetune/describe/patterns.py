@@ -88,7 +88,7 @@ def _group_key(case: FoundCase, root: Path, names_recur: bool) -> tuple[object, 
     key = (case.series, tuple(volume.ref.key for volume in case.volumes), beside)
     if names_recur:
         return (*key, _file_names(case), () if beside else depths)
-    suffixes = tuple(path.name[len(stem(path)) :] for path in files)
+    suffixes = tuple(path.name[len(stem(path)) :].lower() for path in files)
     words = [_SEPARATOR.split(stem(path)) for path in files]
     common = set.intersection(*map(set, words))
     own_words = tuple(tuple(word for word in name if word not in common) for name in words)
@@ -138,7 +138,7 @@ def _make_globs(group: Sequence[FoundCase], root: Path, wildcard: str) -> list[s
     beside = all(path.parent == row[0].parent for row in rows for path in row)
     globs = []
     for number, paths in enumerate(zip(*rows, strict=True)):
-        suffix = paths[0].name[len(stem(paths[0])) :]
+        suffix = paths[0].name[len(stem(paths[0])) :].lower()
         start, star, end = _merge_names([stem(path) for path in paths]).rpartition("*")
         folder = "" if beside and number else _merge_folders([path.parent for path in paths])
         globs.append(f"{folder}{start}{wildcard if star else ''}{end}{suffix}")

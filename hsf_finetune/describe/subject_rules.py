@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hsf_finetune.data.discovery.subjects import assign_subjects
-from hsf_finetune.describe.layouts.base_layout import FoundCase, UnsureNote, shorten_list
+from hsf_finetune.describe.layouts.base_layout import FoundCase, UnsureNote
+from hsf_finetune.system.console import shorten_list
 
 _NUMBER_AND_SIDE = re.compile(r"(?:^|/)([^/]*?\d)(?:[LlRr]|[Ll]eft|[Rr]ight)(?![A-Za-z0-9])[^/]*$")
 """`c01L_image`, `HFH001Right`: a side directly behind a number."""

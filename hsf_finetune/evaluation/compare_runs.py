@@ -10,7 +10,7 @@ from rich.table import Table
 
 from hsf_finetune.config.run_settings import read_settings_of
 from hsf_finetune.config.settings import Settings
-from hsf_finetune.evaluation.comparison_plots import save_figures
+from hsf_finetune.evaluation.comparison_plots import draw_figures
 from hsf_finetune.evaluation.finished_runs import FinishedRun, Side, read_run
 from hsf_finetune.evaluation.model_comparison import (
     ComparedModel,
@@ -19,9 +19,9 @@ from hsf_finetune.evaluation.model_comparison import (
     compare_models,
     models_table,
     write_figures_csv,
-    write_figures_json,
 )
 from hsf_finetune.evaluation.score_tables import MEAN, ScoreRow, summarise
+from hsf_finetune.system.atomic_files import atomic_write, write_json
 from hsf_finetune.system.console import count_of, html_of, text_of
 from hsf_finetune.system.errors import ConfigError
 
@@ -29,7 +29,7 @@ PRETRAINED = "pretrained"
 """Name of the model that runs start from."""
 FROM_SCRATCH = "from_scratch"
 """Name of a run that starts from random weights."""
-DEFAULT_REFERENCE = "full"
+_DEFAULT_REFERENCE = "full"
 _SAME_MODEL = 0.002
 """Difference in mean Dice that one model may show on two kinds of device."""
 
@@ -70,9 +70,11 @@ class Comparison:
             OutputError: a file cannot be written.
         """
         write_figures_csv(folder / "compare.csv", self.figures, self.reference)
-        about = {"side": self.side}
-        write_figures_json(folder / "compare.json", self.figures, self.reference, about)
-        save_figures(folder / "compare.png", self.figures, self.reference, self.title)
+        runs = [one.to_dict(self.reference) for one in self.figures]
+        content = {"side": self.side, "reference": self.reference, "runs": runs}
+        write_json(folder / "compare.json", content)
+        with atomic_write(folder / "compare.png") as temporary:
+            draw_figures(self.figures, self.reference, self.title).savefig(temporary)
         return replace(self, folder=folder)
 
     def __str__(self) -> str:
@@ -104,7 +106,7 @@ def compare_runs(
         ConfigError: one is no finished run, or they differ in split or classes.
     """
     distinct = list(dict.fromkeys(folder.expanduser().resolve() for folder in folders))
-    names = name_runs(distinct)
+    names = _name_runs(distinct)
     check_reference(reference, names)
     runs = [read_run(folder, name) for folder, name in zip(distinct, names, strict=True)]
     compared = compare_finished_runs(runs, reference, side)
@@ -124,15 +126,15 @@ def compare_finished_runs(
     Raises:
         ConfigError: they differ in split or classes, or have no scores of that side.
     """
-    side = common_side(runs, side)
-    check_comparable(runs, side)
+    side = _common_side(runs, side)
+    _check_comparable(runs, side)
     models = [ComparedModel(run.name, run.after[side], run.cost, run.folder) for run in runs]
     if reference is None:
         means = {one.name: summarise(one.scores)[-1].dice.mean for one in models}
         best = max(means, key=means.__getitem__)
-        reference = DEFAULT_REFERENCE if DEFAULT_REFERENCE in means else best
+        reference = _DEFAULT_REFERENCE if _DEFAULT_REFERENCE in means else best
     models = [*_pretrained_models(runs, side), *models]
-    return Comparison(side, reference, tuple(compare_models(models, reference)))
+    return Comparison(side, reference, compare_models(models, reference))
 
 
 def check_reference(reference: str | None, names: Sequence[str]) -> None:
@@ -147,12 +149,8 @@ def check_reference(reference: str | None, names: Sequence[str]) -> None:
         )
 
 
-def name_runs(folders: Sequence[Path]) -> list[str]:
-    """A short name for each run: its strategy where all differ in it, else its folder's name.
-
-    Raises:
-        ConfigError: one is not the folder of a run.
-    """
+def _name_runs(folders: Sequence[Path]) -> list[str]:
+    """A short name for each run: its strategy where all differ in it, else its folder's name."""
     strategies = [strategy_name(read_settings_of(folder)) for folder in folders]
     for names in (strategies, [folder.name for folder in folders]):
         if len(set(names)) == len(names):
@@ -167,12 +165,8 @@ def strategy_name(settings: Settings) -> str:
     return settings.finetuning.chosen_strategy
 
 
-def check_comparable(runs: Sequence[FinishedRun], side: Side) -> None:
-    """Refuses runs whose scores are not of the same cases and classes.
-
-    Raises:
-        ConfigError: they were split differently, or have other classes.
-    """
+def _check_comparable(runs: Sequence[FinishedRun], side: Side) -> None:
+    """Refuses runs whose scores are not of the same cases and classes."""
     first = runs[0]
     for run in runs[1:]:
         apart = [
@@ -199,12 +193,8 @@ def check_comparable(runs: Sequence[FinishedRun], side: Side) -> None:
             )
 
 
-def common_side(runs: Sequence[FinishedRun], wanted: Side | None) -> Side:
-    """The side to compare on: `test` where every run has scores of it, unless one is wanted.
-
-    Raises:
-        ConfigError: a run has no scores of the wanted side.
-    """
+def _common_side(runs: Sequence[FinishedRun], wanted: Side | None) -> Side:
+    """The side to compare on: `test` where every run has scores of it, unless one is wanted."""
     if wanted is None:
         return "test" if all(run.after["test"] for run in runs) else "validation"
     for run in runs:
@@ -218,16 +208,14 @@ def common_side(runs: Sequence[FinishedRun], wanted: Side | None) -> Side:
     return wanted
 
 
-# -------------------------------------------------------------------- internals
 def _pretrained_models(runs: Sequence[FinishedRun], side: Side) -> list[ComparedModel]:
     """The models that runs started from, each once."""
     found: list[ComparedModel] = []
     for run in runs:
         rows = run.before[side]
         if rows and not any(_is_same_model(rows, model.scores) for model in found):
-            found.append(
-                ComparedModel(f"{PRETRAINED} of {run.name}" if found else PRETRAINED, rows)
-            )
+            name = f"{PRETRAINED} of {run.name}" if found else PRETRAINED
+            found.append(ComparedModel(name, rows))
     return found
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -14,21 +13,10 @@ from matplotlib.figure import Figure
 from hsf_finetune.evaluation.intervals import Interval
 from hsf_finetune.evaluation.model_comparison import ModelFigures
 from hsf_finetune.evaluation.score_tables import MEAN
-from hsf_finetune.system.atomic_files import atomic_write
 
 _INK, _GREY, _SMALL = "#303030", "#b0b0b0", 8
 _NEAR = 0.2
 """Largest distance from the best Dice that is drawn to scale, so that the axis stays readable."""
-
-
-def save_figures(path: Path, figures: Sequence[ModelFigures], reference: str, title: str) -> None:
-    """Writes the picture as PNG.
-
-    Raises:
-        OutputError: the file cannot be written.
-    """
-    with atomic_write(path) as temporary:
-        draw_figures(figures, reference, title).savefig(temporary)
 
 
 def draw_figures(figures: Sequence[ModelFigures], reference: str, title: str) -> Figure:
@@ -60,7 +48,6 @@ def draw_figures(figures: Sequence[ModelFigures], reference: str, title: str) ->
     return figure
 
 
-# -------------------------------------------------------------------- internals
 def _draw_dice(axis: Axes, figures: Sequence[ModelFigures]) -> None:
     names = [name for name in figures[0].classes if name != MEAN]
     drawn = _dots(axis, {row: one.dice for row, one in enumerate(figures)})
@@ -83,14 +70,13 @@ def _draw_differences(axis: Axes, figures: Sequence[ModelFigures], reference: st
 def _draw_seconds(axis: Axes, figures: Sequence[ModelFigures]) -> None:
     kinds = set()
     for row, one in enumerate(figures):
-        if one.model.cost is None:
-            continue
-        on_cpu = not math.isnan(one.model.cost.cpu_seconds)
-        value = one.model.cost.cpu_seconds if on_cpu else one.model.cost.gpu_seconds
-        if not math.isnan(value):
-            kinds.add("CPU" if on_cpu else "GPU")
-            colour = "#7a9cc6" if on_cpu else "#c69a7a"
-            axis.barh(row, value, height=0.5, color=colour, zorder=2)
+        cost = one.model.cost
+        for kind, colour in (("CPU", "#7a9cc6"), ("GPU", "#c69a7a")) if cost else ():
+            seconds = getattr(cost, f"{kind.lower()}_seconds")
+            if not math.isnan(seconds):
+                kinds.add(kind)
+                axis.barh(row, seconds, height=0.5, color=colour, zorder=2)
+                break
     axis.set_xlabel(f"{' or '.join(sorted(kinds)) or 'no'} seconds of training", fontsize=_SMALL)
 
 

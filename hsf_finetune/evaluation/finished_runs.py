@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -70,8 +70,8 @@ def read_run(folder: Path, name: str) -> FinishedRun:
         name,
         folder,
         {side: frozenset(split[side]) for side in ("train", "validation", "test")},
-        {side: _scores(folder / files[0]) for side, files in _FILES.items()},
-        {side: _scores(folder / files[1]) for side, files in _FILES.items()},
+        {side: read_scores_if_any(folder / files[0]) for side, files in _FILES.items()},
+        {side: read_scores_if_any(folder / files[1]) for side, files in _FILES.items()},
         read_cost(folder),
     )
 
@@ -95,16 +95,13 @@ def write_result(
     Raises:
         OutputError: the file cannot be written.
     """
-    write_json(
-        folder / RESULT,
-        {
-            "pretrained": [asdict(mean) for mean in summarise(before)],
-            "best_epoch": [asdict(mean) for mean in summarise(after)],
-            "training": asdict(read_cost(folder)),
-            "budget": budget,
-            **more,
-        },
-    )
+    content = {
+        "pretrained": summarise(before),
+        "best_epoch": summarise(after),
+        "training": read_cost(folder),
+        "budget": budget,
+    }
+    write_json(folder / RESULT, {**content, **more})
 
 
 def fold_folders(run: Path) -> list[Path]:
@@ -113,6 +110,6 @@ def fold_folders(run: Path) -> list[Path]:
     return sorted(folders, key=lambda path: (len(path.name), path.name))
 
 
-# -------------------------------------------------------------------- internals
-def _scores(path: Path) -> tuple[ScoreRow, ...]:
+def read_scores_if_any(path: Path) -> tuple[ScoreRow, ...]:
+    """The scores in a file; none where there is no such file."""
     return tuple(read_scores(path)) if path.exists() else ()

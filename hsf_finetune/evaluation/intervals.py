@@ -106,14 +106,9 @@ def bootstrap_interval(
 def _totals(cases: Floats, groups: Sequence[Hashable] | None) -> tuple[Floats, Floats]:
     """Sum and number of values per group, in an order that only the values decide."""
     kept = np.flatnonzero(~np.isnan(cases))
-    numbers: dict[Hashable, int] = {}
-    codes = np.array(
-        [
-            numbers.setdefault(i if groups is None else groups[i], len(numbers))
-            for i in kept.tolist()
-        ],
-        dtype=np.int64,
-    )
+    keys = [i if groups is None else groups[i] for i in kept.tolist()]
+    numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
+    codes = np.array([numbers[key] for key in keys], dtype=np.int64)
     order = np.lexsort((cases[kept], codes))
     sums = np.bincount(codes[order], weights=cases[kept][order])
     sizes = np.bincount(codes)
@@ -122,7 +117,6 @@ def _totals(cases: Floats, groups: Sequence[Hashable] | None) -> tuple[Floats, F
 
 
 def _student_half_width(sums: Floats, sizes: Floats, mean: float, confidence: float) -> float:
-    """Half the width of the t interval of a ratio of totals over groups."""
     subjects = len(sums)
     residuals = sums - mean * sizes
     error = math.sqrt(float((residuals**2).sum()) * subjects / (subjects - 1)) / sizes.sum()

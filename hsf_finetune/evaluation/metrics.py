@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 from monai.metrics.hausdorff_distance import compute_hausdorff_distance
 from monai.metrics.surface_dice import compute_surface_dice
+from scipy.ndimage import find_objects
 
 from hsf_finetune.system.errors import DataError
 
@@ -90,15 +91,12 @@ def score_case(
             or spacing or tolerance cannot be one.
     """
     _check(prediction, truth, spacing_mm, tolerance_mm)
-    values = {
-        name: np.atleast_1d(np.asarray(given, dtype=np.int64)) for name, given in classes.items()
-    }
-    every = np.concatenate([*values.values(), np.empty(0, dtype=np.int64)])
+    every = [value for values in classes.values() for value in np.atleast_1d(values)]
     box = _bounding_box(np.isin(prediction, every) | np.isin(truth, every))
     prediction, truth = prediction[box], truth[box]
     return [
         score_mask(name, np.isin(prediction, v), np.isin(truth, v), spacing_mm, tolerance_mm)
-        for name, v in values.items()
+        for name, v in classes.items()
     ]
 
 
@@ -164,17 +162,13 @@ def _surface_scores(
 
 def _bounding_box(mask: Mask) -> tuple[slice, ...]:
     """The smallest box around a mask; an empty box without any voxel."""
-    box = []
-    for axis in range(mask.ndim):
-        hit = np.flatnonzero(mask.any(axis=tuple(i for i in range(mask.ndim) if i != axis)))
-        box.append(slice(int(hit[0]), int(hit[-1]) + 1) if hit.size else slice(0, 0))
-    return tuple(box)
+    boxes: list[tuple[slice, ...]] = find_objects(mask.astype(np.uint8))
+    return boxes[0] if boxes else (slice(0, 0),) * mask.ndim
 
 
 def _check(
     prediction: Labels, truth: Labels, spacing_mm: Sequence[float], tolerance_mm: float
 ) -> None:
-    """Refuses volumes that cannot be compared."""
     if prediction.shape != truth.shape or truth.ndim != 3:
         raise DataError(
             "prediction and label must be volumes on the same grid",

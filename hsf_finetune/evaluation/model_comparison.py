@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from rich.table import Table
 from rich.text import Text
@@ -22,8 +21,11 @@ from hsf_finetune.evaluation.score_tables import (
     summarise,
 )
 from hsf_finetune.system import console
-from hsf_finetune.system.atomic_files import write_csv, write_json
+from hsf_finetune.system.atomic_files import write_csv
 from hsf_finetune.training.training_cost import TrainingCost
+
+_SHARES = ("peak_share", "mean_share")
+_COUNTS = ("epochs", "steps", "cpu_seconds", "gpu_seconds", "validation_seconds")
 
 
 @dataclass(frozen=True)
@@ -63,26 +65,32 @@ class ModelFigures:
         """Mean Dice over classes and cases."""
         return self.classes[MEAN].dice
 
+    def to_dict(self, reference: str) -> dict[str, object]:
+        """Every figure, those of each class with their intervals, for compare.json."""
+        return {
+            "run": self.model.name,
+            "folder": self.model.folder,
+            "classes": self.classes,
+            f"less_{reference}": self.differences,
+            "training": self.model.cost,
+        }
 
-def compare_models(models: Sequence[ComparedModel], reference: str) -> list[ModelFigures]:
+
+def compare_models(models: Sequence[ComparedModel], reference: str) -> tuple[ModelFigures, ...]:
     """Every model's figures, and its paired differences to the reference.
 
     Intervals resample subjects (`bootstrap_interval`), each on its own: among many models
     one may seem better by chance.
-
-    Args:
-        models: with scores of the same cases and classes.
-        reference: name of one of them.
     """
     against = next(model for model in models if model.name == reference)
-    return [
+    return tuple(
         ModelFigures(
             model,
             {summary.class_name: summary for summary in summarise(model.scores)},
             {} if model is against else paired_differences(against.scores, model.scores),
         )
         for model in models
-    ]
+    )
 
 
 def models_table(figures: Sequence[ModelFigures], reference: str, title: str) -> Table:
@@ -125,7 +133,7 @@ def write_figures_csv(path: Path, figures: Sequence[ModelFigures], reference: st
     header = ["run", "dice", "dice_low", "dice_high", *(f"dice_{name}" for name in names)]
     header += [f"less_{reference}", f"less_{reference}_low", f"less_{reference}_high"]
     header += ["cases", "subjects", "trainable_share_peak", "trainable_share_mean"]
-    header += ["epochs", "steps", "cpu_seconds", "gpu_seconds", "validation_seconds", "folder"]
+    header += [*_COUNTS, "folder"]
     rows: list[list[object]] = []
     for one in figures:
         dice, change, cost = one.dice, one.differences.get(MEAN), one.model.cost
@@ -133,36 +141,11 @@ def write_figures_csv(path: Path, figures: Sequence[ModelFigures], reference: st
         row += [one.classes[name].dice.mean for name in names]
         row += [change.mean, change.low, change.high] if change else [None] * 3
         row += [dice.n, dice.subjects]
-        row += [cost.peak_share, cost.mean_share] if cost else [None] * 2
-        row += [cost.epochs, cost.steps] if cost else [None] * 2
-        row += [cost.cpu_seconds, cost.gpu_seconds] if cost else [None] * 2
-        row += [cost.validation_seconds if cost else None, one.model.folder]
-        rows.append(row)
+        row += [getattr(cost, name, None) for name in (*_SHARES, *_COUNTS)]
+        rows.append([*row, one.model.folder])
     write_csv(path, header, rows)
 
 
-def write_figures_json(
-    path: Path, figures: Sequence[ModelFigures], reference: str, about: dict[str, Any]
-) -> None:
-    """Writes every figure, those of each class with their intervals.
-
-    Raises:
-        OutputError: the file cannot be written.
-    """
-    models = [
-        {
-            "run": one.model.name,
-            "folder": one.model.folder,
-            "classes": one.classes,
-            f"less_{reference}": one.differences,
-            "training": one.model.cost,
-        }
-        for one in figures
-    ]
-    write_json(path, {**about, "reference": reference, "runs": models})
-
-
-# -------------------------------------------------------------------- internals
 def _make_table(title: str, caption: str = "") -> Table:
     table = console.TitledTable(title, caption)
     table.add_column("run", overflow="fold", min_width=10, max_width=26)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -17,7 +17,7 @@ from rich.text import Text
 from hsf_finetune.evaluation.intervals import Interval, bootstrap_interval
 from hsf_finetune.evaluation.metrics import ClassScore, Outcome
 from hsf_finetune.system import console
-from hsf_finetune.system.atomic_files import write_csv
+from hsf_finetune.system.atomic_files import read_csv, write_csv
 from hsf_finetune.system.errors import DataError
 
 MEAN = "mean"
@@ -91,8 +91,7 @@ def read_scores(path: str | Path) -> list[ScoreRow]:
         DataError: the file cannot be read or is no such table.
     """
     try:
-        with Path(path).open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-            header, *lines = list(csv.reader(file)) or [[]]
+        header, *lines = read_csv(path) or [[]]
         if header != _HEADER:
             raise ValueError(f"columns {', '.join(header)}")
         return [_parse_row(*line) for line in lines]
@@ -116,10 +115,8 @@ def summarise(rows: Iterable[ScoreRow]) -> list[ClassSummary]:
     rows = list(rows)
     if not rows:
         return []
-    return [
-        *(_summary(name, part) for name, part in _group_by_class(rows).items()),
-        _summary(MEAN, rows),
-    ]
+    parts = {**_group_by_class(rows), MEAN: rows}
+    return [_summary(name, part) for name, part in parts.items()]
 
 
 def paired_differences(
@@ -131,11 +128,11 @@ def paired_differences(
     of one model alone does not count as a change.
     """
     old = {(r.case, r.score.class_name): r.score.dice for r in before}
-    rows = list(after)
 
     def change(row: ScoreRow) -> float:
         return row.score.dice - old.get((row.case, row.score.class_name), math.nan)
 
+    rows = list(after)
     parts = {**_group_by_class(rows), MEAN: rows}
     return {
         name: bootstrap_interval(*_case_means(part, change), bounds=(-1.0, 1.0))
@@ -167,29 +164,28 @@ def summary_table(summaries: Sequence[ClassSummary], title: str | None = None) -
 
 
 def comparison_table(
-    before: Sequence[ClassSummary],
-    after: Sequence[ClassSummary],
-    differences: Mapping[str, Interval],
+    before: Iterable[ScoreRow],
+    after: Sequence[ScoreRow],
     titles: tuple[str, str] = ("pretrained", "fine-tuned"),
 ) -> Table:
     """Dice of two models side by side, and the paired change, in 100 columns.
 
     Args:
-        before: summaries of the model started from.
-        after: summaries of the other model; its classes make the rows.
-        differences: class name (and `mean`) -> change, as from `paired_differences`.
+        before: scores of the model started from.
+        after: scores of the other model; its classes make the rows.
         titles: headings of the two models.
 
     Returns:
         The table; "-" stands where there is no value.
     """
-    table = _make_table(
-        None, f"Dice: mean{_interval_note(after)}; change: over the cases with both."
-    )
+    before, summaries = list(before), summarise(after)
+    note = _interval_note(summaries)
+    table = _make_table(None, f"Dice: mean{note}; change: over the cases with both.")
     for heading in (*titles, "change"):
         table.add_column(Text(heading), justify="right", min_width=23, max_width=24)
-    old = {summary.class_name: summary.dice for summary in before}
-    for summary in _without_needless_mean(after):
+    old = {summary.class_name: summary.dice for summary in summarise(before)}
+    differences = paired_differences(before, after)
+    for summary in _without_needless_mean(summaries):
         name = summary.class_name
         table.add_row(
             Text(name),
@@ -240,9 +236,7 @@ def format_number(value: float, form: str) -> str:
     return "-" if math.isnan(value) else format(value, form)
 
 
-# -------------------------------------------------------------------- internals
 def _mean_dice(rows: Sequence[ScoreRow]) -> Text:
-    """The mean over cases of their mean Dice, and how many cases have one."""
     values = [v for v in _case_means(rows, lambda r: r.score.dice)[0] if not math.isnan(v)]
     return Text(f"{np.mean(values):.3f} ({len(values)})" if values else "-")
 

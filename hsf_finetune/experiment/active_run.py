@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
-from hsf_finetune.data.augment.flips import plan_flips
-from hsf_finetune.data.augment.torchio_hsf import HsfPipeline
 from hsf_finetune.data.census import Census, check_census, write_census
 from hsf_finetune.data.ledger import write_ledger
-from hsf_finetune.data.loading.batches import Augment
 from hsf_finetune.data.loading.datamodule import CasesDataModule
-from hsf_finetune.evaluation.finished_runs import write_result
+from hsf_finetune.evaluation.finished_runs import read_scores_if_any, write_result
 from hsf_finetune.evaluation.score_model import score_cases
-from hsf_finetune.evaluation.score_tables import ScoreRow, read_scores, summarise, write_scores
+from hsf_finetune.evaluation.score_tables import ScoreRow, summarise, write_scores
 from hsf_finetune.experiment import summary
 from hsf_finetune.experiment.resume import lock_run, open_folder, publish_run_dir
 from hsf_finetune.experiment.retention import score_source_after, score_source_before
@@ -63,8 +60,7 @@ class ActiveRun:
             return ()
         setup = self.setup
         summary.announce_run(self.folder, setup, self.kept_in)
-        flips = plan_flips(setup.settings.augmentation, setup.cohort.classes)
-        summary.show_labels(self.census["train"], flips, self.data.draws)
+        summary.show_labels(self.census["train"], self.data.flips, self.data.draws)
         self._write_down()
         show_plan(setup)
         write_forecast(setup, self.folder, self.data)
@@ -106,10 +102,9 @@ class ActiveRun:
         """Proves on one case that the new head predicts what the old one did; keeps the receipt."""
         setup = self.setup
         assert setup.transfer is not None
-        found = check_new_head(setup, setup.split.validation[0])
-        for line in found.lines() if found else ():
+        checked = check_new_head(setup, setup.split.validation[0])
+        for line in checked.lines() if checked else ():
             console.say(line)
-        checked = asdict(found) if found else None
         receipt = setup.transfer.receipt.to_dict()
         write_json(self.folder.file("transfer.json"), {**receipt, "head_check": checked})
 
@@ -117,8 +112,7 @@ class ActiveRun:
         """Scores of the model that the run starts from, which a resumed run reads back."""
         setup, name = self.setup, "pretrained_scores.csv"
         if setup.transfer is None:
-            path = self.folder.file(name)
-            return tuple(read_scores(path)) if path.exists() else ()
+            return read_scores_if_any(self.folder.file(name))
         predictor = Predictor(setup.anatomy, setup.card, setup.device)
         if setup.split.test:
             what = "scoring the pretrained model on test cases"
@@ -158,13 +152,9 @@ def open_run(setup: Setup) -> Iterator[ActiveRun]:
 
 def make_data(setup: Setup) -> CasesDataModule:
     """The loaders of a run; its cases are not read yet."""
-    settings = setup.settings
-    augment: Augment | None = None
-    if settings.augmentation.pipeline == "torchio_hsf":
-        flips = plan_flips(settings.augmentation, setup.cohort.classes)
-        augment = HsfPipeline(flips.allowed, flips.partners)
-    divisor = setup.anatomy.divisor
-    return CasesDataModule(setup.split, settings.datasets, divisor, settings.seed, augment)
+    settings, divisor = setup.settings, setup.anatomy.divisor
+    how = (settings.augmentation, setup.card.preprocessing)
+    return CasesDataModule(setup.split, settings.datasets, divisor, settings.seed, *how)
 
 
 def fit(run: ActiveRun, before: Scores) -> None:

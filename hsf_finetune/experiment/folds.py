@@ -16,12 +16,15 @@ from rich.text import Text
 from hsf_finetune.config.settings import Settings
 from hsf_finetune.data.discovery.cases import Case, Cohort
 from hsf_finetune.data.splits import fold_settings, split_cases
-from hsf_finetune.evaluation.finished_runs import FINAL, fold_folders, write_result
+from hsf_finetune.evaluation.finished_runs import (
+    FINAL,
+    fold_folders,
+    read_scores_if_any,
+    write_result,
+)
 from hsf_finetune.evaluation.score_tables import (
     ScoreRow,
     comparison_table,
-    paired_differences,
-    read_scores,
     summarise,
     summary_table,
     write_scores,
@@ -33,7 +36,7 @@ from hsf_finetune.planning.budget import with_budget
 from hsf_finetune.system import console
 from hsf_finetune.system.atomic_files import write_json
 from hsf_finetune.system.errors import UserError
-from hsf_finetune.system.run_folder import RESULT, SPLITS, RunFolder, has_ended
+from hsf_finetune.system.run_folder import RESULT, SPLITS, RunFolder, has_ended, planned_epochs
 
 _MOST_ROWS = 40
 """Cases that are listed one by one on the terminal."""
@@ -132,26 +135,18 @@ class FoldPlan:
         return self.settings.model_copy(update={"datasets": data, "finetuning": tuning})
 
 
-# -------------------------------------------------------------------- internals
 def _of_each_run(settings: Settings, cohort: Cohort) -> Settings:
     """The settings that all runs share: their budget decided, and one device."""
     settings = with_budget(settings, cohort.cases)
-    engine = one_device(
-        settings.lightning,
-        "several folds train",
-        "start each fold by itself on a device of its own: datasets.fold=0 and so on",
-    )
+    instead = "start each fold by itself on a device of its own: datasets.fold=0 and so on"
+    engine = one_device(settings.lightning, "several folds train", instead)
     return settings.model_copy(update={"lightning": engine})
 
 
 def _has_become_longer(folder: Path, settings: Settings) -> bool:
     """Whether a run that has ended was shorter than it is to be."""
-    try:
-        before = json.loads((folder / "schedule.json").read_text())["max_epochs"]
-    except (OSError, ValueError, KeyError):
-        return False
-    wanted = settings.lightning.max_epochs
-    return has_ended(folder) and wanted is not None and wanted > before
+    before, wanted = planned_epochs(folder), settings.lightning.max_epochs
+    return has_ended(folder) and wanted is not None and 0 < before < wanted
 
 
 def _announce(run: RunFolder, plan: FoldPlan) -> None:
@@ -179,7 +174,7 @@ def _pool(run: RunFolder, plan: FoldPlan) -> RunResult:
     order = {case.name: number for number, case in enumerate(cases)}
     before, after = (
         sorted(
-            (row for folder in folders for row in _scores(folder / name)),
+            (row for folder in folders for row in read_scores_if_any(folder / name)),
             key=lambda row: order[row.case],
         )
         for name in ("pretrained_scores.csv", "validation_scores.csv")
@@ -202,10 +197,6 @@ def _result(folder: Path) -> dict[str, Any]:
     return found
 
 
-def _scores(path: Path) -> list[ScoreRow]:
-    return read_scores(path) if path.exists() else []
-
-
 def _show_scores(
     run: RunFolder, plan: FoldPlan, before: Sequence[ScoreRow], after: Sequence[ScoreRow]
 ) -> None:
@@ -216,8 +207,7 @@ def _show_scores(
     if len(cases) <= _MOST_ROWS:
         console.console.print(_cases_table(run.path, before, after))
     if before:
-        differences = paired_differences(before, after)
-        console.console.print(comparison_table(summarise(before), summarise(after), differences))
+        console.console.print(comparison_table(before, after))
     console.console.print(summary_table(summarise(after), title=f"{title} on it"))
     for line in (*_caveats(plan, subjects), f"\neverything is in {run.path}"):
         console.say(line)
@@ -249,12 +239,11 @@ def _cases_table(folder: Path, before: Sequence[ScoreRow], after: Sequence[Score
     fold_of = {
         row.case: number
         for number, part in enumerate(fold_folders(folder))
-        for row in _scores(part / "validation_scores.csv")
+        for row in read_scores_if_any(part / "validation_scores.csv")
     }
     table = console.TitledTable("Mean Dice of each case")
     table.add_column("case", overflow="fold")
-    headings = ["fold", *(["pretrained"] if before else []), "trained"]
-    for heading in headings:
+    for heading in ("fold", *(["pretrained"] if before else []), "trained"):
         table.add_column(heading, justify="right")
     for case, fold in fold_of.items():
         dice = [_mean(rows, case) for rows in ((before, after) if before else (after,))]

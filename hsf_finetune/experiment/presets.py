@@ -6,12 +6,12 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from hsf_finetune.config.compose import compose
-from hsf_finetune.config.run_settings import read_settings_of
-from hsf_finetune.config.settings import Settings, dotted
+from hsf_finetune.config.settings import Settings
+from hsf_finetune.evaluation.compare_runs import FROM_SCRATCH
 from hsf_finetune.experiment.child_runs import one_device
+from hsf_finetune.experiment.resume import setting_differences
 from hsf_finetune.experiment.run import find_inputs
 from hsf_finetune.planning.setup import prepare
 from hsf_finetune.planning.start import require_weights
@@ -22,16 +22,8 @@ from hsf_finetune.system.run_folder import RESULT
 
 DEFAULT = "full"
 HSF = "hsf"
-FROM_SCRATCH = "from_scratch"
 PRESETS = (
-    DEFAULT,
-    HSF,
-    "linear",
-    "gradual",
-    "progressive",
-    "staged",
-    "lpft",
-    "encoder_first",
+    *(DEFAULT, HSF, "linear", "gradual", "progressive", "staged", "lpft", "encoder_first"),
     FROM_SCRATCH,
 )
 """Options of the `finetuning` group that are compared unless others are named."""
@@ -40,14 +32,9 @@ PRESETS = (
 def settings_by_preset(
     overrides: Sequence[str], presets: Sequence[str], config_dir: Path | None
 ) -> dict[str, Settings]:
-    """The settings of each run, all of equal length.
+    """The settings of each run, all of equal length; arguments as for `compare_presets`.
 
     They compose, their weights load and each has a schedule before a run starts.
-
-    Args:
-        overrides: as for finetune.py, but for the choice of `finetuning`.
-        presets: options of the `finetuning` group.
-        config_dir: folder with the user's own groups.
 
     Raises:
         UserError: the settings, the data or the weights do not fit together.
@@ -63,12 +50,8 @@ def settings_by_preset(
     default = compose("finetune", overrides, config_dir)
     if not with_weights:
         default = compose("finetune", _with_preset(overrides, FROM_SCRATCH), config_dir)
-    engine = one_device(
-        default.lightning,
-        "a comparison trains",
-        "make the runs one by one with finetune.py, and then hsf-finetune compare --runs RUN RUN "
-        "...",
-    )
+    instead = "make the runs one by one with finetune.py, and then hsf-finetune compare --runs RUN RUN ..."
+    engine = one_device(default.lightning, "a comparison trains", instead)
     cohort = find_inputs(default)
     if with_weights:
         require_weights(default)
@@ -80,12 +63,12 @@ def settings_by_preset(
         settings = compose("finetune", _with_preset(overrides, preset), config_dir)
         settings = settings.model_copy(update={"lightning": engine})
         schedule = setup.with_settings(settings).schedule
-        stage_epochs = sum(stage.epochs for stage in settings.finetuning.stages)
-        if settings.finetuning.chosen_strategy == "staged" and stage_epochs > schedule.max_epochs:
+        epochs = sum(stage.epochs for stage in settings.finetuning.stages)
+        left_out = epochs - schedule.max_epochs
+        if settings.finetuning.chosen_strategy == "staged" and left_out > 0:
             console.say(
-                f"{preset}: its stages have {stage_epochs} epochs in all, of which the last "
-                f"{stage_epochs - schedule.max_epochs} are left out; lightning.max_epochs={stage_epochs} keeps "
-                "them"
+                f"{preset}: its stages have {epochs} epochs in all, of which the last {left_out} "
+                f"are left out; lightning.max_epochs={epochs} keeps them"
             )
         wanted[preset] = settings
     return wanted
@@ -115,7 +98,6 @@ def _key(override: str) -> str:
     return override.lstrip("+~").partition("=")[0]
 
 
-# --------------------------------------------------------------------- folders
 def find_comparison_folder(wanted: Mapping[str, Settings], output: Path | None) -> Path:
     """The folder of the comparison, in which no run has other settings.
 
@@ -137,10 +119,8 @@ def find_comparison_folder(wanted: Mapping[str, Settings], output: Path | None) 
     first = next(iter(wanted.values()))
     root = Path(first.datasets.output_path).expanduser()
     for folder in sorted(root.glob("*_comparison_*"), reverse=True):
-        begun = [preset for preset in wanted if (folder / preset / "config.yaml").exists()]
-        if begun and not any(
-            _list_differences(folder / preset, wanted[preset]) for preset in begun
-        ):
+        begun = any((folder / preset / "config.yaml").exists() for preset in wanted)
+        if begun and not any(_list_differences(folder / p, wanted[p]) for p in wanted):
             return folder
     return free_folder(root, first.name or "_".join(first.datasets.datasets))
 
@@ -152,20 +132,14 @@ def free_folder(root: Path, name: str) -> Path:
 
 
 def other_finished_presets(folder: Path, wanted: Mapping[str, Settings]) -> list[str]:
-    """Presets that have ended in a comparison's folder that this command does not name.
+    """Presets that have ended in a comparison's folder, beside those that are wanted.
 
-    Args:
-        folder: of the comparison.
-        wanted: settings of the presets that were.
-
-    Returns:
-        Those whose settings differ within the groups `finetuning` and `weights` alone.
+    Those whose settings differ within the groups `finetuning` and `weights` alone.
     """
-    others = [path.parent for path in sorted(folder.glob(f"*/{RESULT}"))]
     first = next(iter(wanted.values()))
     return [
         run.name
-        for run in others
+        for run in (path.parent for path in sorted(folder.glob(f"*/{RESULT}")))
         if run.name not in wanted
         and all(line.startswith(_OF_PRESETS) for line in _list_differences(run, first))
     ]
@@ -178,14 +152,7 @@ def _list_differences(run: Path, settings: Settings) -> list[str]:
     """
     if not (run / "config.yaml").exists():
         return []
-    own: dict[str, Any] = {"run_dir": None, "resume": None, "reset": []}
     try:
-        earlier = read_settings_of(run)
+        return [*setting_differences(run, settings, ("run_dir", "resume", "reset")).values()]
     except ConfigError as error:
         return [str(error)]
-    old, new = (dotted(s.model_copy(update=own).to_dict()) for s in (earlier, settings))
-    return [
-        f"{key}: {old.get(key, 'not set')} in that run, {new.get(key, 'not set')} now"
-        for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key)
-    ]

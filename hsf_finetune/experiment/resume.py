@@ -6,7 +6,7 @@ import json
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -34,6 +34,7 @@ from hsf_finetune.system.run_folder import (
     RunFolder,
     epochs_done,
     has_ended,
+    planned_epochs,
     read_environment,
 )
 
@@ -76,15 +77,13 @@ def find_run(settings: Settings) -> RunFolder | None:
         )
     if settings.resume is None or not is_main_process():
         return None
-    if settings.resume != "auto":
-        run = _run_to_resume(Path(settings.resume).expanduser(), settings)
+    if settings.resume == "auto":
+        run = _latest_unfinished(settings)
     else:
-        unfinished = _latest_unfinished(settings)
-        if unfinished is None:
-            return None
-        run = RunFolder(unfinished, resumed=True)
-    with lock_run(run):
-        check_files(run, settings)
+        run = _run_to_resume(Path(settings.resume).expanduser(), settings)
+    if run is not None:
+        with lock_run(run):
+            check_files(run, settings)
     return run
 
 
@@ -104,10 +103,8 @@ def open_folder(settings: Settings, resumed: RunFolder | None) -> RunFolder:
     """
     if not is_main_process():
         note = wait_for_run(_output_path(settings))
-        longer = note["longer"]
-        return RunFolder(
-            Path(note["path"]), note["resumed"], (longer[0], longer[1]) if longer else None
-        )
+        longer = tuple(note["longer"]) if note["longer"] else None
+        return RunFolder(Path(note["path"]), note["resumed"], longer)
     folder = resumed or RunFolder(_new_folder(settings))
     try:
         if resumed is None or resumed.longer or settings.reset:
@@ -203,7 +200,6 @@ def withdraw_run_dir_afterwards(settings: Settings) -> Iterator[None]:
         remove_published_run(_output_path(settings))
 
 
-# -------------------------------------------------------------------- internals
 def _output_path(settings: Settings) -> Path:
     return Path(settings.datasets.output_path).expanduser()
 
@@ -242,7 +238,7 @@ def _make_folder(path: Path, exist_ok: bool = False) -> Path:
     return path.resolve()
 
 
-def _latest_unfinished(settings: Settings) -> Path | None:
+def _latest_unfinished(settings: Settings) -> RunFolder | None:
     """The newest run of the same settings that started but did not end."""
     root = _output_path(settings)
     candidates = [Path(settings.run_dir).expanduser()] if settings.run_dir else []
@@ -251,8 +247,8 @@ def _latest_unfinished(settings: Settings) -> Path | None:
     for path in candidates:
         if (path / "config.yaml").exists() and not has_ended(path):
             try:
-                if not _differences(path, settings):
-                    return path.resolve()
+                if not setting_differences(path, settings):
+                    return RunFolder(path.resolve(), resumed=True)
             except ConfigError:  # of another program, or damaged
                 continue
     return None
@@ -274,7 +270,7 @@ def _run_to_resume(path: Path, settings: Settings) -> RunFolder:
             fix=f"resume={folder}, or start a new run from these weights: "
             f"finetuning.pretrained={path}",
         )
-    different = _differences(folder, settings)
+    different = setting_differences(folder, settings)
     others = [line for key, line in different.items() if key != _LENGTH]
     if others:
         raise ConfigError(
@@ -295,16 +291,9 @@ def _run_to_resume(path: Path, settings: Settings) -> RunFolder:
 
 
 def _epochs_before_and_now(folder: Path, settings: Settings) -> tuple[int, int]:
-    """Epochs of a run as it was planned, and now.
-
-    Raises:
-        ConfigError: it has trained for at least as many as it is to have now.
-    """
-    try:
-        before = json.loads((folder / "schedule.json").read_text())["max_epochs"]
-    except (OSError, ValueError, KeyError, TypeError):
-        before = 0
-    now, done = settings.lightning.max_epochs, epochs_done(folder)
+    """Epochs of a run as it was planned, and now, which are more than it has trained for."""
+    before, done = planned_epochs(folder), epochs_done(folder)
+    now = settings.lightning.max_epochs
     if now is None or (now <= done and "epoch" not in settings.reset):
         raise ConfigError(
             f"{_LENGTH}={'null' if now is None else now} is no more than the "
@@ -312,23 +301,28 @@ def _epochs_before_and_now(folder: Path, settings: Settings) -> tuple[int, int]:
             file=folder,
             expected=f"more than {done}, or as it was: {before}",
         )
-    return int(before), now
+    return before, now
 
 
 def _rename_earlier_results(folder: RunFolder, settings: Settings) -> None:
-    """Renames the results of a run before it gets others."""
     names = ["config.yaml", "schedule.json", "schedule.png", RESULT]
     names += ["validation_scores.csv", "test_scores.csv"]
-    if "epoch" in settings.reset:
-        names.append("metrics.csv")
+    names += ["metrics.csv"] if "epoch" in settings.reset else []
     done = epochs_done(folder.path)
-    for path in [folder.file(name) for name in names]:
+    for path in map(folder.file, names):
         if path.exists():
             path.rename(first_free(path.with_stem(f"{path.stem}_until_epoch_{done}")))
 
 
-def _differences(folder: Path, settings: Settings) -> dict[str, str]:
+def setting_differences(
+    folder: Path, settings: Settings, ignored: Sequence[str] = _FREE_TO_CHANGE
+) -> dict[str, str]:
     """Settings in which a run differs, by their names; those it did not know have defaults.
+
+    Args:
+        folder: of the run.
+        settings: to compare with.
+        ignored: settings, or groups of them, that may differ.
 
     Raises:
         ConfigError: the run's settings cannot be read.
@@ -339,5 +333,5 @@ def _differences(folder: Path, settings: Settings) -> dict[str, str]:
         key: f"{key}: {old.get(key, 'not set')} in that run, {new.get(key, 'not set')} now"
         for key in sorted(old.keys() | new.keys())
         if old.get(key) != new.get(key)
-        and not any(key == free or key.startswith(free + ".") for free in _FREE_TO_CHANGE)
+        and not any(key == free or key.startswith(free + ".") for free in ignored)
     }

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 from hsf_finetune.evaluation.head_check import ClassGroup, group_classes
-from hsf_finetune.evaluation.score_retention import score_groups
+from hsf_finetune.evaluation.score_model import score_groups
 from hsf_finetune.evaluation.score_tables import (
     MEAN,
     ScoreRow,
@@ -20,8 +19,7 @@ from hsf_finetune.evaluation.score_tables import (
 )
 from hsf_finetune.inference.predictor import Predictor
 from hsf_finetune.planning.setup import Setup
-from hsf_finetune.planning.source_model import source_predictor
-from hsf_finetune.planning.source_task import CLASS_GROUPS
+from hsf_finetune.planning.source_model import CLASS_GROUPS, source_predictor
 from hsf_finetune.system import console
 from hsf_finetune.system.atomic_files import write_json
 from hsf_finetune.system.console import count_of
@@ -31,18 +29,12 @@ _BEFORE, _AFTER = "retention_before.csv", "retention_after.csv"
 
 
 def score_source_before(setup: Setup, run: RunFolder) -> None:
-    """Scores the source model, by its own head, on its own task, and writes down the scores.
-
-    Args:
-        setup: of the run; it has a source task and a transfer.
-        run: the folder to write to.
-    """
+    """Scores the source model, by its own head, on its own task, and writes down the scores."""
     task, transfer = setup.source_task, setup.transfer
     assert task is not None
     assert transfer is not None
     groups = group_classes(transfer.receipt.channels, task.classes)
-    content = {"classes": task.classes, "groups": [asdict(group) for group in groups]}
-    write_json(run.file(CLASS_GROUPS), content)
+    write_json(run.file(CLASS_GROUPS), {"classes": task.classes, "groups": groups})
     predictor = source_predictor(setup)
     with console.progress("scoring the source model on its own task") as tick:
         rows = score_groups(predictor, task.cases, groups, "source", progress=tick)
@@ -67,26 +59,21 @@ def score_source_after(setup: Setup, run: RunFolder) -> dict[str, Any]:
     lost = [group.name for group in groups[1:] if group.source and not group.target]
     _show(before, after, lost)
     return {
-        "before": [asdict(s) for s in summarise(before)],
-        "after": [asdict(s) for s in summarise(after)],
-        "change": {name: asdict(d) for name, d in paired_differences(before, after).items()},
+        "before": summarise(before),
+        "after": summarise(after),
+        "change": paired_differences(before, after),
         "without_counterpart": lost,
     }
 
 
-# -------------------------------------------------------------------- internals
 def _show(before: Sequence[ScoreRow], after: Sequence[ScoreRow], lost: Sequence[str]) -> None:
     cases = len({row.case for row in after})
     console.say(f"\nThe source's own task ({count_of(cases, 'case')} of datasets.retention)")
     if after:
-        differences = paired_differences(before, after)
-        titles = ("before", "after")
-        table = comparison_table(summarise(before), summarise(after), differences, titles)
-        console.console.print(table)
-        points = -100 * differences[MEAN].mean
+        console.console.print(comparison_table(before, after, ("before", "after")))
+        points = -100 * paired_differences(before, after)[MEAN].mean
         word = "forgot" if points > 0 else "gained"
         console.say(f"it {word} {abs(points):.1f} Dice points of what it knew")
     if lost:
-        console.say(
-            f"without a counterpart in the new head, and so not compared: {', '.join(lost)}"
-        )
+        names = ", ".join(lost)
+        console.say(f"without a counterpart in the new head, and so not compared: {names}")

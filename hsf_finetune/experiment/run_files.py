@@ -18,10 +18,6 @@ from hsf_finetune.system.run_folder import BEST, LAST, PREVIOUS, RunFolder, epoc
 def check_files(run: RunFolder, settings: Settings) -> None:
     """Falls back to the checkpoint before the newest where that is damaged, and warns of gaps.
 
-    Args:
-        run: that is to be resumed.
-        settings: of the run.
-
     Raises:
         ConfigError: no checkpoint can be read, or that of the best epoch is gone.
     """

@@ -9,7 +9,6 @@ from pathlib import Path
 from hsf_finetune.evaluation.score_tables import (
     ScoreRow,
     comparison_table,
-    paired_differences,
     summarise,
     summary_table,
 )
@@ -43,6 +42,4 @@ class RunResult:
     def _repr_html_(self) -> str:
         if not self.before:
             return html_of(summary_table(summarise(self.after), title="Scores after training"))
-        differences = paired_differences(self.before, self.after)
-        before, after = summarise(self.before), summarise(self.after)
-        return html_of(comparison_table(before, after, differences))
+        return html_of(comparison_table(self.before, self.after))

@@ -10,7 +10,6 @@ from hsf_finetune.data.loading.epoch_sampler import DrawWeights
 from hsf_finetune.evaluation.score_tables import (
     ScoreRow,
     comparison_table,
-    paired_differences,
     protocol_table,
     summarise,
     summary_table,
@@ -21,13 +20,7 @@ from hsf_finetune.system.run_folder import RunFolder
 
 
 def announce_run(run: RunFolder, setup: Setup, kept_in: str) -> None:
-    """Prints which run this is, on what data, split how.
-
-    Args:
-        run: its folder.
-        setup: what it does.
-        kept_in: where its cases are cached.
-    """
+    """Prints which run this is, on what data, split how; `kept_in` says where cases are cached."""
     cohort, split, reset = setup.cohort, setup.split, setup.settings.reset
     say(f"{'resuming' if run.resumed else 'new'} run: {run.path}")
     if run.resumed:
@@ -69,8 +62,7 @@ def show_scores(
         where += ", which also trained"
     kept = "Last" if setup.settings.finetuning.budget == "fixed" else "Best"
     if before:
-        differences = paired_differences(before, after)
-        console.print(comparison_table(summarise(before), summarise(after), differences))
+        console.print(comparison_table(before, after))
     console.print(summary_table(summarise(after), title=f"{kept} epoch on {where}"))
     by_protocol = protocol_table(after)
     if by_protocol is not None:

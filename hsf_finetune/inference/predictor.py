@@ -14,7 +14,7 @@ from torch import Tensor
 from hsf_finetune.data.preprocessing.load_case import prepare_channels
 from hsf_finetune.data.preprocessing.voxel_grid import VoxelGrid
 from hsf_finetune.data.volumes.read_volume import Volume, VolumeRef
-from hsf_finetune.inference.model_card import ModelCard
+from hsf_finetune.inference.model_card import Hdf5Geometry, ModelCard
 from hsf_finetune.inference.read_scan import Scan, read_channels
 from hsf_finetune.inference.segmentation import Segmentation
 from hsf_finetune.networks.anatomy import Anatomy
@@ -88,7 +88,9 @@ class Predictor:
                 expected="a checkpoint as finetune.py or train.py of this version wrote it",
             ) from error
 
-    def predict(self, scan: Scan, key: str | None = None) -> Segmentation:
+    def predict(
+        self, scan: Scan, key: str | None = None, spacing_mm: Sequence[float] | None = None
+    ) -> Segmentation:
         """Segments one scan.
 
         Args:
@@ -96,6 +98,8 @@ class Predictor:
                 array of shape (X, Y, Z) and a 4x4 affine to RAS+ millimetres; of a model with
                 several input channels, a list of these, all on one grid.
             key: HDF5 dataset inside the files; None if they hold just one.
+            spacing_mm: voxel size of HDF5 files that do not give one; None is that of the
+                files that the model was trained on, if those did not either.
 
         Returns:
             Labels with the user's own values on the grid of the scan's first channel, with
@@ -104,7 +108,8 @@ class Predictor:
         Raises:
             DataError: the number of channels is wrong, or a channel cannot be used.
         """
-        volumes = read_channels(scan, self.card.in_channels, key)
+        geometry = Hdf5Geometry.from_lists(spacing_mm) if spacing_mm else self.card.hdf5
+        volumes = read_channels(scan, self.card.in_channels, key, geometry)
         probabilities, grid = self._predict_on_network_grid(volumes)
         classes = grid.classes_to_file(probabilities)
         voxels = np.bincount(classes.ravel(), minlength=len(self.card.classes))
@@ -113,7 +118,8 @@ class Predictor:
             labels=self._values[classes],
             label_values={name: self.card.label_values[name] for name in self.card.classes},
             volumes_mm3=dict(zip(self.card.classes[1:], volumes_mm3[1:].tolist(), strict=True)),
-            scan=volumes[0],
+            channels=tuple(volumes),
+            card=self.card,
             predict_probabilities=lambda: self._predict_on_file_grid(volumes).numpy(),
         )
 
@@ -128,11 +134,11 @@ class Predictor:
 
     def _predict_on_file_grid(self, channels: Sequence[Volume]) -> Tensor:
         probabilities, grid = self._predict_on_network_grid(channels)
-        return grid.scores_to_file(probabilities)
+        return grid.probabilities_to_file(probabilities)
 
     def _predict_on_network_grid(self, channels: Sequence[Volume]) -> tuple[Tensor, VoxelGrid]:
         """Probabilities on the network's grid, (classes, x, y, z), and that grid."""
-        image, grid = prepare_channels(channels, self.card.target_spacing_mm)
+        image, grid = prepare_channels(channels, self.card.preprocessing)
         network = self._anatomy.network.to(self._device).eval()
         with torch.inference_mode():
             logits = volume_logits(
@@ -140,6 +146,7 @@ class Predictor:
                 image[None].to(self._device),
                 self._anatomy.divisor,
                 self.card.window_vox,
+                self.card.padding,
             )[0]
         return logits.float().softmax(dim=0), grid
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -14,11 +15,11 @@ from hsf_finetune.data.volumes.affines import check_affine
 from hsf_finetune.data.volumes.read_volume import (
     Volume,
     VolumeRef,
-    is_hdf5,
     make_volume,
     read_image,
     read_volume,
 )
+from hsf_finetune.inference.model_card import NO_GEOMETRY, Hdf5Geometry
 from hsf_finetune.system.errors import DataError
 
 Channel: TypeAlias = str | os.PathLike[str] | VolumeRef | SpatialImage | tuple[Any, Any]
@@ -31,13 +32,16 @@ _ARRAY = "predict((array, affine)), with an array of shape (X, Y, Z) and a 4x4 a
 _CHANNELS = "one file, image or (array, affine) per channel: predict([t1, t2])"
 
 
-def read_channels(scan: Scan, count: int, key: str | None = None) -> list[Volume]:
+def read_channels(
+    scan: Scan, count: int, key: str | None = None, geometry: Hdf5Geometry = NO_GEOMETRY
+) -> list[Volume]:
     """The volumes of a scan, one per channel.
 
     Args:
         scan: its channel, or a list of its channels.
         count: how many channels there must be.
         key: HDF5 dataset inside the files; None if they hold just one.
+        geometry: of HDF5 files that do not give one.
 
     Raises:
         DataError: the number of channels is wrong, or one of them cannot be used.
@@ -51,7 +55,8 @@ def read_channels(scan: Scan, count: int, key: str | None = None) -> list[Volume
             expected=count,
             fix='predict(["t1.nii.gz", "t2.nii.gz"]), or t1.nii.gz,t2.nii.gz on the command line',
         )
-    return [_read_channel(one, number, key) for number, one in enumerate(channels, start=1)]
+    describe = partial(geometry.describe, key=key)
+    return [_read_channel(one, number, describe) for number, one in enumerate(channels, start=1)]
 
 
 # -------------------------------------------------------------------- internals
@@ -67,11 +72,11 @@ def _is_array(value: object) -> bool:
     return hasattr(value, "__array__") and not isinstance(value, SpatialImage)
 
 
-def _read_channel(channel: Channel, number: int, key: str | None) -> Volume:
+def _read_channel(channel: Channel, number: int, describe: Callable[[Path], VolumeRef]) -> Volume:
     if isinstance(channel, VolumeRef):
         return read_volume(channel)
     if isinstance(channel, (str, os.PathLike)):
-        return _read_file(Path(channel).expanduser(), key)
+        return _read_file(Path(channel).expanduser(), describe)
     name = _name(channel, number)
     ref = VolumeRef(Path(name))
     if isinstance(channel, SpatialImage):
@@ -92,7 +97,7 @@ def _read_channel(channel: Channel, number: int, key: str | None) -> Volume:
     )
 
 
-def _read_file(path: Path, key: str | None) -> Volume:
+def _read_file(path: Path, describe: Callable[[Path], VolumeRef]) -> Volume:
     if path.is_dir():
         raise DataError(
             "a scan is a file, and this is a folder",
@@ -103,7 +108,7 @@ def _read_file(path: Path, key: str | None) -> Volume:
         parts = str(path).split(",")
         files = len(parts) > 1 and f"the channels as a list: predict({parts})"
         raise DataError("no such file", file=path, fix=files or None)
-    return read_volume(VolumeRef(path, key if is_hdf5(path) else None))
+    return read_volume(describe(path))
 
 
 def _name(channel: Channel, number: int) -> str:

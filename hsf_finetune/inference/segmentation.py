@@ -19,6 +19,8 @@ from hsf_finetune.check.check_case import check_scan
 from hsf_finetune.check.findings import Finding
 from hsf_finetune.data.volumes.affines import Affine
 from hsf_finetune.data.volumes.read_volume import SUFFIXES, Volume, is_volume
+from hsf_finetune.inference.compare_scan import compare_result, compare_scan
+from hsf_finetune.inference.model_card import ModelCard
 from hsf_finetune.inference.write_segmentation import write_segmentation
 from hsf_finetune.system import console
 from hsf_finetune.system.errors import OutputError
@@ -39,15 +41,22 @@ class Segmentation:
         labels: the user's own label values, unsigned integers, (X, Y, Z).
         label_values: class -> its value in `labels`, in the order of the classes.
         volumes_mm3: class -> its volume in mm3; without the background.
-        scan: first channel of the scan, on its file's grid.
+        channels: the scan, on its file's grid.
+        card: of the model.
         predict_probabilities: computes `probabilities`.
     """
 
     labels: Array
     label_values: Mapping[str, int]
     volumes_mm3: Mapping[str, float]
-    scan: Volume = field(repr=False)
+    channels: tuple[Volume, ...] = field(repr=False)
+    card: ModelCard = field(repr=False)
     predict_probabilities: Callable[[], npt.NDArray[np.float32]] = field(repr=False)
+
+    @property
+    def scan(self) -> Volume:
+        """The first channel."""
+        return self.channels[0]
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -70,8 +79,16 @@ class Segmentation:
 
     @cached_property
     def warnings(self) -> tuple[Finding, ...]:
-        """What is unusual about the scan's header or voxels."""
-        return tuple(check_scan(self.scan))
+        """What is unusual about the scan, and how it, and what was found, is unlike the training data.
+
+        Nothing is known of the training data where they were not checked (`check=off`).
+        """
+        found = [finding for channel in self.channels for finding in check_scan(channel)]
+        summary, foreground = self.card.data, self.labels != self.label_values[self.classes[0]]
+        if summary:
+            found += compare_scan(self.scan, summary, self.card.target_spacing_mm)
+        found += compare_result(self.scan, foreground, self.volumes_mm3, summary)
+        return tuple(found)
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Writes the labels with the scan's shape, affine, and sform and qform codes.

@@ -10,7 +10,8 @@ import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 
-from hsf_finetune.data.volumes.read_volume import Volume, hdf5_key, is_hdf5
+from hsf_finetune.data.volumes.hdf5_datasets import open_dataset
+from hsf_finetune.data.volumes.read_volume import Volume, is_hdf5
 from hsf_finetune.system.atomic_files import atomic_write
 
 
@@ -58,6 +59,7 @@ def _write_hdf5(path: Path, labels: npt.NDArray[Any], scan: Volume) -> None:
         dataset.attrs["affine"] = scan.affine
         dataset.attrs["spacing_mm"] = np.asarray(scan.spacing_mm)
         if is_hdf5(scan.ref.path):
-            with h5py.File(scan.ref.path, "r") as source:
-                for name, value in source[hdf5_key(scan.ref)].attrs.items():
-                    dataset.attrs[name] = value
+            with open_dataset(scan.ref.path, scan.ref.key) as source:
+                attributes = dict(source.attrs)
+            for name, value in attributes.items():
+                dataset.attrs[name] = value

@@ -142,7 +142,6 @@ def split_name(name: str, ca_type: str | None = None) -> tuple[str, ...]:
     return tuple(parts)
 
 
-# ---------------------------------------------------------------------- classes
 def _is_hsf_marker(name: str, dataset: DatasetSettings) -> bool:
     """Whether a name is one of those that HSF uses for undivided ends."""
     return dataset.ca_type is not None and name in ("HEAD", "TAIL")
@@ -221,7 +220,6 @@ def _check_overlaps(
                 )
 
 
-# ------------------------------------------------------------------- label maps
 def _check_declarations(name: str, dataset: DatasetSettings, numbers: Mapping[int, int]) -> None:
     """Refuses declarations that nothing uses, and names that contradict `ca_type`."""
     used = {*_label_names(dataset), *dataset.unannotated}

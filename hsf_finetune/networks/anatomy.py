@@ -7,18 +7,22 @@ patterns in parameter names.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
+from hsf_finetune.networks.layers.strides import triple
 from hsf_finetune.networks.layers.switchnorm import SwitchNorm
 from hsf_finetune.schedule.blocks import BlockNames
 
 NORM_LAYERS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, SwitchNorm)
 """Normalisation layers: batch, instance, group, layer and switchable."""
 _LINEAR_LAYERS = (nn.Conv3d, nn.ConvTranspose3d, nn.Linear)
+
+Part = nn.Module | Sequence[nn.Module]
+"""The modules of a block."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,20 +66,6 @@ class Block:
     def size(self) -> int:
         """Number of parameters (scalars)."""
         return sum(p.numel() for p in self.parameters())
-
-
-def numbered_blocks(
-    prefix: str, parts: Iterable[nn.Module | Sequence[nn.Module]], start: int = 1
-) -> tuple[Block, ...]:
-    """Blocks `prefix1`, `prefix2`, ..., each of one module or of several.
-
-    Args:
-        prefix: `encoder` or `decoder`.
-        parts: the modules of each block, from full resolution to the deepest.
-        start: number of the first block.
-    """
-    modules = ((part,) if isinstance(part, nn.Module) else tuple(part) for part in parts)
-    return tuple(Block(f"{prefix}{n}", each) for n, each in enumerate(modules, start))
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,6 +164,36 @@ class Anatomy:
         }
         state = self.network.state_dict(keep_vars=True)
         return {name: axes[id(t)] for name, t in state.items() if id(t) in axes}
+
+    @classmethod
+    def of_levels(
+        cls,
+        network: nn.Module,
+        encoders: Sequence[Part],
+        bottleneck: Part,
+        decoders: Sequence[Part],
+        head: Part,
+        divisor: int | Sequence[int],
+    ) -> Anatomy:
+        """The anatomy of a network whose encoders and decoders are given from full resolution on.
+
+        Each part is one module or several. Decoders are numbered like the encoders of their
+        level, of which the deepest has one.
+        """
+
+        def block(name: str, part: Part) -> Block:
+            return Block(name, (part,) if isinstance(part, nn.Module) else tuple(part))
+
+        first = 1 + len(encoders) - len(decoders)
+        up = [block(f"decoder{n}", part) for n, part in enumerate(decoders, first)]
+        return cls(
+            network,
+            tuple(block(f"encoder{n}", part) for n, part in enumerate(encoders, 1)),
+            block("bottleneck", bottleneck),
+            tuple(reversed(up)),
+            block("head", head),
+            triple(divisor),
+        )
 
     def _problems(self) -> list[str]:
         names = Counter(block.name for block in self.blocks)

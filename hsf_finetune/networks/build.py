@@ -59,13 +59,10 @@ def build(settings: NetworkSettings, in_channels: int, out_channels: int) -> Ana
 def class_axes(
     settings: NetworkSettings, in_channels: int, out_channels: int
 ) -> dict[str, tuple[int, ...]]:
-    """The axes of each tensor whose size is the number of classes.
+    """State dict name -> the axes whose size is the number of classes, for tensors that have one.
 
     They are found by building the network on the `meta` device (no memory, no random
     numbers) with one class more: the axes that grow are the class axes.
-
-    Returns:
-        State dict name -> axes; tensors without a class axis are left out.
     """
     return _growing_axes(settings, (in_channels, out_channels), ((in_channels, out_channels + 1),))
 
@@ -73,13 +70,10 @@ def class_axes(
 def channel_axes(
     settings: NetworkSettings, in_channels: int, out_channels: int
 ) -> dict[str, tuple[int, ...]]:
-    """The axes of each tensor whose size is the number of input channels.
+    """State dict name -> the axes whose size is the number of input channels.
 
     As in `class_axes`, with one channel more, and with two: whether the shortcut around the
     first block is a convolution or nothing at all depends on the number of channels.
-
-    Returns:
-        State dict name -> axes; tensors without such an axis are left out.
     """
     if isinstance(settings, ARUNetSettings):
         # Channels in the settings would contradict the additional ones.

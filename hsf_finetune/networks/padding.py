@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from torch import Tensor
 from torch.nn import functional
+
+Padding = Literal["both", "end"]
+"""Where a volume is padded: on both sides, as HSF does (torchio's `EnsureShapeMultiple`: the larger
+half in front), or at its end, as version 0.1.0 did."""
 
 
 def padded_shape(shape: Sequence[int], divisor: Sequence[int]) -> tuple[int, int, int]:
@@ -20,9 +25,25 @@ def padded_shape(shape: Sequence[int], divisor: Sequence[int]) -> tuple[int, int
     return (x, y, z)
 
 
-def pad_to(volume: Tensor, shape: Sequence[int], value: float) -> Tensor:
-    """Pads the last three axes at their ends up to `shape`."""
+def pad_to(volume: Tensor, shape: Sequence[int], value: float, padding: Padding = "both") -> Tensor:
+    """Pads the last three axes up to `shape`."""
     missing = [n - size for n, size in zip(shape, volume.shape[-3:], strict=True)]
     if not any(missing):
         return volume
-    return functional.pad(volume, [w for n in reversed(missing) for w in (0, n)], value=value)
+    front = _front_widths(missing, padding)
+    widths = [
+        w for n, f in zip(reversed(missing), reversed(front), strict=True) for w in (f, n - f)
+    ]
+    return functional.pad(volume, widths, value=value)
+
+
+def remove_padding(volume: Tensor, shape: Sequence[int], padding: Padding = "both") -> Tensor:
+    """The part of a padded volume that `pad_to` was given, of `shape` along the last three axes."""
+    missing = [size - n for n, size in zip(shape, volume.shape[-3:], strict=True)]
+    front = _front_widths(missing, padding)
+    x, y, z = (slice(f, f + n) for f, n in zip(front, shape, strict=True))
+    return volume[..., x, y, z]
+
+
+def _front_widths(missing: Sequence[int], padding: Padding) -> list[int]:
+    return [-(-n // 2) if padding == "both" else 0 for n in missing]

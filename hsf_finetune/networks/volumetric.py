@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import torch
 from monai.inferers.utils import sliding_window_inference
 from torch import Tensor
 
-from hsf_finetune.networks.padding import pad_to, padded_shape
+from hsf_finetune.networks.padding import Padding, pad_to, padded_shape, remove_padding
+
+_OVERLAP = 0.5
+"""Share of a window that its neighbour also covers."""
+_SIGMA_SHARE = 0.125
+"""Standard deviation of a window's weights, in lengths of the window, as in nnU-Net."""
 
 
 def volume_logits(
@@ -15,7 +21,7 @@ def volume_logits(
     image: Tensor,
     divisor: Sequence[int],
     window_vox: Sequence[int],
-    overlap: float = 0.5,
+    padding: Padding = "both",
 ) -> Tensor:
     """Logits of whole volumes, in one piece where that fits, else through a sliding window.
 
@@ -27,18 +33,52 @@ def volume_logits(
         image: (B, C, X, Y, Z), any size.
         divisor: sizes the network needs multiples of.
         window_vox: largest size in one piece.
-        overlap: share of a window that its neighbour also covers.
+        padding: where volumes are padded; `end` also gives the windows of version 0.1.0.
 
     Returns:
         (B, classes, X, Y, Z).
     """
-    shape = tuple(image.shape[2:])
-    if all(n <= p for n, p in zip(shape, window_vox, strict=True)):
-        logits = network(pad_to(image, padded_shape(shape, divisor), 0.0))
-        return logits[:, :, : shape[0], : shape[1], : shape[2]]
-    window = padded_shape(window_vox, divisor)
+    shape, window = image.shape[2:], padded_shape(window_vox, divisor)
+    size = padded_shape(shape, divisor)
+    part = tuple(min(n, w) for n, w in zip(size, window, strict=True))
+    if part == size:
+        logits = network(pad_to(image, size, 0.0, padding))
+    elif padding == "end":
+        return _slide(network, image, window, None)
+    else:
+        logits = _slide(network, pad_to(image, size, 0.0), part, _window_weights(part))
+    return remove_padding(logits, shape, padding)
+
+
+def _slide(
+    network: Callable[[Tensor], Tensor],
+    image: Tensor,
+    window: Sequence[int],
+    weights: Tensor | None,
+) -> Tensor:
+    """Logits through windows with these weights; None are MONAI's."""
     result = sliding_window_inference(
-        image, window, sw_batch_size=1, predictor=network, overlap=overlap, mode="gaussian"
+        image,
+        window,
+        sw_batch_size=1,
+        predictor=network,
+        overlap=_OVERLAP,
+        mode="gaussian",
+        sigma_scale=_SIGMA_SHARE,
+        roi_weight_map=weights,
     )
     assert isinstance(result, Tensor)
     return result
+
+
+def _window_weights(window: Sequence[int]) -> Tensor:
+    """Gaussian weights of a window, (x, y, z).
+
+    MONAI's own are at least 1e-3, which makes more than half of a window equally important, its
+    border included, where the network sees least of the surroundings.
+    """
+    x, y, z = (
+        torch.exp(-0.5 * ((torch.arange(n) - (n - 1) / 2) / (_SIGMA_SHARE * n)) ** 2)
+        for n in window
+    )
+    return x[:, None, None] * y[:, None] * z

@@ -108,40 +108,24 @@ def give_advice(diagnosis: Diagnosis, settings: Settings) -> Iterator[Advice]:
     yield _validation(diagnosis)
 
 
-# -------------------------------------------------------------------- internals
 def _part(diagnosis: Diagnosis) -> Advice:
-    seen = (
-        ""
-        if math.isnan(diagnosis.dice)
-        else f"; untouched it reaches a Dice of {diagnosis.dice:.2f}"
-    )
-    few = diagnosis.subjects < _FEW
-    if diagnosis.contrast and diagnosis.protocol:
-        return Advice(
-            "what trains",
-            "decoder, bottleneck and encoder, one after the other",
-            f"{diagnosis.contrast}, and {diagnosis.protocol}{seen}",
-            "finetuning.mode=both",
-        )
-    if diagnosis.contrast:
-        return Advice(
-            "what trains",
-            "the encoder first, since the contrast is new",
-            f"{diagnosis.contrast}, while the classes are the ones it knows{seen}",
-            "finetuning.mode=encoder",
-        )
-    if diagnosis.protocol:
-        return Advice(
-            "what trains",
-            "the decoder, since the protocol is new",
-            f"{diagnosis.protocol}, while nothing speaks for another contrast{seen}. {_MEASURED[few]}",
-            "finetuning.mode=decoder",
-        )
-    return Advice(
-        "what trains",
-        "everything, each block slower the farther it is from the head (the default)",
-        f"neither another contrast nor another protocol was found{seen}",
-    )
+    contrast, protocol, dice = diagnosis.contrast, diagnosis.protocol, diagnosis.dice
+    seen = "" if math.isnan(dice) else f"; untouched it reaches a Dice of {dice:.2f}"
+    if contrast and protocol:
+        what = "decoder, bottleneck and encoder, one after the other"
+        reason, mode = f"{contrast}, and {protocol}{seen}", "both"
+    elif contrast:
+        what = "the encoder first, since the contrast is new"
+        reason, mode = f"{contrast}, while the classes are the ones it knows{seen}", "encoder"
+    elif protocol:
+        what = "the decoder, since the protocol is new"
+        measured = _MEASURED[diagnosis.subjects < _FEW]
+        reason = f"{protocol}, while nothing speaks for another contrast{seen}. {measured}"
+        mode = "decoder"
+    else:
+        what = "everything, each block slower the farther it is from the head (the default)"
+        reason, mode = f"neither another contrast nor another protocol was found{seen}", None
+    return Advice("what trains", what, reason, f"finetuning.mode={mode}" if mode else "")
 
 
 def _depth(diagnosis: Diagnosis) -> Advice:
@@ -161,66 +145,53 @@ def _depth(diagnosis: Diagnosis) -> Advice:
 
 
 def _epochs(diagnosis: Diagnosis, settings: Settings) -> Advice:
-    total = diagnosis.steps * diagnosis.epochs
+    epochs, steps, tuning = diagnosis.epochs, diagnosis.steps, settings.finetuning
+    if not diagnosis.pretrained:
+        reason = "random weights need more steps than others"
+        return Advice("epochs", f"{epochs} as set, or more", reason)
     reason = (
-        f"{diagnosis.epochs} epochs of {diagnosis.steps} steps are {total} steps, and fine-tuning levels off "
+        f"{epochs} epochs of {steps} steps are {steps * epochs} steps, and fine-tuning levels off "
         f"at some {_WANTED_STEPS}"
     )
-    if not diagnosis.pretrained:
-        return Advice(
-            "epochs",
-            f"{diagnosis.epochs} as set, or more",
-            "random weights need more steps than others",
-        )
-    if total >= _WANTED_STEPS:
-        return Advice("epochs", f"{diagnosis.epochs} as set suffice", reason)
-    needed = math.ceil(_WANTED_STEPS / diagnosis.steps)
-    if settings.finetuning.chosen_strategy == "hsf" or diagnosis.contrast or diagnosis.protocol:
-        depth = settings.finetuning.depth
-        blocks = 3 if depth is None or depth < 0 else depth
-        frequency = math.ceil(needed / (blocks + 1))
-        override = f"finetuning.unfreeze_frequency={frequency}"
-    else:
-        override = f"lightning.max_epochs={needed}"
+    if steps * epochs >= _WANTED_STEPS:
+        return Advice("epochs", f"{epochs} as set suffice", reason)
+    needed = math.ceil(_WANTED_STEPS / steps)
+    override = f"lightning.max_epochs={needed}"
+    if tuning.chosen_strategy == "hsf" or diagnosis.contrast or diagnosis.protocol:
+        blocks = 3 if tuning.depth is None or tuning.depth < 0 else tuning.depth
+        override = f"finetuning.unfreeze_frequency={math.ceil(needed / (blocks + 1))}"
     return Advice("epochs", f"about {needed}", reason, override)
 
 
 def _rate(diagnosis: Diagnosis) -> Advice:
-    if diagnosis.dice >= NEAR:
-        return Advice(
-            "learning rate",
-            "a third of the default",
-            f"the untouched model already reaches a Dice of {diagnosis.dice:.2f}, which large steps "
-            "would undo first",
-            "models.lr=3e-4",
+    dice = diagnosis.dice
+    if dice >= NEAR:
+        reason = (
+            f"the untouched model already reaches a Dice of {dice:.2f}, which large steps would "
+            "undo first"
         )
-    return Advice(
-        "learning rate",
-        "the default, 1e-3",
-        "the untouched model has far to go"
-        if diagnosis.dice < FAR
-        else "the rates of this package were chosen with it",
-    )
+        return Advice("learning rate", "a third of the default", reason, "models.lr=3e-4")
+    reason = "the rates of this package were chosen with it"
+    if dice < FAR:
+        reason = "the untouched model has far to go"
+    return Advice("learning rate", "the default, 1e-3", reason)
 
 
 def _validation(diagnosis: Diagnosis) -> Advice:
+    subjects, validating = diagnosis.subjects, diagnosis.validating
     if diagnosis.folds is not None:
-        return Advice(
-            "validation",
-            f"{diagnosis.folds} folds, as set",
-            f"each of {diagnosis.subjects} subjects then validates once; {diagnosis.validating} validation "
-            "subject(s) of a single split would say little",
+        what, override = f"{diagnosis.folds} folds, as set", ""
+        reason = (
+            f"each of {subjects} subjects then validates once; {validating} validation subject(s) "
+            "of a single split would say little"
         )
-    if diagnosis.subjects < _MANY:
-        return Advice(
-            "validation",
-            "folds, so that every subject validates once",
-            f"a single split validates on {diagnosis.validating} of {diagnosis.subjects} subjects, and its "
-            "interval is wide",
-            "datasets.fold=all",
+    elif subjects < _MANY:
+        what, override = "folds, so that every subject validates once", "datasets.fold=all"
+        reason = (
+            f"a single split validates on {validating} of {subjects} subjects, and its interval "
+            "is wide"
         )
-    return Advice(
-        "validation",
-        "a single split",
-        f"{diagnosis.validating} of {diagnosis.subjects} subjects validate, enough for a usable interval",
-    )
+    else:
+        what, override = "a single split", ""
+        reason = f"{validating} of {subjects} subjects validate, enough for a usable interval"
+    return Advice("validation", what, reason, override)

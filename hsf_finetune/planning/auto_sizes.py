@@ -10,20 +10,11 @@ from dataclasses import dataclass, replace
 import psutil
 
 from hsf_finetune.data.loading.sample_store import estimate_sample_bytes
+from hsf_finetune.data.preprocessing.voxel_grid import Triple
 from hsf_finetune.networks.padding import padded_shape
 from hsf_finetune.planning.dry_run import DryVolumes, measure_stage
-from hsf_finetune.planning.epoch_volumes import (
-    EpochVolumes,
-    Triple,
-    count_epoch_volumes,
-    largest_shape,
-)
-from hsf_finetune.planning.memory import (
-    fits_into,
-    free_device_bytes,
-    free_host_bytes,
-    gigabytes,
-)
+from hsf_finetune.planning.epoch_volumes import EpochVolumes, count_epoch_volumes, largest_shape
+from hsf_finetune.planning.memory import fits_into, free_device_bytes, free_host_bytes, gigabytes
 from hsf_finetune.planning.setup import Setup
 from hsf_finetune.system import console
 from hsf_finetune.system.errors import ConfigError
@@ -72,8 +63,9 @@ def with_sizes(setup: Setup) -> Setup:
             "datasets.patch_vox=auto and datasets.batch_size=auto are for one process",
             fix="hsf-finetune plan --forecast says what fits; set both for several processes",
         )
-    if setup.resumed is not None and setup.resumed.file(FORECAST_FILE).exists():
-        kept = json.loads(setup.resumed.file(FORECAST_FILE).read_text())
+    file = setup.resumed.file(FORECAST_FILE) if setup.resumed else None
+    if file is not None and file.exists():
+        kept = json.loads(file.read_text())
         return _sized(setup, kept["patch_vox"], kept["batch_size"])
     with console.progress("finding sizes that fit"):
         return choose_sizes(setup)
@@ -123,10 +115,8 @@ def measure_step_cost(setup: Setup, volumes: EpochVolumes) -> StepCost:
     small = half_of(volumes.typical_vox, setup.anatomy.divisor)
     # Where no size lies between the smallest and the run's own, two of the smallest do.
     larger = DryVolumes(2, tiny, tiny) if small == tiny else DryVolumes(1, small, tiny)
-    one, two = (
-        measure_stage(setup.job, stage, size, steps=2)
-        for size in (DryVolumes(1, tiny, tiny), larger)
-    )
+    one = measure_stage(setup.job, stage, DryVolumes(1, tiny, tiny), steps=2)
+    two = measure_stage(setup.job, stage, larger, steps=2)
     on_device = two.device_bytes > 0
     low, high = (
         (one.device_bytes, two.device_bytes) if on_device else (one.host_bytes, two.host_bytes)
@@ -158,8 +148,8 @@ def half_of(shape: Triple, divisor: Triple) -> Triple:
 
 def smaller_patches(patch: Triple, divisor: Triple) -> Iterator[Triple]:
     """A patch, and smaller ones, the longest axis first."""
-    yield patch
     while True:
+        yield patch
         axis = max(range(3), key=lambda n: patch[n])
         shorter = list(patch)
         shorter[axis] -= max(divisor[axis], 8)
@@ -167,7 +157,6 @@ def smaller_patches(patch: Triple, divisor: Triple) -> Iterator[Triple]:
         if smaller == patch or smaller[axis] < _SMALLEST_PATCH:
             return
         patch = smaller
-        yield patch
 
 
 def _sized(setup: Setup, patch: Sequence[int], batch: int) -> Setup:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from hsf_finetune.config.settings import FinetuningSettings, Settings
+from hsf_finetune.config.settings import Settings
 from hsf_finetune.data.discovery.cases import Case
 from hsf_finetune.data.splits import fold_count
 from hsf_finetune.networks.anatomy import Anatomy
@@ -33,7 +33,10 @@ def with_budget(settings: Settings, cases: Sequence[Case]) -> Settings:
 
 
 def make_schedule(settings: Settings, anatomy: Anatomy) -> Schedule:
-    """The schedule of a run.
+    """The schedule of a run, without anything that validation decides if the budget is fixed.
+
+    Stages then have their greatest length, and each starts from the last weights of the one
+    before.
 
     Args:
         settings: from `with_budget`.
@@ -42,18 +45,8 @@ def make_schedule(settings: Settings, anatomy: Anatomy) -> Schedule:
     Raises:
         ConfigError: the network has no such blocks, or there are too few epochs.
     """
-    schedule = plan_schedule(
-        anatomy.block_names, settings.finetuning, settings.models, settings.lightning
-    )
-    return within_budget(schedule, settings.finetuning)
-
-
-def within_budget(schedule: Schedule, tuning: FinetuningSettings) -> Schedule:
-    """The schedule without anything that validation decides, if the budget is fixed.
-
-    Stages then have their greatest length, and each starts from the last weights of the one
-    before.
-    """
+    tuning = settings.finetuning
+    schedule = plan_schedule(anatomy.block_names, tuning, settings.models, settings.lightning)
     if tuning.budget != "fixed":
         return schedule
     waiting = [stage for stage in schedule.stages if stage.patience_epochs is not None]

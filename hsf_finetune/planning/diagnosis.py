@@ -51,11 +51,7 @@ def advise(settings: Settings, report: CheckReport) -> list[Advice]:
 
 
 def diagnose(setup: Setup) -> Diagnosis:
-    """Compares the cases with what the weights know, and tries the untouched model on a few.
-
-    Args:
-        setup: of the run, with the report of its check.
-    """
+    """Compares the cases with what the weights know, and tries the untouched model on a few."""
     settings, cases = setup.settings, setup.cohort.cases
     data = settings.datasets
     subjects = len({case.subject for case in cases})
@@ -84,7 +80,6 @@ def diagnose(setup: Setup) -> Diagnosis:
     )
 
 
-# -------------------------------------------------------------------- internals
 def _check_head_on_cases(setup: Setup) -> Iterator[HeadCheck]:
     """The source model, by its own head, on a few cases of different subjects."""
     by_subject = {case.subject: case for case in setup.split.train}
@@ -103,23 +98,26 @@ def _protocol(transfer: TransferResult) -> str:
     known = transfer.source.classes
     if known is None:
         return ""
-    parts = []
-    split = [r.target for r in rules if r.rule == "split"]
-    merged = [r.target for r in rules if r.rule == "merged"]
-    new = [
-        r.target for r in rules if r.rule in ("from background", "fresh") and r.target != BACKGROUND
-    ]
+
+    def made(*kinds: str) -> list[str]:
+        return [r.target for r in rules if r.rule in kinds]
+
     used = {channel for rule in rules for channel in rule.channels}
-    gone = [name for n, name in enumerate(known) if n and n not in used]
-    for names, what in (
-        (split, "drawn finer than the source model does"),
-        (merged, "drawn coarser than the source model does"),
-        (new, "unknown to the source model"),
-        (gone, "known to the source model and not drawn in the data"),
-    ):
-        if names:
-            parts.append(f"{_list(names)} {'is' if len(names) == 1 else 'are'} {what}")
-    return "; ".join(parts)
+    differences = {
+        "drawn finer than the source model does": made("split"),
+        "drawn coarser than the source model does": made("merged"),
+        "unknown to the source model": [
+            name for name in made("from background", "fresh") if name != BACKGROUND
+        ],
+        "known to the source model and not drawn in the data": [
+            name for n, name in enumerate(known) if n and n not in used
+        ],
+    }
+    return "; ".join(
+        f"{_list(names)} {'is' if len(names) == 1 else 'are'} {what}"
+        for what, names in differences.items()
+        if names
+    )
 
 
 def _contrast(setup: Setup, protocol: str, dice: float) -> str:
@@ -148,23 +146,17 @@ def _brightness_shift(target: DataSummary, source: DataSummary, transfer: Transf
     for rule in transfer.receipt.channels:
         if len(rule.sources) == 1 and rule.target in target.profile:
             parts.setdefault(rule.sources[0], []).append(rule.target)
-    shifts = {
-        " and ".join(names): (
-            float(np.mean([target.profile[n] for n in names])),
-            source.profile[of],
-        )
+    shifts = [
+        (float(np.mean([target.profile[n] for n in names])), source.profile[of], names)
         for of, names in parts.items()
         if of in source.profile and of != BACKGROUND
-    }
-    if not shifts:
-        return ""
-    worst = max(shifts, key=lambda name: abs(shifts[name][0] - shifts[name][1]))
-    now, then = shifts[worst]
+    ]
+    now, then, names = max(shifts, key=lambda s: abs(s[0] - s[1]), default=(0.0, 0.0, []))
     if abs(now - then) < _PROFILE_SHIFT:
         return ""
     return (
-        f"the brightness of {worst} is {now:+.2f} standard deviations from the mean of the image, "
-        f"and was {then:+.2f} where it was trained"
+        f"the brightness of {' and '.join(names)} is {now:+.2f} standard deviations from the mean "
+        f"of the image, and was {then:+.2f} where it was trained"
     )
 
 

@@ -6,7 +6,7 @@ import copy
 import gc
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from hsf_finetune.config.settings import LoggerSettings
 from hsf_finetune.data.loading.batches import Batch
 from hsf_finetune.data.loading.datamodule import CasesDataModule
-from hsf_finetune.planning.epoch_volumes import Triple
+from hsf_finetune.data.preprocessing.voxel_grid import Triple
 from hsf_finetune.planning.memory import peak_device_bytes, peak_host_bytes, reset_peaks
 from hsf_finetune.training.averaging import AveragedWeights
 from hsf_finetune.training.train import TrainingJob, build_module
@@ -96,11 +96,8 @@ def measure_stage(
         carries_best=False,
         ended_after=None,
     )
-    dry = replace(
-        job,
-        anatomy=copy.deepcopy(job.anatomy),
-        schedule=replace(job.schedule, stages=(only,)),
-    )
+    schedule = replace(job.schedule, stages=(only,))
+    dry = replace(job, anatomy=copy.deepcopy(job.anatomy), schedule=schedule)
     stopwatch = _Stopwatch(clock)
     decay = job.settings.finetuning.ema_decay
     with tempfile.TemporaryDirectory(prefix="hsf_finetune_") as name, torch.random.fork_rng():
@@ -116,15 +113,14 @@ def measure_stage(
             _noise_batches(job, 1, volumes.volume_vox, 1),
         )
         run_trainer(trainer, module, cast(CasesDataModule, data), None)
-        host, reserved = peak_host_bytes(), peak_device_bytes(device)
+        cost = stopwatch.cost(peak_host_bytes(), peak_device_bytes(device))
     del trainer, module, data, dry
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    return DryRunCost(stopwatch.step_s, stopwatch.validation_s, stopwatch.epoch_s, host, reserved)
+    return cost
 
 
-# -------------------------------------------------------------------- internals
 def _noise_batches(job: TrainingJob, size: int, shape: Triple, count: int) -> list[Batch]:
     """Batches of noise in place of images, with labels of every kind."""
     allowed = torch.from_numpy(job.cohort.cases[0].protocol.matrix)
@@ -145,20 +141,19 @@ def _noise_batches(job: TrainingJob, size: int, shape: Triple, count: int) -> li
 class _NoiseData(L.LightningDataModule):
     """Loaders over batches that were made before."""
 
-    def __init__(self, train: Sequence[Batch], validation: Sequence[Batch]) -> None:
+    def __init__(self, train: list[Batch], validation: list[Batch]) -> None:
         super().__init__()
-        self._train, self._validation = list(train), list(validation)
+        # Plain lists would be taken for several loaders.
+        self._train, self._validation = (
+            DataLoader(cast("Dataset[Batch]", batches), batch_size=None)
+            for batches in (train, validation)
+        )
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        return _loader(self._train)
+        return self._train
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        return _loader(self._validation)
-
-
-def _loader(batches: Sequence[Batch]) -> DataLoader[Batch]:
-    """Batches as they are: a plain list would be taken for several loaders."""
-    return DataLoader(cast("Dataset[Batch]", batches), batch_size=None)
+        return self._validation
 
 
 @dataclass
@@ -187,14 +182,8 @@ class _Stopwatch(Callback):
     def on_train_end(self, *_: Any) -> None:
         self._end = self._now()
 
-    @property
-    def step_s(self) -> float:
-        return (self._steps[-1] - self._steps[0]) / (len(self._steps) - 1)
-
-    @property
-    def validation_s(self) -> float:
-        return self._validation[1] - self._validation[0]
-
-    @property
-    def epoch_s(self) -> float:
-        return max(self._end - self._steps[-1] - self.validation_s, 0.0)
+    def cost(self, host_bytes: int, device_bytes: int) -> DryRunCost:
+        step_s = (self._steps[-1] - self._steps[0]) / (len(self._steps) - 1)
+        validation_s = self._validation[1] - self._validation[0]
+        epoch_s = max(self._end - self._steps[-1] - validation_s, 0.0)
+        return DryRunCost(step_s, validation_s, epoch_s, host_bytes, device_bytes)

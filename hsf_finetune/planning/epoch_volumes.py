@@ -10,12 +10,11 @@ import numpy as np
 from nibabel.orientations import io_orientation
 
 from hsf_finetune.data.discovery.cases import Case
+from hsf_finetune.data.preprocessing.voxel_grid import Triple
 from hsf_finetune.data.volumes.affines import voxel_size_mm
 from hsf_finetune.data.volumes.read_volume import read_shape
 from hsf_finetune.networks.padding import padded_shape
 from hsf_finetune.planning.setup import Setup
-
-Triple = tuple[int, int, int]
 
 _DRAWS = 64
 """Batches that are drawn to see how large one is on average."""
@@ -45,12 +44,7 @@ class EpochVolumes:
 
 
 def count_epoch_volumes(setup: Setup, patch: Triple, batch: int) -> EpochVolumes:
-    """The volumes of an epoch, for patches and batches of a size.
-
-    Args:
-        setup: of the run.
-        patch: largest size of a training volume.
-        batch: volumes in a batch.
+    """The volumes of an epoch, for training volumes of at most `patch`, `batch` at a time.
 
     Raises:
         DataError: a header cannot be read.
@@ -67,10 +61,8 @@ def count_epoch_volumes(setup: Setup, patch: Triple, batch: int) -> EpochVolumes
     window = padded_shape(settings.window_vox, divisor)
     validated = [_grid_shape(case, spacing) for case in split.validation]
     pieces = [padded_shape(_at_most(shape, window), divisor) for shape in validated]
-    work = [
-        _windows(shape, window) * math.prod(piece)
-        for shape, piece in zip(validated, pieces, strict=True)
-    ]
+    windows = [_windows(shape, window) for shape in validated]
+    work = [n * math.prod(piece) for n, piece in zip(windows, pieces, strict=True)]
     volume = sorted(pieces, key=math.prod)[len(pieces) // 2]
     return EpochVolumes(
         min(drawn, key=lambda shape: abs(math.prod(shape) - mean)),
@@ -91,7 +83,6 @@ def largest_shape(setup: Setup) -> Triple:
     return (x, y, z)
 
 
-# -------------------------------------------------------------------- internals
 def _grid_shape(case: Case, target_spacing_mm: Sequence[float] | None) -> Triple:
     """Size of a case as the network sees it, as `VoxelGrid` makes it."""
     shape, affine = read_shape(case.images[0])
@@ -114,9 +105,5 @@ def _at_most(shape: Sequence[int], most: Sequence[int]) -> Triple:
 
 def _windows(shape: Sequence[int], window: Sequence[int]) -> int:
     """Windows, half overlapping, that cover a volume."""
-    if all(n <= w for n, w in zip(shape, window, strict=True)):
-        return 1
-    steps = (
-        max(math.ceil((n - w) / max(w // 2, 1)), 0) for n, w in zip(shape, window, strict=True)
-    )
-    return math.prod(step + 1 for step in steps)
+    sides = zip(shape, window, strict=True)
+    return math.prod(1 + max(math.ceil((n - w) / max(w // 2, 1)), 0) for n, w in sides)

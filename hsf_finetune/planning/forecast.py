@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 
+from hsf_finetune.data.preprocessing.voxel_grid import Triple
 from hsf_finetune.planning.memory import fits_into, gigabytes
-
-Triple = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -67,14 +66,16 @@ class Forecast:
         """The forecast for a terminal."""
         memory = f"{gigabytes(self.host_bytes)} of memory (of {gigabytes(self.host_free_bytes)})"
         if self.device_bytes is not None and self.device_free_bytes is not None:
-            memory = f"{gigabytes(self.device_bytes)} of GPU memory (of {gigabytes(self.device_free_bytes)}), {memory}"
+            free = gigabytes(self.device_free_bytes)
+            memory = f"{gigabytes(self.device_bytes)} of GPU memory (of {free}), {memory}"
         times = list(dict.fromkeys(f"{stage.seconds:.3g} s" for stage in self.stages))
         spread = times[0] if len(times) == 1 else f"{times[0]} (first stage) to {times[-1]} (last)"
         how = "extrapolated from smaller dry steps" if self.extrapolated else "from dry steps"
+        epochs = sum(stage.epochs for stage in self.stages)
         size = "x".join(map(str, self.patch_vox))
         found = [
             f"forecast, {how} of {self.batch_size} x {size} voxels: {memory}",
-            f"  an epoch takes about {spread}, {self._epochs} epochs about "
+            f"  an epoch takes about {spread}, {epochs} epochs about "
             f"{timedelta(seconds=round(self.seconds))} (a plateau may end them earlier, other "
             "programs make them longer)",
         ]
@@ -82,7 +83,3 @@ class Forecast:
             found.append("  warning: this is more memory than there is. It may fit with")
             found += [f"    {override}  ({why})" for override, why in self.remedies]
         return found
-
-    @property
-    def _epochs(self) -> int:
-        return sum(stage.epochs for stage in self.stages)

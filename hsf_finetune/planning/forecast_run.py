@@ -71,10 +71,9 @@ def make_forecast(
     steps = _measure_stages(setup, volumes, cost, room, clock)
     loading = _loading_s(data, clock) if data is not None else 0.0
     every = setup.settings.lightning.check_val_every_n_epoch
+    first = setup.schedule.first_epoch
     times = tuple(
-        StageTime(
-            setup.schedule.first_epoch(index), stage.length, steps.epoch_s(stage, loading, every)
-        )
+        StageTime(first(index), stage.length, steps.epoch_s(stage, loading, every))
         for index, stage in enumerate(setup.schedule.stages)
     )
     cache = 0.0 if data is not None else cache_bytes(setup)
@@ -95,12 +94,7 @@ def make_forecast(
 
 
 def add_forecast(setup: Setup, data: CasesDataModule | None = None) -> Setup:
-    """The setup with its forecast, unless none can be made.
-
-    Args:
-        setup: of the run, from `with_sizes`.
-        data: the cases, after they were read.
-    """
+    """The setup with its forecast, unless none can be made; arguments as for `make_forecast`."""
     if any(int(os.environ.get(name) or 1) > 1 for name in ("WORLD_SIZE", "SLURM_NTASKS")):
         # A trainer of one device cannot be made among several processes.
         return setup
@@ -109,29 +103,18 @@ def add_forecast(setup: Setup, data: CasesDataModule | None = None) -> Setup:
 
 
 def write_forecast(setup: Setup, run: RunFolder, data: CasesDataModule) -> None:
-    """Prints what a run takes, where the settings want that, and writes it to its folder.
-
-    Args:
-        setup: of the run.
-        run: its folder.
-        data: the cases, after they were read.
-    """
-    datasets = setup.settings.datasets
+    """Prints what a run takes, where the settings want that, and writes it to its folder."""
+    datasets, content = setup.settings.datasets, dict[str, Any]()
+    forecast = add_forecast(setup, data).forecast if setup.settings.lightning.forecast else None
+    if forecast is not None:
+        for line in forecast.lines():
+            console.say(line)
+        content = {**asdict(forecast), "seconds": forecast.seconds}
     # A resumed run has to find the sizes that `auto` stands for.
-    content: dict[str, Any] = {
-        "patch_vox": datasets.patch_vox,
-        "batch_size": datasets.batch_size,
-    }
-    if setup.settings.lightning.forecast:
-        forecast = add_forecast(setup, data).forecast
-        if forecast is not None:
-            for line in forecast.lines():
-                console.say(line)
-            content = {**asdict(forecast), "seconds": forecast.seconds, **content}
+    content |= {"patch_vox": datasets.patch_vox, "batch_size": datasets.batch_size}
     write_json(run.file(FORECAST_FILE), content)
 
 
-# -------------------------------------------------------------------- internals
 @dataclass(frozen=True)
 class _MeasuredStages:
     """What dry steps took, and what that says of the run's own.

@@ -43,16 +43,15 @@ def plan_run(settings: Settings, *, forecast: bool = False) -> Setup:
 def preview_run(
     settings: Settings, picture: Path | None = None, *, forecast: bool = False
 ) -> Setup:
-    """Prints what a run would do, and draws its schedule.
+    """Prints what `plan_run` finds, and draws the schedule.
 
     Args:
         settings: of the run.
         picture: PNG, PDF or SVG of the schedule to write; None writes nothing.
-        forecast: also make a few dry steps, and print what the run takes in memory and time.
+        forecast: as for `plan_run`.
 
     Raises:
-        UserError: the cases, the weights, the network or the schedule do not fit together,
-            or the picture cannot be written.
+        UserError: as `plan_run`, or the picture cannot be written.
     """
     setup = plan_run(settings, forecast=forecast)
     show_plan(setup)

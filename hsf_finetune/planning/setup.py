@@ -13,14 +13,14 @@ from hsf_finetune.config.settings import DatasetsSettings, PretrainedSettings, S
 from hsf_finetune.data.data_summary import DataSummary
 from hsf_finetune.data.discovery.cases import Cohort
 from hsf_finetune.data.splits import Split, first_fold, split_cases
-from hsf_finetune.inference.model_card import ModelCard
+from hsf_finetune.inference.model_card import ModelCard, common_geometry
 from hsf_finetune.inference.predictor import pick_device
 from hsf_finetune.networks.anatomy import Anatomy
 from hsf_finetune.networks.padding import padded_shape
 from hsf_finetune.planning.budget import make_schedule, with_budget
 from hsf_finetune.planning.forecast import Forecast
 from hsf_finetune.planning.phantom_source import phantom_source_folder, starts_from_phantom_source
-from hsf_finetune.planning.source_task import SourceTask, find_source_task
+from hsf_finetune.planning.source_model import SourceTask, find_source_task
 from hsf_finetune.planning.start import (
     PretrainedWeights,
     TransferResult,
@@ -36,7 +36,6 @@ from hsf_finetune.system.processes import is_main_process
 from hsf_finetune.system.run_folder import SPLITS, RunFolder, has_ended
 from hsf_finetune.training.parameter_groups import block_sizes
 from hsf_finetune.training.train import TrainingJob, check_training_job
-from hsf_finetune.weights.files.checkpoint import Checkpoint
 from hsf_finetune.weights.files.read_checkpoint import read_checkpoint
 
 
@@ -86,13 +85,11 @@ class Setup:
 
     def tables(self) -> list[RenderableType]:
         """What became of the weights, which block trains when, and the forecast, as shown."""
-        parts: list[RenderableType] = []
-        if self.transfer is not None:
-            parts.append(self.transfer.receipt.table())
-        parts.append(schedule_table(self.schedule, block_sizes(self.anatomy)))
-        if self.forecast is not None:
-            parts += self.forecast.lines()
-        return parts
+        return [
+            *([self.transfer.receipt.table()] if self.transfer else []),
+            schedule_table(self.schedule, block_sizes(self.anatomy)),
+            *(self.forecast.lines() if self.forecast else []),
+        ]
 
     def _repr_html_(self) -> str:
         return console.html_of(*self.tables())
@@ -143,15 +140,17 @@ def prepare(
     source = None
     if last is None and not (preview and _is_without_weights(settings)):
         source = read_weights(settings, cohort)
-    report = None
-    if not preview:
-        checkpoint = source.checkpoint if source else None
-        report = check_before_training(settings, cohort, split, checkpoint)
-    settings = with_recorded_network(settings, _recorded_network(settings, source, resumed))
+    checkpoint = source.checkpoint if source else None
+    report = None if preview else check_before_training(settings, cohort, split, checkpoint)
+    if last is not None and isinstance(settings.models, PretrainedSettings):
+        checkpoint = read_checkpoint(last)
+    settings = with_recorded_network(settings, checkpoint)
     anatomy = build_network(settings, cohort)
     schedule = make_schedule(settings, anatomy)
     transfer = load_weights(settings, anatomy, cohort, source) if source else None
     card = _make_card(settings, cohort, anatomy, report.target if report else None)
+    if last is not None:
+        card = card.with_preprocessing_of(read_checkpoint(last).meta or {})
     setup = Setup(settings, requested, cohort, split, anatomy, schedule, card, transfer, report)
     task = find_source_task(settings, cohort, source, resumed)
     check_training_job(setup.job)
@@ -161,11 +160,10 @@ def prepare(
 def read_weights(settings: Settings, cohort: Cohort) -> PretrainedWeights | None:
     """The weights that the settings name, fetched with a progress bar."""
     say = console.say if is_main_process() else (lambda line: None)
-    with console.download("fetching weights") as tick:
+    with console.progress("fetching weights", in_bytes=True) as tick:
         return find_weights(settings, cohort, tick, say)
 
 
-# -------------------------------------------------------------------- internals
 def _split_settings(
     settings: Settings, cohort: Cohort, resumed: RunFolder | None
 ) -> DatasetsSettings:
@@ -183,16 +181,6 @@ def _is_without_weights(settings: Settings) -> bool:
     return not given and not isinstance(settings.models, PretrainedSettings)
 
 
-def _recorded_network(
-    settings: Settings, source: PretrainedWeights | None, resumed: RunFolder | None
-) -> Checkpoint | None:
-    """The checkpoint that may say which network it is of: a resumed run's own, or the source."""
-    last = resumed.last if resumed else None
-    if last is not None and isinstance(settings.models, PretrainedSettings):
-        return read_checkpoint(last)
-    return source.checkpoint if source else None
-
-
 def _make_card(
     settings: Settings, cohort: Cohort, anatomy: Anatomy, summary: DataSummary | None
 ) -> ModelCard:
@@ -206,4 +194,5 @@ def _make_card(
         window_vox=padded_shape(settings.datasets.window_vox, anatomy.divisor),
         channel_names=tuple(names) if names else None,
         data=summary,
+        hdf5=common_geometry(settings.datasets.datasets.values()),
     )

@@ -1,22 +1,95 @@
-"""The source model with its own head, beside the network that took its weights."""
+"""The source model: with its own head, beside the new network, and on its own task."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from hsf_finetune.data.discovery.cases import Case
+from hsf_finetune.config.settings import Settings
+from hsf_finetune.data.discovery.cases import Case, Cohort, discover
 from hsf_finetune.evaluation.head_check import HeadCheck, check_head
 from hsf_finetune.inference.predictor import Predictor
-from hsf_finetune.planning.setup import Setup
-from hsf_finetune.planning.start import build_source_network
+from hsf_finetune.planning.start import PretrainedWeights, build_source_network
+from hsf_finetune.system.errors import ConfigError
+from hsf_finetune.system.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from hsf_finetune.planning.setup import Setup
+
+CLASS_GROUPS = "retention.json"
+"""File of a run: the source's classes, and those that its head and the new one share."""
+
+
+@dataclass(frozen=True)
+class SourceTask:
+    """Cases on which the model is scored before and after, by the source's classes.
+
+    Args:
+        cases: annotated in the source's classes.
+        classes: of the source, background first.
+    """
+
+    cases: tuple[Case, ...]
+    classes: tuple[str, ...]
+
+
+def find_source_task(
+    settings: Settings,
+    cohort: Cohort,
+    source: PretrainedWeights | None,
+    resumed: RunFolder | None,
+) -> SourceTask | None:
+    """The cases of `datasets.retention`; None where none are given.
+
+    Args:
+        settings: of the run.
+        cohort: the cases that train, for their channels.
+        source: the pretrained weights, if any.
+        resumed: the run that is resumed, which wrote down the source's classes.
+
+    Raises:
+        ConfigError: there is no source model, or none whose classes are known, or the cases
+            have another number of channels.
+        UserError: the files do not fit their description.
+    """
+    given = settings.datasets.retention
+    if not given:
+        return None
+    classes = _source_classes(source, resumed)
+    if classes is None:
+        raise ConfigError(
+            "datasets.retention needs a source model whose classes are known",
+            found=f"finetuning.pretrained={settings.weights.pretrained}",
+            fix="name them: 'finetuning.source_classes=[background, ...]', or leave out "
+            "datasets.retention",
+        )
+    names = {"labels_names": list(classes[1:]), "use_forgiving_loss": True}
+    found = discover(
+        settings.datasets.model_copy(update={"datasets": given}),
+        settings.models.model_copy(update=names),
+    )
+    if found.channels != cohort.channels:
+        raise ConfigError(
+            "the cases of datasets.retention have another number of input channels",
+            found=found.channels,
+            expected=cohort.channels,
+        )
+    return SourceTask(found.cases, classes)
+
+
+def _source_classes(
+    source: PretrainedWeights | None, resumed: RunFolder | None
+) -> tuple[str, ...] | None:
+    if source is not None:
+        return source.classes
+    if resumed is not None and resumed.file(CLASS_GROUPS).exists():
+        return tuple(json.loads(resumed.file(CLASS_GROUPS).read_text())["classes"])
+    return None
 
 
 def source_predictor(setup: Setup) -> Predictor:
-    """The source model with its own head and classes, numbered from the background's 0.
-
-    Args:
-        setup: of the run; it has a transfer.
-    """
+    """The source model of a transfer, with its own head; its classes are numbered from 0."""
     transfer = setup.transfer
     assert transfer is not None
     classes = transfer.source_classes

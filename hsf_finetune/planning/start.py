@@ -25,11 +25,7 @@ from hsf_finetune.system.errors import ConfigError
 from hsf_finetune.system.run_folder import has_ended
 from hsf_finetune.weights.files.checkpoint import Checkpoint
 from hsf_finetune.weights.sources.http_file import Progress
-from hsf_finetune.weights.sources.read_source import (
-    SourceOptions,
-    find_single_file,
-    read_source,
-)
+from hsf_finetune.weights.sources.read_source import SourceOptions, find_single_file, read_source
 from hsf_finetune.weights.sources.remote import fetch_weights
 from hsf_finetune.weights.transfer.class_rules import Derivations, HeadPolicy
 from hsf_finetune.weights.transfer.input_rules import InputRequest
@@ -46,9 +42,9 @@ def build_network(settings: Settings, cohort: Cohort) -> Anatomy:
         ConfigError: `out_channels`, `in_channels` or `channel_names` contradicts the cohort,
             or the weights are named ones of another network.
     """
-    if settings.weights.named:
-        named = settings.weights.named
-        check_network(str(settings.weights.pretrained), named, settings.models)
+    weights = settings.weights
+    if weights.named:
+        check_network(str(weights.pretrained), weights.named, settings.models)
     classes, wanted = cohort.classes, settings.finetuning.out_channels
     if wanted is not None and wanted != len(classes):
         raise ConfigError(
@@ -138,9 +134,8 @@ def find_weights(
         return None
     require_weights(settings)
     if starts_from_phantom_source(settings):
-        checkpoint = read_source(
-            phantom_source_folder(settings), SourceOptions(use_ema=tuning.use_ema)
-        )
+        options = SourceOptions(use_ema=tuning.use_ema)
+        checkpoint = read_source(phantom_source_folder(settings), options)
         if not derive_from and tuning.head == "transfer":
             known = DERIVED_CLASSES.items()
             derive_from = {new: old for new, old in known if new in cohort.classes.names}
@@ -217,13 +212,7 @@ class TransferResult:
 def load_weights(
     settings: Settings, anatomy: Anatomy, cohort: Cohort, source: PretrainedWeights
 ) -> TransferResult:
-    """Loads the pretrained weights into the network.
-
-    Args:
-        settings: of the run, from `with_recorded_network`.
-        anatomy: the network.
-        cohort: the cases, for their classes and channels.
-        source: the weights.
+    """Loads the pretrained weights into the network; settings are from `with_recorded_network`.
 
     Raises:
         ConfigError: what the settings say of the weights is not so.
@@ -255,22 +244,14 @@ def _transfer(
     head: HeadPolicy,
 ) -> Receipt:
     tuning, size = settings.weights, (cohort.channels, len(classes))
-    return transfer(
-        anatomy,
-        source.checkpoint,
-        HeadRequest(
-            classes,
-            class_axes(settings.models, *size),
-            source.classes,
-            source.derive_from,
-            head,
-        ),
-        InputRequest(
-            channel_axes(settings.models, *size),
-            settings.datasets.channel_names,
-            tuning.source_channels,
-            tuning.input_channels,
-        ),
-        MatchRequest(tuning.match, tuning.key_map),
-        tuning.min_loaded,
+    axes = class_axes(settings.models, *size)
+    head_request = HeadRequest(classes, axes, source.classes, source.derive_from, head)
+    inputs = InputRequest(
+        channel_axes(settings.models, *size),
+        settings.datasets.channel_names,
+        tuning.source_channels,
+        tuning.input_channels,
     )
+    matching = MatchRequest(tuning.match, tuning.key_map)
+    checkpoint, least = source.checkpoint, tuning.min_loaded
+    return transfer(anatomy, checkpoint, head_request, inputs, matching, least)

@@ -94,7 +94,6 @@ def plan_schedule(
     )
 
 
-# ------------------------------------------------------------------- strategies
 def hsf(inputs: StrategyInputs) -> list[Stage]:
     """HSF's gradual unfreezing: block k (1-based) starts to train at epoch k * frequency.
 
@@ -158,11 +157,8 @@ def gradual(inputs: StrategyInputs) -> list[Stage]:
             f"finetuning=gradual has three phases, and lightning.max_epochs is {total}",
             fix="lightning.max_epochs=3 or more",
         )
-    trains = (
-        [blocks.head],
-        blocks.from_head[: tuning.gradual_top_blocks + 1],
-        blocks.from_head,
-    )
+    top = blocks.from_head[: tuning.gradual_top_blocks + 1]
+    trains = ([blocks.head], top, blocks.from_head)
     lengths = (total // 3, total // 3, total - 2 * (total // 3))
     return [
         Stage(
@@ -181,16 +177,14 @@ def progressive(inputs: StrategyInputs) -> list[Stage]:
     """Decoder and head, then the backbone (encoder and bottleneck) from an epoch on."""
     blocks, tuning = inputs.blocks, inputs.tuning
     epochs = inputs.max_epochs or DEFAULT_EPOCHS
-    unfreeze_epoch = tuning.unfreeze_backbone_at_epoch
-    if unfreeze_epoch < 0:
-        unfreeze_epoch = epochs if tuning.freeze_backbone else 0
-    before = Stage(
-        inputs.rates([*blocks.decoders, blocks.head]), unfreeze_epoch, curve=inputs.curve
-    )
-    after = Stage(inputs.rates(blocks.all), max(epochs - unfreeze_epoch, 1), curve=inputs.curve)
-    if unfreeze_epoch == 0:
+    frozen = tuning.unfreeze_backbone_at_epoch
+    if frozen < 0:
+        frozen = epochs if tuning.freeze_backbone else 0
+    before = Stage(inputs.rates([*blocks.decoders, blocks.head]), frozen, curve=inputs.curve)
+    after = Stage(inputs.rates(blocks.all), max(epochs - frozen, 1), curve=inputs.curve)
+    if frozen == 0:
         return [after]
-    return [before] if unfreeze_epoch == epochs else [before, after]
+    return [before] if frozen == epochs else [before, after]
 
 
 def lpft(inputs: StrategyInputs) -> list[Stage]:
@@ -203,15 +197,10 @@ def lpft(inputs: StrategyInputs) -> list[Stage]:
             "finetuning=lpft has two phases, and lightning.max_epochs is 1",
             fix="lightning.max_epochs=2 or more",
         )
+    rates, curve = inputs.rates(blocks.all, tuning.lpft_lr_factor), inputs.curve
     return [
-        Stage(inputs.rates([blocks.head]), probe, curve=inputs.curve),
-        Stage(
-            inputs.rates(blocks.all, tuning.lpft_lr_factor),
-            total - probe,
-            restarts=True,
-            carries_best=True,
-            curve=inputs.curve,
-        ),
+        Stage(inputs.rates([blocks.head]), probe, curve=curve),
+        Stage(rates, total - probe, restarts=True, carries_best=True, curve=curve),
     ]
 
 
@@ -234,10 +223,7 @@ def staged(inputs: StrategyInputs) -> list[Stage]:
             "finetuning.strategy=staged needs a list in finetuning.stages",
             fix="finetuning=staged has one that you can change: see conf/finetuning/staged.yaml",
         )
-    last = len(wanted) - 1
-    return [
-        _user_stage(inputs, number, stage, number == last) for number, stage in enumerate(wanted)
-    ]
+    return [_user_stage(inputs, number, stage) for number, stage in enumerate(wanted)]
 
 
 STRATEGIES: Mapping[str, Callable[[StrategyInputs], list[Stage]]] = {
@@ -253,9 +239,8 @@ STRATEGIES: Mapping[str, Callable[[StrategyInputs], list[Stage]]] = {
 """`finetuning.strategy` -> the function that makes its stages."""
 
 
-# -------------------------------------------------------------------- internals
-def _user_stage(inputs: StrategyInputs, number: int, wanted: StageSettings, last: bool) -> Stage:
-    blocks = inputs.blocks
+def _user_stage(inputs: StrategyInputs, number: int, wanted: StageSettings) -> Stage:
+    blocks, last = inputs.blocks, number == len(inputs.tuning.stages) - 1
     by_level = {0: ["all"], 1: ["decoder", "head"], 2: ["head"]}
     names = wanted.blocks or by_level[wanted.freeze_level or 0]
     has_open_end = wanted.patience_epochs is not None and not last

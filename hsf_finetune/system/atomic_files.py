@@ -12,11 +12,13 @@ import json
 import math
 import numbers
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TextIO
 
 from hsf_finetune.system.errors import OutputError, UserError
 
@@ -31,6 +33,8 @@ _FIXES = {
     errno.ENOTDIR: "choose a folder whose parents are folders, not files",
 }
 _ANY_FIX = "check that the disk has space left and that you may write there"
+_FORMULA = re.compile(r"'*(?:[=@\t\r]|[+-](?![\d.]*(?:e[+-]?\d+)?\Z))", re.IGNORECASE)
+"""The start of a text that a spreadsheet would run as a formula: not that of a number."""
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _FULL_BELOW_BYTES = 1 << 20
 
@@ -92,7 +96,8 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         fix = _FIXES.get(cause.errno or 0, _ANY_FIX)
         raise OutputError("cannot write the result", file=path, found=reason, fix=fix) from error
     finally:
-        _remove(temp)
+        with suppress(OSError):  # which would hide the error that is on its way
+            temp.unlink(missing_ok=True)
 
 
 def write_json(path: str | Path, obj: object) -> None:
@@ -106,16 +111,14 @@ def write_json(path: str | Path, obj: object) -> None:
         TypeError: the object holds something that JSON cannot express.
     """
     text = json.dumps(_plain(obj), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    # File names on Linux may be no valid UTF-8; surrogateescape gives their bytes back.
-    with (
-        atomic_write(path) as temp,
-        temp.open("w", encoding="utf-8", errors="surrogateescape", newline="\n") as file,
-    ):
+    with _open_text(path) as file:
         file.write(text)
 
 
 def write_csv(path: str | Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Writes a table as CSV (comma, UTF-8, one header line), atomically.
+
+    Text that a spreadsheet would run as a formula gets an apostrophe, which `read_csv` removes.
 
     Args:
         path: the file to write.
@@ -126,23 +129,46 @@ def write_csv(path: str | Path, header: Sequence[str], rows: Iterable[Sequence[o
         OutputError: the file cannot be written.
         ValueError: a row has more or fewer cells than the header.
     """
+    with _open_text(path) as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(map(_to_cell, header))
+        for row in rows:
+            if len(row) != len(header):
+                raise ValueError(f"{len(row)} cells in a table of {len(header)} columns: {row}")
+            writer.writerow(map(_to_cell, row))
+
+
+def read_csv(path: str | Path) -> list[list[str]]:
+    """The lines of a table that `write_csv` wrote, header included.
+
+    Raises:
+        OSError, ValueError, csv.Error: the file cannot be read.
+    """
+    with Path(path).open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+        return [[*map(plain_cell, line)] for line in csv.reader(file)]
+
+
+def plain_cell(text: str) -> str:
+    """The text of a cell without the apostrophe that `write_csv` gives to formulas."""
+    return text[1:] if text.startswith("'") and _FORMULA.match(text) else text
+
+
+def _to_cell(cell: object) -> object:
+    # NumPy's floats of every width are registered as real numbers.
+    if isinstance(cell, numbers.Real) and not isinstance(cell, numbers.Integral):
+        return "" if math.isnan(cell) else cell
+    is_formula = isinstance(cell, (str, Path)) and _FORMULA.match(str(cell))
+    return f"'{cell}" if is_formula else cell
+
+
+@contextmanager
+def _open_text(path: str | Path) -> Iterator[TextIO]:
+    # File names on Linux may be no valid UTF-8; surrogateescape gives their bytes back.
     with (
         atomic_write(path) as temp,
         temp.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
     ):
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
-        for row in rows:
-            if len(row) != len(header):
-                raise ValueError(f"{len(row)} cells in a table of {len(header)} columns: {row}")
-            writer.writerow(["" if _is_nan(cell) else cell for cell in row])
-
-
-def _is_nan(cell: object) -> bool:
-    # NumPy's floats of every width are registered as real numbers.
-    if isinstance(cell, numbers.Integral):
-        return False
-    return isinstance(cell, numbers.Real) and math.isnan(cell)
+        yield file
 
 
 def _plain(obj: object) -> object:
@@ -180,21 +206,8 @@ def _os_error(error: Exception, path: Path, temp: Path) -> OSError | None:
     # PyTorch's own writer says where in its archive it stopped, but not the system's reason.
     if isinstance(error, RuntimeError) and "inline_container" in str(error):
         return OSError(f"only a part could be written ({error})")
-    if isinstance(error, RuntimeError) and _is_full(path.parent):
-        return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    if isinstance(error, RuntimeError):
+        with suppress(OSError):
+            if shutil.disk_usage(path.parent).free < _FULL_BELOW_BYTES:
+                return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     return None
-
-
-def _is_full(folder: Path) -> bool:
-    try:
-        return shutil.disk_usage(folder).free < _FULL_BELOW_BYTES
-    except OSError:
-        return False
-
-
-def _remove(temp: Path) -> None:
-    """Removes what is left, without hiding the error that is on its way."""
-    try:
-        temp.unlink(missing_ok=True)
-    except OSError:
-        return

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
+import re
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich import box
@@ -18,13 +19,35 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
 from hsf_finetune.system.processes import is_main_process
 
+_CONTROLS = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+"""Characters that command a terminal, reverse a line, or cannot be printed."""
+
+
+def show_controls(text: str) -> str:
+    """The text with control characters, which file names may hold, as escape sequences."""
+    return _CONTROLS.sub(lambda c: c[0].encode("unicode_escape").decode(), text)
+
+
+class _SafeConsole(Console):
+    """A console that what it prints cannot command."""
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        for text, style, control in super().render(renderable, options):
+            yield Segment(text if control else show_controls(text), style, control)
+
+
 # Without a terminal (a log file, a cluster) rich would wrap at 80 columns.
-console = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
+console = _SafeConsole(highlight=False, width=None if sys.stdout.isatty() else 110)
 
 
 def say(line: str) -> None:
@@ -35,6 +58,12 @@ def say(line: str) -> None:
 def count_of(number: int, noun: str) -> str:
     """A number and its noun: `1 case`, `3 cases`."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def shorten_list(names: Sequence[str], count: int = 3) -> str:
+    """The first names, and how many there are."""
+    rest = f", ... ({len(names)})" if len(names) > count else ""
+    return ", ".join(names[:count]) + rest
 
 
 class TitledTable(Table):
@@ -60,64 +89,43 @@ class TitledTable(Table):
 
 
 @contextmanager
-def progress(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar with the time left on a terminal; without one, a line now and then."""
+def progress(what: str, *, in_bytes: bool = False) -> Iterator[Callable[[int, int], None]]:
+    """A bar with the time left on a terminal; without one, a line now and then.
+
+    Of bytes, as of a download, nothing is shown before the first of them.
+    """
     if not console.is_terminal:
-        yield _Sparse(what)
+        yield _log_progress(what)
         return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
+    count = DownloadColumn() if in_bytes else MofNCompleteColumn()
+    columns = (TextColumn("{task.description}"), BarColumn(), count, TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
-@contextmanager
-def download(what: str) -> Iterator[Callable[[int, int], None]]:
-    """As `progress`, in bytes; nothing is shown before the first of them."""
-    if not console.is_terminal:
-        yield _Sparse(what)
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as bar:
-        task = bar.add_task(what, total=None, visible=False)
+        task = bar.add_task(what, total=None, visible=not in_bytes)
         yield lambda done, total: bar.update(task, completed=done, total=total, visible=True)
 
 
-class _Sparse:
+def _log_progress(what: str) -> Callable[[int, int], None]:
     """Progress for a log file: one line every half minute."""
+    last = time.monotonic()
 
-    def __init__(self, what: str) -> None:
-        self._what = what
-        self._said = time.monotonic()
+    def tick(done: int, total: int) -> None:
+        nonlocal last
+        if time.monotonic() - last > 30 and is_main_process():
+            last = time.monotonic()
+            say(f"{what}: {done}/{total}")
 
-    def __call__(self, done: int, total: int) -> None:
-        if time.monotonic() - self._said > 30 and is_main_process():
-            self._said = time.monotonic()
-            say(f"{self._what}: {done}/{total}")
+    return tick
 
 
 def text_of(*parts: RenderableType) -> str:
-    """Tables and lines as plain text.
-
-    Args:
-        parts: what `console.print` would print.
-    """
+    """Tables and lines, as `console.print` takes them, as plain text."""
     page = io.StringIO()
-    Console(file=page, width=110).print(*parts, sep="\n")
+    _SafeConsole(file=page, width=110).print(*parts, sep="\n")
     return page.getvalue().rstrip()
 
 
 def html_of(*parts: RenderableType) -> str:
-    """Tables and lines as HTML, for a notebook.
-
-    Args:
-        parts: what `console.print` would print.
-    """
-    page = Console(record=True, file=io.StringIO(), width=110)
+    """Tables and lines, as `console.print` takes them, as HTML for a notebook."""
+    page = _SafeConsole(record=True, file=io.StringIO(), width=110)
     page.print(*parts, sep="\n")
     return page.export_html(inline_styles=True, code_format="<pre>{code}</pre>")

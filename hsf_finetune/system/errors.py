@@ -23,18 +23,10 @@ class UserError(Exception):
         expected: object = None,
         fix: str | None = None,
     ) -> None:
-        self.what = what
-        self.file = file
-        self.found = found
-        self.expected = expected
-        self.fix = fix
+        self.what, self.file, self.found, self.expected, self.fix = what, file, found, expected, fix
         parts = [what]
-        for name, value in (
-            ("file", file),
-            ("found", found),
-            ("expected", expected),
-            ("fix", fix),
-        ):
+        details = {"file": file, "found": found, "expected": expected, "fix": fix}
+        for name, value in details.items():
             if value is not None:
                 text = str(value).replace("\n", "\n" + " " * 12)
                 parts.append(f"  {name + ':':<10}{text}")

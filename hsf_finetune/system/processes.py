@@ -46,9 +46,9 @@ def is_main_process() -> bool:
 def publish_run(note: dict[str, Any], output_path: Path) -> None:
     """Tells the other processes of the run where it writes; all of them train from then on."""
     os.environ[_INHERITED] = json.dumps(note)
-    file = _meeting_point(output_path)
+    file = _next_note(output_path)
     if file is not None:
-        write_json(_numbered(file, next(_runs)), note)
+        write_json(file, note)
 
 
 def wait_for_run(output_path: Path, timeout_s: float = 3600.0) -> dict[str, Any]:
@@ -62,8 +62,7 @@ def wait_for_run(output_path: Path, timeout_s: float = 3600.0) -> dict[str, Any]
     if _INHERITED in os.environ:
         inherited: dict[str, Any] = json.loads(os.environ[_INHERITED])
         return inherited
-    meeting = _meeting_point(output_path)
-    file = _numbered(meeting, next(_runs)) if meeting else None
+    file = _next_note(output_path)
     until = time.monotonic() + timeout_s
     while file is not None and time.monotonic() < until:
         if file.exists() and file.stat().st_mtime > _started - _STALE_S:
@@ -86,21 +85,20 @@ def remove_published_run(output_path: Path) -> None:
     if not is_main_process():
         return
     os.environ.pop(_INHERITED, None)
-    meeting = _meeting_point(output_path)
-    if meeting is not None:
-        for file in output_path.glob(f"{meeting.name}_*.json"):
-            file.unlink(missing_ok=True)
+    start = _name_start()
+    for file in output_path.glob(f"{start}_*.json") if start else ():
+        file.unlink(missing_ok=True)
 
 
-def _numbered(meeting: Path, run: int) -> Path:
-    return meeting.with_name(f"{meeting.name}_{run}.json")
+def _next_note(output_path: Path) -> Path | None:
+    """The file with the note about this process's next run; None without a launcher."""
+    start = _name_start()
+    return output_path / f"{start}_{next(_runs)}.json" if start else None
 
 
-def _meeting_point(output_path: Path) -> Path | None:
+def _name_start() -> str | None:
     for names in _JOB:
         if os.environ.get(names[0]):
             key = "_".join(os.environ.get(name, "0") for name in names)
-            return output_path / f".run_{re.sub(r'[^0-9A-Za-z]+', '_', key)}"
-    if "RANK" in os.environ:
-        return output_path / f".run_{os.environ.get('MASTER_PORT', '0')}"
-    return None
+            return f".run_{re.sub(r'[^0-9A-Za-z]+', '_', key)}"
+    return f".run_{os.environ.get('MASTER_PORT', '0')}" if "RANK" in os.environ else None

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import json
 import platform
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -65,14 +67,20 @@ def epochs_done(folder: Path) -> int:
         return 0
 
 
+def planned_epochs(folder: Path) -> int:
+    """Epochs that a run was planned to have, from its schedule.json; 0 if unknown."""
+    try:
+        return int(json.loads((folder / "schedule.json").read_text())["max_epochs"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0
+
+
 def read_environment() -> dict[str, Any]:
     """Versions, machine and command of this process."""
-    versions = {}
+    versions = dict.fromkeys(_PACKAGES, "not installed as a package")
     for package in _PACKAGES:
-        try:
+        with suppress(metadata.PackageNotFoundError):
             versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            versions[package] = "not installed as a package"
     return {
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "command": sys.argv,

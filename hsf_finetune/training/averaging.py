@@ -9,9 +9,6 @@ import torch
 from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor
 
-_PREFIX = "network."
-"""Prefix of the network's tensor names in the training module."""
-
 
 class AveragedWeights(WeightAveraging):
     """Exponential moving average of the weights, with a decay that warms up.
@@ -39,8 +36,7 @@ class AveragedWeights(WeightAveraging):
     def network_state(self) -> dict[str, Tensor]:
         """The averaged weights under the network's own names."""
         assert self._average_model is not None
-        state = self._average_model.module.state_dict()
-        return {n.removeprefix(_PREFIX): t for n, t in state.items() if n.startswith(_PREFIX)}
+        return self._average_model.get_submodule("module.network").state_dict()
 
     def restart(self, pl_module: L.LightningModule) -> None:
         """Makes the average equal to the weights, as it is at the start of a run."""

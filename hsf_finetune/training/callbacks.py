@@ -9,17 +9,13 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from hsf_finetune.schedule.display.schedule_table import BlockSizes
 from hsf_finetune.schedule.stages import NORMS
+from hsf_finetune.system.processes import is_main_process
 from hsf_finetune.training.module import MONITOR, SegmentationModule
+from hsf_finetune.training.training_cost import SHARE
 
 
 class TrainingProgress(Callback):
@@ -38,30 +34,17 @@ class TrainingProgress(Callback):
         self._baseline = baseline
         self._started = self._printed = time.monotonic()
         self._first_epoch = 0
-        self._bar: Progress | None = None
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+        time_left = (TextColumn("steps,"), TimeRemainingColumn(), TextColumn("left"))
+        hidden = not (console.is_terminal and is_main_process())
+        self._bar = Progress(*columns, *time_left, console=console, transient=True, disable=hidden)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Starts the clock, and the bar on a terminal."""
         self._started = self._printed = time.monotonic()
         self._first_epoch = trainer.current_epoch
-        if not (self._console.is_terminal and trainer.is_global_zero):
-            return
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("steps,"),
-            TimeRemainingColumn(),
-            TextColumn("left"),
-            console=self._console,
-            transient=True,
-        )
-        epochs = trainer.max_epochs or 0
-        self._bar.add_task(
-            "training",
-            total=epochs * int(trainer.num_training_batches),
-            completed=trainer.current_epoch * int(trainer.num_training_batches),
-        )
+        steps, epochs = int(trainer.num_training_batches), trainer.max_epochs or 0
+        self._bar.add_task("training", total=epochs * steps, completed=self._first_epoch * steps)
         self._bar.start()
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -86,9 +69,8 @@ class TrainingProgress(Callback):
         batch_idx: int,
     ) -> None:
         """Moves the bar, or prints the steps of a long epoch."""
-        if self._bar is not None:
-            self._bar.advance(self._bar.task_ids[0])
-        elif time.monotonic() - self._printed > 60 and trainer.is_global_zero:
+        self._bar.advance(self._bar.task_ids[0])
+        if self._bar.disable and time.monotonic() - self._printed > 60 and trainer.is_global_zero:
             steps = f"{batch_idx + 1}/{int(trainer.num_training_batches)} steps"
             self._print(f"epoch {trainer.current_epoch}: {steps}")
 
@@ -105,29 +87,19 @@ class TrainingProgress(Callback):
         if MONITOR in figures:
             beside = f" (pretrained {self._baseline:.4f})" if self._baseline is not None else ""
             parts.append(f"validation Dice {float(figures[MONITOR]):.4f}{beside}")
-        parts.append(f"{self._time_left(trainer)} left")
-        self._print("  ".join(parts))
+        per_epoch = (time.monotonic() - self._started) / (epoch + 1 - self._first_epoch)
+        time_left = timedelta(seconds=round(per_epoch * (last - epoch - 1)))
+        self._print("  ".join([*parts, f"{time_left} left"]))
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Removes the bar."""
-        self._remove_bar()
+        self._bar.stop()
 
     def on_exception(
         self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
     ) -> None:
         """Removes the bar before the message."""
-        self._remove_bar()
-
-    def _remove_bar(self) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
-
-    def _time_left(self, trainer: L.Trainer) -> str:
-        done = trainer.current_epoch + 1 - self._first_epoch
-        per_epoch = (time.monotonic() - self._started) / done
-        remaining = (trainer.max_epochs or 0) - trainer.current_epoch - 1
-        return str(timedelta(seconds=round(per_epoch * remaining)))
+        self._bar.stop()
 
     def _print(self, line: str) -> None:
         self._printed = time.monotonic()
@@ -151,9 +123,7 @@ class ScheduleLogger(Callback):
         """Logs what this epoch trains, at the rate of its first step."""
         assert isinstance(pl_module, SegmentationModule)
         schedule, epoch = pl_module.schedule, trainer.current_epoch
-        figures = {
-            "schedule/trainable_share": self._sizes.trainable_share(schedule.trainable(epoch))
-        }
+        figures = {SHARE: self._sizes.trainable_share(schedule.trainable(epoch))}
         for block in (*schedule.blocks, NORMS):
             if block in schedule.unfreeze_epoch:
                 rate = schedule.rate(block, epoch, 0, pl_module.steps_per_epoch)
@@ -172,16 +142,17 @@ class DivergenceCheck(Callback):
     Args:
         console: where to print.
         share: by how much the loss may exceed that of the model at the start.
-        epochs: number of epochs that are checked.
     """
+
+    epochs = 5
+    """Number of epochs that are checked."""
 
     state_key = "DivergenceGuard"
     """Name of its state in checkpoints, as in version 0.1.0."""
 
-    def __init__(self, console: Console, share: float, epochs: int = 5) -> None:
+    def __init__(self, console: Console, share: float) -> None:
         self._console = console
         self._share = share
-        self._epochs = epochs
         self._start_loss: float | None = None
         self._warned = False
 
@@ -202,7 +173,7 @@ class DivergenceCheck(Callback):
             return
         if self._warned or loss is None or self._start_loss is None:
             return
-        if trainer.current_epoch >= self._epochs or loss <= (1 + self._share) * self._start_loss:
+        if trainer.current_epoch >= self.epochs or loss <= (1 + self._share) * self._start_loss:
             return
         self._warned = True
         if trainer.is_global_zero:

@@ -45,7 +45,13 @@ class L2SPRegulariser(Callback):
         assert isinstance(pl_module, SegmentationModule)
         parameters = dict(pl_module.network.named_parameters())
         if self._steps:
-            start = self._read_start()
+            if not self._file.exists():
+                raise WeightsError(
+                    "the weights that the run started from are missing, so it cannot be resumed",
+                    file=self._file,
+                    fix="start a new run: finetuning.regularise=l2sp needs these weights",
+                )
+            start = torch.load(self._file, map_location="cpu", weights_only=True)
         else:
             start = {name: p.detach().clone() for name, p in parameters.items()}
             if trainer.is_global_zero:
@@ -53,16 +59,6 @@ class L2SPRegulariser(Callback):
                     torch.save(start, temporary)
         self._start = {id(p): start[name].to(p.device) for name, p in parameters.items()}
         self._steps = trainer.global_step
-
-    def _read_start(self) -> dict[str, Tensor]:
-        if not self._file.exists():
-            raise WeightsError(
-                "the weights that the run started from are missing, so it cannot be resumed",
-                file=self._file,
-                fix="start a new run: finetuning.regularise=l2sp needs these weights",
-            )
-        start: dict[str, Tensor] = torch.load(self._file, map_location="cpu", weights_only=True)
-        return start
 
     def state_dict(self) -> dict[str, Any]:
         """The state that a checkpoint keeps."""

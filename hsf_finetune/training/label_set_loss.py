@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import torch
 
 from hsf_finetune.labels.classes import LabelMap
-from hsf_finetune.training.losses import build_loss, weights_in_order
+from hsf_finetune.training.losses import LabelSetLoss, weights_in_order
 
 
 def label_set_loss(
@@ -44,7 +44,8 @@ def label_set_loss(
         >>> round(loss(logits, torch.full((1, 1, 1, 1), 7)).item(), 6)
         0.0
     """
-    set_loss = build_loss(name, weights_in_order(class_weights, label_map.space.names), batch_dice)
+    weights = weights_in_order(class_weights, label_map.space.names)
+    set_loss = LabelSetLoss(name, weights, batch_dice)
     matrix = torch.from_numpy(label_map.matrix)
 
     def loss(logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:

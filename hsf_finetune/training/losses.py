@@ -2,9 +2,10 @@
 
 Each voxel has an allowed set of classes. Where every set holds one class these are the
 plain losses. The loss of a prediction that agrees with the labels is 0, however it
-divides probability inside a set. Formulas: marginal cross-entropy and Dice of Shi et al., "Marginal loss and exclusion loss for partially supervised
-multi-organ segmentation" (Medical Image Analysis, 2021) and the label-set losses
-of Fidon et al., "Label-set loss functions for partial supervision" (MICCAI 2021).
+divides probability inside a set. Formulas: marginal cross-entropy and Dice of Shi et al.,
+"Marginal loss and exclusion loss for partially supervised multi-organ segmentation" (Medical
+Image Analysis, 2021) and the label-set losses of Fidon et al., "Label-set loss functions for
+partial supervision" (MICCAI 2021).
 
 All losses take logits (B, C, X, Y, Z), label rows (B, X, Y, Z) uint8 and the
 allowed sets (B, R, C) bool, and return a scalar computed in float32.
@@ -84,33 +85,25 @@ def pool_equal_sets(counts: OverlapCounts, allowed: Tensor) -> OverlapCounts:
     )
 
 
-def dice_loss(counts: OverlapCounts, weights: Tensor | None = None) -> Tensor:
+def dice_loss(counts: OverlapCounts, weights: Tensor | None) -> Tensor:
     """One minus the soft Dice coefficient, averaged over cases and annotated sets.
 
-    Milletari et al., "V-Net" (3DV 2016), with sums instead of squares.
-
-    Args:
-        counts: from `count_overlap`.
-        weights: of the sets, (B, R); they multiply, as in MONAI.
+    Milletari et al., "V-Net" (3DV 2016), with sums instead of squares. The `weights` of the
+    sets, (B, R), multiply, as in MONAI.
     """
     wrong = counts.missed + counts.outside
     return _mean(wrong / (2 * counts.inside + wrong + SMOOTH), counts.weight, weights)
 
 
 def focal_tversky_loss(
-    counts: OverlapCounts,
-    weights: Tensor | None = None,
-    alpha: float = 0.3,
-    beta: float = 0.7,
-    gamma: float = 0.75,
+    counts: OverlapCounts, weights: Tensor | None = None, gamma: float = 0.75
 ) -> Tensor:
     """Focal Tversky loss of Abraham and Khan (ISBI 2019), with HSF's constants.
 
-    `alpha` weighs false positives, `beta` false negatives; with `gamma` 1 it is the
-    Tversky loss of Salehi et al. (MLMI 2017). The power is shifted by a small constant,
-    so that its gradient is finite where the loss is zero.
+    With `gamma` 1 it is the Tversky loss of Salehi et al. (MLMI 2017). The power is shifted by
+    a small constant, so that its gradient is finite where the loss is zero.
     """
-    wrong = alpha * counts.outside + beta * counts.missed
+    wrong = 0.3 * counts.outside + 0.7 * counts.missed
     missing = wrong / (counts.inside + wrong + SMOOTH)
     if gamma != 1:
         shift = 1e-4
@@ -129,83 +122,21 @@ def set_cross_entropy(log_q: Tensor, weights: Tensor) -> Tensor:
     return -(log_q * weights).sum() / weights.sum().clamp_min(torch.finfo(log_q.dtype).tiny)
 
 
-def set_focal(log_q: Tensor, weights: Tensor, divisor: Tensor, gamma: float = 2.0) -> Tensor:
-    """Mean focal loss -(1 - q)^gamma log q of the probability q of the allowed set.
+def set_focal(log_q: Tensor, weights: Tensor, divisor: Tensor) -> Tensor:
+    """Mean focal loss -(1 - q)^2 log q of the probability q of the allowed set.
 
     Lin et al., "Focal loss for dense object detection" (ICCV 2017). Arguments as in
     `set_cross_entropy`; `divisor` is the number of voxels that count times that of
     classes, as in MONAI.
     """
     log_q = log_q.clamp(max=0)
-    loss = -((-torch.expm1(log_q)) ** gamma) * log_q
+    loss = -((-torch.expm1(log_q)) ** 2.0) * log_q
     return (loss * weights).sum() / divisor.clamp_min(1)
 
 
 @dataclass(frozen=True)
 class LabelSetLoss:
     """A loss for batches of cases with different labelling protocols.
-
-    Args:
-        name: as in `build_loss`.
-        class_weights: one per class, background first; None is 1 each.
-        batch_dice: whether Dice and Tversky pool equal sets over the batch.
-    """
-
-    name: str
-    class_weights: tuple[float, ...] | None = None
-    batch_dice: bool = False
-
-    def __call__(self, logits: Tensor, rows: Tensor, allowed: Tensor) -> Tensor:
-        """The loss of a batch, a scalar."""
-        with torch.autocast(logits.device.type, enabled=False):
-            sums, log_q = sum_label_rows(logits, rows, allowed)
-            weights = self._set_weights(sums, allowed)
-            terms = {
-                "dice": lambda: dice_loss(self._counts(sums, allowed, False), weights),
-                "ce": lambda: set_cross_entropy(
-                    log_q, _voxel_weights(weights, rows, allowed, log_q)
-                ),
-                "focal": lambda: set_focal(
-                    log_q,
-                    _voxel_weights(weights, rows, allowed, log_q),
-                    _voxel_weights(None, rows, allowed, log_q).sum() * logits.shape[1],
-                ),
-                "tversky": lambda: focal_tversky_loss(
-                    self._counts(sums, allowed, True), weights, gamma=1
-                ),
-                "focal_tversky": lambda: focal_tversky_loss(
-                    self._counts(sums, allowed, True), weights
-                ),
-            }
-            return torch.stack([terms[term]() for term in _TERMS[self.name]]).sum()
-
-    def _counts(self, sums: Tensor, allowed: Tensor, include_background: bool) -> OverlapCounts:
-        counts = count_overlap(sums, allowed, include_background)
-        return pool_equal_sets(counts, allowed) if self.batch_dice else counts
-
-    def _set_weights(self, sums: Tensor, allowed: Tensor) -> Tensor | None:
-        """The mean weight of each set's classes, (B, R)."""
-        if self.class_weights is None:
-            return None
-        sets = allowed.to(sums.dtype)
-        return sets @ sums.new_tensor(self.class_weights) / sets.sum(dim=2).clamp_min(1)
-
-
-_TERMS = {
-    "dice_ce": ("dice", "ce"),
-    "dice_focal": ("dice", "focal"),
-    "dice": ("dice",),
-    "ce": ("ce",),
-    "focal": ("focal",),
-    "tversky": ("tversky",),
-    "focal_tversky": ("focal_tversky",),
-}
-
-
-def build_loss(
-    name: str, class_weights: Sequence[float] | None = None, batch_dice: bool = False
-) -> Loss:
-    """The loss of that name.
 
     `dice` ignores sets that may be background; `tversky` and `focal_tversky` (HSF's)
     count them, as do `ce` and `focal`; `dice_ce` and `dice_focal` are sums.
@@ -217,7 +148,46 @@ def build_loss(
         batch_dice: whether Dice and Tversky pool equal sets over the batch, instead of
             case by case.
     """
-    return LabelSetLoss(name, None if class_weights is None else tuple(class_weights), batch_dice)
+
+    name: str
+    class_weights: Sequence[float] | None = None
+    batch_dice: bool = False
+
+    def __call__(self, logits: Tensor, rows: Tensor, allowed: Tensor) -> Tensor:
+        """The loss of a batch, a scalar."""
+        with torch.autocast(logits.device.type, enabled=False):
+            sums, log_q = sum_label_rows(logits, rows, allowed)
+            weights = self._set_weights(sums, allowed)
+            counts = count_overlap(sums, allowed, include_background="tversky" in self.name)
+            if self.batch_dice:
+                counts = pool_equal_sets(counts, allowed)
+
+            def per_voxel(weights: Tensor | None) -> Tensor:
+                """The weight of each voxel's set, (B, voxels); 0 where every class is allowed."""
+                per_row = informative_rows(allowed).to(log_q.dtype)
+                per_row = per_row if weights is None else per_row * weights
+                return per_row.gather(1, rows.flatten(1).long())
+
+            terms = {
+                "dice": lambda: dice_loss(counts, weights),
+                "ce": lambda: set_cross_entropy(log_q, per_voxel(weights)),
+                "focal": lambda: set_focal(
+                    log_q, per_voxel(weights), per_voxel(None).sum() * logits.shape[1]
+                ),
+                "tversky": lambda: focal_tversky_loss(counts, weights, gamma=1),
+                "focal_tversky": lambda: focal_tversky_loss(counts, weights),
+            }
+            return torch.stack([terms[term]() for term in _SUMS.get(self.name, (self.name,))]).sum()
+
+    def _set_weights(self, sums: Tensor, allowed: Tensor) -> Tensor | None:
+        """The mean weight of each set's classes, (B, R)."""
+        if self.class_weights is None:
+            return None
+        sets = allowed.to(sums.dtype)
+        return sets @ sums.new_tensor(self.class_weights) / sets.sum(dim=2).clamp_min(1)
+
+
+_SUMS = {"dice_ce": ("dice", "ce"), "dice_focal": ("dice", "focal")}
 
 
 def weights_in_order(
@@ -230,14 +200,6 @@ def weights_in_order(
 def informative_rows(allowed: Tensor) -> Tensor:
     """Whether each label row is neither padding nor the set of every class, (B, R) bool."""
     return allowed.any(dim=2) & ~allowed.all(dim=2)
-
-
-def _voxel_weights(weights: Tensor | None, rows: Tensor, allowed: Tensor, like: Tensor) -> Tensor:
-    """The weight of each voxel's set, (B, voxels); 0 where every class is allowed."""
-    per_row = informative_rows(allowed).to(like.dtype)
-    if weights is not None:
-        per_row = per_row * weights
-    return per_row.gather(1, rows.flatten(1).long())
 
 
 def _mean(values: Tensor, counted: Tensor, weights: Tensor | None) -> Tensor:

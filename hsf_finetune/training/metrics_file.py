@@ -12,6 +12,12 @@ from lightning.pytorch.callbacks import Callback
 from hsf_finetune.system.atomic_files import write_csv
 
 
+def read_metrics(path: Path) -> list[dict[str, str]]:
+    """The rows of the file."""
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
 class MetricsCsv(Callback):
     """Writes everything that was logged in an epoch as a row.
 
@@ -28,8 +34,7 @@ class MetricsCsv(Callback):
         """Reads the rows of the epochs before a resume."""
         self._started = time.monotonic()
         if self._path.exists():
-            with self._path.open(newline="") as file:
-                rows = list(csv.DictReader(file))
+            rows = read_metrics(self._path)
             self._rows = [row for row in rows if int(row["epoch"]) < trainer.current_epoch]
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -83,7 +83,6 @@ class SegmentationModule(L.LightningModule):
         logits: Tensor = self.network(image)
         return logits
 
-    # ------------------------------------------------------------- optimisation
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW (Loshchilov and Hutter, 2019), with the groups of `parameter_groups`."""
         groups = [g for block in self.anatomy.blocks for g in parameter_groups(block)]
@@ -96,13 +95,15 @@ class SegmentationModule(L.LightningModule):
         trainable = self.schedule.trainable(self.current_epoch)
         for block in self.anatomy.blocks:
             block.train(block.name in trainable)
-            for parameter in block.parameters():
-                _set_trainable(parameter, block.name in trainable)
-            if block.name not in trainable and NORMS in trainable:
-                for layer in block.norms():
-                    layer.train()
-                    for parameter in layer.parameters():
-                        _set_trainable(parameter, True)
+            for layer in block.norms() if NORMS in trainable else ():
+                layer.train()
+        for group in self.trainer.optimizers[0].param_groups:
+            trains = group["name"] in trainable or (group["norms"] and NORMS in trainable)
+            for parameter in group["params"]:
+                parameter.requires_grad_(trains)
+                if not trains:
+                    # AdamW moves a parameter whose gradient is 0, not one that has none.
+                    parameter.grad = None
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Sets the rate of each block for this step."""
@@ -114,7 +115,6 @@ class SegmentationModule(L.LightningModule):
                 part = NORMS
             group["lr"] = self.schedule.rate(part, self.current_epoch, step, self.steps_per_epoch)
 
-    # -------------------------------------------------------------------- steps
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Augments training batches on the training device."""
         augmentation = self.objective.augmentations[self.schedule.stage_index(self.current_epoch)]
@@ -140,14 +140,8 @@ class SegmentationModule(L.LightningModule):
                 fix="lower models.lr, or check these cases; the checkpoints of earlier epochs "
                 "are intact",
             )
-        self.log(
-            "train/loss",
-            loss,
-            on_step=False,
-            on_epoch=True,
-            sync_dist=True,
-            batch_size=len(batch["case"]),
-        )
+        cases = len(batch["case"])
+        self.log("train/loss", loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=cases)
         return loss
 
     def on_validation_epoch_start(self) -> None:
@@ -157,7 +151,9 @@ class SegmentationModule(L.LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Scores whole cases; returns their logits, which callbacks may draw."""
         card = self.card
-        logits = volume_logits(self, batch["image"], self.anatomy.divisor, card.window_vox)
+        logits = volume_logits(
+            self, batch["image"], self.anatomy.divisor, card.window_vox, card.padding
+        )
         loss = float(self.objective.loss(logits, batch["label"], batch["allowed"]))
         for one in range(len(batch["case"])):
             dice = case_dice(logits[one], batch["label"][one], batch["allowed"][one], card.classes)
@@ -184,14 +180,6 @@ class SegmentationModule(L.LightningModule):
         torch.distributed.all_gather_object(parts, self._scores)
         return [score for part in parts for score in part]
 
-    # -------------------------------------------------------------- checkpoints
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds the card, so that the weights can be used without this run's configuration."""
         checkpoint["hsf_finetune"] = self.card.to_dict()
-
-
-def _set_trainable(parameter: torch.nn.Parameter, trains: bool) -> None:
-    parameter.requires_grad_(trains)
-    if not trains:
-        # AdamW moves a parameter whose gradient is 0, not one that has none.
-        parameter.grad = None

@@ -41,7 +41,6 @@ class StageControl(Callback):
         schedule: Schedule,
         best_file: Path,
         average: AveragedWeights | None = None,
-        *,
         reset: Sequence[str] = (),
         longer: bool = False,
     ) -> None:
@@ -54,11 +53,10 @@ class StageControl(Callback):
         self._best: float | None = None
         self._epochs_since_best = 0
 
-    # ------------------------------------------------------------------- state
     def state_dict(self) -> dict[str, Any]:
         """The state that a checkpoint keeps, in plain types."""
         return {
-            "history": asdict(self._history) | {"ended": dict(self._history.ended)},
+            "history": asdict(self._history),
             "best": self._best,
             "epochs_since_best": self._epochs_since_best,
         }
@@ -109,7 +107,6 @@ class StageControl(Callback):
         pl_module.schedule = self._schedule.with_history(self._history)
         trainer.fit_loop.max_epochs = pl_module.schedule.max_epochs
 
-    # ------------------------------------------------------------------ plateau
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Counts the epochs without improvement, and saves the weights that improved."""
         if trainer.sanity_checking or MONITOR not in trainer.callback_metrics:
@@ -119,9 +116,13 @@ class StageControl(Callback):
             self._epochs_since_best += trainer.check_val_every_n_epoch or 1
             return
         self._best, self._epochs_since_best = dice, 0
-        if self._next_carries_best(trainer, pl_module) and trainer.is_global_zero:
+        assert isinstance(pl_module, SegmentationModule)
+        schedule, network = pl_module.schedule, pl_module.network
+        following = schedule.stages[schedule.stage_index(trainer.current_epoch) + 1 :]
+        if following and following[0].carries_best and trainer.is_global_zero:
+            validated = self._average.network_state() if self._average else network.state_dict()
             with atomic_write(self._best_file) as temporary:
-                torch.save(self._validated_weights(pl_module), temporary)
+                torch.save(validated, temporary)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Ends the stage if it is over, before the epoch's checkpoint is written."""
@@ -142,33 +143,16 @@ class StageControl(Callback):
     def _start_next_stage(self, trainer: L.Trainer, pl_module: SegmentationModule) -> None:
         stage = pl_module.schedule.stage(trainer.current_epoch + 1)
         if stage.carries_best and self._best is not None:
-            state = self._read_best(trainer)
-            pl_module.network.load_state_dict(state)
+            # The main process reads them for all.
+            trainer.strategy.barrier()
+            state: Mapping[str, Tensor] = {}
+            if trainer.is_global_zero:
+                state = torch.load(self._best_file, map_location="cpu", weights_only=True)
+            pl_module.network.load_state_dict(trainer.strategy.broadcast(state, src=0))
             trainer.optimizers[0].state.clear()
             if self._average is not None:
                 self._average.restart(pl_module)
         self._best, self._epochs_since_best = None, 0
-
-    def _read_best(self, trainer: L.Trainer) -> Mapping[str, Tensor]:
-        """The best weights of the stage, which the main process reads for all."""
-        trainer.strategy.barrier()
-        state: Mapping[str, Tensor] = {}
-        if trainer.is_global_zero:
-            state = torch.load(self._best_file, map_location="cpu", weights_only=True)
-        return trainer.strategy.broadcast(state, src=0)
-
-    def _next_carries_best(self, trainer: L.Trainer, pl_module: L.LightningModule) -> bool:
-        assert isinstance(pl_module, SegmentationModule)
-        following = pl_module.schedule.stage_index(trainer.current_epoch) + 1
-        stages = pl_module.schedule.stages
-        return following < len(stages) and stages[following].carries_best
-
-    def _validated_weights(self, pl_module: L.LightningModule) -> dict[str, Tensor]:
-        """The weights that validation has just scored."""
-        assert isinstance(pl_module, SegmentationModule)
-        if self._average is not None:
-            return self._average.network_state()
-        return pl_module.network.state_dict()
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Removes the saved weights of the last stage that others started from."""

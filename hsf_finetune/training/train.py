@@ -8,7 +8,7 @@ from lightning.pytorch.callbacks import Callback
 
 from hsf_finetune.config.settings import AugmentationSettings, Settings
 from hsf_finetune.data.augment.batch_augmentation import BatchAugmentation
-from hsf_finetune.data.augment.flips import plan_flips
+from hsf_finetune.data.augment.flips import FlipPlan, plan_flips
 from hsf_finetune.data.discovery.cases import Cohort
 from hsf_finetune.data.loading.datamodule import CasesDataModule
 from hsf_finetune.inference.model_card import ModelCard
@@ -20,7 +20,7 @@ from hsf_finetune.system.run_folder import RunFolder
 from hsf_finetune.training.averaging import AveragedWeights
 from hsf_finetune.training.callbacks import DivergenceCheck, ScheduleLogger, TrainingProgress
 from hsf_finetune.training.l2sp import L2SPRegulariser
-from hsf_finetune.training.losses import build_loss, weights_in_order
+from hsf_finetune.training.losses import LabelSetLoss, weights_in_order
 from hsf_finetune.training.metrics_file import MetricsCsv
 from hsf_finetune.training.module import Objective, SegmentationModule
 from hsf_finetune.training.parameter_groups import block_sizes
@@ -63,7 +63,7 @@ def check_training_job(job: TrainingJob) -> None:
             stages, or blocks cannot unfreeze under the strategy of the trainer.
     """
     choose_strategy(job.settings.lightning)
-    stage_augmentations(job.settings, job.cohort, job.schedule)
+    build_augmentations(job)
 
 
 def fit_model(
@@ -77,46 +77,38 @@ def fit_model(
         data: loaders, whose cases are read.
         baseline: mean validation Dice of the model it starts from; None if there is none.
     """
-    settings = job.settings
-    engine = settings.lightning
+    settings, tuning = job.settings, job.settings.finetuning
+    engine, epochs = settings.lightning, job.schedule.max_epochs
     callbacks = _callbacks(job, run, baseline)
     # Decided by the settings, so that all processes agree: only the main one has a baseline.
-    check_before = settings.weights.pretrained != "none" and bool(
-        settings.finetuning.divergence_share
-    )
-    trainer = make_trainer(
-        engine,
-        settings.logger,
-        run.path,
-        job.schedule.max_epochs,
-        callbacks,
-        check_before=check_before,
-    )
+    check_before = settings.weights.pretrained != "none" and bool(tuning.divergence_share)
+    trainer = make_trainer(engine, settings.logger, run.path, epochs, callbacks, check_before)
     steps = data.steps_per_epoch(trainer.world_size, engine.accumulate_grad_batches)
-    run_trainer(trainer, build_module(job, steps), data, run.last)
-    if settings.finetuning.budget == "fixed" and trainer.is_global_zero:
+    run_trainer(trainer, build_module(job, steps, data.flips), data, run.last)
+    if tuning.budget == "fixed" and trainer.is_global_zero:
         keep_last(run.checkpoints)
 
 
-def build_module(job: TrainingJob, steps_per_epoch: int) -> SegmentationModule:
+def build_module(
+    job: TrainingJob, steps_per_epoch: int, flips: FlipPlan | None = None
+) -> SegmentationModule:
     """What the trainer trains: network, schedule, loss and augmentation.
 
     Args:
         job: what is trained.
         steps_per_epoch: optimiser steps of an epoch.
+        flips: of the augmentation; None decides by the class names alone.
     """
     models = job.settings.models
-    loss = build_loss(
-        models.loss, weights_in_order(models.class_weights, job.card.classes), models.batch_dice
-    )
+    class_weights = weights_in_order(models.class_weights, job.card.classes)
+    loss = LabelSetLoss(models.loss, class_weights, models.batch_dice)
     weight_decay = 0.0 if job.settings.finetuning.regularise else models.weight_decay
-    augmentations = stage_augmentations(job.settings, job.cohort, job.schedule)
-    objective = Objective(loss, weight_decay, augmentations)
+    objective = Objective(loss, weight_decay, build_augmentations(job, flips))
     return SegmentationModule(job.anatomy, job.schedule, steps_per_epoch, objective, job.card)
 
 
-def stage_augmentations(
-    settings: Settings, cohort: Cohort, schedule: Schedule
+def build_augmentations(
+    job: TrainingJob, flips: FlipPlan | None = None
 ) -> tuple[BatchAugmentation | None, ...]:
     """The augmentation of batches on the training device in each stage; None is none.
 
@@ -124,13 +116,11 @@ def stage_augmentations(
         ConfigError: a stage names an augmentation that does not exist, or has one of its
             own where either of them works in the loader.
     """
-    flips = plan_flips(settings.augmentation, cohort.classes)
-    chosen = [_stage_settings(settings, stage) for stage in schedule.stages]
+    flips = flips or plan_flips(job.settings.augmentation, job.cohort.classes)
+    axes = (0,) if flips.allowed else ()
     return tuple(
-        BatchAugmentation(augmentation, (0,) if flips.allowed else (), flips.partners)
-        if augmentation.pipeline == "batched"
-        else None
-        for augmentation in chosen
+        BatchAugmentation(one, axes, flips.partners) if one.pipeline == "batched" else None
+        for one in (_stage_settings(job.settings, stage) for stage in job.schedule.stages)
     )
 
 
@@ -157,19 +147,14 @@ def _callbacks(job: TrainingJob, run: RunFolder, baseline: float | None) -> list
     tuning = job.settings.finetuning
     average = None if tuning.ema_decay is None else AveragedWeights(tuning.ema_decay)
     *best, last = checkpoint_callbacks(run.checkpoints)
+    kept = run.checkpoints / "stage.ckpt"
     callbacks: list[Callback] = [
         TrainingProgress(console.console, baseline),
         ScheduleLogger(block_sizes(job.anatomy), baseline),
         CostRecorder(),
         MetricsCsv(run.file("metrics.csv")),
         ValidationPicture(run.file("preview.png"), job.card.classes),
-        StageControl(
-            job.schedule,
-            run.checkpoints / "stage.ckpt",
-            average,
-            reset=job.settings.reset,
-            longer=run.longer is not None,
-        ),
+        StageControl(job.schedule, kept, average, job.settings.reset, run.longer is not None),
         *(best if tuning.budget != "fixed" else ()),
         last,
     ]

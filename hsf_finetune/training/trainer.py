@@ -7,13 +7,14 @@ import os
 import shutil
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
-from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from hsf_finetune.config.settings import LightningSettings, LoggerSettings
@@ -121,25 +122,15 @@ class MovableCheckpoint(ModelCheckpoint):
 
 def checkpoint_callbacks(folder: Path) -> list[Callback]:
     """Callbacks that save `best.ckpt` by validation Dice, and `last.ckpt` after every epoch."""
-
-    def save(name: str, **options: Any) -> MovableCheckpoint:
-        return MovableCheckpoint(
-            dirpath=folder,
-            filename=name,
-            save_on_train_epoch_end=True,
-            enable_version_counter=False,
-            **options,
-        )
-
-    best = save("best", monitor=MONITOR, mode="max", auto_insert_metric_name=False)
-    return [best, save("last")]
+    save = partial(
+        MovableCheckpoint, folder, save_on_train_epoch_end=True, enable_version_counter=False
+    )
+    best = save(filename="best", monitor=MONITOR, mode="max", auto_insert_metric_name=False)
+    return [best, save(filename="last")]
 
 
 def run_trainer(
-    trainer: L.Trainer,
-    module: SegmentationModule,
-    data: CasesDataModule,
-    resume_from: Path | None,
+    trainer: L.Trainer, module: SegmentationModule, data: CasesDataModule, resume_from: Path | None
 ) -> None:
     """Trains, from the start or from a checkpoint of the same run."""
     if trainer.strategy.root_device.type == "cpu":
@@ -215,20 +206,12 @@ def _precision(settings: LightningSettings) -> str:
 def _loggers(settings: LoggerSettings, run_dir: Path) -> list[Logger]:
     if settings.name == "tensorboard":
         return [TensorBoardLogger(save_dir=run_dir, name="tensorboard", version="")]
-    if settings.name == "wandb":
-        try:
-            from lightning.pytorch.loggers import WandbLogger
-
-            return [
-                WandbLogger(
-                    project=settings.project,
-                    save_dir=run_dir,
-                    name=run_dir.name,
-                    offline=settings.offline,
-                )
-            ]
-        except ModuleNotFoundError as error:
-            raise ConfigError(
-                "logger=wandb needs the package wandb", fix="pip install 'hsf-finetune[wandb]'"
-            ) from error
-    return []
+    if settings.name != "wandb":
+        return []
+    try:
+        project, offline = settings.project, settings.offline
+        return [WandbLogger(run_dir.name, run_dir, project=project, offline=offline)]
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            "logger=wandb needs the package wandb", fix="pip install 'hsf-finetune[wandb]'"
+        ) from error

@@ -6,7 +6,6 @@ of its epochs, whichever process trained them.
 
 from __future__ import annotations
 
-import csv
 import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,6 +15,8 @@ from pathlib import Path
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
+
+from hsf_finetune.training.metrics_file import read_metrics
 
 SHARE = "schedule/trainable_share"
 """Column of metrics.csv: share of all parameters that trained in the epoch."""
@@ -100,34 +101,27 @@ def read_cost(folder: Path) -> TrainingCost:
         folder: of the run.
     """
     patterns = ("metrics*.csv", "fold_*/metrics*.csv", "final/metrics*.csv")
-    parts = [_read_rows(path) for pattern in patterns for path in sorted(folder.glob(pattern))]
+    paths = [path for pattern in patterns for path in sorted(folder.glob(pattern))]
+    parts = [read_metrics(path) for path in paths]
     rows = [row for part in parts for row in part]
     shares = [float(row[SHARE]) for row in rows if row.get(SHARE)]
-    cpu = _total(rows, ["cost/train_cpu_s"])
-    gpu = _total(rows, ["cost/train_gpu_s"])
     return TrainingCost(
         epochs=len(rows),
         steps=sum(int(part[-1]["step"]) for part in parts if part),
-        cpu_seconds=cpu,
-        gpu_seconds=gpu,
+        cpu_seconds=_total(rows, ["cost/train_cpu_s"]),
+        gpu_seconds=_total(rows, ["cost/train_gpu_s"]),
         validation_seconds=_total(rows, ["cost/validation_cpu_s", "cost/validation_gpu_s"]),
         peak_share=max(shares, default=math.nan),
         mean_share=sum(shares) / len(shares) if shares else math.nan,
     )
 
 
-# -------------------------------------------------------------------- internals
 def _now(device: torch.device) -> float:
     if device.type == "cpu":
         return time.process_time()
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
-
-
-def _read_rows(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def _total(rows: Iterable[Mapping[str, str]], columns: Sequence[str]) -> float:

@@ -55,8 +55,10 @@ class ValidationPicture(Callback):
         if batch_idx or trainer.sanity_checking or not trainer.is_global_zero or not due:
             return
         figure = draw_first_case(batch, outputs[0].argmax(dim=0), self._classes)
-        figure.suptitle(f"{batch['case'][0]}, epoch {trainer.current_epoch}", fontsize=11)
-        picture = _render(figure)
+        figure.suptitle(f"{batch['case'][0]}, epoch {epoch}", fontsize=11)
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        picture = np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3])
         with atomic_write(self._path) as temporary:
             imsave(temporary, picture)
         for logger in trainer.loggers:
@@ -104,13 +106,6 @@ def draw_first_case(batch: Batch, prediction: Tensor, classes: Sequence[str]) ->
     patches = [Patch(color=c, label=n) for c, n in zip(colours, classes[1:], strict=True)]
     figure.legend(handles=patches, loc="lower center", ncols=min(len(patches), 8))
     return figure
-
-
-def _render(figure: Figure) -> npt.NDArray[np.uint8]:
-    """The figure's pixels, (height, width, 3)."""
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3])
 
 
 def _row_colours(

@@ -39,6 +39,18 @@ def test_a_sweep_runs_every_combination_wherever_its_flag_stands() -> None:
     ]
 
 
+@pytest.mark.parametrize("flags", [["-m", "seed=0,1"], ["hydra.verbose=false"]])
+def test_hydra_gets_keys_that_no_file_has(flags: list[str]) -> None:
+    seen: list[Settings] = []
+    given = ["datasets.datasets.tiny.weight=2", "finetuning.head=copy", "weights=hsf"]
+    launch("finetune", seen.append, [*flags, *TINY, *given])
+    for settings in seen:
+        assert settings.datasets.datasets["tiny"].weight == 2
+        assert (settings.weights.head, settings.weights.pretrained) == ("copy", "hsf")
+        assert settings.weights.named is not None
+    assert [settings.seed for settings in seen] == ([0, 1] if "-m" in flags else [0])
+
+
 def test_a_wrong_value_in_a_sweep_is_found_before_the_first_run(tmp_path: Path) -> None:
     seen: list[Settings] = []
     with pytest.raises(ConfigError, match="seed: should be a valid integer"):
@@ -83,6 +95,7 @@ def test_help_says_what_there_is(
     assert "dynunet, monai_unet, nnunet, pretrained, segresnet" in text
     assert "tiny, tiny_hdf5" in text, "options of one's own folder"
     assert "residual: false" in text, "the chosen network's settings"
+    assert "weights:      default, hsf" in text
     assert "defaults:" not in text
 
 

@@ -83,7 +83,9 @@ def test_groups_are_composed_as_ever(run: Path, data: Path, source_run: Path) ->
 def test_a_reset_is_not_repeated(run: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(run, tmp_path / "run")
     content = yaml.safe_load((folder / "config.yaml").read_text())
-    (folder / "config.yaml").write_text(yaml.safe_dump(content | {"reset": ["optimizer"]}))
+    (folder / "config.yaml").write_text(
+        yaml.safe_dump(content | {"resume": "run", "reset": ["optimizer"]})
+    )
     assert resumed(folder).reset == []
 
 

@@ -109,7 +109,7 @@ def test_the_store_counts_while_it_reads(tmp_path: Path, cache: str) -> None:
     for path in tmp_path.glob("*.nii.gz"):
         path.unlink()
     for number, one in enumerate(cases):
-        voxels = store.row_voxels(one)
+        voxels = store.places(one).voxels
         assert voxels.tolist()[1:3] == [32, 32]
         assert len(voxels) == len(one.protocol.row_sets)
         assert voxels.sum() == ((10 * 9 * 8), (12 * 9 * 8))[number]

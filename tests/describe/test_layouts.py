@@ -50,7 +50,7 @@ def test_the_yaml_gives_every_case_with_its_label_and_subject(
     assert ("no table names" in said) == (not named)
     for note in said.partition("unsure (")[2].partition("written:")[0].splitlines()[1:]:
         assert note.partition(": ")[2][:40] in " ".join(yaml.read_text().replace("#", "").split())
-    load_case(cohort.cases[0], None)
+    load_case(cohort.cases[0])
 
 
 @pytest.mark.parametrize(

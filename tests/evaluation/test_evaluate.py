@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from hsf_finetune.evaluation.evaluate import evaluate_files, evaluate_run
 from hsf_finetune.evaluation.score_tables import MEAN, read_scores
-from hsf_finetune.system.errors import ConfigError, OutputError
-from tests.conftest import save_nifti, tiny_case
+from hsf_finetune.system.errors import ConfigError, DataError, OutputError
+from tests.conftest import oblique_affine, save_nifti, tiny_case
+
+NAMES = {10: "anterior", 20: "posterior"}
 
 
 def test_files_are_scored_and_shown(tmp_path: Path) -> None:
     path = save_nifti(tmp_path / "a.nii.gz", tiny_case(1)[1])
-    found = evaluate_files(path, path, {10: "anterior", 20: "posterior"})
+    found = evaluate_files(path, path, NAMES)
     assert [(row.case, row.score.class_name, row.score.dice) for row in found.rows] == [
         ("a", "anterior", 1.0),
         ("a", "posterior", 1.0),
@@ -47,3 +50,98 @@ def test_a_run_is_scored_on_a_side_of_its_split(source_run: Path) -> None:
         evaluate_run(source_run, "test")
     with pytest.raises(ConfigError, match="not the folder of a run"):
         evaluate_run(source_run / "checkpoints")
+
+
+def test_a_label_against_itself_is_perfect(tmp_path: Path) -> None:
+    path = save_nifti(tmp_path / "a.nii.gz", tiny_case(1)[1])
+    rows = evaluate_files(path, path, NAMES, 1.0).rows
+    assert [(r.case, r.score.class_name, r.score.dice, r.score.hd95_mm) for r in rows] == [
+        ("a", "anterior", 1.0, 0.0),
+        ("a", "posterior", 1.0, 0.0),
+    ]
+
+
+def test_distances_are_in_millimetres_along_the_files_axes(tmp_path: Path) -> None:
+    truth = tiny_case(1)[1]
+    label = save_nifti(tmp_path / "label.nii.gz", truth)
+    for axis, size_mm in enumerate((0.8, 1.0, 1.2)):
+        moved = save_nifti(tmp_path / "moved.nii.gz", np.roll(truth, 1, axis))
+        whole = evaluate_files(moved, label, {10: "all"}, size_mm * 1.01).rows[0].score
+        assert whole.hd95_mm == pytest.approx(size_mm, rel=1e-3)
+        assert whole.nsd == pytest.approx(1.0)
+
+
+def test_without_names_every_value_of_any_file_is_scored(tmp_path: Path) -> None:
+    truth = tiny_case(1)[1]
+    one = save_nifti(tmp_path / "one.nii.gz", np.where(truth == 10, 3, 0).astype(np.float32))
+    two = save_nifti(tmp_path / "two.nii.gz", truth)
+    rows = {r.score.class_name: r.score for r in evaluate_files(one, two, {}, 1.0).rows}
+    assert list(rows) == ["3", "10", "20"]
+    assert rows["3"].outcome == "false_positive"
+    assert rows["10"].outcome == "missed"
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> tuple[Path, Path]:
+    for folder in ("out", "labels"):
+        for name in ("sub-01/x.nii.gz", "sub-02/x.nii.gz"):
+            save_nifti(tmp_path / folder / name, tiny_case(1)[1])
+    return tmp_path / "out", tmp_path / "labels"
+
+
+def test_folders_pair_by_path_whatever_the_suffix(folders: tuple[Path, Path]) -> None:
+    out, labels = folders
+    (out / "sub-01" / "x.nii.gz").unlink()
+    save_nifti(out / "sub-01" / "x.nii", tiny_case(1)[1])
+    (labels / "readme.txt").touch()
+    rows = evaluate_files(out, labels, NAMES, 1.0).rows
+    assert [r.case for r in rows] == ["sub-01/x", "sub-01/x", "sub-02/x", "sub-02/x"]
+    assert all(r.score.dice == 1 for r in rows)
+
+
+def test_files_without_a_partner_are_listed(folders: tuple[Path, Path]) -> None:
+    out, labels = folders
+    save_nifti(out / "extra.nii.gz", tiny_case(1)[1])
+    (out / "sub-02" / "x.nii.gz").unlink()
+    with pytest.raises(DataError) as caught:
+        evaluate_files(out, labels, NAMES, 1.0)
+    assert "2 predictions, 2 labels" in str(caught.value)
+    assert "without a label: extra" in str(caught.value)
+    assert "without a prediction: sub-02/x" in str(caught.value)
+
+
+def test_two_files_of_one_name_are_refused(folders: tuple[Path, Path]) -> None:
+    out, labels = folders
+    save_nifti(labels / "sub-01" / "x.nii", tiny_case(1)[1])
+    with pytest.raises(DataError, match="suffix only"):
+        evaluate_files(out, labels, NAMES, 1.0)
+
+
+def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
+    truth = tiny_case(1)[1]
+    label = save_nifti(tmp_path / "label.nii.gz", truth)
+    moved = oblique_affine()
+    moved[2, 3] += 3
+    for name, array, affine, said in (
+        ("small", truth[1:], None, "differ in shape"),
+        ("moved", truth, moved, "different grids"),
+        ("soft", truth * 0.37, None, "whole numbers"),
+    ):
+        wrong = save_nifti(tmp_path / f"{name}.nii.gz", np.asarray(array, np.float32), affine)
+        with pytest.raises(DataError, match=said) as caught:
+            evaluate_files(wrong, label, NAMES, 1.0)
+        assert name in str(caught.value)
+    with pytest.raises(DataError, match="no such file"):
+        evaluate_files(tmp_path / "nowhere", label, NAMES, 1.0)
+    with pytest.raises(DataError, match="a file and the other a folder"):
+        evaluate_files(label, tmp_path, NAMES, 1.0)
+    with pytest.raises(DataError, match="tolerance"):
+        evaluate_files(label, label, NAMES, -1.0)
+
+
+def test_values_of_one_class_are_scored_as_one(tmp_path: Path) -> None:
+    truth = tiny_case(1)[1]
+    label = save_nifti(tmp_path / "label.nii.gz", truth)
+    merged = save_nifti(tmp_path / "merged.nii.gz", np.where(truth == 20, 10, truth))
+    (row,) = evaluate_files(merged, label, {10: "blob", 20: "blob"}, 1.0).rows
+    assert (row.score.class_name, row.score.dice) == ("blob", 1.0)

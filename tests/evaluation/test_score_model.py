@@ -13,7 +13,7 @@ import torch
 from hsf_finetune.config.compose import compose
 from hsf_finetune.data.discovery.cases import Case, discover
 from hsf_finetune.data.volumes.read_volume import Volume, VolumeRef, read_volume
-from hsf_finetune.evaluation.score_files import score_files
+from hsf_finetune.evaluation.evaluate import evaluate_files
 from hsf_finetune.evaluation.score_model import score_cases
 from hsf_finetune.inference.predictor import Predictor
 from hsf_finetune.inference.segment_files import segment_files
@@ -84,6 +84,6 @@ def test_scores_equal_those_of_the_written_files(
     merged = save_nifti(
         tmp_path / "label" / result.job.output.name, np.where(raw > 0, 10, 0).astype(np.uint8)
     )
-    (written,) = score_files(result.job.output, merged, {10: "blob"}, 1.5)
+    (written,) = evaluate_files(result.job.output, merged, {10: "blob"}, 1.5).rows
     assert 0 < direct.score.dice <= 1
     assert written.score == direct.score

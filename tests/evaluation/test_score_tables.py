@@ -198,11 +198,8 @@ def test_the_summary_fits_a_hundred_columns() -> None:
 
 
 def test_the_comparison_fits_a_hundred_columns() -> None:
-    before = summarise(ROWS)
-    after = summarise([*ROWS, row("a", "DG", 0.5)])
-    change = paired_differences(ROWS, [*ROWS, row("a", "DG", 0.5)])
     titles = ("pretrained [model], epoch 120 of a long run", "fine-tuned")
-    lines = render(comparison_table(before, after, change, titles))
+    lines = render(comparison_table(ROWS, [*ROWS, row("a", "DG", 0.5)], titles))
     assert max(map(len, lines)) < 100
     assert "\u2026" not in "\n".join(lines)
     (ca1,) = (line for line in lines if line.startswith("CA1"))

@@ -76,8 +76,8 @@ def test_the_source_is_scored_by_its_own_head(data: Path, outputs: Path, source_
     )
 
 
-def test_it_needs_a_source_whose_classes_are_known(data: Path, outputs: Path) -> None:
-    with pytest.raises(ConfigError, match="source model whose classes are known"):
+def test_it_needs_a_source_model(data: Path, outputs: Path) -> None:
+    with pytest.raises(ConfigError, match="has no source model"):
         run_experiment(settings(data, outputs, Path("none"), "finetuning.pretrained=none"))
     assert not outputs.exists()
 

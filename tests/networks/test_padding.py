@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from torchio import EnsureShapeMultiple
 
-from hsf_finetune.networks.padding import pad_to, padded_shape
+from hsf_finetune.networks.padding import Padding, pad_to, padded_shape, remove_padding
 
 triples = st.tuples(*[st.integers(1, 60)] * 3)
 divisors = st.tuples(*[st.sampled_from([1, 2, 4, 8, 16])] * 3)
@@ -31,18 +33,33 @@ def test_a_padded_shape_stays_as_it_is(
     assert padded_shape(padded, divisor) == padded
 
 
+@pytest.mark.parametrize("padding", ["both", "end"])
 @given(st.tuples(*[st.integers(1, 6)] * 3), st.tuples(*[st.integers(0, 3)] * 3))
-def test_padding_goes_to_the_ends_and_holds_the_value(
-    shape: tuple[int, int, int], more: tuple[int, int, int]
+def test_padding_holds_its_value_and_can_be_removed(
+    padding: Padding, shape: tuple[int, int, int], more: tuple[int, int, int]
 ) -> None:
-    x, y, z = shape
-    volume = torch.rand(2, x, y, z)
-    padded = pad_to(volume, [n + w for n, w in zip(shape, more, strict=True)], 7.0)
-    assert torch.equal(padded[:, :x, :y, :z], volume)
+    volume = torch.rand(2, *shape)
+    padded = pad_to(volume, [n + w for n, w in zip(shape, more, strict=True)], 7.0, padding)
+    assert torch.equal(remove_padding(padded, shape, padding), volume)
     assert (padded == 7).sum() == padded.numel() - volume.numel()
+
+
+@given(st.tuples(*[st.integers(1, 20)] * 3))
+@settings(deadline=None)
+def test_padding_on_both_sides_is_that_of_hsf(shape: tuple[int, int, int]) -> None:
+    volume = torch.rand(1, *shape)
+    expected = EnsureShapeMultiple(8, method="pad")(volume)
+    padded = pad_to(volume, [-(-n // 8) * 8 for n in shape], 0.0)
+    assert torch.equal(padded, expected)
+
+
+def test_padding_at_the_end_is_that_of_version_0_1_0() -> None:
+    volume = torch.rand(1, 3, 4, 5)
+    padded = pad_to(volume, (4, 7, 9), 0.0, "end")
+    assert torch.equal(padded[:, :3, :4, :5], volume)
 
 
 def test_label_rows_keep_their_type() -> None:
     padded = pad_to(torch.ones(3, 3, 3, dtype=torch.uint8), (4, 3, 5), 2)
     assert padded.dtype == torch.uint8
-    assert padded[3].unique().tolist() == [2]
+    assert padded[0].unique().tolist() == [2]

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hsf_finetune.system.atomic_files import atomic_write, write_csv, write_json
+from hsf_finetune.system.atomic_files import atomic_write, read_csv, write_csv, write_json
 from hsf_finetune.system.errors import DataError, OutputError
 
 LIMITED = """
@@ -230,8 +230,7 @@ def test_csv_comes_back_as_written(
 ) -> None:
     path = tmp_path_factory.mktemp("csv") / "a.csv"
     write_csv(path, ["text", "float", "int"], rows)
-    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-        header, *lines = csv.reader(file)
+    header, *lines = read_csv(path)
     assert header == ["text", "float", "int"]
     assert [
         (text, float(number) if number else None, int(whole)) for text, number, whole in lines
@@ -260,3 +259,18 @@ def test_gzip_is_recognised_by_the_temporary_name(tmp_path: Path) -> None:
     with atomic_write(tmp_path / "a.nii.gz") as temp:
         nibabel.save(image, temp)
     assert len(gzip.decompress((tmp_path / "a.nii.gz").read_bytes())) == 352 + 64
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "\tx", "'=x"])
+def test_text_is_no_formula_of_a_spreadsheet_and_is_read_back(tmp_path: Path, text: str) -> None:
+    write_csv(tmp_path / "a.csv", ["=name", "value"], [[text, -1.5], [Path(text), -2]])
+    rows = list(csv.reader((tmp_path / "a.csv").open()))
+    assert rows == [["'=name", "value"], [f"'{text}", "-1.5"], [f"'{text}", "-2"]]
+    assert read_csv(tmp_path / "a.csv") == [["=name", "value"], [text, "-1.5"], [text, "-2"]]
+
+
+@pytest.mark.parametrize("text", ["-1", "+2.5e-3", "-", "sub-01", "'quoted'", "", "a=b"])
+def test_numbers_and_other_text_stay_as_they_are(tmp_path: Path, text: str) -> None:
+    write_csv(tmp_path / "a.csv", ["text"], [[text]])
+    assert list(csv.reader((tmp_path / "a.csv").open())) == [["text"], [text]]
+    assert read_csv(tmp_path / "a.csv")[1] == [text]

@@ -17,7 +17,6 @@ from hsf_finetune.config.settings import ModelSettings
 from hsf_finetune.training.label_row_sums import sum_label_rows
 from hsf_finetune.training.losses import (
     LabelSetLoss,
-    build_loss,
     count_overlap,
     focal_tversky_loss,
     weights_in_order,
@@ -89,7 +88,7 @@ def test_on_single_classes_it_is_monais_dice_ce(
     plain = DiceCELoss(
         include_background=False, to_onehot_y=True, softmax=True, weight=weights, batch=batch_dice
     )
-    ours = build_loss("dice_ce", None if weights is None else weights.tolist(), batch_dice)
+    ours = LabelSetLoss("dice_ce", None if weights is None else weights.tolist(), batch_dice)
     assert_equal_up_to_rounding(ours(*drawn), plain(drawn.logits, drawn.rows[:, None].float()))
 
 
@@ -108,7 +107,7 @@ def test_on_single_classes_they_are_monais(seed: int, classes: int, batch_dice: 
         "ce": lambda z, y: torch.nn.functional.cross_entropy(z, y[:, 0].long()),
     }
     for name, reference in plain.items():
-        ours = build_loss(name, batch_dice=batch_dice)(*drawn)
+        ours = LabelSetLoss(name, batch_dice=batch_dice)(*drawn)
         expected = reference(drawn.logits, drawn.rows[:, None].float())
         assert_equal_up_to_rounding(ours, expected, scale=1)
 
@@ -119,7 +118,7 @@ def test_gradients_are_those_of_the_plain_loss(seed: int, classes: int) -> None:
     drawn = single(seed, classes)
     plain = DiceCELoss(include_background=False, to_onehot_y=True, softmax=True)
     ours, theirs = (drawn.logits.clone().requires_grad_() for _ in range(2))
-    build_loss("dice_ce")(ours, drawn.rows, drawn.allowed).backward()
+    LabelSetLoss("dice_ce")(ours, drawn.rows, drawn.allowed).backward()
     plain(theirs, drawn.rows[:, None].float()).backward()
     assert_equal_up_to_rounding(ours.grad, theirs.grad)
 
@@ -193,7 +192,7 @@ def test_ignored_voxels_do_not_dilute_the_others() -> None:
     rows = drawn.rows.clone()
     rows[:, 2:] = 3
     for name in NAMES:
-        loss = build_loss(name)
+        loss = LabelSetLoss(name)
         known = Drawn(drawn.logits[:, :, :2], drawn.rows[:, :2], drawn.allowed)
         assert_equal_up_to_rounding(loss(drawn.logits, rows, allowed), loss(*known), scale=1)
 
@@ -207,10 +206,10 @@ def test_an_unannotated_class_may_be_predicted_on_background() -> None:
     as_class_2[0, 2][rows[0] == 0] = 200
     as_class_2[0, 1][rows[0] == 1] = 200
     for name in NAMES:
-        cost = build_loss(name)(as_class_2, rows, unsure)
+        cost = LabelSetLoss(name)(as_class_2, rows, unsure)
         assert_equal_up_to_rounding(cost, 0, precision=cost.dtype, scale=1)
-    assert float(build_loss("dice_ce")(as_class_2, rows, sure)) > 10
-    assert float(build_loss("tversky")(as_class_2, rows, sure)) > 0.4
+    assert float(LabelSetLoss("dice_ce")(as_class_2, rows, sure)) > 10
+    assert float(LabelSetLoss("tversky")(as_class_2, rows, sure)) > 0.4
 
 
 def test_a_voxel_of_a_larger_set_counts_for_no_smaller_one() -> None:
@@ -231,7 +230,7 @@ def test_equal_sets_of_a_batch_are_pooled_and_others_are_not() -> None:
     drawn = single(3, 3)
     allowed = drawn.allowed.clone()
     allowed[1, 2] = torch.tensor([False, True, True])
-    loss = build_loss("dice", batch_dice=True)(drawn.logits, drawn.rows, allowed)
+    loss = LabelSetLoss("dice", batch_dice=True)(drawn.logits, drawn.rows, allowed)
     apart = count_overlap(sum_label_rows(drawn.logits, drawn.rows, allowed)[0], allowed, False)
 
     def dice(inside: Tensor, missed: Tensor, outside: Tensor) -> Tensor:
@@ -251,7 +250,7 @@ def test_a_set_weighs_as_much_as_its_classes_on_average() -> None:
     rows = torch.tensor([0, 1], dtype=torch.uint8).view(1, 2, 1, 1)
     logits = torch.randn(1, 3, 2, 1, 1)
     q = [float(logits.softmax(1)[0, 0, 0]), float(logits.softmax(1)[0, 1:, 1].sum())]
-    loss = build_loss("ce", (1.0, 2.0, 4.0))(logits, rows, allowed)
+    loss = LabelSetLoss("ce", (1.0, 2.0, 4.0))(logits, rows, allowed)
     expected = -(torch.tensor(q[0]).log() + 3 * torch.tensor(q[1]).log()) / 4
     assert_equal_up_to_rounding(loss, expected)
     assert weights_in_order({"B": 2.0}, ("background", "A", "B")) == (1.0, 1.0, 2.0)
@@ -271,7 +270,7 @@ def test_the_written_gradient_is_the_numerical_one(seed: int) -> None:
 def test_tversky_is_focal_tversky_without_focus() -> None:
     drawn = single(4, 4)
     counts = count_overlap(sum_label_rows(*drawn)[0], drawn.allowed, include_background=True)
-    assert float(build_loss("tversky")(*drawn)) == float(focal_tversky_loss(counts, gamma=1))
+    assert float(LabelSetLoss("tversky")(*drawn)) == float(focal_tversky_loss(counts, gamma=1))
     assert float(focal_tversky_loss(counts)) > float(focal_tversky_loss(counts, gamma=1))
 
 
@@ -280,13 +279,13 @@ def test_half_precision_logits_are_scored_in_float32_under_autocast(name: str) -
     drawn = single(5, 4)
     half = drawn.logits.bfloat16()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        loss = build_loss(name)(half, drawn.rows, drawn.allowed)
+        loss = LabelSetLoss(name)(half, drawn.rows, drawn.allowed)
     assert loss.dtype == torch.float32
-    expected = build_loss(name)(half.float(), drawn.rows, drawn.allowed)
+    expected = LabelSetLoss(name)(half.float(), drawn.rows, drawn.allowed)
     assert_equal_up_to_rounding(loss, expected, scale=1)
 
 
 def test_every_loss_of_the_settings_can_be_built() -> None:
     assert set(NAMES) == set(ModelSettings.model_fields["loss"].annotation.__args__)  # type: ignore[union-attr]
     for name in NAMES:
-        assert torch.isfinite(build_loss(name)(*single(6, 3)))
+        assert torch.isfinite(LabelSetLoss(name)(*single(6, 3)))

@@ -119,7 +119,7 @@ def test_after_a_reset_of_the_epoch_the_curves_so_far_are_kept(
 
 
 def test_reset_without_resume_is_refused(data: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="about a run that is resumed"):
+    with pytest.raises(ConfigError, match="only a run that is resumed can be reset"):
         run_experiment(settings_of(data, tmp_path / "run", "reset=[epoch]"))
 
 

@@ -123,6 +123,7 @@ def test_killed_and_resumed_equals_uninterrupted(
     assert {p.name for p in (run_dir / "checkpoints").iterdir()} <= {
         "best.ckpt",
         "last.ckpt",
+        "previous.ckpt",
         "start.ckpt",
     }
 

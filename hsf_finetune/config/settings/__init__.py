@@ -5,14 +5,11 @@ each key; these classes carry types, bounds and the fallbacks for keys that a
 user's own YAML leaves out.
 """
 
-from hsf_finetune.config.settings.all_settings import Settings, dotted
+from hsf_finetune.config.settings.all_settings import WRONG_SETTING, Settings, dotted
 from hsf_finetune.config.settings.augmentation_settings import AugmentationSettings
 from hsf_finetune.config.settings.base_settings import (
     Activation,
-    Group,
     Norm,
-    Positive,
-    Probability,
     Size,
     Text,
     Whole,
@@ -44,6 +41,7 @@ from hsf_finetune.config.settings.models_settings import (
 )
 from hsf_finetune.config.settings.network_choice import NetworkSettings
 from hsf_finetune.config.settings.weights_settings import (
+    OTHER_NAMES,
     WEIGHTS_KEYS,
     NamedWeights,
     WeightsSettings,
@@ -51,7 +49,9 @@ from hsf_finetune.config.settings.weights_settings import (
 )
 
 __all__ = [
+    "OTHER_NAMES",
     "WEIGHTS_KEYS",
+    "WRONG_SETTING",
     "ARUNetHparams",
     "ARUNetSettings",
     "Activation",
@@ -61,7 +61,6 @@ __all__ = [
     "DatasetsSettings",
     "DynUNetSettings",
     "FinetuningSettings",
-    "Group",
     "LightningSettings",
     "LoggerSettings",
     "ModelSettings",
@@ -71,9 +70,7 @@ __all__ = [
     "NnUNetSettings",
     "Norm",
     "PatternSettings",
-    "Positive",
     "PretrainedSettings",
-    "Probability",
     "SegResNetSettings",
     "Settings",
     "Size",

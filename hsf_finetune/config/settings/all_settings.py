@@ -1,11 +1,13 @@
-"""All groups together."""
+"""All groups together, and the rules over several of them: what a run refuses for any data."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import difflib
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from hsf_finetune.config.settings.augmentation_settings import AugmentationSettings
 from hsf_finetune.config.settings.base_settings import Group, Text
@@ -13,8 +15,12 @@ from hsf_finetune.config.settings.datasets_settings import DatasetsSettings
 from hsf_finetune.config.settings.engine_settings import LightningSettings, LoggerSettings
 from hsf_finetune.config.settings.finetuning_settings import FinetuningSettings
 from hsf_finetune.config.settings.network_choice import NetworkSettings
-from hsf_finetune.config.settings.rules import check_rules
 from hsf_finetune.config.settings.weights_settings import WeightsSettings, move_to_weights
+
+WRONG_SETTING = "wrong_setting"
+"""Type of the error of a rule; its context says which `path` it is about."""
+_FEWEST_EPOCHS = {"gradual": 3, "lpft": 2}
+"""Strategies of several phases -> the epochs that they need."""
 
 
 def _switch(value: object) -> object:
@@ -30,32 +36,33 @@ class Settings(Group):
     """Part of the run folder's name; None is the names of the cohorts."""
     seed: Annotated[int, Field(ge=0)] = 0
     resume: str | None = None
-    """`auto`, a run folder or a checkpoint to go on from."""
+    """`auto`, or the run folder or checkpoint of the run to continue."""
     reset: list[Literal["optimizer", "scheduler", "epoch"]] = []
-    """What a resumed run starts anew; the rest goes on."""
+    """What a resumed run resets; it continues with everything else."""
     run_dir: str | None = None
     """Folder of this run; None makes a new one below datasets.output_path."""
     check: Annotated[Literal["on", "strict", "off"], BeforeValidator(_switch)] = "on"
-    """Look at the data before training: refuse what is wrong, or under `strict` what is odd."""
+    """Check the data before training: errors are refused, and under `strict` warnings too."""
     datasets: DatasetsSettings
     models: NetworkSettings
     weights: WeightsSettings = WeightsSettings()
     finetuning: FinetuningSettings
     augmentation: AugmentationSettings
     augmentations: dict[str, AugmentationSettings] = {}
-    """Presets by name, for stages that ask for another one."""
+    """Presets by name, for stages with an augmentation of their own."""
     lightning: LightningSettings
     logger: LoggerSettings
 
     @model_validator(mode="before")
     @classmethod
     def _weights_apart(cls, given: Any) -> Any:
-        """Keys about weights may lie in `finetuning`, as in version 0.1.0."""
+        """Takes keys about weights out of `finetuning`, where version 0.1.0 has them."""
         return move_to_weights(given)
 
     @model_validator(mode="after")
     def _no_contradictions(self) -> Settings:
-        check_rules(self)
+        for path, text in _broken_rules(self):
+            raise PydanticCustomError(WRONG_SETTING, "{text}", {"text": text, "path": path})
         return self
 
     def to_dict(self) -> dict[str, Any]:
@@ -72,3 +79,76 @@ def dotted(tree: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
+
+
+# -------------------------------------------------------------------- internals
+def _broken_rules(settings: Settings) -> Iterator[tuple[str, str]]:
+    """What contradicts what: the path of a setting, and what is wrong with it."""
+    yield from _broken_for_stages(settings)
+    yield from _broken_for_epochs(settings)
+    yield from _broken_for_folds(settings)
+    if settings.datasets.retention and settings.weights.pretrained == "none":
+        yield (
+            "datasets.retention",
+            "scores what is forgotten of the source model's task, and pretrained=none has no "
+            "source model",
+        )
+    if settings.reset and settings.resume is None:
+        yield "reset", "only a run that is resumed can be reset; add resume=RUN, or leave it out"
+
+
+def _broken_for_stages(settings: Settings) -> Iterator[tuple[str, str]]:
+    tuning, presets = settings.finetuning, settings.augmentations
+    if tuning.strategy != "staged":
+        return
+    if not tuning.stages:
+        yield (
+            "finetuning.stages",
+            "strategy 'staged' needs at least one stage; finetuning=staged has some that can be "
+            "changed",
+        )
+    for number, stage in enumerate(tuning.stages):
+        path, name = f"finetuning.stages.{number}.augmentation", stage.augmentation
+        if name is not None and name not in presets:
+            close = difflib.get_close_matches(name, presets, n=1)
+            yield (
+                path,
+                f"there is no preset '{name}'; "
+                + (f"did you mean '{close[0]}'? " if close else f"known: {', '.join(presets)}; ")
+                + f"+augmentation@augmentations.{name}={name} adds a file augmentation/{name}.yaml",
+            )
+        own = [settings.augmentation, *([presets[name]] if name is not None else [])]
+        has_own = name is not None or stage.augmentation_strength != 1
+        if has_own and any(one.pipeline == "torchio_hsf" for one in own):
+            yield (
+                path,
+                "HSF's TorchIO pipeline works in the loader, and cannot change with the stage; "
+                "use augmentation=mri, and stages with none, light or mri",
+            )
+
+
+def _broken_for_epochs(settings: Settings) -> Iterator[tuple[str, str]]:
+    strategy, epochs = settings.finetuning.chosen_strategy, settings.lightning.max_epochs
+    fewest = _FEWEST_EPOCHS.get(strategy, 1)
+    if epochs is not None and epochs < fewest:
+        yield (
+            "lightning.max_epochs",
+            f"finetuning={strategy} has {fewest} phases, and needs at least {fewest} epochs",
+        )
+
+
+def _broken_for_folds(settings: Settings) -> Iterator[tuple[str, str]]:
+    data = settings.datasets
+    given: Mapping[str, object] = {
+        "split_file": data.split_file,
+        "train_val_test_idx": data.train_val_test_idx,
+        "train_on_all": data.train_on_all,
+    }
+    for name in (name for name, value in given.items() if value and data.fold == "all"):
+        yield (
+            "datasets.fold",
+            f"'all' contradicts datasets.{name}, which chooses the validation cases; give one of "
+            "them",
+        )
+    if isinstance(data.fold, int) and data.fold >= data.folds:
+        yield "datasets.fold", f"should be 0 to {data.folds - 1}, as datasets.folds={data.folds}"

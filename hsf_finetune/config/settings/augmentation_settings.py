@@ -14,7 +14,7 @@ class AugmentationSettings(Group):
 
     Distances are in voxels, angles in degrees, intensities in units of the
     z-normalised image. Each `*_p` is the probability per volume; what is applied is
-    uniform between nothing and the strength given here.
+    uniform between nothing and the given strength.
     """
 
     pipeline: Literal["none", "batched", "torchio_hsf"] = "batched"

@@ -32,13 +32,13 @@ class PatternSettings(Group):
 
 
 class DatasetSettings(Group):
-    """One cohort: where it lies, which files belong together, what labels mean."""
+    """One cohort: its folder, which files belong together, what labels mean."""
 
     path: str
     """Folder below `main_path`."""
     ca_type: Annotated[Literal["1/2/3", "1/23", "123"], BeforeValidator(as_text)] | None = None
-    """HSF's protocols: CA1, CA2 and CA3 apart, CA2 and CA3 merged, or all merged. It says
-    what the names HEAD, TAIL, CA, CA23 and the like stand for."""
+    """HSF's protocols: CA1, CA2 and CA3 apart, CA2 and CA3 merged, or all merged. The
+    names HEAD, TAIL, CA, CA23 and similar ones follow from it."""
     patterns: dict[str, PatternSettings] = {}
     """Name of the series -> its patterns."""
     table: str | None = None
@@ -53,7 +53,7 @@ class DatasetSettings(Group):
     unannotated: list[Text] = []
     """Classes that this dataset did not draw: its background voxels may be one of them."""
     ignore: list[int] = []
-    """Values in the label file that say nothing about their voxel."""
+    """Values in the label file that mean unknown."""
     subject: str | None = None
     """Regular expression on the path below `path`; its first group is the subject."""
     weight: Positive | None = None
@@ -129,8 +129,8 @@ class DatasetsSettings(Group):
     channel_names: list[Text] | None = None
     """Name of each input channel, in the order of `mri:`, such as `[T1w, T2w]`."""
     retention: dict[str, DatasetSettings] = {}
-    """Cohorts of the source model's own task, as in `datasets`: scored before and after, to see
-    what is forgotten, and never trained on."""
+    """Cohorts of the source model's own task, as in `datasets`: scored before and after, to
+    measure what is forgotten, and never trained on."""
     datasets: dict[str, DatasetSettings] = Field(min_length=1)
     """Name -> cohort."""
 

@@ -1,4 +1,4 @@
-"""The `lightning` and `logger` groups: how the loop runs, and where curves go."""
+"""The `lightning` and `logger` groups: how training runs, and where curves are shown."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _Precision = Literal[
     "transformer-engine",
     "transformer-engine-float16",
 ]
-"""`auto`, and what Lightning knows."""
+"""`auto`, and those of Lightning."""
 
 
 class LightningSettings(Group):
-    """The `lightning` group: how the loop runs."""
+    """The `lightning` group: how training runs."""
 
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
     devices: int | str | list[int] = "auto"
@@ -47,7 +47,7 @@ class LightningSettings(Group):
     benchmark: bool = True
     deterministic: bool | Literal["warn"] = False
     forecast: bool = True
-    """Whether a few dry steps say before training what it takes in memory and time."""
+    """Whether a few dry steps measure memory and time before training."""
     threads: Whole | None = None
     """CPU threads; None leaves PyTorch's choice."""
 

@@ -94,7 +94,7 @@ class FinetuningSettings(Group):
     freeze_backbone: bool = True
     """progressive: whether encoder and bottleneck start frozen."""
     unfreeze_backbone_at_epoch: Annotated[int, Field(ge=-1)] = -1
-    """progressive: epoch in which they unfreeze, whatever `freeze_backbone` says; -1 never."""
+    """progressive: epoch in which they unfreeze, whatever `freeze_backbone` is; -1 never."""
     lpft_lr_factor: Positive = 0.3
     """lpft: the rate of everything as a share of the head's before."""
     encoder_blocks: Whole = 2

@@ -37,12 +37,8 @@ class MonaiUNetSettings(ModelSettings):
     def _levels_match(self) -> MonaiUNetSettings:
         if len(self.strides) != len(self.channels) - 1:
             raise ValueError("strides needs one entry fewer than channels")
-        for key, given in (
-            ("kernel_size", self.kernel_size),
-            ("up_kernel_size", self.up_kernel_size),
-        ):
-            if any(k % 2 == 0 for k in ([given] if isinstance(given, int) else given)):
-                raise ValueError(f"{key} must be odd, so that sizes stay as they are")
+        _check_odd("kernel_size", [self.kernel_size])
+        _check_odd("up_kernel_size", [self.up_kernel_size])
         return self
 
 
@@ -103,13 +99,7 @@ class DynUNetSettings(ModelSettings):
                 raise ValueError(f"{key} needs as many entries as channels")
         if self.strides and self.strides[0] not in (1, [1, 1, 1]):
             raise ValueError("the first of strides must be 1: logits are as fine as the image")
-        kernels = [
-            k
-            for size in self.kernel_size or ()
-            for k in ([size] if isinstance(size, int) else size)
-        ]
-        if any(k % 2 == 0 for k in kernels):
-            raise ValueError("kernel_size must be odd, so that sizes stay as they are")
+        _check_odd("kernel_size", self.kernel_size or [])
         if self.deep_supervision and self.deep_supr_num > len(self.channels) - 2:
             raise ValueError("deep_supr_num must be at most two fewer than there are channels")
         _check_groups(self.norm_groups, self.channels)
@@ -164,7 +154,7 @@ class SwinUNETRSettings(ModelSettings):
     downsample: Literal["merging", "mergingv2"] = "merging"
     """How stages halve; `merging` is the original, which MONAI's published weights have."""
     use_checkpoint: bool = False
-    """Compute the attention again on the way back: less memory, more time."""
+    """Compute the attention again in the backward pass: less memory, more time."""
     dropout: Probability = 0.0
     """Dropout after the patch embedding and inside the transformer."""
     attention_dropout: Probability = 0.0
@@ -188,7 +178,7 @@ class NnUNetSettings(ModelSettings):
     architecture: Literal["PlainConvUNet", "ResidualEncoderUNet"] = "PlainConvUNet"
     """Two convolutions a stage, or residual blocks in the encoder (nnU-Net's ResEnc presets)."""
     orientation: str = "RAS"
-    """Where the network's three axes point: each an R or L, A or P, S or I."""
+    """Orientation of the network's three axes: each an R or L, A or P, S or I."""
     features_per_stage: Annotated[list[Whole], Field(min_length=2)] = [32, 64, 128, 256]
     """Channels per stage, from full resolution to the bottleneck."""
     kernel_sizes: list[Size] | None = None
@@ -204,15 +194,15 @@ class NnUNetSettings(ModelSettings):
     norm_op: Literal["InstanceNorm3d", "BatchNorm3d"] | None = "InstanceNorm3d"
     """Normalisation layers."""
     norm_op_kwargs: dict[str, bool | float] = {"eps": 1e-5, "affine": True}
-    """What they are made with."""
+    """Their arguments."""
     dropout_op: Literal["Dropout", "Dropout3d"] | None = None
     """Dropout layers after convolutions."""
     dropout_op_kwargs: dict[str, bool | float] = {}
-    """What they are made with."""
+    """Their arguments."""
     nonlin: Literal["LeakyReLU", "ReLU", "PReLU", "ELU", "GELU", "SiLU", "Mish"] = "LeakyReLU"
     """Activations."""
     nonlin_kwargs: dict[str, bool | float] = {"inplace": True}
-    """What they are made with."""
+    """Their arguments."""
     nonlin_first: bool = False
     """PlainConvUNet: whether activation comes before normalisation."""
     stem_channels: Whole | None = None
@@ -234,9 +224,7 @@ class NnUNetSettings(ModelSettings):
                 raise ValueError(
                     f"{key} needs {wanted} entries, as features_per_stage has {stages}"
                 )
-        kernels = [k for size in self.kernel_sizes or () for k in _each(size)]
-        if any(k % 2 == 0 for k in kernels):
-            raise ValueError("kernel_sizes must be odd, so that sizes stay as they are")
+        _check_odd("kernel_sizes", self.kernel_sizes or [])
         if self.strides and self.strides[0] not in (1, [1, 1, 1]):
             raise ValueError("the first of strides must be 1: logits are as fine as the image")
         if sorted(map("RLAPSI".find, self.orientation)) not in (
@@ -246,8 +234,10 @@ class NnUNetSettings(ModelSettings):
         return self
 
 
-def _each(size: Size) -> list[int]:
-    return [size] if isinstance(size, int) else size
+def _check_odd(key: str, sizes: list[Size]) -> None:
+    numbers = [n for size in sizes for n in ([size] if isinstance(size, int) else size)]
+    if any(n % 2 == 0 for n in numbers):
+        raise ValueError(f"{key} must be odd, so that sizes stay as they are")
 
 
 def _check_groups(groups: int | None, widths: list[int]) -> None:

@@ -71,7 +71,7 @@ class ARUNetHparams(Group):
     in_channels: Whole | None = None
     """Input channels; None follows from the data, which it must not contradict."""
     out_channels: Whole | None = None
-    """Outputs of the pretrained network in HSF's YAML files. It builds nothing here: the
+    """Outputs of the pretrained network in HSF's YAML files. It has no effect: the
     classes follow from the labels, or from `finetuning.out_channels`."""
     f_maps: Annotated[int, Field(ge=2)] = 64
     """Channels at full resolution; each level doubles them."""

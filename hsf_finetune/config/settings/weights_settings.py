@@ -1,4 +1,4 @@
-"""The `weights` group: where the weights come from, and what is taken over from them."""
+"""The `weights` group: where the weights come from, and what is taken from them."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ OTHER_NAMES = {
 
 
 class NamedWeights(Group):
-    """Published weights that `weights.pretrained` knows by name: a file of `weights/`."""
+    """Published weights that have a name for `weights.pretrained`: a file of `weights/`."""
 
     name: str
-    """What they are called in full, with the version."""
+    """Full name, with the version."""
     url: str
     """An https URL, or `hf://owner/repo/path[@revision]`."""
     checksum: Text
     """The checksum of the file, such as `sha256:...`."""
     licence: str
-    """Under which one may use them."""
+    """Licence of the weights."""
     classes: Annotated[list[str], Field(min_length=2)]
     """Class of each output channel, background first."""
     channels: Annotated[list[str], Field(min_length=1)]
@@ -41,7 +41,7 @@ class NamedWeights(Group):
 
 
 class WeightsSettings(Group):
-    """Where the weights come from, and what is taken over from them."""
+    """Where the weights come from, and what is taken from them."""
 
     pretrained: str | None = None
     """Checkpoint, run folder, URL, `hf://...`, name of a file of `weights/`, `demo`, or
@@ -49,32 +49,32 @@ class WeightsSettings(Group):
     checkpoint: Literal["best", "last"] = "best"
     """Which checkpoint of a run folder."""
     key_prefix: Annotated[str, Field(min_length=1)] | None = None
-    """What the names of the network's tensors begin with in the file; None finds it."""
+    """Beginning of the names of the network's tensors in the file; None finds it."""
     trust: list[str] = []
     """Functions and classes that this file may load beside tensors and plain data."""
     checksum: Text | None = None
     """The checksum that the file of the weights must have, such as `sha256:...`."""
     offline: bool = False
-    """Take what comes from the network from the cache alone."""
+    """Take URLs, `hf://` and names from the cache only, without internet access."""
     named: NamedWeights | None = None
     """The file of `weights/` that `pretrained` names; found by the configuration."""
     source_classes: list[str] | None = None
-    """Class of each output channel of a checkpoint that does not say, background first."""
+    """Class of each output channel, background first, for checkpoints without class names."""
     source_fold: int | Literal["all"] | None = None
     """Which fold of an nnU-Net; None is that of all cases, or the first."""
     source_orientation: Annotated[str, Field(pattern="^[RLAPSI]{3}$")] = "RAS"
-    """How the images lay that an nnU-Net was trained on, which it does not say."""
+    """Orientation of the images that an nnU-Net was trained on, which it does not record."""
     use_ema: bool = True
-    """Averaged weights where the checkpoint has them, or the raw ones."""
+    """Use averaged weights if the checkpoint has them."""
     derive_from: dict[str, str | list[str]] | None = None
     """New class -> class (or classes) of the pretrained model it comes out of."""
     head: Literal["transfer", "copy", "fresh"] = "transfer"
     """Output channels by class name, copied by position, or as initialised."""
     input_channels: Literal["mean", "zero"] | dict[Text, Text] | None = None
-    """What becomes of input channels without a counterpart; or channel -> one of the
+    """Weights of input channels without a counterpart; or channel -> one of the
     checkpoint's, `mean` or `zero`."""
     source_channels: list[Text] | None = None
-    """Name of each input channel of a checkpoint that does not say."""
+    """Name of each input channel, for checkpoints without them."""
     match: Literal["name", "order"] = "name"
     """Whether tensors are paired by name, or by order and shape."""
     key_map: dict[Text, str] | None = None

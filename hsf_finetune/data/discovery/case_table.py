@@ -6,6 +6,7 @@ import csv
 import difflib
 import os
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +15,11 @@ from hsf_finetune.config.settings import DatasetSettings
 from hsf_finetune.data.discovery.conflicts import find_label_conflicts
 from hsf_finetune.data.discovery.match_patterns import AnnotatedImage, make_volume_ref
 from hsf_finetune.data.volumes.read_volume import SUFFIXES, VolumeRef, is_volume
+from hsf_finetune.system.atomic_files import plain_cell
 from hsf_finetune.system.errors import ConfigError, DataError, UserError
 
 _COLUMNS = "image[, image2, ...], label[, subject][, split]"
+_MAX_COLUMNS, _MAX_BYTES = 1000, 1 << 28
 _OTHERS = ("label", "subject", "split")
 _SIDES = {
     "train": ("train", "training"),
@@ -67,17 +70,23 @@ def read_case_table(path: Path) -> CaseTable:
         DataError: the file cannot be read, lacks a column, or a line has too many cells.
     """
     try:
+        if path.exists() and not (path.is_file() and path.stat().st_size <= _MAX_BYTES):
+            raise OSError(f"no file of up to {_MAX_BYTES >> 20} MiB")
         with path.open(encoding="utf-8-sig", newline="") as file:
             first = next((line for line in file if line.strip()), "")
             file.seek(0)
             reader = csv.reader(file, delimiter=max("\t;,", key=first.count), strict=True)
-            lines = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
+            lines = []
+            for cells in reader:
+                if len(cells) > _MAX_COLUMNS:
+                    raise csv.Error(f"{len(cells)} cells in line {reader.line_num}")
+                lines.append((reader.line_num, [plain_cell(cell.strip()) for cell in cells]))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(
             "the table cannot be read",
             file=path,
             found=getattr(error, "strerror", None) or str(error),
-            expected="a CSV or TSV in UTF-8",
+            expected=f"a CSV or TSV in UTF-8 of up to {_MAX_COLUMNS} columns",
             fix="correct it, or table: in the dataset's YAML",
         ) from error
     filled = [(number, cells) for number, cells in lines if any(cells)]
@@ -141,9 +150,9 @@ def read_listed_images(
 
 def _image_columns(path: Path, columns: Sequence[str]) -> tuple[str, ...]:
     """The columns of images, in the order of their numbers; refuses a faulty header."""
-    found = [(column, re.fullmatch(r"image_?(\d*)", column)) for column in columns]
+    found = [(column, re.fullmatch(r"image_?(\d{0,4})", column)) for column in columns]
     numbered = sorted((int(match[1] or 1), column) for column, match in found if match)
-    repeated = [column for column in columns if column and columns.count(column) > 1]
+    repeated = [column for column, count in Counter(columns).items() if column and count > 1]
     unknown = [column for column, match in found if not match and column not in _OTHERS]
     free = [name for name in ("image", *_OTHERS) if name not in columns]
     close = [(c, difflib.get_close_matches(c, free, n=1, cutoff=0.8)) for c in unknown]
@@ -161,7 +170,7 @@ def _image_columns(path: Path, columns: Sequence[str]) -> tuple[str, ...]:
         raise DataError(
             what,
             file=f"{path}, line 1",
-            found=", ".join(columns) or "an empty file",
+            found=", ".join(columns[:30]) or "an empty file",
             expected=_COLUMNS,
             fix="\n".join(hints) or None,
         )
@@ -198,12 +207,16 @@ def _read_cell(
         return table.cell_error(row, column, f"the {column} is missing", "a path")
     if inside := re.fullmatch(r"(.*\.(?:h5|hdf5)):(.+)", text, re.IGNORECASE):
         text, key = inside.groups()
-    path = Path(os.path.normpath(table.path.parent / Path(text).expanduser()))
-    if not path.is_relative_to(root) and path.resolve().is_relative_to(root):
-        path = path.resolve()
+    expected = f"a path from {table.path.parent}, or an absolute one"
+    try:
+        path = Path(os.path.normpath(table.path.parent / Path(text).expanduser()))
+        if not path.is_relative_to(root) and path.resolve().is_relative_to(root):
+            path = path.resolve()
+        exists = path.is_file()
+    except (OSError, RuntimeError, ValueError) as error:  # too long a name, an unknown ~user
+        return table.cell_error(row, column, f"no path of a file: {error}"[:200], expected)
     if not is_volume(path):
         return table.cell_error(row, column, "not a volume that can be read", " or ".join(SUFFIXES))
-    if not path.is_file():
-        expected = f"a path from {table.path.parent}, or an absolute one"
+    if not exists:
         return table.cell_error(row, column, "no such file", expected)
     return make_volume_ref(path, key, dataset)

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hsf_finetune.config.settings import DatasetSettings, DatasetsSettings, ModelSettings
 from hsf_finetune.data.discovery.case_table import read_listed_images
 from hsf_finetune.data.discovery.conflicts import find_shared_images, make_names_unique
+from hsf_finetune.data.discovery.found_files import LedgerEntry, list_other_files
 from hsf_finetune.data.discovery.match_patterns import (
     AnnotatedImage,
     find_annotated_images,
     find_excluded_files,
 )
-from hsf_finetune.data.discovery.pairing import is_hidden
 from hsf_finetune.data.discovery.subjects import assign_subjects
-from hsf_finetune.data.volumes.read_volume import VolumeRef, is_volume, stem
+from hsf_finetune.data.volumes.read_volume import VolumeRef, stem
 from hsf_finetune.labels.classes import BACKGROUND, ClassSpace, LabelMap
 from hsf_finetune.labels.protocols import find_classes, read_label_map, refuse_sets
 from hsf_finetune.system.console import count_of
@@ -53,20 +53,6 @@ class Case:
     def volumes(self) -> tuple[VolumeRef, ...]:
         """Its images and its label."""
         return (*self.images, self.label)
-
-
-@dataclass(frozen=True)
-class LedgerEntry:
-    """A file with its status, `image`, `label`, `excluded` or `unused`, and the reason.
-
-    A file that several cases use has an entry for each.
-    """
-
-    path: Path
-    status: str
-    reason: str
-    case: str = ""
-    subject: str = ""
 
 
 @dataclass(frozen=True)
@@ -125,7 +111,7 @@ def discover(settings: DatasetsSettings, models: ModelSettings | None = None) ->
             pairs, unpaired = find(name, dataset, root, excluded)
             problems += unpaired
             cases += _make_cases(name, dataset, root, base, pairs, protocols[name])
-            others += _list_other_files(name, dataset, root, excluded)
+            others += list_other_files(name, dataset, root, excluded)
         except UserError as error:
             problems.append(error)
     try:
@@ -178,23 +164,6 @@ def _make_cases(
 
 def _join_name(*parts: str) -> str:
     return re.sub(r"[^\w.\-]+", "_", "__".join(parts))
-
-
-def _list_other_files(
-    name: str, dataset: DatasetSettings, root: Path, excluded: Mapping[Path, str]
-) -> list[LedgerEntry]:
-    """Every volume below the dataset's folder, and why it is left out if no case uses it."""
-    entries = []
-    for path in sorted(p for p in root.rglob("*") if is_volume(p) and p.is_file()):
-        status, reason = "unused", f"no pattern of '{name}' matches it"
-        if path in excluded:
-            status, reason = "excluded", f"matches exclude: {excluded[path]}"
-        elif is_hidden(path, root):
-            status, reason = "excluded", "a hidden file"
-        elif dataset.table is not None:
-            reason = f"the table of '{name}' does not list it"
-        entries.append(LedgerEntry(path, status, reason))
-    return entries
 
 
 def _make_ledger(cases: Sequence[Case], others: Sequence[LedgerEntry]) -> tuple[LedgerEntry, ...]:

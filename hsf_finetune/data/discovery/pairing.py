@@ -8,7 +8,7 @@
    needs a folder that holds just one image of the series.
 
 Zero or two candidates are errors. Hidden files, such as the `._*` that macOS puts
-into archives, are never matched.
+into archives, are never matched. The suffix of a volume may be in capitals, `.NII.GZ`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from itertools import chain, zip_longest
 from pathlib import Path
 
+from hsf_finetune.data.volumes.read_volume import SUFFIXES
 from hsf_finetune.system.errors import ConfigError, DataError
 
 _WILDCARD = re.compile(r"\*\*/|\*|\?|\[[^\]]*\]")
@@ -73,7 +74,10 @@ def glob_files(root: Path, glob: str) -> list[GlobMatch]:
         # Versions of Python treat these differently, so none is accepted.
         if any("**" in part and part != "**" for part in tidy.split("/")):
             raise ValueError("** must stand between slashes")
-        expression, paths = re.compile(_regex(tidy)), sorted(root.glob(tidy))
+        start, suffix = split_suffix(tidy, SUFFIXES)
+        expression = re.compile(f"{glob_regex(start)}(?i:{re.escape(suffix)})")
+        any_case = (f"[{c.lower()}{c.upper()}]" if c.isalpha() else c for c in suffix)
+        paths = sorted(root.glob(start + "".join(any_case)))
     except (ValueError, IndexError, NotImplementedError, re.error) as error:
         raise ConfigError(
             "not a valid file pattern",
@@ -109,8 +113,8 @@ def find_partner(image: GlobMatch, glob: str, series: ImageSeries, role: str) ->
     beside = "/" not in glob or glob.startswith(("./", "../"))
     folder = image.path.parent if beside else series.root
     exact = _fill_wildcards(image, _tidy(glob), beside)
-    candidate = None if exact is None else Path(os.path.normpath(folder / exact))
-    if candidate and candidate.is_file() and candidate != image.path:
+    candidate = None if exact is None else _find_file(Path(os.path.normpath(folder / exact)))
+    if candidate and candidate != image.path:
         return candidate
     matches = [] if glob.startswith("../") else [hit.path for hit in glob_files(folder, glob)]
     near = [p for p in matches if p.parent == image.path.parent and p != image.path]
@@ -135,6 +139,22 @@ def find_partner(image: GlobMatch, glob: str, series: ImageSeries, role: str) ->
         found = f"in {place}: {_list_names(files)}"
     expected = exact or f"one file that matches '{glob}'"
     raise DataError(what, file=image.path, found=found, expected=expected, fix=fix)
+
+
+def split_suffix(name: str, suffixes: Sequence[str]) -> tuple[str, str]:
+    """The name without the suffix that it ends in, in whatever case, and that suffix."""
+    suffix = next((s for s in suffixes if name.lower().endswith(s)), "")
+    return name[: len(name) - len(suffix)], name[len(name) - len(suffix) :]
+
+
+def _find_file(path: Path) -> Path | None:
+    """The file, or the one that differs from it in the case of its suffix only."""
+    if path.is_file() or not path.parent.is_dir():
+        return path if path.is_file() else None
+    start, suffix = split_suffix(path.name, SUFFIXES)
+    names = (name for name in os.listdir(path.parent) if name.startswith(start))
+    same = (path.with_name(name) for name in names if name[len(start) :].lower() == suffix.lower())
+    return next((other for other in same if other.is_file()), None)
 
 
 def _fill_wildcards(image: GlobMatch, glob: str, beside: bool) -> str | None:
@@ -166,7 +186,7 @@ def _tidy(glob: str) -> str:
     return "/".join([*parts, "*"] if parts and parts[-1] == "**" else parts)
 
 
-def _regex(glob: str) -> str:
+def glob_regex(glob: str) -> str:
     """The glob as a regular expression with one group per wildcard."""
     groups = {"**/": "((?:[^/]+/)*)", "*": "([^/]*)", "?": "([^/])"}
     texts = map(re.escape, _WILDCARD.split(glob))

@@ -18,7 +18,7 @@ from hsf_finetune.data.loading.sample_store import SampleStore
 from hsf_finetune.data.preprocessing.load_case import Sample
 from hsf_finetune.data.preprocessing.voxel_grid import Triple
 from hsf_finetune.labels.classes import BACKGROUND_ROW
-from hsf_finetune.networks.padding import pad_to, padded_shape
+from hsf_finetune.networks.padding import Padding, pad_to, padded_shape
 
 Augment = Callable[
     [Tensor, Tensor, Tensor, tuple[float, float, float], int], tuple[Tensor, Tensor, Tensor]
@@ -114,8 +114,8 @@ class WholeCases(Dataset[BatchItem]):
         return BatchItem(self.store.sample(case), allowed, case.name)
 
 
-def stack_items(items: Sequence[BatchItem], divisor: Triple) -> Batch:
-    """The batch of some volumes, padded at their ends to a common size.
+def stack_items(items: Sequence[BatchItem], divisor: Triple, padding: Padding = "both") -> Batch:
+    """The batch of some volumes, padded to a common size.
 
     Padded voxels are background in the label and 0 (the mean) in the image. The batch's sizes
     are multiples of `divisor`, so that the network can halve them.
@@ -124,8 +124,10 @@ def stack_items(items: Sequence[BatchItem], divisor: Triple) -> Batch:
     shape = padded_shape([max(sizes) for sizes in zip(*shapes, strict=True)], divisor)
     rows = max(len(item.allowed) for item in items)
     return Batch(
-        image=torch.stack([pad_to(item.sample.image, shape, 0.0) for item in items]),
-        label=torch.stack([pad_to(item.sample.label, shape, BACKGROUND_ROW) for item in items]),
+        image=torch.stack([pad_to(item.sample.image, shape, 0.0, padding) for item in items]),
+        label=torch.stack(
+            [pad_to(item.sample.label, shape, BACKGROUND_ROW, padding) for item in items]
+        ),
         allowed=torch.stack([pad(i.allowed, (0, 0, 0, rows - len(i.allowed))) for i in items]),
         spacing=torch.tensor([item.sample.spacing_mm for item in items]),
         case=[item.case for item in items],

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import lightning as L
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from hsf_finetune.config.settings import DatasetsSettings
+from hsf_finetune.config.settings import AugmentationSettings, DatasetsSettings
+from hsf_finetune.data.augment.flips import FlipPlan, plan_flips, weigh_sides
+from hsf_finetune.data.augment.torchio_hsf import HsfPipeline
 from hsf_finetune.data.census import Census, take_census
 from hsf_finetune.data.loading.batches import (
     Augment,
@@ -21,6 +23,7 @@ from hsf_finetune.data.loading.batches import (
 )
 from hsf_finetune.data.loading.epoch_sampler import EpochSampler, choose_draw_weights
 from hsf_finetune.data.loading.sample_store import Progress, SampleStore
+from hsf_finetune.data.preprocessing.load_case import Preprocessing
 from hsf_finetune.data.preprocessing.voxel_grid import Triple
 from hsf_finetune.data.splits import Split
 from hsf_finetune.networks.padding import padded_shape
@@ -35,7 +38,8 @@ class CasesDataModule(L.LightningDataModule):
         settings: the `datasets` group.
         divisor: sizes the network needs multiples of, along (x, y, z).
         seed: of the run.
-        augment: changes each training volume in the loader, if any.
+        augmentation: which volumes of the training cases get; None is none.
+        preprocessing: of the cases; None is that of a new run with these settings.
 
     Raises:
         ConfigError: `batch_size` or `patch_vox` is still `auto`.
@@ -47,7 +51,8 @@ class CasesDataModule(L.LightningDataModule):
         settings: DatasetsSettings,
         divisor: Triple,
         seed: int,
-        augment: Augment | None = None,
+        augmentation: AugmentationSettings | None = None,
+        preprocessing: Preprocessing | None = None,
     ) -> None:
         super().__init__()
         if settings.batch_size == "auto" or settings.patch_vox == "auto":
@@ -59,9 +64,11 @@ class CasesDataModule(L.LightningDataModule):
         self.patch_vox = padded_shape(settings.patch_vox, divisor)
         self.window_vox = padded_shape(settings.window_vox, divisor)
         self.draws = choose_draw_weights(split.train, settings.datasets)
-        self._augment = augment
-        self._collate = partial(stack_items, divisor=divisor)
-        self._store = SampleStore([*dict.fromkeys((*split.train, *split.validation))], settings)
+        self.augmentation = augmentation or AugmentationSettings(pipeline="none")
+        cases = [*dict.fromkeys((*split.train, *split.validation))]
+        self._store = SampleStore(cases, settings, preprocessing)
+        padding = self._store.preprocessing.padding
+        self._collate = partial(stack_items, divisor=divisor, padding=padding)
 
     def read(self, progress: Progress | None = None) -> str:
         """Prepares the `SampleStore`; returns where cases are kept: `memory`, `disk` or `off`."""
@@ -72,10 +79,17 @@ class CasesDataModule(L.LightningDataModule):
         """The label census of either side of the split; after `read`."""
         space = self.split.train[0].protocol.space
         counted = {
-            side: [(case, self._store.row_voxels(case)) for case in self.split.side(side)]
+            side: [(case, self._store.places(case).voxels) for case in self.split.side(side)]
             for side in ("train", "validation")
         }
         return {side: take_census(cases, space) for side, cases in counted.items()}
+
+    @cached_property
+    def flips(self) -> FlipPlan:
+        """Whether training flips, by the class names and the places of labels; after `read`."""
+        space = self.split.train[0].protocol.space
+        places = (self._store.places(case) for case in self.split.train)
+        return plan_flips(self.augmentation, space, weigh_sides(places, space))
 
     def steps_per_epoch(self, world_size: int, accumulate: int) -> int:
         """Optimiser steps of an epoch, with `accumulate` batches per step and process."""
@@ -85,15 +99,23 @@ class CasesDataModule(L.LightningDataModule):
     def train_dataloader(self) -> DataLoader[BatchItem]:
         """Shuffled batches of an epoch."""
         share = self.settings.foreground_share
-        train = self.split.train
-        dataset = TrainingCases(self._store, train, self.patch_vox, share, self._augment)
+        augment: Augment | None = None
+        if self.augmentation.pipeline == "torchio_hsf":
+            augment = HsfPipeline(self.flips.allowed, self.flips.partners)
+        dataset = TrainingCases(self._store, self.split.train, self.patch_vox, share, augment)
         return self._loader(dataset, self.batch_size, self._sampler(*self._rank_and_size()))
 
     def val_dataloader(self) -> DataLoader[BatchItem]:
-        """Whole validation volumes, one by one, divided among the processes."""
+        """Whole validation volumes, one by one, divided among the processes.
+
+        The first ones are repeated at the end, so that all processes have equally many: with
+        fewer than others, or none, one would not take part in what all do together.
+        """
         rank, world_size = self._rank_and_size()
         dataset = WholeCases(self._store, self.split.validation)
-        return self._loader(dataset, 1, range(rank, len(dataset), world_size))
+        rounds = -(-len(dataset) // world_size)
+        mine = [n % len(dataset) for n in range(rank, rounds * world_size, world_size)]
+        return self._loader(dataset, 1, mine)
 
     def _sampler(self, rank: int, world_size: int) -> EpochSampler:
         weights = [self.draws.by_dataset[case.dataset] for case in self.split.train]
@@ -105,7 +127,7 @@ class CasesDataModule(L.LightningDataModule):
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
     def _loader(
-        self, dataset: Dataset[BatchItem], batch_size: int, sampler: Sampler[Any] | range
+        self, dataset: Dataset[BatchItem], batch_size: int, sampler: Sampler[Any] | list[int]
     ) -> DataLoader[BatchItem]:
         workers = min(self.settings.num_workers, os.cpu_count() or 1)
         return DataLoader(

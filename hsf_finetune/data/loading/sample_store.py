@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 import psutil
 import torch
 
 from hsf_finetune.config.settings import DatasetsSettings
+from hsf_finetune.data.augment.flips import LabelPlaces
 from hsf_finetune.data.discovery.cases import Case
-from hsf_finetune.data.preprocessing.load_case import Sample, load_case
+from hsf_finetune.data.preprocessing.load_case import Preprocessing, Sample, load_case
 from hsf_finetune.data.volumes.affines import voxel_size_mm
 from hsf_finetune.data.volumes.read_volume import read_shape
 from hsf_finetune.system.atomic_files import atomic_write, cache_folder
@@ -29,7 +29,10 @@ Progress = Callable[[int, int], None]
 _MEMORY_SHARE = 0.5
 """Largest share of the free memory that the cache may take."""
 
-_FORMAT = 2
+_MOST_VOXELS = 1 << 22
+"""Voxels of a volume beyond which the places of its labels are found from some of them."""
+
+_FORMAT = 3
 """Increased whenever preprocessing changes, so that older files are not read."""
 
 
@@ -39,19 +42,28 @@ class SampleStore:
     Args:
         cases: those that `prepare` reads.
         settings: cache mode and folder, target spacing.
+        preprocessing: of the cases; None is that of a new run with these settings.
     """
 
-    def __init__(self, cases: Sequence[Case], settings: DatasetsSettings) -> None:
+    def __init__(
+        self,
+        cases: Sequence[Case],
+        settings: DatasetsSettings,
+        preprocessing: Preprocessing | None = None,
+    ) -> None:
         self._cases = tuple(cases)
-        self._spacing = settings.target_spacing_mm
+        spacing_mm = settings.target_spacing_mm
+        self.preprocessing = preprocessing or Preprocessing(
+            tuple(spacing_mm) if spacing_mm else None
+        )
         self.mode: Literal["auto", "memory", "disk", "off"] = settings.cache
         if self.mode == "auto":
-            needed = sum(estimate_sample_bytes(case, self._spacing) for case in cases)
+            needed = sum(estimate_sample_bytes(case, spacing_mm) for case in cases)
             free = psutil.virtual_memory().available
             self.mode = "memory" if needed < _MEMORY_SHARE * free else "disk"
         self._folder = Path(settings.cache_dir or cache_folder() / "samples").expanduser()
         self._samples: dict[str, Sample] = {}
-        self._row_voxels: dict[str, npt.NDArray[np.int64]] = {}
+        self._places: dict[str, LabelPlaces] = {}
 
     def prepare(self, progress: Progress | None = None) -> None:
         """Reads and checks every case once, filling the cache.
@@ -72,7 +84,7 @@ class SampleStore:
                 return error
             if self.mode == "memory":
                 self._samples[case.name] = sample
-            self._row_voxels[case.name] = _count_row_voxels(case, sample)
+            self._places[case.name] = find_places(case, sample)
             return None
 
         with ThreadPoolExecutor(max_workers=min(os.cpu_count() or 1, 8)) as pool:
@@ -94,13 +106,15 @@ class SampleStore:
         """
         if case.name in self._samples:
             return self._samples[case.name]
-        return self._from_disk(case) if self.mode == "disk" else load_case(case, self._spacing)
+        if self.mode == "disk":
+            return self._from_disk(case)
+        return load_case(case, self.preprocessing)
 
-    def row_voxels(self, case: Case) -> npt.NDArray[np.int64]:
-        """Voxels of each label row of a case, (rows,); counted by `prepare`."""
-        if case.name not in self._row_voxels:
-            self._row_voxels[case.name] = _count_row_voxels(case, self.sample(case))
-        return self._row_voxels[case.name]
+    def places(self, case: Case) -> LabelPlaces:
+        """Where the labels of a case lie, and how large they are; measured by `prepare`."""
+        if case.name not in self._places:
+            self._places[case.name] = find_places(case, self.sample(case))
+        return self._places[case.name]
 
     def _from_disk(self, case: Case) -> Sample:
         path = self._folder / f"{self._fingerprint(case)}.pt"
@@ -110,7 +124,7 @@ class SampleStore:
                 return Sample(stored["image"], stored["label"], tuple(stored["spacing_mm"]))
             except Exception:  # a damaged file raises anything; it is only a copy
                 path.unlink(missing_ok=True)
-        sample = load_case(case, self._spacing)
+        sample = load_case(case, self.preprocessing)
         with atomic_write(path) as temporary:
             torch.save({**vars(sample), "spacing_mm": list(sample.spacing_mm)}, temporary)
         return sample
@@ -125,13 +139,28 @@ class SampleStore:
                 raise DataError("no such file", file=ref.path) from error
             files.append([str(ref), stat.st_size, stat.st_mtime_ns, ref.spacing_mm, ref.affine])
         protocol = [[value, sorted(names)] for value, names in case.protocol.sets]
-        text = json.dumps([_FORMAT, files, protocol, case.protocol.space.names, self._spacing])
+        how = [self.preprocessing.target_spacing_mm, self.preprocessing.crop_margins]
+        text = json.dumps([_FORMAT, files, protocol, case.protocol.space.names, how])
         return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
-def _count_row_voxels(case: Case, sample: Sample) -> npt.NDArray[np.int64]:
-    rows = len(case.protocol.row_sets)
-    return np.asarray(torch.bincount(sample.label.flatten(), minlength=rows).numpy())
+def find_places(case: Case, sample: Sample) -> LabelPlaces:
+    """Where the labels of a case lie; of a large volume only some of the voxels are looked at."""
+    count, label = len(case.protocol.row_sets), sample.label
+    voxels = np.asarray(torch.bincount(label.flatten(), minlength=count).numpy())
+    step = max(1, round((label.numel() / _MOST_VOXELS) ** (1 / 3)))
+    label = label[::step, ::step, ::step]
+    where = label.nonzero()
+    rows = label[where.unbind(1)].long()
+    extents = np.full((count, 3, 2), np.nan)
+    for axis, size in enumerate(label.shape):
+        profiles = torch.bincount(rows * size + where[:, axis], minlength=count * size)
+        below = profiles.reshape(count, size).cumsum(1).numpy()
+        seen = below[:, -1] > 0
+        shares = below[seen] / below[seen, -1:]
+        first, last = ((shares >= q).argmax(1) for q in (0.05, 0.95))
+        extents[seen, axis] = step * np.stack([first, last + 1], axis=1)
+    return LabelPlaces(case, extents, voxels)
 
 
 def estimate_sample_bytes(case: Case, target_spacing_mm: Sequence[float] | None) -> float:

@@ -32,6 +32,16 @@ def corner_shift_mm(a: Affine, b: Affine, shape: Sequence[int]) -> float:
     return float(np.sqrt((difference[:3] ** 2).sum(axis=0)).max())
 
 
+def grid_noise_mm(affine: Affine, usual_mm: float, share: float) -> float:
+    """How far corners of one grid, written by two programs, may lie apart, in mm.
+
+    This is `usual_mm`, or a share of the smallest voxel size if that is more; of voxels far
+    smaller than a scanner's (electron microscopy) never more than half of one.
+    """
+    size = min(voxel_size_mm(affine))
+    return min(max(usual_mm, share * size), 0.5 * size)
+
+
 def format_affine(affine: Affine) -> str:
     """The upper three rows of an affine as text, for messages."""
     return "\n".join("  ".join(f"{v:9.3f}" for v in row) for row in affine[:3])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from hsf_finetune.data.volumes.affines import corner_shift_mm, format_affine
+from hsf_finetune.data.volumes.affines import corner_shift_mm, format_affine, grid_noise_mm
 from hsf_finetune.data.volumes.read_volume import Volume
 from hsf_finetune.labels.classes import LabelMap
 from hsf_finetune.system.console import count_of
@@ -14,9 +14,11 @@ from hsf_finetune.system.errors import DataError
 _AFFINE_NOISE_MM = 1e-2
 """Largest shift of a corner voxel that still counts as rounding noise."""
 
+_LARGEST = float(np.finfo(np.float32).max)
+
 
 def check_image(volume: Volume) -> None:
-    """Refuses an image that holds NaN or infinity, or a single value.
+    """Refuses an image that holds NaN, infinity or numbers beyond single precision, or one value.
 
     Raises:
         DataError: naming the file and how many voxels are affected.
@@ -29,6 +31,17 @@ def check_image(volume: Volume) -> None:
             found=f"{bad} of {count_of(array.size, 'voxel')}",
             expected="finite numbers",
             fix="repair the image, or list it under the dataset's exclude:",
+        )
+    if array.size and max(abs(float(array.min())), abs(float(array.max()))) > _LARGEST:
+        large = int(np.count_nonzero(np.abs(array) > _LARGEST))
+        raise DataError(
+            "the image holds numbers that are too large for single precision, in which networks "
+            "compute",
+            file=volume.ref,
+            found=f"{large} of {count_of(array.size, 'voxel')}, up to {np.abs(array).max():.3g}",
+            expected=f"numbers up to {_LARGEST:.3g}",
+            fix="set them to the value of the scan's background (they often mark its outside), or "
+            "list it under the dataset's exclude:",
         )
     if array.size == 0 or array.min() == array.max():
         raise DataError(
@@ -81,7 +94,7 @@ def check_same_grid(first: Volume, other: Volume) -> None:
             fix="resample one of them to the other's grid (labels: nearest neighbour)",
         )
     shift = corner_shift_mm(first.affine, other.affine, first.array.shape)
-    if shift > max(_AFFINE_NOISE_MM, 0.02 * min(first.spacing_mm)):
+    if shift > grid_noise_mm(first.affine, _AFFINE_NOISE_MM, 0.02):
         raise DataError(
             "two volumes of one case lie on different grids in space",
             file=other.ref,

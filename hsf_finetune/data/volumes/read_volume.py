@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import gzip
-from collections.abc import Iterator
-from contextlib import contextmanager
+import math
+from collections import ChainMap
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,21 +14,32 @@ import h5py
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
+import psutil
 from nibabel.spatialimages import SpatialImage
 
 from hsf_finetune.data.volumes.affines import (
     Affine,
     corner_shift_mm,
     format_affine,
+    grid_noise_mm,
     hdf5_affine,
     voxel_size_mm,
 )
+from hsf_finetune.data.volumes.hdf5_datasets import open_dataset, refuse_damage
 from hsf_finetune.system.errors import DataError
 
 NIFTI = (".nii.gz", ".nii")
 HDF5 = (".h5", ".hdf5")
 SUFFIXES = NIFTI + HDF5
-_HDF5_FAULTS = (OSError, RuntimeError, KeyError)
+FOREIGN = (".mgz", ".mgh", ".nrrd", ".mha", ".mhd", ".dcm", ".img", ".hdr", ".zarr", ".npz", ".npy")
+"""Suffixes of images that have to be converted."""
+
+_PADDING_BYTES = 1 << 20
+"""So much may follow the last voxel of a compressed file."""
+_MAX_HEADER_BYTES = 1 << 26
+_SURELY_BYTES, _DENSEST = 1 << 30, 500
+"""A file that claims more than this, and so many times its own size, is damaged or hostile:
+only constant volumes are stored so densely."""
 
 Array = npt.NDArray[Any]
 
@@ -109,10 +121,10 @@ def read_volume(ref: VolumeRef) -> Volume:
     if not ref.path.exists():
         raise DataError("no such file", file=ref.path)
     if is_hdf5(ref.path):
-        key = hdf5_key(ref)
-        with _refuse_damage(ref, _HDF5_FAULTS), h5py.File(ref.path, "r") as file:
-            array, attributes = np.asarray(file[key][()]), {**file.attrs, **file[key].attrs}
-        return make_volume(array, hdf5_affine(attributes, ref.spacing_mm, ref.affine, ref), ref)
+        with open_dataset(ref.path, ref.key) as node:
+            _refuse_huge(node.shape, node.dtype.itemsize, ref)
+            _check_type(node.dtype, ref)
+            return make_volume(np.asarray(node[()]), _affine_of_hdf5(node, ref), ref)
     if is_volume(ref.path):
         return _read_nifti(ref)
     raise DataError(
@@ -132,18 +144,22 @@ def read_shape(ref: VolumeRef) -> tuple[tuple[int, ...], Affine]:
     if not is_hdf5(ref.path):
         image = _open_nifti(ref)
         return tuple(image.shape), np.asarray(image.affine, dtype=np.float64)
-    key = hdf5_key(ref)
-    with h5py.File(ref.path, "r") as file:
-        attributes = {**file.attrs, **file[key].attrs}
-        return tuple(file[key].shape), hdf5_affine(attributes, ref.spacing_mm, ref.affine, ref)
+    with open_dataset(ref.path, ref.key) as node:
+        return tuple(node.shape), _affine_of_hdf5(node, ref)
 
 
 def _read_nifti(ref: VolumeRef) -> Volume:
     image = _open_nifti(ref)
-    if ref.path.name.lower().endswith(".gz"):
+    size = _refuse_huge(image.shape, image.get_data_dtype().itemsize, ref)
+    if _is_gz(ref):
         # nibabel stops reading at the last voxel, before the checksum that reveals damaged voxels.
-        with _refuse_damage(ref):
-            image = type(image).from_bytes(gzip.decompress(ref.path.read_bytes()))
+        voxels: Any = image.dataobj
+        most = voxels.offset + size + _PADDING_BYTES
+        with refuse_damage(ref), gzip.open(ref.path) as file:
+            content = file.read(most + 1)
+            if len(content) > most:
+                raise ValueError(f"it goes on behind its {size} bytes of voxels")
+            image = type(image).from_bytes(content)
     return read_image(image, ref)
 
 
@@ -154,7 +170,7 @@ def read_image(image: SpatialImage, ref: VolumeRef) -> Volume:
         DataError: as `read_volume`.
     """
     _check_header(image, ref)
-    with _refuse_damage(ref):
+    with refuse_damage(ref):
         array = np.asanyarray(image.dataobj)
     scaled = image.get_data_dtype().kind in "iu" and array.dtype.kind == "f"
     step = abs(float(getattr(image.dataobj, "slope", 1.0))) if scaled else 0.0
@@ -164,7 +180,16 @@ def read_image(image: SpatialImage, ref: VolumeRef) -> Volume:
 
 def _open_nifti(ref: VolumeRef) -> nib.Nifti1Image:
     """The image with a checked header; voxels are read later."""
-    with _refuse_damage(ref):
+    with refuse_damage(ref):
+        # nibabel reads everything before the voxels, however much a header says there is.
+        with gzip.open(ref.path) if _is_gz(ref) else ref.path.open("rb") as file:
+            block = file.read(nib.Nifti2Header.sizeof_hdr)
+        kinds: tuple[Any, ...] = (nib.Nifti1Header, nib.Nifti2Header)
+        for kind in kinds:
+            if kind.may_contain_header(block):
+                offset = kind(block[: kind.sizeof_hdr], check=False)["vox_offset"]
+                if not offset <= _MAX_HEADER_BYTES:
+                    raise ValueError(f"voxels begin at byte {offset}")
         image = nib.load(ref.path)
     if not isinstance(image, nib.Nifti1Image):
         raise DataError("not a NIfTI image", file=ref.path, found=type(image).__name__)
@@ -187,12 +212,12 @@ def _check_header(image: SpatialImage, ref: VolumeRef) -> None:
         )
     if not isinstance(image, nib.Nifti1Image):
         return
-    with _refuse_damage(ref):  # nibabel raises many kinds for an impossible quaternion
+    with refuse_damage(ref):  # nibabel raises many kinds for an impossible quaternion
         sform, qform = image.get_sform(coded=True)[0], image.get_qform(coded=True)[0]
     if sform is None or qform is None:
         return
     shift = corner_shift_mm(sform, qform, image.shape)
-    if not shift <= max(5e-2, 0.1 * min(voxel_size_mm(sform))):
+    if not shift <= grid_noise_mm(sform, 5e-2, 0.1):
         raise DataError(
             "the header's sform and qform place the volume differently",
             file=ref.path,
@@ -225,55 +250,42 @@ def make_volume(
             expected="(X, Y, Z)",
             fix="split a series into one file per volume; give channels as a list under mri:",
         )
-    if array.dtype.kind not in "biuf":
-        raise DataError(
-            "voxels are not numbers",
-            file=ref,
-            found=str(array.dtype),
-            expected="one real number per voxel",
-            fix="convert the scan to grey values, or list it under the dataset's exclude:",
-        )
+    _check_type(array.dtype, ref)
     return Volume(array, affine, stored, ref, step, header)
 
 
-@contextmanager
-def _refuse_damage(
-    ref: VolumeRef, faults: tuple[type[Exception], ...] = (Exception,)
-) -> Iterator[None]:
-    """Makes one error of what libraries raise for a damaged file: nibabel and zlib many kinds."""
-    try:
-        yield
-    except faults as error:
+def _check_type(dtype: np.dtype[Any], ref: VolumeRef) -> None:
+    if dtype.kind not in "biuf":
         raise DataError(
-            "the file is damaged or incomplete",
+            "voxels are not numbers",
             file=ref,
-            found=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
-            expected="a complete NIfTI or HDF5 file",
-            fix="copy or convert it again, or list it under the dataset's exclude:",
-        ) from error
-
-
-def hdf5_key(ref: VolumeRef) -> str:
-    """The dataset to read: the one that `ref` names, or the only one of the file.
-
-    Raises:
-        DataError: no dataset has that name, or `ref` names none of several.
-    """
-    with _refuse_damage(ref, _HDF5_FAULTS), h5py.File(ref.path, "r") as file:
-        # A key may be a link, which visiting the file would not show.
-        if ref.key and isinstance(file.get(ref.key), h5py.Dataset):
-            return ref.key.strip("/")
-        found: list[str] = []
-        file.visititems(
-            lambda name, node: found.append(name) if isinstance(node, h5py.Dataset) else None
+            found=str(dtype),
+            expected="one real number per voxel",
+            fix="convert the scan to grey values, or list it under the dataset's exclude:",
         )
-    if ref.key is None and len(found) == 1:
-        return found[0]
-    several = "holds several datasets and none is named"
-    what = several if ref.key is None else f"has no dataset '{ref.key}'"
-    raise DataError(
-        f"the HDF5 file {what}",
-        file=ref.path,
-        found=", ".join(found) or "no dataset at all",
-        fix="set key: (or mri_key: and label_key:) in the pattern to one of these",
-    )
+
+
+def _refuse_huge(shape: Sequence[int], itemsize: int, ref: VolumeRef) -> int:
+    """The bytes of a volume's voxels; refuses those that cannot be in the file, or in memory."""
+    size, stored = math.prod(map(int, shape)) * itemsize, ref.path.stat().st_size
+    free = psutil.virtual_memory().available
+    too_dense = size > max(_SURELY_BYTES, _DENSEST * stored)
+    if too_dense or size > free:
+        raise DataError(
+            "the volume is too large to be read",
+            file=ref,
+            found=f"shape {tuple(shape)}, {size / 1e9:.3g} GB of voxels, in a file of "
+            f"{stored / 1e6:.3g} MB",
+            expected="voxels that the file has room for" if too_dense else f"{free / 1e9:.3g} GB",
+            fix="crop it, or list it under the dataset's exclude:",
+        )
+    return size
+
+
+def _affine_of_hdf5(node: h5py.Dataset, ref: VolumeRef) -> Affine:
+    attributes = ChainMap(node.attrs, node.file.attrs)
+    return hdf5_affine(attributes, ref.spacing_mm, ref.affine, ref)
+
+
+def _is_gz(ref: VolumeRef) -> bool:
+    return ref.path.name.lower().endswith(".gz")

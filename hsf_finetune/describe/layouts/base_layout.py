@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hsf_finetune.data.volumes.read_volume import VolumeRef
@@ -26,7 +25,7 @@ class ListedVolume:
 
 @dataclass(frozen=True)
 class FoundCase:
-    """An image, one volume per channel, and its manual label; its series is a kind, as `left_t2w`."""
+    """An image, one volume per channel, and its manual label; `series` is such as `left_t2w`."""
 
     series: str
     channels: tuple[ListedVolume, ...]
@@ -63,9 +62,3 @@ class FolderLayout:
     channel_names: tuple[str, ...] | None = None
     notes: tuple[UnsureNote, ...] = ()
     left_out: tuple[tuple[ListedVolume, str], ...] = ()
-
-
-def shorten_list(names: Sequence[str], count: int = 3) -> str:
-    """The first names, and how many there are."""
-    rest = f", ... ({len(names)})" if len(names) > count else ""
-    return ", ".join(names[:count]) + rest

@@ -17,9 +17,9 @@ from hsf_finetune.describe.layouts.base_layout import (
     FoundCase,
     ListedVolume,
     UnsureNote,
-    shorten_list,
 )
 from hsf_finetune.describe.list_volumes import FolderListing
+from hsf_finetune.system.console import shorten_list
 
 EXPECTED_FILES = "BIDS: sub-* files, with labels *_dseg.nii.gz beside them or below derivatives"
 

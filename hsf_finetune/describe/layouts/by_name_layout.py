@@ -12,9 +12,9 @@ from hsf_finetune.describe.layouts.base_layout import (
     FoundCase,
     ListedVolume,
     UnsureNote,
-    shorten_list,
 )
 from hsf_finetune.describe.list_volumes import FolderListing
+from hsf_finetune.system.console import shorten_list
 
 EXPECTED_FILES = (
     "labels beside their images or in a folder of their own, with a word such as seg, dseg, "
@@ -49,8 +49,8 @@ def find_cases(listing: FolderListing) -> FolderLayout | None:
     Several images that differ in contrast are its channels, where every label has them.
     """
     common = set.intersection(*({*volume.folders} for volume in listing.volumes))
-    labels = [volume for volume in listing.volumes if _is_label(volume, common)]
-    images = [volume for volume in listing.volumes if not _is_label(volume, common)]
+    labels = [volume for volume in listing.volumes if is_label(volume, common)]
+    images = [volume for volume in listing.volumes if not is_label(volume, common)]
     if not labels or not images:
         return None
     by_folders: dict[tuple[str, ...], list[ListedVolume]] = defaultdict(list)
@@ -85,7 +85,8 @@ def find_cases(listing: FolderListing) -> FolderLayout | None:
     return FolderLayout(title, tuple(cases), channels, tuple(notes), tuple(left_out))
 
 
-def _is_label(volume: ListedVolume, common: set[str]) -> bool:
+def is_label(volume: ListedVolume, common: set[str]) -> bool:
+    """Whether a volume is named like a label; folders of every volume are `common`."""
     return _names_label(volume.name) or any(_names_label(f) for f in {*volume.folders} - common)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu
 
 from hsf_finetune.config.settings import ARUNetSettings
-from hsf_finetune.networks.anatomy import Anatomy, Block, numbered_blocks
+from hsf_finetune.networks.anatomy import Anatomy
 from hsf_finetune.networks.layers.switchnorm import SwitchNorm
 from hsf_finetune.system.console import count_of
 from hsf_finetune.system.errors import ConfigError
@@ -38,30 +38,6 @@ class ResidualBlock(nn.Module):
         return gelu(self.conv3(self.conv2(first)) + first)
 
 
-class Encoder(nn.Module):
-    """An encoder level: a convolution that halves (except at the first level), a residual block.
-
-    Args:
-        in_channels: channels of the level above.
-        out_channels: channels of this level.
-        halves: whether X, Y and Z are halved first.
-    """
-
-    def __init__(self, in_channels: int, out_channels: int, halves: bool) -> None:
-        super().__init__()
-        self.pooling = (
-            nn.Conv3d(in_channels, in_channels, 3, stride=2, padding=1, bias=False)
-            if halves
-            else nn.Identity()
-        )
-        self.basic_module = ResidualBlock(in_channels, out_channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, in_channels, X, Y, Z) to (B, out_channels, X', Y', Z')."""
-        features: Tensor = self.basic_module(self.pooling(x))
-        return features
-
-
 class AttentionGate(nn.Module):
     """Multiplies a skip connection by weights that the decoder's features decide.
 
@@ -85,27 +61,6 @@ class AttentionGate(nn.Module):
         return skip * weight
 
 
-class Upsampling(nn.Module):
-    """Doubles X, Y and Z by a transposed convolution.
-
-    Args:
-        in_channels: channels of the level below.
-        out_channels: channels of this level.
-    """
-
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__()
-        # This gives the skip's size, which is even: sizes are multiples of the divisor.
-        self.upsample = nn.ConvTranspose3d(
-            in_channels, out_channels, 3, stride=2, padding=1, output_padding=1
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, in_channels, X, Y, Z) to (B, out_channels, 2X, 2Y, 2Z)."""
-        wider: Tensor = self.upsample(x)
-        return wider
-
-
 class Decoder(nn.Module):
     """A decoder level: doubling, addition of the gated skip connection, a residual block.
 
@@ -117,7 +72,11 @@ class Decoder(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, gated: bool) -> None:
         super().__init__()
-        self.upsampling = Upsampling(in_channels, out_channels)
+        # This gives the skip's size, which is even: sizes are multiples of the divisor.
+        doubling = nn.ConvTranspose3d(
+            in_channels, out_channels, 3, stride=2, padding=1, output_padding=1
+        )
+        self.upsampling = nn.Sequential(OrderedDict(upsample=doubling))
         self.attention = AttentionGate(out_channels) if gated else None
         self.basic_module = ResidualBlock(out_channels, out_channels)
 
@@ -148,14 +107,14 @@ class ARUNet(nn.Module):
         self,
         in_channels: int,
         out_channels: int,
-        f_maps: int = 64,
-        num_levels: int = 4,
-        use_attention: bool = True,
+        f_maps: int,
+        num_levels: int,
+        use_attention: bool,
     ) -> None:
         super().__init__()
         widths = [in_channels, *(f_maps * 2**level for level in range(num_levels))]
         self.encoders = nn.ModuleList(
-            Encoder(a, b, halves=level > 0) for level, (a, b) in enumerate(pairwise(widths))
+            _encoder(a, b, halves=level > 0) for level, (a, b) in enumerate(pairwise(widths))
         )
         up = widths[:0:-1]
         self.decoders = nn.ModuleList(Decoder(a, b, use_attention) for a, b in pairwise(up))
@@ -189,15 +148,7 @@ def arunet(settings: ARUNetSettings, in_channels: int, out_channels: int) -> Ana
     network = ARUNet(in_channels, out_channels, given.f_maps, given.num_levels, given.use_attention)
     *down, deepest = network.encoders
     up = list(network.decoders)[::-1]
-    stride = 2 ** len(down)
-    return Anatomy(
-        network=network,
-        encoders=numbered_blocks("encoder", down),
-        bottleneck=Block("bottleneck", (deepest,)),
-        decoders=numbered_blocks("decoder", up)[::-1],
-        head=Block("head", (network.final_conv,)),
-        divisor=(stride, stride, stride),
-    )
+    return Anatomy.of_levels(network, down, deepest, up, network.final_conv, 2 ** len(down))
 
 
 def read_arunet_settings(tensors: Mapping[str, Tensor]) -> dict[str, Any] | None:
@@ -220,6 +171,15 @@ def read_arunet_settings(tensors: Mapping[str, Tensor]) -> dict[str, Any] | None
     gated = any(".attention." in name for name in tensors)
     hparams = {"f_maps": widths[0], "num_levels": len(widths), "use_attention": gated}
     return {"name": "arunet", "hparams": hparams}
+
+
+def _encoder(in_channels: int, out_channels: int, halves: bool) -> nn.Sequential:
+    """An encoder level: a convolution that halves X, Y and Z, and a residual block."""
+    pooling: nn.Module = nn.Identity()
+    if halves:
+        pooling = nn.Conv3d(in_channels, in_channels, 3, stride=2, padding=1, bias=False)
+    block = ResidualBlock(in_channels, out_channels)
+    return nn.Sequential(OrderedDict(pooling=pooling, basic_module=block))
 
 
 def _convolution(in_channels: int, out_channels: int, activated: bool = True) -> nn.Sequential:

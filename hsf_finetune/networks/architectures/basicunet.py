@@ -5,7 +5,7 @@ from __future__ import annotations
 from monai.networks.nets.basic_unet import BasicUNet
 
 from hsf_finetune.config.settings import BasicUNetSettings
-from hsf_finetune.networks.anatomy import Anatomy, Block, numbered_blocks
+from hsf_finetune.networks.anatomy import Anatomy
 from hsf_finetune.networks.layers.norms import activation_layer, norm_layer
 
 
@@ -27,11 +27,4 @@ def basicunet(settings: BasicUNetSettings, in_channels: int, out_channels: int) 
     )
     down = (network.conv_0, network.down_1, network.down_2, network.down_3)
     up = (network.upcat_1, network.upcat_2, network.upcat_3, network.upcat_4)
-    return Anatomy(
-        network=network,
-        encoders=numbered_blocks("encoder", down),
-        bottleneck=Block("bottleneck", (network.down_4,)),
-        decoders=numbered_blocks("decoder", up)[::-1],
-        head=Block("head", (network.final_conv,)),
-        divisor=(16, 16, 16),
-    )
+    return Anatomy.of_levels(network, down, network.down_4, up, network.final_conv, 16)

@@ -7,7 +7,7 @@ from monai.networks.blocks.dynunet_block import UnetOutBlock
 from monai.networks.nets.dynunet import DynUNet as MonaiDynUNet
 
 from hsf_finetune.config.settings import DynUNetSettings
-from hsf_finetune.networks.anatomy import Anatomy, Block, numbered_blocks
+from hsf_finetune.networks.anatomy import Anatomy
 from hsf_finetune.networks.layers.norms import norm_layer
 from hsf_finetune.networks.layers.strides import divisor, triple
 
@@ -64,12 +64,5 @@ def dynunet(settings: DynUNetSettings, in_channels: int, out_channels: int) -> A
     )
     coarser = tuple(network.deep_supervision_heads) if settings.deep_supervision else ()
     down = (network.input_block, *network.downsamples)
-    up = tuple(network.upsamples)[::-1]
-    return Anatomy(
-        network=network,
-        encoders=numbered_blocks("encoder", down),
-        bottleneck=Block("bottleneck", (network.bottleneck,)),
-        decoders=numbered_blocks("decoder", up)[::-1],
-        head=Block("head", (network.output_block, *coarser)),
-        divisor=divisor(strides),
-    )
+    up, head = tuple(network.upsamples)[::-1], (network.output_block, *coarser)
+    return Anatomy.of_levels(network, down, network.bottleneck, up, head, divisor(strides))

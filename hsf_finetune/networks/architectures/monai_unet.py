@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import cast
 
 from monai.networks.nets.unet import UNet
 from torch import nn
 
 from hsf_finetune.config.settings import MonaiUNetSettings
-from hsf_finetune.networks.anatomy import Anatomy, Block, numbered_blocks
+from hsf_finetune.networks.anatomy import Anatomy
 from hsf_finetune.networks.layers.norms import activation_layer, norm_layer
 from hsf_finetune.networks.layers.strides import divisor, triple
 
@@ -38,15 +39,9 @@ def monai_unet(settings: MonaiUNetSettings, in_channels: int, out_channels: int)
     head, *decoders = up
     # Of several convolutions in the head, the last is added to the output of the others.
     *_, last = (m for m in head.modules() if isinstance(m, (nn.Conv3d, nn.ConvTranspose3d)))
-    return Anatomy(
-        network=network,
-        encoders=numbered_blocks("encoder", down),
-        bottleneck=Block("bottleneck", (deepest,)),
-        decoders=numbered_blocks("decoder", decoders, start=2)[::-1],
-        head=Block("head", (head,)),
-        divisor=divisor([triple(stride) for stride in settings.strides]),
-        logit_layers=(last,),
-    )
+    multiples = divisor([triple(stride) for stride in settings.strides])
+    anatomy = Anatomy.of_levels(network, down, deepest, decoders, head, multiples)
+    return replace(anatomy, logit_layers=(last,))
 
 
 def unet_levels(network: UNet, halvings: int) -> tuple[list[nn.Module], nn.Module, list[nn.Module]]:

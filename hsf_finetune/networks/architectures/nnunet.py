@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from hsf_finetune.config.settings import NnUNetSettings
-from hsf_finetune.networks.anatomy import Anatomy, Block, numbered_blocks
+from hsf_finetune.networks.anatomy import Anatomy
 from hsf_finetune.networks.layers.strides import Triple, divisor, triple
 from hsf_finetune.system.errors import ConfigError
 
@@ -93,14 +93,7 @@ def nnunet(settings: NnUNetSettings, in_channels: int, out_channels: int) -> Ana
     heads = tuple(head for head in finest_first if not isinstance(head, nn.Identity))
     multiples = divisor(strides)
     x, y, z = (multiples[network.axes.index(axis)] for axis in range(3))
-    return Anatomy(
-        network=network,
-        encoders=numbered_blocks("encoder", down[:-1]),
-        bottleneck=Block("bottleneck", tuple(down[-1])),
-        decoders=numbered_blocks("decoder", up)[::-1],
-        head=Block("head", heads),
-        divisor=(x, y, z),
-    )
+    return Anatomy.of_levels(network, down[:-1], down[-1], up, heads, (x, y, z))
 
 
 def _build_plain(
@@ -127,13 +120,20 @@ def _build_plain(
         # `OrientedUNet.train` sets it; the decoder has the heads of all levels either way.
         "deep_supervision": False,
     }
+    blocks = settings.n_blocks_per_stage
     if settings.architecture == "PlainConvUNet":
-        given |= {"n_conv_per_stage": settings.n_blocks_per_stage}
-        given |= {"nonlin_first": settings.nonlin_first}
+        given |= {"n_conv_per_stage": blocks, "nonlin_first": settings.nonlin_first}
     else:
-        given |= {"n_blocks_per_stage": settings.n_blocks_per_stage}
-        given |= {"stem_channels": settings.stem_channels}
-    network_class = getattr(_import_library(), settings.architecture)
+        given |= {"n_blocks_per_stage": blocks, "stem_channels": settings.stem_channels}
+    try:
+        library = importlib.import_module("dynamic_network_architectures.architectures.unet")
+    except ImportError as error:
+        raise ConfigError(
+            "models=nnunet needs the library dynamic-network-architectures",
+            found=error,
+            fix="pip install 'hsf-finetune[nnunet]'",
+        ) from error
+    network_class = getattr(library, settings.architecture)
     try:
         network: nn.Module = network_class(**given)
     except TypeError as error:
@@ -143,14 +143,3 @@ def _build_plain(
             fix="see models.norm_op_kwargs, dropout_op_kwargs and nonlin_kwargs",
         ) from error
     return network.apply(network_class.initialize)
-
-
-def _import_library() -> Any:
-    try:
-        return importlib.import_module("dynamic_network_architectures.architectures.unet")
-    except ImportError as error:
-        raise ConfigError(
-            "models=nnunet needs the library dynamic-network-architectures",
-            found=error,
-            fix="pip install 'hsf-finetune[nnunet]'",
-        ) from error

@@ -6,7 +6,7 @@ from monai.networks.nets.segresnet import SegResNet
 from torch import nn
 
 from hsf_finetune.config.settings import SegResNetSettings
-from hsf_finetune.networks.anatomy import Anatomy, Block, numbered_blocks
+from hsf_finetune.networks.anatomy import Anatomy
 from hsf_finetune.networks.layers.norms import norm_layer
 
 
@@ -30,17 +30,8 @@ def segresnet(settings: SegResNetSettings, in_channels: int, out_channels: int) 
     *down, deepest = network.down_layers
     norm, activation, logits = network.conv_final
     stem = [network.convInit, network.dropout] if settings.dropout else [network.convInit]
-    encoders: list[tuple[nn.Module, ...]] = [(module,) for module in down]
-    encoders[0] = (*stem, down[0])
-    decoders = list(zip(network.up_samples, network.up_layers, strict=True))[::-1]
-    parts: list[tuple[nn.Module, ...]] = list(decoders)
-    parts[0] = (*parts[0], norm, activation)
-    stride = 2 ** len(down)
-    return Anatomy(
-        network=network,
-        encoders=numbered_blocks("encoder", encoders),
-        bottleneck=Block("bottleneck", (deepest,)),
-        decoders=numbered_blocks("decoder", parts)[::-1],
-        head=Block("head", (logits,)),
-        divisor=(stride, stride, stride),
-    )
+    up: list[list[nn.Module]]
+    up = [[*pair] for pair in zip(network.up_samples, network.up_layers, strict=True)][::-1]
+    up[0] += [norm, activation]
+    encoders = [[*stem, down[0]], *down[1:]]
+    return Anatomy.of_levels(network, encoders, deepest, up, logits, 2 ** len(down))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -11,7 +10,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from hsf_finetune.config.settings import SwinUNETRSettings
-from hsf_finetune.networks.anatomy import Anatomy, Block, numbered_blocks
+from hsf_finetune.networks.anatomy import Anatomy
 from hsf_finetune.networks.layers.norms import norm_layer
 
 
@@ -51,38 +50,13 @@ def swinunetr(settings: SwinUNETRSettings, in_channels: int, out_channels: int) 
         [swin.patch_embed, swin.pos_drop, network.encoder1],
         *([*stage, *skip] for stage, skip in zip(stages, skips, strict=True)),
     ]
-    up = (
-        network.decoder1,
-        network.decoder2,
-        network.decoder3,
-        network.decoder4,
-        network.decoder5,
-    )
-    return Anatomy(
-        network=network,
-        encoders=numbered_blocks("encoder", down),
-        bottleneck=Block("bottleneck", (network.encoder10,)),
-        decoders=numbered_blocks("decoder", up)[::-1],
-        head=Block("head", (network.out,)),
-        divisor=(32, 32, 32),
-    )
+    up = [network.get_submodule(f"decoder{level}") for level in range(1, 6)]
+    return Anatomy.of_levels(network, down, network.encoder10, up, network.out, 32)
 
 
 class _LinspaceOnCPU(TorchFunctionMode):
-    """Keeps `linspace` on the CPU, since numbers cannot be read on the meta device.
+    """Keeps `linspace`, from which MONAI reads numbers, on the CPU when all else is on `meta`."""
 
-    MONAI reads the layers' drop path rates from it; everything else stays on the
-    device that the network is built on.
-    """
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Iterable[type],
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        given = dict(kwargs or {})
-        if func is torch.linspace:
-            given.setdefault("device", "cpu")
-        return func(*args, **given)
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        device = {"device": "cpu"} if func is torch.linspace else {}
+        return func(*args, **device | (kwargs or {}))

@@ -10,7 +10,7 @@ from monai.networks.nets.unet import UNet as MonaiUNet
 from torch import nn
 
 from hsf_finetune.config.settings import UNetSettings
-from hsf_finetune.networks.anatomy import Anatomy, Block, numbered_blocks
+from hsf_finetune.networks.anatomy import Anatomy
 from hsf_finetune.networks.architectures.monai_unet import unet_levels
 from hsf_finetune.networks.layers.norms import norm_layer
 
@@ -53,12 +53,4 @@ def unet(settings: UNetSettings, in_channels: int, out_channels: int) -> Anatomy
     """Builds the UNet (Kerfoot et al. 2019, doi:10.1007/978-3-030-12029-0_40)."""
     network = UNet(settings, in_channels, out_channels)
     down, deepest, up = unet_levels(network.trunk, len(settings.strides))
-    stride = math.prod(settings.strides)
-    return Anatomy(
-        network=network,
-        encoders=numbered_blocks("encoder", down),
-        bottleneck=Block("bottleneck", (deepest,)),
-        decoders=numbered_blocks("decoder", up)[::-1],
-        head=Block("head", (network.head,)),
-        divisor=(stride, stride, stride),
-    )
+    return Anatomy.of_levels(network, down, deepest, up, network.head, math.prod(settings.strides))

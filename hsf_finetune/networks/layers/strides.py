@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from math import prod
-
-from hsf_finetune.config.settings import Size
 
 Triple = tuple[int, int, int]
 
 
-def triple(size: Size) -> Triple:
+def triple(size: int | Sequence[int]) -> Triple:
     """A size along X, Y and Z."""
     x, y, z = (size, size, size) if isinstance(size, int) else size
     return x, y, z

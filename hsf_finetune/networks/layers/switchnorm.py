@@ -18,16 +18,17 @@ class SwitchNorm(nn.Module):
 
     Args:
         channels: channels of the input.
-        eps: added to the variance.
     """
 
-    def __init__(self, channels: int, eps: float = 1e-5) -> None:
+    eps = 1e-5
+    """Added to the variance."""
+
+    def __init__(self, channels: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(1, channels, 1, 1, 1))
         self.bias = nn.Parameter(torch.zeros(1, channels, 1, 1, 1))
         self.mean_weight = nn.Parameter(torch.ones(2))
         self.var_weight = nn.Parameter(torch.ones(2))
-        self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalised (B, C, X, Y, Z), in the input's precision.

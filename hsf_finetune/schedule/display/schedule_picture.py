@@ -18,6 +18,8 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from hsf_finetune.schedule.display.timeline import (
     StageSpan,
+    epoch_labels,
+    may_end_early,
     peak_rates_text,
     row_names,
     sample_rates,
@@ -35,6 +37,7 @@ LOWEST = 1e-5
 
 _FORMATS = (".png", ".pdf", ".svg")
 _LINE, _SMALL = "#404040", 8
+_HATCHED: dict[str, Any] = {"hatch": "////", "edgecolor": _LINE}
 _AT_MOST = "\N{LESS-THAN OR EQUAL TO}"
 
 
@@ -67,10 +70,12 @@ def draw_schedule(schedule: Schedule) -> Figure:
     figure = Figure(figsize=(8.5, 1.9 + 0.25 * len(names)), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
     strip, axis = figure.subplots(2, 1, sharex=True, height_ratios=[1, len(names)])
+    # Yellow to dark red for low to high rates.
+    colours = ListedColormap(mpl.colormaps["YlOrRd"](np.linspace(0.12, 1, 256)))
     image = axis.imshow(
         np.ma.masked_equal(rates, 0.0),
         norm=_colour_scale(rates),
-        cmap=_colours(),
+        cmap=colours.with_extremes(bad=FROZEN),
         aspect="auto",
         interpolation="nearest",
         extent=(0, schedule.max_epochs, len(names), 0),
@@ -83,10 +88,8 @@ def draw_schedule(schedule: Schedule) -> Figure:
     bar.formatter = FuncFormatter(lambda rate, _: f"{rate:g}")
     figure.suptitle(title_text(schedule), fontsize=11)
     patches = [Patch(color=FROZEN, label="frozen")]
-    if any(span.open_from is not None for span in spans):
-        hatched = Patch(facecolor="white", edgecolor=_LINE, hatch="////")
-        hatched.set_label("the stage may have ended")
-        patches.append(hatched)
+    if may_end_early(schedule):
+        patches.append(Patch(fill=False, label="the stage may have ended", **_HATCHED))
     figure.legend(
         handles=patches, loc="outside lower left", ncols=2, fontsize=_SMALL, frameon=False
     )
@@ -99,12 +102,6 @@ def _colour_scale(rates: npt.NDArray[np.float64]) -> LogNorm:
     peaks = rates.max(axis=1)
     lowest = min(highest / 100, float(peaks[peaks > 0].min()) / 10)
     return LogNorm(max(lowest, LOWEST * highest), highest)
-
-
-def _colours() -> Any:
-    """Yellow to dark red for low to high rates, and grey for frozen blocks."""
-    colours = ListedColormap(mpl.colormaps["YlOrRd"](np.linspace(0.12, 1, 256)))
-    return colours.with_extremes(bad=FROZEN)
 
 
 def _label_axes(
@@ -122,21 +119,17 @@ def _label_axes(
     for span in spans[1:]:
         axis.axvline(span.first, color=_LINE, linewidth=0.6)
     axis.set_xlabel("epoch", fontsize=_SMALL + 1)
-    ticks = _epoch_ticks(schedule, spans)
+    ticks = _epoch_ticks(schedule)
     axis.set_xticks([at for at, _ in ticks], [text for _, text in ticks], fontsize=_SMALL)
     axis.spines[:].set_visible(False)
 
 
-def _epoch_ticks(schedule: Schedule, spans: Sequence[StageSpan]) -> list[tuple[int, str]]:
+def _epoch_ticks(schedule: Schedule) -> list[tuple[int, str]]:
     """The end and the epochs in which stages start, or round ones, as far as there is room."""
-    may_end = any(span.open_from is not None for span in spans)
+    starts, end_label = epoch_labels(schedule, _AT_MOST)
     end = schedule.max_epochs
-    ticks = {0: "0", end: f"{_AT_MOST if may_end else ''}{end}"}
-    starts = {
-        span.first: f"{_AT_MOST if span.may_start_earlier else ''}{span.first}"
-        for span in spans[1:]
-    }
-    if len(spans) == 1:
+    ticks = {0: "0", end: end_label}
+    if len(starts) == 1:
         starts = {int(n): str(int(n)) for n in MaxNLocator(6, integer=True).tick_values(0, end)}
     for epoch, text in starts.items():
         if epoch < end and min(abs(epoch - other) for other in ticks) >= 0.05 * end:
@@ -153,22 +146,12 @@ def _draw_stages(strip: Axes, spans: Sequence[StageSpan]) -> None:
         strip.add_patch(box)
         if span.open_from is not None:
             width = span.end - span.open_from
-            strip.add_patch(
-                Rectangle((span.open_from, 0), width, 1, fill=False, hatch="////", edgecolor=_LINE)
-            )
-        certain_end = span.open_from or span.end
-        if certain_end - span.first < readable:
-            certain_end = span.end
-        if certain_end - span.first >= readable:
-            strip.text(
-                (span.first + certain_end) / 2,
-                0.5,
-                str(number),
-                ha="center",
-                va="center",
-                fontsize=_SMALL,
-                bbox={"facecolor": "white", "edgecolor": "none", "pad": 2},
-            )
+            strip.add_patch(Rectangle((span.open_from, 0), width, 1, fill=False, **_HATCHED))
+        wide = [e for e in (span.open_from, span.end) if e and e - span.first >= readable]
+        if wide:
+            middle = (span.first + wide[0]) / 2
+            text = strip.text(middle, 0.5, str(number), ha="center", va="center", fontsize=_SMALL)
+            text.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 2})
     strip.set_ylim(0, 1)
     strip.set_yticks([0.5], ["stage"], fontsize=_SMALL + 1)
     strip.tick_params(axis="both", length=0, labelbottom=False)

@@ -10,6 +10,8 @@ import numpy.typing as npt
 from rich.text import Text
 
 from hsf_finetune.schedule.display.timeline import (
+    epoch_labels,
+    may_end_early,
     peak_rates_text,
     row_names,
     sample_rates,
@@ -124,14 +126,11 @@ def _ruler(schedule: Schedule, count: int, characters: CharacterSet) -> str:
 
 def _epoch_numbers(schedule: Schedule, count: int, room: int, characters: CharacterSet) -> str:
     """The epochs in which stages start, and the end, as far as there is room."""
-    spans = stage_spans(schedule)
-    may_end = any(span.open_from is not None for span in spans)
-    end = f"{characters.at_most if may_end else ''}{schedule.max_epochs}"
+    starts, end = epoch_labels(schedule, characters.at_most)
     end_at = min(count, room - len(end))
     line = ""
-    for span in spans:
-        text = f"{characters.at_most if span.may_start_earlier else ''}{span.first}"
-        at = _column(span.first, schedule, count)
+    for epoch, text in starts.items():
+        at = _column(epoch, schedule, count)
         if at >= len(line) + bool(line) and at + len(text) < end_at:
             line = f"{line:<{at}}{text}"
     return f"{line:<{end_at}}{end}"
@@ -144,6 +143,6 @@ def _legend(schedule: Schedule, highest: float, characters: CharacterSet) -> str
         for level in (top, top // 2, 1)
     )
     legend = f"learning rate up to: {scale}  {characters.frozen} frozen"
-    if any(span.open_from is not None for span in stage_spans(schedule)):
+    if may_end_early(schedule):
         legend += f"  {characters.uncertain} may end earlier"
     return legend

@@ -71,11 +71,29 @@ def stage_spans(schedule: Schedule) -> list[StageSpan]:
     return spans
 
 
+def may_end_early(schedule: Schedule) -> bool:
+    """Whether the end of the schedule is not known, since a plateau ends stages."""
+    return any(span.open_from is not None for span in stage_spans(schedule))
+
+
+def epoch_labels(schedule: Schedule, at_most: str) -> tuple[dict[int, str], str]:
+    """Labels of the epochs in which stages start, and of the end.
+
+    Args:
+        schedule: what to label.
+        at_most: stands before an epoch that may come earlier.
+    """
+    starts = {
+        span.first: f"{at_most if span.may_start_earlier else ''}{span.first}"
+        for span in stage_spans(schedule)
+    }
+    return starts, f"{at_most if may_end_early(schedule) else ''}{schedule.max_epochs}"
+
+
 def title_text(schedule: Schedule) -> str:
     """Strategy and length, such as `gradual, 45 epochs at most`."""
-    may_end = any(span.open_from is not None for span in stage_spans(schedule))
     epochs = count_of(schedule.max_epochs, "epoch")
-    return f"{schedule.strategy}, {epochs}{' at most' if may_end else ''}"
+    return f"{schedule.strategy}, {epochs}{' at most' if may_end_early(schedule) else ''}"
 
 
 def peak_rates_text(schedule: Schedule, block: str) -> str:

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from hsf_finetune.config.settings import AugmentationSettings
 from hsf_finetune.data.augment.batch_augmentation import BatchAugmentation
-from hsf_finetune.data.augment.flips import exchange_classes, plan_flips
+from hsf_finetune.data.augment.flips import (
+    LabelPlaces,
+    exchange_classes,
+    plan_flips,
+    weigh_sides,
+)
 from hsf_finetune.data.augment.torchio_hsf import HsfPipeline
+from hsf_finetune.data.discovery.cases import Case
+from hsf_finetune.data.loading.sample_store import find_places
+from hsf_finetune.data.preprocessing.load_case import Sample
+from hsf_finetune.data.volumes.read_volume import VolumeRef
 from hsf_finetune.labels.classes import BACKGROUND, ClassSpace, LabelMap
 from hsf_finetune.system.errors import ConfigError
 
@@ -28,6 +39,71 @@ def test_pairs_are_found_by_name_or_given() -> None:
     given = plan_flips(AugmentationSettings(lr_pairs=[["one", "two"]]), plain)
     assert (given.allowed, given.partners) == (True, (0, 2, 1))
     assert "one and two" in given.remark
+
+
+def places(*drawn: dict[int, tuple[slice, ...]], names: tuple[str, ...]) -> list[LabelPlaces]:
+    """Cases that draw boxes; value n is the n-th name."""
+    space = ClassSpace((BACKGROUND, *names))
+    protocol = LabelMap.from_sets(space, {n: [name] for n, name in enumerate(names, start=1)})
+    found = []
+    for number, boxes in enumerate(drawn):
+        label = torch.zeros((40, 24, 20), dtype=torch.uint8)
+        for value, box in boxes.items():
+            label[box] = value
+        image = VolumeRef(Path(f"{number}.nii"))
+        case = Case(f"c{number}", f"s{number}", "lab", (image,), image, protocol)
+        found.append(find_places(case, Sample(label[None].float(), label, (1.0, 1.0, 1.0))))
+    return found
+
+
+LEFT = (slice(4, 12), slice(5, 15), slice(5, 15))
+RIGHT = (slice(26, 35), slice(6, 16), slice(5, 14))
+FRONT = (slice(4, 12), slice(16, 23), slice(5, 15))
+BESIDE = (slice(12, 20), slice(5, 15), slice(5, 15))
+
+
+@pytest.mark.parametrize(
+    ("drawn", "allowed"),
+    [
+        ([{1: LEFT, 2: RIGHT}, {1: LEFT, 2: RIGHT}], False),
+        ([{1: LEFT, 2: RIGHT}, {1: LEFT}, {}], False),
+        ([{1: RIGHT, 2: LEFT}], False),
+        ([{1: LEFT, 2: RIGHT}, {1: RIGHT, 2: LEFT}], True),
+        ([{1: LEFT, 2: FRONT}], True),
+        ([{1: LEFT, 2: BESIDE}], True),
+        ([{1: LEFT}, {2: RIGHT}], True),
+    ],
+)
+def test_classes_on_opposite_sides_in_every_case_stop_unpaired_flips(
+    drawn: list[dict[int, tuple[slice, ...]]], allowed: bool
+) -> None:
+    for names in (("one", "two"), ("SL", "SR")):
+        space = ClassSpace((BACKGROUND, *names))
+        evidence = weigh_sides(places(*drawn, names=names), space)
+        plan = plan_flips(AugmentationSettings(), space, evidence)
+        by_name = names == ("SL", "SR") and (not allowed or drawn == [{1: LEFT}, {2: RIGHT}])
+        assert plan.partners == ((0, 2, 1) if by_name else None)
+        assert plan.allowed == (allowed or by_name)
+        assert plan_flips(AugmentationSettings(flip=True), space, evidence).allowed
+        if not plan.allowed:
+            assert "one" in plan.remark
+            assert "two" in plan.remark
+
+
+@pytest.mark.parametrize("names", [("DG", "CA1"), ("antL", "antR"), ("antL", "post")])
+def test_whether_flips_are_on_is_always_said(names: tuple[str, ...]) -> None:
+    space = ClassSpace((BACKGROUND, *names))
+    for settings in (
+        AugmentationSettings(),
+        AugmentationSettings(flip=False),
+        AugmentationSettings(flip=True),
+        AugmentationSettings(pipeline="none"),
+        AugmentationSettings(pipeline="torchio_hsf"),
+    ):
+        plan = plan_flips(settings, space)
+        assert f"left-right flips: {'on' if plan.allowed else 'off'}" in plan.remark
+        if plan.partners:
+            assert all(name in plan.remark for name in names)
 
 
 def test_a_side_without_a_partner_stops_flips_unless_they_are_asked_for() -> None:

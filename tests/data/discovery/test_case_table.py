@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -197,3 +198,31 @@ def test_cells_are_read_back(tmp_path: Path, cells: list[tuple[str, str, str]], 
     found = [tuple(row.cells.values()) for row in read_case_table(path).rows]
     stripped = [tuple(text.strip() for text in row) for row in cells]
     assert found == [row for row in stripped if any(row)]
+
+
+def test_a_table_of_100_000_columns_ends_at_once(lab: Path) -> None:
+    wide = ",".join(["image", "label", *(f"label{n}" for n in range(100_000))])
+    started = time.monotonic()
+    with pytest.raises(UserError, match="100002 cells in line 1"):
+        discover(table_of(lab, wide, *rows()))
+    assert time.monotonic() - started < 5
+
+
+def test_a_table_that_is_no_file_is_refused(lab: Path) -> None:
+    (lab / "cases.csv").symlink_to("/dev/zero")
+    with pytest.raises(UserError, match=r"the table cannot be read[\s\S]*MiB"):
+        discover(several(lab, lab={"path": ".", "table": "cases.csv"}))
+
+
+@pytest.mark.parametrize("text", ["x" * 5000 + ".nii.gz", "~nobody-of-this-name/a.nii.gz"])
+def test_a_cell_that_cannot_be_a_path_is_named(lab: Path, text: str) -> None:
+    with pytest.raises(UserError, match="no path of a file") as caught:
+        discover(table_of(lab, HEADER, *rows(), f"{text},scans/a_seg.nii.gz"))
+    assert "line 6, column image" in str(caught.value)
+
+
+def test_the_apostrophe_before_a_formula_is_not_part_of_a_cell(lab: Path) -> None:
+    pair(lab / "=x", "im.nii.gz", "seg.nii.gz")
+    line = "'=x/im.nii.gz,'=x/seg.nii.gz"
+    cases = discover(table_of(lab, HEADER, *rows(), line)).cases
+    assert any(case.label.path.parent.name == "=x" for case in cases)

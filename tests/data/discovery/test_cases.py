@@ -12,8 +12,9 @@ from hsf_finetune.data.discovery.cases import Cohort, discover
 from hsf_finetune.data.ledger import write_ledger
 from hsf_finetune.data.preprocessing.load_case import load_case
 from hsf_finetune.data.splits import split_cases
+from hsf_finetune.data.volumes.read_volume import read_volume
 from hsf_finetune.system.errors import UserError
-from tests.data.writing import blobs, hdf5, nifti, pair, scan, settings, several
+from tests.data.writing import SHAPE, blobs, hdf5, nifti, pair, scan, settings, several
 
 HSF = {
     f"{prefix}{side}_t2": {
@@ -52,7 +53,7 @@ def test_image_and_label_in_one_file(tmp_path: Path) -> None:
         hdf5(tmp_path / f"v{n}.h5", {"image": scan(n), "label": blobs()}, {"spacing_mm": [1, 1, 2]})
     cohort = discover(settings(tmp_path, TWO_KEYS))
     assert [(c.images[0].key, c.label.key) for c in cohort.cases] == [("image", "label")] * 3
-    assert load_case(cohort.cases[0], None).spacing_mm == (1, 1, 2)
+    assert load_case(cohort.cases[0]).spacing_mm == (1, 1, 2)
     assert len(cohort.ledger) == 3
 
 
@@ -86,7 +87,7 @@ def test_several_channels_as_files_and_as_keys(tmp_path: Path) -> None:
         ["t1", "t2"],
         ["t1", "t2"],
     ]
-    assert load_case(cohort.cases[2], None).image.shape == (2, *scan().shape)
+    assert load_case(cohort.cases[2]).image.shape == (2, *scan().shape)
 
 
 @pytest.mark.parametrize(
@@ -244,3 +245,61 @@ def test_the_ledger_lists_every_volume(tmp_path: Path) -> None:
     }  # fmt: skip
     assert {rows["a_im.nii.gz"]["side"], rows["b_im.nii.gz"]["side"]} == {"train", "validation"}
     assert rows["b_seg.nii.gz"]["case"] == cohort.cases[1].name
+
+
+def left_out(cohort: Cohort) -> dict[str, str]:
+    return {entry.path.name: entry.reason for entry in cohort.ledger if entry.fix}
+
+
+FOLDERS = {"t2": {"mri": "images/*.nii.gz", "label": "labels/*.nii.gz"}}
+
+
+def test_files_that_lack_a_partner_are_listed_with_a_remedy(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        pair(tmp_path, f"images/{name}.nii.gz", f"labels/{name}.nii.gz")
+    for name in ("lost", "dangling", "other", "foreign", "left"):
+        nifti(tmp_path / "labels" / f"{name}.nii.gz", blobs())
+    (tmp_path / "images" / "dangling.nii.gz").symlink_to(tmp_path / "nowhere.nii.gz")
+    nifti(tmp_path / "images" / "other.nii")
+    (tmp_path / "images" / "foreign.mgz").touch()
+    for name in ("x.mgz", "readme.nii.gz.txt"):
+        (tmp_path / name).touch()
+    nifti(tmp_path / "atlas.nii")
+    cohort = discover(settings(tmp_path, FOLDERS, exclude=["labels/left*"]))
+    assert left_out(cohort) == {
+        **{f"{n}.nii.gz": "a label without an image" for n in ("lost", "other", "foreign")},
+        "dangling.nii.gz": "a label without an image",
+        "other.nii": "its suffix .nii is not that of the pattern, .nii.gz",
+        "foreign.mgz": ".mgz files are not read",
+    }
+    links = [e.reason for e in cohort.ledger if e.path.is_symlink()]
+    assert links == ["a link that leads to no file"]
+    assert all("exclude:" in entry.fix for entry in cohort.ledger if entry.fix)
+    assert statuses(cohort)["atlas.nii"] == "unused"
+    assert "x.mgz" not in statuses(cohort)
+
+
+@pytest.mark.parametrize(
+    ("images", "labels"), [("images", "labels"), ("x/images", "x/labels"), (".", ".")]
+)
+def test_labels_beside_images_lack_a_partner_too(tmp_path: Path, images: str, labels: str) -> None:
+    pair(tmp_path, f"{images}/a_im.nii.gz", f"{labels}/a_seg.nii.gz")
+    nifti(tmp_path / labels / "b_seg.nii.gz", blobs())
+    nifti(tmp_path / "elsewhere" / "c_seg.nii.gz", blobs())
+    beside = images == labels
+    label = "*_seg.nii.gz" if beside else "../labels/*_seg.nii.gz"
+    pattern = {"t2": {"mri": f"{images}/*_im.nii.gz", "label": label}}
+    cohort = discover(settings(tmp_path, pattern))
+    assert left_out(cohort) == {"b_seg.nii.gz": "a label without an image"}
+
+
+def test_suffixes_in_capitals_are_read(tmp_path: Path) -> None:
+    pair(tmp_path, "images/a.nii.gz", "labels/a.nii.gz")
+    pair(tmp_path, "images/b.NII.GZ", "labels/b.nii.gz")
+    pair(tmp_path, "images/c.nii.gz", "labels/c.Nii.Gz")
+    cohort = discover(settings(tmp_path, FOLDERS))
+    assert [case.images[0].path.name[0] for case in cohort.cases] == ["a", "b", "c"]
+    assert not left_out(cohort)
+    for case in cohort.cases:
+        for ref in case.volumes:
+            assert read_volume(ref).array.shape == SHAPE

@@ -16,10 +16,12 @@ from hsf_finetune.data.loading.sample_store import SampleStore
 from hsf_finetune.data.preprocessing.load_case import Sample
 from hsf_finetune.data.volumes.read_volume import VolumeRef
 from hsf_finetune.labels.classes import BACKGROUND_ROW, LabelMap
+from hsf_finetune.networks.padding import Padding, pad_to
 from tests.data.writing import AFFINE, PROTOCOL, SPACE, case, minimal_settings, nifti, scan
 
 
-def test_batches_are_padded_with_background_and_the_mean() -> None:
+@pytest.mark.parametrize("padding", ["both", "end"])
+def test_batches_are_padded_with_background_and_the_mean(padding: Padding) -> None:
     # Raw value 0 is not the smallest one.
     shifted = LabelMap.from_sets(SPACE, {-1: ["CA1"], 1: ["DG"]})
 
@@ -29,12 +31,14 @@ def test_batches_are_padded_with_background_and_the_mean() -> None:
         )
         return BatchItem(sample, torch.from_numpy(protocol.matrix), f"c{seed}", seed)
 
-    batch = stack_items([item((5, 9, 8), shifted, 7), item((3, 3, 3), PROTOCOL, 8)], (4, 4, 4))
+    items = [item((5, 9, 8), shifted, 7), item((3, 3, 3), PROTOCOL, 8)]
+    batch = stack_items(items, (4, 4, 4), padding)
     assert batch["image"].shape == (2, 1, 8, 12, 8)
     assert batch["label"].shape == (2, 8, 12, 8)
     for n, shape in enumerate([(5, 9, 8), (3, 3, 3)]):
-        inside = torch.zeros(8, 12, 8, dtype=torch.bool)
-        inside[tuple(slice(size) for size in shape)] = True
+        ones = torch.ones(shape, dtype=torch.bool)
+        inside = pad_to(ones, (8, 12, 8), False, padding)
+        assert inside[0, 0, 0] == (padding == "end")
         assert (batch["image"][n, 0][inside] == 5).all()
         assert (batch["image"][n, 0][~inside] == 0).all()
         assert (batch["label"][n][inside] == 2).all()

@@ -11,7 +11,8 @@ import pytest
 
 from hsf_finetune.data.discovery.cases import discover
 from hsf_finetune.data.volumes.affines import corner_shift_mm
-from hsf_finetune.data.volumes.read_volume import VolumeRef, hdf5_key, read_shape, read_volume
+from hsf_finetune.data.volumes.hdf5_datasets import open_dataset
+from hsf_finetune.data.volumes.read_volume import VolumeRef, read_shape, read_volume
 from hsf_finetune.system.errors import DataError
 from tests.data.writing import AFFINE, SHAPE, hdf5, scan, settings
 
@@ -104,14 +105,19 @@ def test_the_dataset_passes_its_geometry_on(tmp_path: Path, given: dict[str, Any
 def test_the_key_is_the_one_named_or_the_only_one(tmp_path: Path) -> None:
     path = hdf5(tmp_path / "a.h5", {"deep/main": scan()})
     for key in (None, "deep/main", "/deep/main", "/deep/main/"):
-        assert hdf5_key(VolumeRef(path, key)) == "deep/main"
+        with open_dataset(path, key) as node:
+            assert node.name == "/deep/main"
     with h5py.File(path, "a") as file:
         file["alias"] = h5py.SoftLink("/deep/main")
         file["other"] = scan()
-    assert hdf5_key(VolumeRef(path, "alias")) == "alias"
+    with open_dataset(path, "alias") as node:
+        assert np.array_equal(node[()], scan())
     for key in (None, "deep", "nothing"):
-        with pytest.raises(DataError, match=r"deep/main, other[\s\S]*key:"):
-            hdf5_key(VolumeRef(path, key))
+        with (
+            pytest.raises(DataError, match=r"deep/main, other[\s\S]*key:"),
+            open_dataset(path, key),
+        ):
+            pass
 
 
 def test_the_shift_of_a_corner_grows_with_the_volume() -> None:

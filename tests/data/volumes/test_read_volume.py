@@ -156,3 +156,68 @@ def test_h5_files_are_closed_after_reading(tmp_path: Path) -> None:
     volume(path)
     with h5py.File(path, "a") as file:
         assert list(file) == ["main"]
+
+
+def bomb(path: Path, kind: str) -> Path:
+    """A small file that claims, or unpacks to, far more than a volume."""
+    whole = nib.Nifti1Image(scan(), AFFINE)
+    content = bytearray(whole.to_bytes())
+    if kind == "unwritten HDF5":
+        with h5py.File(path, "w") as file:
+            file.create_dataset("image", shape=(10_000,) * 3, dtype="f8", chunks=(10,) * 3)
+        return path
+    if kind == "huge shape":
+        content[42:48] = np.array([32_000] * 3, "<i2").tobytes()
+    if kind == "large shape":
+        content[42:48] = np.array([800, 800, 800], "<i2").tobytes()
+    if kind == "far voxels":
+        content[108:112] = np.float32(2e9).tobytes()
+    with gzip.open(path, "wb", compresslevel=1) as file:
+        file.write(content)
+        for _ in range(0 if "shape" in kind else 8):
+            file.write(bytes(64 << 20))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "what"),
+    [
+        ("unwritten HDF5", "a.h5", "too large to be read"),
+        ("huge shape", "a.nii.gz", "too large to be read"),
+        ("large shape", "a.nii.gz", "too large to be read"),
+        ("long tail", "a.nii.gz", "goes on behind"),
+        ("far voxels", "a.nii.gz", "voxels begin at byte"),
+    ],
+)
+def test_a_file_that_unpacks_to_gigabytes_is_refused_before_it_does(
+    tmp_path: Path, kind: str, name: str, what: str
+) -> None:
+    resource = pytest.importorskip("resource", reason="peak memory is read on Unix")
+    path = bomb(tmp_path / name, kind)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(DataError, match=what) as caught:
+        volume(path)
+    assert str(path) in str(caught.value)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000
+
+
+def test_voxels_of_another_file_are_not_read(tmp_path: Path) -> None:
+    secret = hdf5(tmp_path / "secret.h5", {"main": scan()})
+    (tmp_path / "raw").write_bytes(scan().tobytes())
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file.attrs["spacing_mm"] = [1, 1, 1]
+        file["link"] = h5py.ExternalLink(str(secret), "main")
+        file["folder"] = h5py.ExternalLink(str(secret), "/")
+        file["soft"] = h5py.SoftLink("/folder")
+        file["round"] = h5py.SoftLink("/round")
+        file.create_dataset("stored", SHAPE, "f4", external=[(str(tmp_path / "raw"), 0, 2880)])
+        layout = h5py.VirtualLayout(SHAPE, "f4")
+        layout[:] = h5py.VirtualSource(str(secret), "main", SHAPE)
+        file.create_virtual_dataset("virtual", layout)
+    for key in ("link", "folder/main", "soft/main", "stored", "virtual"):
+        for read in (read_volume, read_shape):
+            with pytest.raises(DataError, match="lies in another file"):
+                read(VolumeRef(path, key))
+    with pytest.raises(DataError, match="has no dataset 'round'"):
+        volume(path, key="round")
