@@ -80,8 +80,8 @@ def empty(scan: Scan, random: np.random.Generator) -> Scan:
     if kind == 1:
         image += 1e-3 * random.normal(size=image.shape)
     elif kind == 2:
-        image[tuple(n // 2 for n in image.shape)] = 1
-        image[tuple(n // 3 for n in image.shape)] = 2
+        image[tuple(np.array(image.shape) // 2)] = 1
+        image[tuple(np.array(image.shape) // 3)] = 2
     return image, scan[1]
 
 
@@ -171,7 +171,7 @@ def measure(
     remarks: Counter[str] = Counter()
     flagged = 0
     for name, seed in zip(names, range(number), strict=False):
-        stored = nib.load(data / "imagesTr" / f"{name}.nii.gz")
+        stored = nib.nifti1.load(data / "imagesTr" / f"{name}.nii.gz")
         scan = (stored.get_fdata(dtype=np.float32), stored.affine)
         try:
             kinds = {

@@ -174,7 +174,7 @@ def evaluate(
     *,
     names: Mapping[int, str] | None = None,
     side: Literal["train", "validation", "test"] = "validation",
-    tolerance_mm: float = 1.0,
+    tolerance_mm: float | None = None,
 ) -> Evaluation:
     """Scores segmentations against labels, or a run's model on one side of its split.
 
@@ -183,7 +183,8 @@ def evaluate(
         label: the manual segmentation, or a folder of them, paired by name.
         names: label value -> name of the class; None scores every value that occurs.
         side: of the split, for a run.
-        tolerance_mm: of the normalised surface Dice.
+        tolerance_mm: of the normalised surface Dice; None is 1 mm, or one voxel's diagonal for
+            data of another scale.
 
     Returns:
         Dice, HD95 (mm), NSD and volume error (mm3) per case and class, with a summary.

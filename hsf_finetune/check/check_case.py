@@ -28,6 +28,7 @@ from hsf_finetune.check.findings import EXCLUDE, Finding, findings_of_tier
 from hsf_finetune.data.discovery.cases import Case
 from hsf_finetune.data.typical_scans import PIECES, largest_piece, measure_scan
 from hsf_finetune.data.volumes.check_volumes import check_image, check_same_grid, to_label_rows
+from hsf_finetune.data.volumes.outside import fill_mask, fill_with_mean, find_fill_values
 from hsf_finetune.data.volumes.read_volume import Volume, VolumeRef, read_volume
 from hsf_finetune.labels.classes import LabelMap
 from hsf_finetune.system.errors import DataError, UserError
@@ -133,7 +134,9 @@ def _measure(
     first = channels[0]
     axes = io_orientation(first.affine)
     affine = first.affine @ nib.orientations.inv_ornt_aff(axes, first.array.shape)
-    image = np.asarray(apply_orientation(first.array, axes), dtype=np.float32)
+    fills = find_fill_values(first.array)
+    counted = fill_with_mean(first.array, fill_mask(first.array, fills) if fills else None)
+    image = np.asarray(apply_orientation(counted, axes), dtype=np.float32)
     std = max(float(image.std(dtype=np.float64)), 1e-12)
     image = (image - np.float32(image.mean(dtype=np.float64))) / np.float32(std)
     rows = np.ascontiguousarray(apply_orientation(stored_rows, axes))

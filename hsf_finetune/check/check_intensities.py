@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hsf_finetune.check.findings import EXCLUDE, Finding, warn_about
+from hsf_finetune.data.volumes.outside import fill_mask, find_fill_values
 from hsf_finetune.data.volumes.read_volume import Volume
 
 _OUTLIER = 25.0
@@ -27,9 +28,20 @@ def check_intensities(volume: Volume, case: str) -> Iterator[Finding]:
     """What is unusual about a channel that `check_image` accepts; messages name the case."""
     warn = warn_about(volume.ref, case)
     array = volume.array
-    sample = array.reshape(-1)[:: max(array.size // _SAMPLED_VOX, 1)]
+    counted = array.reshape(-1)
+    if fills := find_fill_values(array):
+        counted = array[~fill_mask(array, fills)]
+        shares = (f"{f.value:g} in {f.voxels / array.size:.2%} of the voxels" for f in fills)
+        yield warn(
+            "content/fill value",
+            "a value far from all others marks voxels as outside of the scan; they are not counted, "
+            "and take the mean of the others",
+            found=", ".join(shares),
+            fix="nothing, if these voxels are outside; otherwise correct them",
+        )
+    sample = counted[:: max(counted.size // _SAMPLED_VOX, 1)]
     values = np.unique(sample)
-    lowest, highest = array.min(), array.max()
+    lowest, highest = counted.min(), counted.max()
     if len(values) <= _FEW_VALUES and np.array_equal(values, np.round(values)):
         yield warn(
             "content/few values",

@@ -1,6 +1,7 @@
 """Score segmentations against labels, or a run on one side of its split.
 
-hsf-finetune evaluate PREDICTION LABEL compares two files, or the files of two folders by name;
+hsf-finetune evaluate PREDICTION LABEL compares two files, or the files of two folders by name
+(case_0000 of nnU-Net with case, sub-01_T2w of BIDS with sub-01_dseg);
 hsf-finetune evaluate RUN scores a run's model.
 """
 
@@ -22,7 +23,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--labels", default="", help="names of label values: 1=DG,2=CA1 (default: every value)"
     )
-    parser.add_argument("--tolerance-mm", type=float, default=1.0, help="of the surface Dice")
+    parser.add_argument(
+        "--tolerance-mm",
+        type=float,
+        help="of the surface Dice (default: 1, or one voxel's diagonal for data of another scale)",
+    )
     parser.add_argument(
         "-o", "--output", type=Path, help="CSV to write, one line per case and class"
     )

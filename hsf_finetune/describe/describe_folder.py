@@ -15,6 +15,7 @@ from hsf_finetune.describe.label_names import find_name_tables
 from hsf_finetune.describe.label_values import count_values, name_values
 from hsf_finetune.describe.layouts import bids_layout, by_name_layout, nnunet_layout
 from hsf_finetune.describe.layouts.base_layout import (
+    WITHOUT_IMAGE,
     FolderLayout,
     FoundCase,
     ListedVolume,
@@ -161,6 +162,11 @@ def _show_cases(description: DatasetDescription, cohort: Cohort, listing: Folder
         reasons.setdefault(why, []).append(path.relative_to(listing.root).as_posix())
     for why, files in reasons.items():
         say(f"not used, {why}: {shorten_list(files)}")
+    if WITHOUT_IMAGE in reasons:
+        say(
+            "  to use a label that is left out: give it the name of its image, or write both into a "
+            "table (table: in place of patterns:)"
+        )
 
 
 def _show_files(description: DatasetDescription, file: Path, commands: Sequence[str]) -> None:

@@ -9,12 +9,16 @@ from pathlib import Path
 import h5py
 
 from hsf_finetune.data.discovery.pairing import is_hidden
-from hsf_finetune.data.volumes.read_volume import SUFFIXES, VolumeRef, is_hdf5, is_volume, stem
+from hsf_finetune.data.volumes.read_volume import (
+    FOREIGN,
+    SUFFIXES,
+    VolumeRef,
+    is_hdf5,
+    is_volume,
+    stem,
+)
 from hsf_finetune.describe.layouts.base_layout import ListedVolume
 from hsf_finetune.system.errors import DataError
-
-_IMAGES = (".mgz", ".mgh", ".nrrd", ".mha", ".mhd", ".dcm", ".img", ".hdr", ".zarr", ".npz", ".npy")
-"""Suffixes of images that have to be converted."""
 
 
 @dataclass(frozen=True)
@@ -39,12 +43,17 @@ def list_volumes(folder: Path) -> FolderListing:
     unreadable: list[tuple[Path, str]] = []
     others: Counter[str] = Counter()
     for path in sorted(root.rglob("*")):
-        if is_hidden(path, root) or not path.is_file():
+        suffix = path.suffix.lower()
+        if is_hidden(path, root) or path.is_dir():
             continue
-        if not is_volume(path):
-            others[path.suffix.lower()] += 1
+        if not path.is_file():
+            unreadable.append((path, "a link that leads to no file"))
+        elif not is_volume(path):
+            others[suffix] += 1
+            if suffix in FOREIGN:
+                unreadable.append((path, f"{suffix} files are not read: convert them to NIfTI"))
         elif is_hdf5(path):
-            found, why = _list_hdf5(path, root)
+            found, why = list_hdf5(path, root)
             volumes += found
             unreadable += [(path, why)] if why else []
         else:
@@ -55,7 +64,7 @@ def list_volumes(folder: Path) -> FolderListing:
     return FolderListing(root, tuple(volumes), tuple(unreadable))
 
 
-def _list_hdf5(path: Path, root: Path) -> tuple[list[ListedVolume], str]:
+def list_hdf5(path: Path, root: Path) -> tuple[list[ListedVolume], str]:
     """The three-dimensional datasets of an HDF5 file, and why there are none."""
     keys: list[str] = []
     shapes: list[str] = []
@@ -74,7 +83,7 @@ def _list_hdf5(path: Path, root: Path) -> tuple[list[ListedVolume], str]:
     try:
         with h5py.File(path, "r") as file:
             file.visititems(visit)
-    except (OSError, RuntimeError, KeyError) as error:
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
         return [], f"cannot be read: {error}"
     folders = path.relative_to(root).parts[:-1]
     if not keys:
@@ -89,7 +98,7 @@ def _list_hdf5(path: Path, root: Path) -> tuple[list[ListedVolume], str]:
 
 
 def _no_volumes(root: Path, others: Counter[str], unreadable: list[tuple[Path, str]]) -> DataError:
-    foreign = [f"{n} {suffix} files" for suffix, n in others.items() if suffix in _IMAGES]
+    foreign = [f"{n} {suffix} files" for suffix, n in others.items() if suffix in FOREIGN]
     found = "; ".join([f"{path.name}: {why}" for path, why in unreadable[:3]] + foreign)
     fix = "convert the files to NIfTI, for example with dcm2niix or mri_convert"
     return DataError(

@@ -60,7 +60,7 @@ def score_case(
     truth: Labels,
     classes: Mapping[str, int | Sequence[int]],
     spacing_mm: Sequence[float],
-    tolerance_mm: float = 1.0,
+    tolerance_mm: float | None = None,
 ) -> list[ClassScore]:
     """Scores every class of one case.
 
@@ -81,7 +81,7 @@ def score_case(
         classes: class name -> its raw value, or several values that are scored as one
             class. Values mean the same in both volumes.
         spacing_mm: voxel size along X, Y and Z.
-        tolerance_mm: how far surfaces may lie apart for NSD.
+        tolerance_mm: how far surfaces may lie apart for NSD; None is `default_tolerance_mm`.
 
     Returns:
         One score per class, in the order of `classes`.
@@ -90,6 +90,8 @@ def score_case(
         DataError: shapes differ or are not three-dimensional, values are not integers,
             or spacing or tolerance cannot be one.
     """
+    if tolerance_mm is None:
+        tolerance_mm = default_tolerance_mm(spacing_mm)
     _check(prediction, truth, spacing_mm, tolerance_mm)
     every = [value for values in classes.values() for value in np.atleast_1d(values)]
     box = _bounding_box(np.isin(prediction, every) | np.isin(truth, every))
@@ -100,10 +102,25 @@ def score_case(
     ]
 
 
+def default_tolerance_mm(spacing_mm: Sequence[float]) -> float:
+    """Tolerance of the surface Dice: 1 mm, or one voxel's diagonal for data of another scale.
+
+    Of another scale are voxels whose mean edge is below 0.1 or above 10 mm, as of microscopes.
+    """
+    is_scanner = 1e-3 <= math.prod(map(float, spacing_mm)) <= 1e3
+    return 1.0 if is_scanner else math.hypot(*map(float, spacing_mm))
+
+
 def score_mask(
-    name: str, predicted: Mask, true: Mask, spacing_mm: Sequence[float], tolerance_mm: float
+    name: str,
+    predicted: Mask,
+    true: Mask,
+    spacing_mm: Sequence[float],
+    tolerance_mm: float | None = None,
 ) -> ClassScore:
     """The score of one class from its two masks, (X, Y, Z); measures as in `score_case`."""
+    if tolerance_mm is None:
+        tolerance_mm = default_tolerance_mm(spacing_mm)
     voxel_mm3 = math.prod(float(s) for s in spacing_mm)
     n_predicted, n_true = int(predicted.sum()), int(true.sum())
     outcome = _outcome(n_predicted, n_true)

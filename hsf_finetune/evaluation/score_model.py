@@ -29,7 +29,7 @@ Progress = Callable[[int, int], None]
 def score_cases(
     predictor: Predictor,
     cases: Sequence[Case],
-    tolerance_mm: float = 1.0,
+    tolerance_mm: float | None = None,
     progress: Progress | None = None,
 ) -> list[ScoreRow]:
     """Predicts every case on its own grid and scores it in its own protocol.
@@ -40,7 +40,7 @@ def score_cases(
     Args:
         predictor: the model.
         cases: annotated scans.
-        tolerance_mm: of the normalised surface Dice.
+        tolerance_mm: of the normalised surface Dice; None is `default_tolerance_mm`.
         progress: called after each case.
 
     Returns:
@@ -95,7 +95,7 @@ def score_groups(
         for place, group in enumerate(groups):
             if place and group.source and group.target and has_own_value(case, group.source):
                 masks = (predicted == place, truth == place)
-                score = score_mask(group.name, *masks, scan.spacing_mm, tolerance_mm=1.0)
+                score = score_mask(group.name, *masks, scan.spacing_mm)
                 found.append(ScoreRow(case.name, case.subject, score, case.dataset))
         if progress:
             progress(done, len(cases))

@@ -33,7 +33,7 @@ _LOOK = "look at the scan and at what was found: the model has learnt nothing ab
 
 
 @dataclass(frozen=True)
-class Comparison:
+class ScanComparison:
     """Measures of a scan beside those of the training data.
 
     Args:
@@ -83,7 +83,7 @@ def compare_scan(
         target_spacing_mm: what the model resamples scans to, if anything.
     """
     usual = summary.usual or _ranges_of_medians(summary)
-    made = Comparison(measure_scan(scan), usual, summary.cases, warn_about(scan.ref, ""))
+    made = ScanComparison(measure_scan(scan), usual, summary.cases, warn_about(scan.ref, ""))
     spacing, extent = SPACING, EXTENT
     if target_spacing_mm is not None:
         spacing = _with_tolerance(SPACING, _RESAMPLED_RATIO)
@@ -143,7 +143,7 @@ def compare_result(
         return
     volumes = {volume_of(name): volume for name, volume in volumes_mm3.items()}
     measured = {PIECES.name: largest_piece(foreground), **{q.name: v for q, v in volumes.items()}}
-    made = Comparison(measured, summary.usual, summary.cases, warn)
+    made = ScanComparison(measured, summary.usual, summary.cases, warn)
     if made.unusual([PIECES]) and measured[PIECES.name] < summary.usual[PIECES.name][0]:
         yield warn(
             "result/pieces",

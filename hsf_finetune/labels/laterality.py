@@ -53,7 +53,13 @@ _SIDE = re.compile(
     r"|(?<![^\W_])(?i:l|r|lh|rh|lt|rt)(?![^\W_])"
 )
 """What names a side even if the other one is not there: long words, and letters by themselves."""
-_LEFT = frozenset(left for left, _ in (*_WORDS, *_ABBREVIATIONS))
+_LEFT_SIDE, _RIGHT_SIDE = (
+    (words, abbreviations)
+    for words, abbreviations in zip(
+        zip(*_WORDS, strict=True), zip(*_ABBREVIATIONS, strict=True), strict=True
+    )
+)
+"""Of each side the words and the abbreviations."""
 
 
 class SidePair(NamedTuple):
@@ -88,16 +94,29 @@ def find_side_pairs(names: Sequence[str]) -> list[SidePair]:
 
 def side_of(name: str) -> Literal["left", "right"] | None:
     """The side that the name of a class or file contains; None where it has neither or both."""
-    sides = {found.group().lower() in _LEFT for found in _SIDE.finditer(name)}
+    left = {*_LEFT_SIDE[0], *_LEFT_SIDE[1]}
+    sides = {found.group().lower() in left for found in _SIDE.finditer(name)}
     if len(sides) != 1:
         return None
     return "left" if sides == {True} else "right"
 
 
-def without_side(name: str) -> tuple[str, str | None]:
-    """A name without the word that names its side, and the side."""
-    side = side_of(name)
-    return (_SIDE.sub("", name), side) if side else (name, None)
+def without_side(name: str) -> tuple[str, Literal["left", "right"] | None]:
+    """A name without the parts that name one side, and the side; the name itself if none do."""
+    found: set[bool] = set()
+
+    def drop(part: re.Match[str]) -> str:
+        word = part.group().casefold()
+        for is_left, (words, short) in ((True, _LEFT_SIDE), (False, _RIGHT_SIDE)):
+            if word in short or word.startswith(words):
+                found.add(is_left)
+                return ""
+        return part.group()
+
+    rest = _PART.sub(drop, name)
+    if len(found) != 1:
+        return name, None
+    return rest, "left" if found == {True} else "right"
 
 
 def _right_forms(name: str) -> set[str]:

@@ -23,6 +23,7 @@ _MERGED = {"1/2/3": (), "1/23": ("CA2", "CA3"), "123": ("CA1", "CA2", "CA3")}
 """`ca_type` -> the subfields that it labels as one."""
 _MERGED_DIGITS = {"1/23": ("23",), "123": ("", "123", "13")}
 """`ca_type` -> the digits in the names of this label."""
+_CORNU_AMMONIS = re.compile(r"CA[\dCA\-+_&,. ]*")
 _TAIL = frozenset({"CA1", "SUB", "DG"})
 """What HSF's label TAIL may be."""
 
@@ -68,7 +69,8 @@ def read_label_map(name: str, dataset: DatasetSettings, space: ClassSpace) -> La
         space: the model's classes.
 
     Raises:
-        ConfigError: a label number has no name, or a name is neither a class nor a set.
+        ConfigError: a label number has no name, a name is neither a class nor a set, or a class
+            is both drawn and unannotated.
     """
     numbers = dataset.labels or {number: number for number in dataset.labels_names}
     names = {**dataset.labels_names, 0: BACKGROUND}
@@ -82,12 +84,22 @@ def read_label_map(name: str, dataset: DatasetSettings, space: ClassSpace) -> La
         )
     _check_declarations(name, dataset, numbers)
     reader = _NameReader(name, dataset, space)
-    background = frozenset({BACKGROUND}).union(*map(reader.classes_of, dataset.unannotated))
+    unannotated: frozenset[str] = frozenset().union(*map(reader.classes_of, dataset.unannotated))
+    background = unannotated | {BACKGROUND}
     sets = {0: background}
     titles: dict[frozenset[str], str] = {}
     for value, number in numbers.items():
         title = names[number]
         sets[value] = background if title == BACKGROUND else reader.classes_of(title)
+        if sets[value] <= unannotated:
+            raise ConfigError(
+                f"dataset '{name}' draws {title} and lists it under unannotated",
+                found="its background could be that class everywhere, so that a model which finds "
+                "it everywhere would be right",
+                fix=f"take {title} out of unannotated;\nor, if it is drawn in a part of the scan "
+                "only, give the voxels that nobody looked at a value of their own and list that "
+                "under ignore",
+            )
         if len(sets[value]) > 1 and title != BACKGROUND:
             titles.setdefault(sets[value], title)
     sets |= {value: frozenset(space.names) for value in dataset.ignore}
@@ -128,9 +140,8 @@ def split_name(name: str, ca_type: str | None = None) -> tuple[str, ...]:
     follows the last digit belongs to all (`CA2/3_left`). With a `ca_type`, CA, CA23,
     CA2-3, CA1-3 and the like are read as that protocol merges them.
     """
-    digits = "".join(re.findall(r"\d", name))
-    if re.fullmatch(r"CA[\dCA\-+_&,. ]*", name) and digits in _MERGED_DIGITS.get(ca_type or "", ()):
-        return _MERGED[ca_type or ""]
+    if merged := merged_subfields(name, ca_type):
+        return merged
     parts: list[str] = []
     for part in name.split("/"):
         if parts and part[:1].isdigit():
@@ -140,6 +151,13 @@ def split_name(name: str, ca_type: str | None = None) -> tuple[str, ...]:
     if suffix:
         parts = [part + suffix[1] if part[-1:].isdigit() else part for part in parts]
     return tuple(parts)
+
+
+def merged_subfields(name: str, ca_type: str | None) -> tuple[str, ...]:
+    """The subfields of a name such as CA or CA23, if it is one that the `ca_type` merges."""
+    digits = "".join(re.findall(r"\d", name))
+    is_merged = digits in _MERGED_DIGITS.get(ca_type or "", ())
+    return _MERGED[ca_type or ""] if is_merged and _CORNU_AMMONIS.fullmatch(name) else ()
 
 
 def _is_hsf_marker(name: str, dataset: DatasetSettings) -> bool:
@@ -176,6 +194,8 @@ def _finest_names(datasets: DatasetsSettings) -> list[str]:
         for name in ordered_union(possible.values())
         if parts[name] != frozenset().union(*(p for p in parts.values() if p < parts[name]))
     ]
+    # CA2/3 is CA2/CA3: what lists the same regions is one class, called as it is called first.
+    finest = list({parts[name]: name for name in reversed(finest)}.values())[::-1]
     _check_overlaps(finest, parts, possible)
     for name, dataset in datasets.datasets.items():
         both = [n for n in finest if n in dataset.label_sets and n not in possible[name]]

@@ -35,6 +35,7 @@ FILES = {
     "result.json",
     "checkpoints/best.ckpt",
     "checkpoints/last.ckpt",
+    "checkpoints/previous.ckpt",
 }
 
 

@@ -12,7 +12,12 @@ import pytest
 
 from hsf_finetune.data.volumes.read_volume import VolumeRef, read_volume
 from hsf_finetune.inference.predictor import Predictor
-from hsf_finetune.inference.segment_files import JobResult, plan_jobs, segment_files
+from hsf_finetune.inference.segment_files import (
+    JobResult,
+    SegmentOptions,
+    plan_jobs,
+    segment_files,
+)
 from hsf_finetune.system.errors import DataError, OutputError
 from tests.closeness import assert_equal_up_to_rounding
 from tests.conftest import SHAPE, oblique_affine, save_nifti, tiny_case
@@ -38,8 +43,8 @@ def scans(tmp_path: Path) -> Path:
 def segment(
     model: Predictor, *scans: str | Path, to: Path, overwrite: bool = False
 ) -> list[JobResult]:
-    results = segment_files(model, scans, to, overwrite=overwrite)
-    assert [result.job for result in results] == plan_jobs(scans, to)
+    results = segment_files(model, scans, to, SegmentOptions(overwrite=overwrite))
+    assert tuple(result.job for result in results) == plan_jobs(scans, to).jobs
     return results
 
 
@@ -53,7 +58,7 @@ def test_a_folder_keeps_its_structure_and_formats(
     out = tmp_path / "out"
     assert [r.status for r in segment(model, scans, to=out)] == ["written", "written"]
     assert files(out) == ["sub-01/t2.nii.gz", "vol.h5"]
-    for job in plan_jobs([str(scans)], out, None):
+    for job in plan_jobs([str(scans)], out).jobs:
         scan, labels = read_volume(job.channels[0]), read_volume(VolumeRef(job.output))
         assert labels.array.shape == scan.array.shape
         assert_equal_up_to_rounding(labels.affine, scan.affine, precision=np.float32)
@@ -104,22 +109,22 @@ def test_channels_are_joined_by_commas_be_they_files_or_folders(tmp_path: Path) 
         for subject in ("a", "b"):
             save_nifti(tmp_path / name / f"{subject}.nii.gz", tiny_case(1)[0])
     out, one, two = tmp_path / "out", tmp_path / "t1", tmp_path / "t2"
-    (job,) = plan_jobs([f"{one / 'a.nii.gz'},{two / 'b.nii.gz'}"], out, None)
+    (job,) = plan_jobs([f"{one / 'a.nii.gz'},{two / 'b.nii.gz'}"], out).jobs
     assert [ref.path for ref in job.channels] == [one / "a.nii.gz", two / "b.nii.gz"]
     assert job.output == out / "a.nii.gz"
-    jobs = plan_jobs([f"{one},{two}"], out, None)
+    jobs = plan_jobs([f"{one},{two}"], out).jobs
     assert [[ref.path.parent.name for ref in job.channels] for job in jobs] == [["t1", "t2"]] * 2
     assert [job.output.name for job in jobs] == ["a.nii.gz", "b.nii.gz"]
     (two / "b.nii.gz").unlink()
     with pytest.raises(DataError, match=r"lacks a channel[\s\S]*t2/b\.nii\.gz"):
-        plan_jobs([f"{one},{two}"], out, None)
+        plan_jobs([f"{one},{two}"], out)
     with pytest.raises(DataError, match="a file and a folder"):
-        plan_jobs([f"{one / 'a.nii.gz'},{two}"], out, None)
+        plan_jobs([f"{one / 'a.nii.gz'},{two}"], out)
 
 
 def test_a_comma_in_a_file_name_is_part_of_it(tmp_path: Path) -> None:
     path = save_nifti(tmp_path / "a,b.nii.gz", tiny_case(1)[0])
-    (job,) = plan_jobs([str(path)], tmp_path / "out", None)
+    (job,) = plan_jobs([str(path)], tmp_path / "out").jobs
     assert [ref.path for ref in job.channels] == [path]
 
 
@@ -137,31 +142,31 @@ def test_no_scan_is_ever_overwritten(scans: Path, tmp_path: Path) -> None:
         ([other, scans / "vol.h5", scan], scan.parent),
     ):
         with pytest.raises(OutputError, match="replace a scan"):
-            plan_jobs([str(i) for i in inputs], out, None)
+            plan_jobs([str(i) for i in inputs], out)
     assert {p: p.read_bytes() for p in scans.rglob("*") if p.is_file()} == before
 
 
 def test_two_scans_never_share_a_result(tmp_path: Path) -> None:
     paths = [save_nifti(tmp_path / n / "t2.nii.gz", tiny_case(1)[0]) for n in ("a", "b")]
     with pytest.raises(OutputError, match="two scans"):
-        plan_jobs([str(p) for p in paths], tmp_path / "out", None)
-    assert len(plan_jobs([str(tmp_path)], tmp_path / "out", None)) == 2
+        plan_jobs([str(p) for p in paths], tmp_path / "out")
+    assert len(plan_jobs([str(tmp_path)], tmp_path / "out").jobs) == 2
 
 
 def test_what_is_not_there(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match=r"no such file or folder[\s\S]*missing\.nii"):
-        plan_jobs([str(tmp_path / "missing.nii")], tmp_path / "out", None)
-    with pytest.raises(DataError, match="holds no volume"):
-        plan_jobs([str(tmp_path / "empty")], tmp_path / "out", None)
+        plan_jobs([str(tmp_path / "missing.nii")], tmp_path / "out")
+    with pytest.raises(DataError, match="holds no scan"):
+        plan_jobs([str(tmp_path / "empty")], tmp_path / "out")
     with pytest.raises(OutputError, match="-o is a file"):
-        plan_jobs([str(tmp_path / "empty")], tmp_path / "file", None)
+        plan_jobs([str(tmp_path / "empty")], tmp_path / "file")
 
 
 def test_the_key_is_for_hdf5_only(scans: Path, tmp_path: Path) -> None:
-    jobs = plan_jobs([str(scans), str(scans / "vol.h5")][:1], tmp_path / "out", "main")
-    assert {job.output.name: job.channels[0].key for job in jobs} == {
+    plan = plan_jobs([str(scans)], tmp_path / "out", SegmentOptions(key="main"))
+    assert {job.output.name: job.channels[0].key for job in plan.jobs} == {
         "t2.nii.gz": None,
         "vol.h5": "main",
     }

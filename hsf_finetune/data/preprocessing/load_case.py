@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from hsf_finetune.data.discovery.cases import Case
 from hsf_finetune.data.preprocessing.voxel_grid import VoxelGrid
 from hsf_finetune.data.volumes.check_volumes import check_image, check_same_grid, to_label_rows
-from hsf_finetune.data.volumes.outside import fill_mask, find_content_box, find_fill_values
+from hsf_finetune.data.volumes.outside import (
+    fill_mask,
+    fill_with_mean,
+    find_content_box,
+    find_fill_values,
+)
 from hsf_finetune.data.volumes.read_volume import Volume, read_volume
 from hsf_finetune.networks.padding import Padding
-
-Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def prepare_channels(
         box = find_content_box(arrays)
     fills = [find_fill_values(array[box] if box else array) for array in arrays]
     masks = [fill_mask(array, f) if f else None for array, f in zip(arrays, fills, strict=True)]
-    arrays = [_fill_with_mean(array, mask) for array, mask in zip(arrays, masks, strict=True)]
+    arrays = [fill_with_mean(array, mask) for array, mask in zip(arrays, masks, strict=True)]
     if box and any(fills):
         box = find_content_box(arrays)
     grid = VoxelGrid.from_volume(volumes[0], preprocessing.target_spacing_mm, box)
@@ -98,11 +98,6 @@ def prepare_channels(
         for array, mask in zip(arrays, masks, strict=True)
     ]
     return torch.stack(channels), grid
-
-
-def _fill_with_mean(array: Array, mask: Array | None) -> Array:
-    """An image whose masked voxels have the mean of the others."""
-    return array if mask is None else np.where(mask, array[~mask].mean(dtype=np.float64), array)
 
 
 def z_normalise(image: Tensor, outside: Tensor | None = None) -> Tensor:

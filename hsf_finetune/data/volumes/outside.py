@@ -50,6 +50,11 @@ def fill_mask(array: Array, fills: Sequence[FillValue]) -> npt.NDArray[np.bool_]
     return np.isin(array, [fill.value for fill in fills])
 
 
+def fill_with_mean(array: Array, mask: npt.NDArray[np.bool_] | None) -> Array:
+    """An image whose masked voxels have the mean of the others; None masks none."""
+    return array if mask is None else np.where(mask, array[~mask].mean(dtype=np.float64), array)
+
+
 def find_content_box(channels: Sequence[Array]) -> Box:
     """The part of an image, (X, Y, Z) in each channel, without its empty margin.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import math
+import os
 from collections import ChainMap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -119,7 +120,8 @@ def read_volume(ref: VolumeRef) -> Volume:
             geometry is missing or contradicts itself.
     """
     if not ref.path.exists():
-        raise DataError("no such file", file=ref.path)
+        target = f"a link to {os.readlink(ref.path)}" if ref.path.is_symlink() else None
+        raise DataError("no such file", file=ref.path, found=target)
     if is_hdf5(ref.path):
         with open_dataset(ref.path, ref.key) as node:
             _refuse_huge(node.shape, node.dtype.itemsize, ref)
@@ -132,6 +134,8 @@ def read_volume(ref: VolumeRef) -> Volume:
         file=ref.path,
         found=ref.path.suffix or "no suffix",
         expected=" or ".join(SUFFIXES),
+        fix="convert it to NIfTI, for example with mri_convert (FreeSurfer), dcm2niix (DICOM), or "
+        "SimpleITK",
     )
 
 

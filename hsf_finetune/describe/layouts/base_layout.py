@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from hsf_finetune.data.volumes.read_volume import VolumeRef
 
+WITHOUT_IMAGE = "a label without an image"
+WITHOUT_LABEL = "an image without a label"
+
 
 @dataclass(frozen=True)
 class ListedVolume:

@@ -10,9 +10,12 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 from hsf_finetune.data.volumes.read_volume import is_hdf5
+from hsf_finetune.describe.label_origin import choose_labels
 from hsf_finetune.describe.layouts.base_layout import (
+    WITHOUT_IMAGE,
     FolderLayout,
     FoundCase,
     ListedVolume,
@@ -40,9 +43,8 @@ class BidsVolume:
 
     @property
     def pipeline(self) -> tuple[str, ...]:
-        """The folder below derivatives; empty for other folders."""
-        folders = self.volume.folders
-        return folders[:2] if folders[:1] == ("derivatives",) else ()
+        """The folders above the subject's, such as derivatives and a pipeline's."""
+        return tuple(takewhile(lambda folder: not folder.startswith("sub-"), self.volume.folders))
 
 
 Matches = Mapping[BidsVolume, BidsVolume]
@@ -54,7 +56,7 @@ def find_cases(listing: FolderListing) -> FolderLayout | None:
 
     Among images of several contrasts the one that most labels have is taken, T2w first.
     """
-    volumes = [found for volume in listing.volumes if (found := _parse(volume)) is not None]
+    volumes = [found for volume in listing.volumes if (found := parse_bids(volume)) is not None]
     suffixes = {volume.suffix for volume in volumes}
     suffix = next((suffix for suffix in _LABEL_SUFFIXES if suffix in suffixes), None)
     if suffix is None:
@@ -64,7 +66,9 @@ def find_cases(listing: FolderListing) -> FolderLayout | None:
         if image.suffix not in (*_LABEL_SUFFIXES, *_NO_IMAGE):
             by_subject[image.entities["sub"]].append(image)
     labels = [volume for volume in volumes if volume.suffix == suffix]
-    images_of = {label: _find_images(label, by_subject[label.entities["sub"]]) for label in labels}
+    images_of = {
+        label: match_entities(label, by_subject[label.entities["sub"]]) for label in labels
+    }
     counts = Counter(s for images in images_of.values() for s in {i.suffix for i in images})
     contrasts = sorted(counts, key=lambda s: (-counts[s], s != "T2w", s))
     matches: dict[BidsVolume, BidsVolume] = {}
@@ -73,7 +77,8 @@ def find_cases(listing: FolderListing) -> FolderLayout | None:
         kept = [image for image in images if image.suffix == contrasts[best]]
         if len(kept) == 1:
             matches[label] = kept[0]
-    matches, notes = _choose_rater(matches)
+    worse, notes = choose_labels({n.volume: [image.volume] for n, image in matches.items()})
+    matches, more = _choose_rater({n: i for n, i in matches.items() if n.volume not in worse})
     label_count = Counter(matches.values())
     single = {label: image for label, image in matches.items() if label_count[image] == 1}
     cases = tuple(
@@ -81,16 +86,17 @@ def find_cases(listing: FolderListing) -> FolderLayout | None:
         for label, image in single.items()
     )
     reasons = {label.volume: _why_unused(label, images_of[label], matches) for label in labels}
+    reasons |= worse
     used = {volume for case in cases for volume in case.volumes}
     unused = [volume for volume in listing.volumes if volume not in used]
     left_out = tuple((volume, reasons.get(volume, "no label belongs to it")) for volume in unused)
     if not cases and not left_out:
         return None
-    all_notes = (*_find_notes(suffix, contrasts, single), *notes)
+    all_notes = (*_find_notes(suffix, contrasts, single), *notes, *more)
     return FolderLayout(f"BIDS, labels *_{suffix}", cases, None, all_notes, left_out)
 
 
-def _parse(volume: ListedVolume) -> BidsVolume | None:
+def parse_bids(volume: ListedVolume) -> BidsVolume | None:
     """Entities and suffix of a volume; None if its name is not of BIDS."""
     *parts, suffix = volume.name.split("_")
     pairs = [_ENTITY.fullmatch(part) for part in parts]
@@ -100,7 +106,7 @@ def _parse(volume: ListedVolume) -> BidsVolume | None:
     return BidsVolume(volume, entities, suffix) if "sub" in entities else None
 
 
-def _find_images(label: BidsVolume, images: Sequence[BidsVolume]) -> list[BidsVolume]:
+def match_entities(label: BidsVolume, images: Sequence[BidsVolume]) -> list[BidsVolume]:
     """The images that contradict none of the label's entities; of each contrast the best ones."""
     wanted = label.entities
     agreeing = [
@@ -115,12 +121,12 @@ def _find_images(label: BidsVolume, images: Sequence[BidsVolume]) -> list[BidsVo
     ]
     in_space = [image for image in agreeing if image.suffix == wanted.get("space")]
 
-    def agreement(image: BidsVolume) -> tuple[int, int, bool]:
+    def agreement(image: BidsVolume) -> tuple[int, int, bool, bool]:
         shared = sum(wanted.get(key) == value for key, value in image.entities.items())
-        missing = len(image.entities.keys() - wanted.keys())
-        return shared, -missing, image.volume.folders == label.volume.folders
+        beside = image.volume.folders == label.volume.folders
+        return shared, -len(image.entities), beside, not image.pipeline
 
-    best: dict[str, tuple[int, int, bool]] = {}
+    best: dict[str, tuple[int, int, bool, bool]] = {}
     for image in in_space or agreeing:
         best[image.suffix] = max(best.get(image.suffix, agreement(image)), agreement(image))
     return [i for i in in_space or agreeing if agreement(i) == best[i.suffix]]
@@ -163,7 +169,7 @@ def _why_unused(label: BidsVolume, images: Sequence[BidsVolume], matches: Matche
         return f"one of {count} labels of {image.volume.name}; join them into one file"
     if images:
         return f"may belong to {shorten_list([image.volume.name for image in images])}"
-    return "a label without an image"
+    return WITHOUT_IMAGE
 
 
 def _find_notes(suffix: str, contrasts: Sequence[str], matches: Matches) -> list[UnsureNote]:

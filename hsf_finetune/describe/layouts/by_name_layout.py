@@ -7,7 +7,10 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 from hsf_finetune.data.volumes.read_volume import is_hdf5
+from hsf_finetune.describe.label_origin import choose_labels
 from hsf_finetune.describe.layouts.base_layout import (
+    WITHOUT_IMAGE,
+    WITHOUT_LABEL,
     FolderLayout,
     FoundCase,
     ListedVolume,
@@ -45,37 +48,37 @@ def find_cases(listing: FolderListing) -> FolderLayout | None:
 
     A label has a word for labels in its name, or in a folder that not all volumes share.
     Its image is the volume whose folders and name are the same without such words; else the
-    one in the same folders with the most words in common; else the only one in them.
-    Several images that differ in contrast are its channels, where every label has them.
+    one in the same folders with the most words in common; else the only one in them; else the
+    one of the same name in the folders that are most like the label's. Several images that
+    differ in contrast are its channels, where every label has them.
     """
     common = set.intersection(*({*volume.folders} for volume in listing.volumes))
-    labels = [volume for volume in listing.volumes if is_label(volume, common)]
-    images = [volume for volume in listing.volumes if not is_label(volume, common)]
+    labels = [volume for volume in listing.volumes if _is_label(volume, common)]
+    images = [volume for volume in listing.volumes if not _is_label(volume, common)]
     if not labels or not images:
         return None
-    by_folders: dict[tuple[str, ...], list[ListedVolume]] = defaultdict(list)
-    for image in images:
-        by_folders[_plain_folders(image)].append(image)
-    images_of = {label: _find_images(label, by_folders[_plain_folders(label)]) for label in labels}
+    images_of = _pair_names(labels, images)
+    worse, notes = choose_labels(images_of)
+    left_out = [*worse.items()]
+    images_of = {label: found for label, found in images_of.items() if label not in worse}
     label_count = Counter(image for found in images_of.values() for image in found)
-    one_kind = len({tuple(_contrast(i.name) for i in found) for found in images_of.values()}) == 1
-    left_out: list[tuple[ListedVolume, str]] = []
+    kinds = {tuple(map(_contrast_of, found)) for found in images_of.values() if found}
     cases: list[FoundCase] = []
     for label, found in images_of.items():
         names = [image.name for image in found]
         if not found:
-            left_out.append((label, "a label without an image"))
+            left_out.append((label, WITHOUT_IMAGE))
         elif any(label_count[image] > 1 for image in found):
             left_out.append((label, f"one of several labels of {names[0]}"))
-        elif len(found) > 1 and not (one_kind and len({*map(_contrast, names)}) > 1):
+        elif len(found) > 1 and not (len(kinds) == 1 and len({*map(_contrast_of, found)}) > 1):
             left_out.append((label, f"may belong to {shorten_list(names)}"))
         else:
             cases.append(_make_case(found, label))
     used = {volume for case in cases for volume in case.volumes} | {label for label, _ in left_out}
-    left_out += [(image, "an image without a label") for image in images if image not in used]
-    channels, notes = None, []
+    left_out += [(image, WITHOUT_LABEL) for image in images if image not in used]
+    channels = None
     if cases and len(cases[0].channels) > 1:
-        channels = tuple(_contrast(image.name) for image in cases[0].channels)
+        channels = tuple(_contrast_of(image) for image in cases[0].channels)
         text = (
             f"{' and '.join(channels)} share a label and are taken for channels of one input; for "
             "one of them alone, keep only its pattern"
@@ -85,9 +88,33 @@ def find_cases(listing: FolderListing) -> FolderLayout | None:
     return FolderLayout(title, tuple(cases), channels, tuple(notes), tuple(left_out))
 
 
-def is_label(volume: ListedVolume, common: set[str]) -> bool:
-    """Whether a volume is named like a label; folders of every volume are `common`."""
-    return _names_label(volume.name) or any(_names_label(f) for f in {*volume.folders} - common)
+def _pair_names(
+    labels: Sequence[ListedVolume], images: Sequence[ListedVolume]
+) -> dict[ListedVolume, list[ListedVolume]]:
+    """The images that each label may belong to."""
+    by_folders: dict[tuple[str, ...], list[ListedVolume]] = defaultdict(list)
+    by_name: dict[tuple[str, ...], list[ListedVolume]] = defaultdict(list)
+    for image in images:
+        by_folders[_plain_folders(image)].append(image)
+        by_name[_without_kind(image.name)].append(image)
+    found = {}
+    for label in labels:
+        near = by_folders[_plain_folders(label)]
+        alone = len(near) == 1 and label.folders == near[0].folders
+        found[label] = _match_words(label, near) or (near if alone else [])
+    for label in (label for label, images in found.items() if not images):
+        same = by_name[_without_kind(label.name)] if _without_kind(label.name) else []
+        shared = {image: len(_folder_words(label) & _folder_words(image)) for image in same}
+        found[label] = [image for image in same if shared[image] == max(shared.values())]
+    return found
+
+
+def _folder_words(volume: ListedVolume) -> set[str]:
+    return {word for folder in volume.folders for word in _words(folder)}
+
+
+def _is_label(volume: ListedVolume, common: set[str]) -> bool:
+    return names_label(volume.name) or any(names_label(f) for f in {*volume.folders} - common)
 
 
 def _plain_folders(volume: ListedVolume) -> tuple[str, ...]:
@@ -96,8 +123,11 @@ def _plain_folders(volume: ListedVolume) -> tuple[str, ...]:
     return tuple(folder for folder in plain if folder)
 
 
-def _find_images(label: ListedVolume, images: Sequence[ListedVolume]) -> list[ListedVolume]:
-    """The images that a label may belong to: one, or several of different contrast."""
+def _match_words(label: ListedVolume, images: Sequence[ListedVolume]) -> list[ListedVolume]:
+    """The images that a label may belong to, by the words of their names.
+
+    There are several of different contrast, or where the names do not tell.
+    """
     wanted = _without_kind(label.name)
     same = [image for image in images if _without_kind(image.name) == wanted]
     if same:
@@ -108,9 +138,7 @@ def _find_images(label: ListedVolume, images: Sequence[ListedVolume]) -> list[Li
         common = {*_without_kind(image.name)} & {*wanted}
         if common and common in ({*_without_kind(image.name)}, {*wanted}):
             shared[image] = len(common)
-    if shared:
-        return [image for image, count in shared.items() if count == max(shared.values())]
-    return [*images] if len(images) == 1 and label.folders == images[0].folders else []
+    return [image for image, count in shared.items() if count == max(shared.values())]
 
 
 def _make_case(images: Sequence[ListedVolume], label: ListedVolume) -> FoundCase:
@@ -130,7 +158,7 @@ def _words(name: str) -> tuple[str, ...]:
     return tuple(word for word in _SEPARATOR.split(name) if word)
 
 
-def _names_label(name: str) -> bool:
+def names_label(name: str) -> bool:
     """Whether a name contains a word for a label."""
     return any(_LABEL.fullmatch(word) for word in _words(name))
 
@@ -140,9 +168,19 @@ def _without_kind(name: str) -> tuple[str, ...]:
     return tuple(w for w in _words(name) if not (_LABEL.fullmatch(w) or _IMAGE.fullmatch(w)))
 
 
+def telling_words(name: str) -> tuple[str, ...]:
+    """The words of a name that tell one case from another: not those for kind and contrast."""
+    return tuple(word for word in _without_kind(name) if not _CONTRAST.fullmatch(word))
+
+
 def _contrast(name: str) -> str:
     """The contrast in a name, such as `T2w`; empty if there is none."""
     return "_".join(word for word in _words(name) if _CONTRAST.fullmatch(word))
+
+
+def _contrast_of(image: ListedVolume) -> str:
+    """The contrast in the name of an image, else in those of its folders."""
+    return _contrast(image.name) or _contrast("_".join(image.folders))
 
 
 def _series_name(parts: tuple[str, ...]) -> str:

@@ -9,6 +9,8 @@ from pathlib import Path
 from hsf_finetune.data.volumes.read_volume import is_hdf5
 from hsf_finetune.describe.label_names import read_json
 from hsf_finetune.describe.layouts.base_layout import (
+    WITHOUT_IMAGE,
+    WITHOUT_LABEL,
     FolderLayout,
     FoundCase,
     ListedVolume,
@@ -47,10 +49,8 @@ def find_cases(listing: FolderListing) -> FolderLayout | None:
     images: dict[str, dict[int, ListedVolume]] = {}
     labels = {v.name: v for v in volumes if v.folders == (*folder, "labelsTr")}
     for image in (v for v in volumes if v.folders == (*folder, "imagesTr")):
-        match = _CHANNEL.fullmatch(image.name)
+        match = None if image.name in labels else _CHANNEL.fullmatch(image.name)
         name, number = (match[1], int(match[2])) if match else (image.name, 0)
-        if image.name in labels:
-            name, number = image.name, 0
         images.setdefault(name, {})[number] = image
     cases = [
         FoundCase("images", tuple(images[name][n] for n in sorted(images[name])), label)
@@ -72,6 +72,12 @@ def find_cases(listing: FolderListing) -> FolderLayout | None:
     return FolderLayout(title, tuple(cases), channels, tuple(notes), left_out)
 
 
+def without_channel(name: str) -> str:
+    """The name of a case in the name of one of its channels: `case` in `case_0000`."""
+    match = _CHANNEL.fullmatch(name)
+    return match[1] if match else name
+
+
 def read_channel_names(file: Path) -> tuple[str, ...] | None:
     """The channels that a dataset.json names (`channel_names`, formerly `modality`)."""
     content = read_json(file)
@@ -83,8 +89,8 @@ def read_channel_names(file: Path) -> tuple[str, ...] | None:
 
 def _why_unused(volume: ListedVolume, folder: tuple[str, ...]) -> str:
     if volume.folders == (*folder, "imagesTr"):
-        return "an image without a label"
+        return WITHOUT_LABEL
     if volume.folders == (*folder, "labelsTr"):
-        return "a label without an image"
+        return WITHOUT_IMAGE
     place = "/".join(volume.folders) or "the folder itself"
     return f"in {place}, which contains no training case"

@@ -14,6 +14,7 @@ from hsf_finetune.config.settings import DatasetSettings, DatasetsSettings
 from hsf_finetune.data.discovery.case_table import read_case_table
 from hsf_finetune.data.discovery.cases import Cohort, discover
 from hsf_finetune.data.splits import fold_count, split_cases
+from hsf_finetune.system.atomic_files import plain_cell
 from hsf_finetune.system.errors import ConfigError, UserError
 from tests.data.writing import NAMES, blobs, hdf5, nifti, pair, scan, several
 
@@ -196,7 +197,7 @@ def test_cells_are_read_back(tmp_path: Path, cells: list[tuple[str, str, str]], 
     with path.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file, delimiter=mark).writerows([("image", "label", "subject"), *cells])
     found = [tuple(row.cells.values()) for row in read_case_table(path).rows]
-    stripped = [tuple(text.strip() for text in row) for row in cells]
+    stripped = [tuple(plain_cell(text.strip()) for text in row) for row in cells]
     assert found == [row for row in stripped if any(row)]
 
 

@@ -172,7 +172,7 @@ def test_published_descriptions_are_understood(target: str) -> None:
 
 
 # -------------------------------------------------------------- models=pretrained
-def test_the_misfit_error_points_to_the_sources_network(tmp_path: Path) -> None:
+def test_the_mismatch_error_points_to_the_sources_network(tmp_path: Path) -> None:
     network = NETWORKS["dynunet"] | {"deep_supervision": False}
     checkpoint = read_bundle(bundle(tmp_path / "a", network, monai_network(network)))
     with pytest.raises(WeightsError) as caught:
