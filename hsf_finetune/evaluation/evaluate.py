@@ -140,7 +140,9 @@ def evaluate_files(
     for value, name in (names or _name_values(volumes.values())).items():
         classes.setdefault(name, []).append(value)
     if tolerance_mm is None:
-        tolerance_mm = default_tolerance_mm(np.median([v[2] for v in volumes.values()], axis=0))
+        tolerance_mm = default_tolerance_mm(
+            np.median([v[2] for v in volumes.values()], axis=0).tolist()
+        )
     rows = tuple(
         ScoreRow(case, case, score)
         for case, (a, b, spacing_mm) in volumes.items()
