@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hsf_finetune.data.volumes.read_volume import VolumeRef, is_volume, stem
 from hsf_finetune.describe.layouts.base_layout import ListedVolume
-from hsf_finetune.describe.match_names import match_names
+from hsf_finetune.describe.pair_names import match_names
 from hsf_finetune.system.console import say, shorten_list
 from hsf_finetune.system.errors import DataError
 
