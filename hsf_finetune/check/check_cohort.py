@@ -17,6 +17,7 @@ from hsf_finetune.check.findings import Finding, warn_about
 from hsf_finetune.check.measured_cases import MeasuredCase, group_cases
 from hsf_finetune.data.census import FEW_CASES, check_census, take_census
 from hsf_finetune.data.discovery.cases import Case, Cohort
+from hsf_finetune.system.console import shorten_list
 from hsf_finetune.system.errors import DataError
 
 
@@ -109,6 +110,14 @@ def _check_classes(
         check_census(census, allow_unsupervised)
     except DataError as error:
         yield Finding.refusal(error, "set/class never drawn", folder)
+    if census.apart:
+        yield warn_about(folder, "")(
+            "set/never together",
+            f"no dataset draws {shorten_list([f'{a} beside {b}' for a, b in census.apart])}",
+            found="where one is drawn the other is unannotated",
+            fix="draw both in a few cases: training learns little about which of them a voxel is, "
+            "and validation cannot see it",
+        )
     for name in cohort.classes.foreground:
         count = sum(max(row.exact_cases, row.set_cases) for row in census.of_class(name))
         if 0 < count < min(FEW_CASES, len(trained)):

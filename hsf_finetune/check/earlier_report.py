@@ -111,9 +111,14 @@ def source_paths(
     return paths if len(paths) <= _MAX_PATHS else None
 
 
+def is_yaml_file(argument: str) -> bool:
+    """Whether an argument of the command is a dataset YAML, and no override."""
+    return "=" not in argument or (argument.endswith(".yaml") and Path(argument).is_file())
+
+
 def _own_yamls(arguments: Sequence[str], config_dir: Path | None) -> list[Path]:
     """The user's YAML files, and the folders that further ones may appear in."""
-    given = [Path(text).expanduser().absolute() for text in arguments if "=" not in text]
+    given = [Path(text).expanduser().absolute() for text in arguments if is_yaml_file(text)]
     folders = [file.parent.parent for file in given if file.parent.name == "datasets"]
     folders += [config_dir.expanduser()] if config_dir is not None else []
     return [*given, *(path for folder in folders for path in _walk(folder, ".yaml"))]

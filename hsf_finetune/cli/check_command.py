@@ -20,6 +20,7 @@ from hsf_finetune.check.earlier_report import (
     WrittenReport,
     command_key,
     find_earlier,
+    is_yaml_file,
     keep_report,
     source_paths,
 )
@@ -166,8 +167,8 @@ def _as_overrides(
     arguments: Sequence[str], config_dir: Path | None
 ) -> Iterator[tuple[list[str], Path | None]]:
     """Overrides and folder of groups that choose the dataset YAML, where a file is given."""
-    files = [text for text in arguments if "=" not in text]
-    rest = [text for text in arguments if "=" in text]
+    files = [text for text in arguments if is_yaml_file(text)]
+    rest = [text for text in arguments if not is_yaml_file(text)]
     if not files:
         yield rest, config_dir
         return

@@ -6,6 +6,7 @@ Of the whole package, only this module and `hsf_finetune.cli.hydra_launcher` use
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -185,7 +186,7 @@ def _compose(config: str, overrides: Sequence[str], own: Path | None) -> Composi
             r"Could not override '([^']+)'|Error merging override (\S+)=", str(error)
         )
         if refused is None or not overrides:
-            raise _composition_error(error, own) from error
+            raise _composition_error(error, overrides, own) from error
         chosen = [o for o in overrides if _key(o) in groups(own)]
         if chosen == [*overrides]:
             chosen = []
@@ -194,7 +195,7 @@ def _compose(config: str, overrides: Sequence[str], own: Path | None) -> Composi
         if forced == [*overrides]:
             key = refused.group(1) or refused.group(2)
             if key in known_paths(plain):
-                raise _composition_error(error, own) from error
+                raise _composition_error(error, overrides, own) from error
             raise unknown_setting(key, plain) from error
         return _compose(config, forced, own)
     choices = {group: str(option) for group, option in tree.hydra.runtime.choices.items()}
@@ -249,16 +250,28 @@ def _compose_on_run(
     )
 
 
-def _composition_error(error: Exception, own: Path | None) -> ConfigError:
+def _composition_error(error: Exception, overrides: Sequence[str], own: Path | None) -> ConfigError:
     text = str(error)
     missing = re.search(r"Could not find '([^']+)/([^/']+)'", text)
     if missing:
         group, option = missing.groups()
         return unknown_option(group, option, options_of(group, own))
-    fix = None
-    if isinstance(error, HydraException) and "'='" in text:
-        fix = "quote a value that holds such characters: \"group.key='/a=b'\""
+    quoted = [*filter(None, map(_quoted_override, overrides))]
+    fix = f"quote a value that holds such characters: {' '.join(quoted)}" if quoted else None
     return ConfigError("the configuration cannot be composed", found=text, fix=fix)
+
+
+def _quoted_override(override: str) -> str | None:
+    """An override that Hydra cannot read, or takes for several, as it is typed with quotes."""
+    try:
+        if not OverridesParser.create().parse_override(override).is_sweep_override():
+            return None
+    except HydraException:
+        pass
+    key, _, value = override.partition("=")
+    escaped = re.sub(r"(\\+)$", r"\1\1", re.sub(r"(\\*)'", r"\1\1\\'", value))
+    text = f"{key}='{escaped}'"
+    return shlex.quote(text) if set(text) & set('"$`\\!') else f'"{text}"'
 
 
 def _key(override: str) -> str:

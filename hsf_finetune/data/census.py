@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from rich.text import Text
 from hsf_finetune.data.discovery.cases import Case
 from hsf_finetune.labels.classes import BACKGROUND, ClassSpace
 from hsf_finetune.system.atomic_files import write_csv
-from hsf_finetune.system.console import TitledTable, count_of
+from hsf_finetune.system.console import TitledTable, count_of, shorten_list
 from hsf_finetune.system.errors import DataError
 
 FEW_CASES = 3
@@ -53,10 +54,17 @@ class Supervision:
 
 @dataclass(frozen=True)
 class Census:
-    """What supervises each of the model's classes: a row per dataset and class, in their order."""
+    """What supervises each of the model's classes.
+
+    Args:
+        classes: their names.
+        rows: one per dataset and class, in their order.
+        apart: pairs of classes of which every dataset that draws one leaves the other unannotated.
+    """
 
     classes: tuple[str, ...]
     rows: tuple[Supervision, ...]
+    apart: tuple[tuple[str, str], ...] = ()
 
     @property
     def datasets(self) -> tuple[str, ...]:
@@ -73,12 +81,20 @@ def take_census(counted: Iterable[CaseVoxels], classes: ClassSpace) -> Census:
     by_dataset: dict[str, list[CaseVoxels]] = {}
     for case, voxels in counted:
         by_dataset.setdefault(case.dataset, []).append((case, voxels))
-    rows = (
+    rows = tuple(
         _count_supervision(dataset, name, number, cases)
         for dataset, cases in by_dataset.items()
         for number, name in enumerate(classes.names)
     )
-    return Census(classes.names, tuple(rows))
+    unannotated = {name: _find_unannotated(cases[0][0]) for name, cases in by_dataset.items()}
+    drawn = [(row.class_name, unannotated[row.dataset]) for row in rows if row.exact_cases]
+    shown = [name for name in classes.foreground if any(name == one for one, _ in drawn)]
+    apart = (
+        (a, b)
+        for a, b in combinations(shown, 2)
+        if all({a, b} - {name} <= hidden for name, hidden in drawn if name in (a, b))
+    )
+    return Census(classes.names, rows, tuple(apart))
 
 
 def check_census(census: Census, allowed: Sequence[str]) -> None:
@@ -105,7 +121,7 @@ def check_census(census: Census, allowed: Sequence[str]) -> None:
 
 
 def census_warnings(census: Census) -> list[str]:
-    """Warnings about classes in few cases, or in sets only."""
+    """Warnings about classes in few cases, in sets only, or never beside each other."""
     found, rare, vague = [], [], []
     for name in census.classes:
         rows = census.of_class(name)
@@ -120,6 +136,12 @@ def census_warnings(census: Census) -> list[str]:
         found.append(
             f"only sets show {', '.join(vague)}: training cannot tell it from the "
             "set's other classes, only what the model already knows can"
+        )
+    if census.apart:
+        found.append(
+            f"no dataset draws {shorten_list([f'{a} beside {b}' for a, b in census.apart])}: where "
+            "one is drawn the other is unannotated, so that training learns little about which of "
+            "them a voxel is, and validation cannot see it (docs/labels.md)"
         )
     return found
 
@@ -148,6 +170,12 @@ def write_census(path: str | Path, sides: Mapping[str, Census]) -> None:
     header = ["side", *(field.name for field in fields(Supervision))]
     lines = ([side, *astuple(row)] for side, census in sides.items() for row in census.rows)
     write_csv(path, header, lines)
+
+
+def _find_unannotated(case: Case) -> frozenset[str]:
+    """The classes that the background of a case's protocol may be."""
+    sets = [names for names in case.protocol.row_sets if len(names) < len(case.protocol.space)]
+    return frozenset().union(*(names for names in sets if BACKGROUND in names)) - {BACKGROUND}
 
 
 def _count_supervision(

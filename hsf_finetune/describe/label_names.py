@@ -84,7 +84,7 @@ def read_json(path: Path) -> Mapping[str, Any] | None:
     """The object of a JSON file; None if there is none."""
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return content if isinstance(content, Mapping) else None
 
@@ -97,7 +97,10 @@ def _lines(path: Path) -> list[str]:
 
 
 def _bids(path: Path) -> NameTable | None:
-    rows = list(csv.reader(_lines(path), delimiter="\t"))
+    try:
+        rows = list(csv.reader(_lines(path), delimiter="\t"))
+    except csv.Error:
+        return None
     header = [cell.strip().lower() for cell in rows[0]] if rows else []
     if "index" not in header or "name" not in header:
         return None
@@ -144,6 +147,6 @@ def _dataset_json(path: Path) -> NameTable | None:
 def _make_table(path: Path, kind: str, rows: Sequence[tuple[str, str]]) -> NameTable | None:
     names: dict[int, str] = {}
     for value, name in rows:
-        if re.fullmatch(r"-?\d+(\.0+)?", value) and name.strip():
+        if re.fullmatch(r"-?\d{1,9}(\.0+)?", value) and name.strip():
             names.setdefault(int(float(value)), " ".join(name.split()))
     return NameTable(path, kind, names) if names else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +20,13 @@ from hsf_finetune.system.errors import DataError, UserError
 
 _MAX_VALUES = 254
 _MAX_SECONDS = 30.0
+_MAX_MISSING = 20
+"""A table that names more values that do not occur is one of a whole atlas."""
+_BACKGROUND_NAMES = re.compile(
+    r"(the )?(back|bg|clear|unknown|un-?label|none|nothing|other|outside|exterior|air|null|0)",
+    re.IGNORECASE,
+)
+"""The start of what tables name the value 0."""
 
 
 @dataclass(frozen=True)
@@ -116,17 +124,28 @@ def name_values(counts: ValueCounts, tables: Sequence[NameTable]) -> ValueNames:
         missing = [f"{table.path.name} does not name {shorten_list(nameless, 8)}"]
         texts = [*(missing if nameless else []), *_check_table(table, values, tables)]
     notes = [UnsureNote("labels_names", text) for text in texts]
+    missing = [f"{v} {name}" for v, name in known.items() if v and v not in counts.cases]
     if counts.read < counts.total:
         text = f"only {counts.read} of {counts.total} label files were read"
-        missing = [f"{v} {name}" for v, name in known.items() if v and v not in counts.cases]
         also = f"; the table also names {shorten_list(missing, 8)}" if missing else ""
         notes.append(UnsureNote("labels", text + also))
+    elif table is not None and missing and len(missing) <= max(len(values), _MAX_MISSING):
+        text = (
+            f"{table.path.name} also names {shorten_list(missing, 8)}, which no label file "
+            "contains: check that its values are not off by one"
+        )
+        notes.append(UnsureNote("labels_names", text))
     return ValueNames(names, ignore, table, tuple(notes))
 
 
 def _check_table(table: NameTable, values: Sequence[int], tables: Sequence[NameTable]) -> list[str]:
     """What is not certain about the table that was chosen."""
     texts = []
+    zero = table.names.get(0, "")
+    if zero and not _BACKGROUND_NAMES.match(zero):
+        texts.append(
+            f"{table.path.name} names 0 '{zero}', yet 0 is background: its values seem off by one"
+        )
     if table.regions:
         listed = "; ".join(f"{name}: {list(members)}" for name, members in table.regions)
         texts.append(

@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from unicodedata import normalize
 
 from hsf_finetune.system.errors import ConfigError, OutputError
 
@@ -44,19 +45,21 @@ class OutputFile:
 def find_output_file(folder: Path, output: Path | None) -> OutputFile:
     """Where the YAML is written; Hydra finds it in a folder named `datasets`.
 
-    Without a chosen output this is `my_conf/datasets/FOLDER.yaml`.
+    Without a chosen output this is `my_conf/datasets/FOLDER.yaml`, with a name that Hydra reads.
 
     Raises:
         ConfigError: the name of the file cannot be an option, or it is no YAML.
     """
     if output is None:
-        name = re.sub(r"[^\w-]+", "_", folder.expanduser().resolve().name).strip("_") or "data"
+        plain = normalize("NFKD", folder.expanduser().resolve().name)
+        name = re.sub(r"[^A-Za-z0-9-]+", "_", re.sub(r"[\u0300-\u036f]", "", plain)).strip("_-")
+        name = name if _is_name(name) else f"data_{name}".rstrip("_")
         output = Path("my_conf/datasets") / f"{name}.yaml"
-    if output.suffix != ".yaml" or not re.fullmatch(r"[A-Za-z_][\w-]*", output.stem):
+    if output.suffix != ".yaml" or not _is_name(output.stem):
         raise ConfigError(
             "not a name that datasets= can choose",
             found=output.name,
-            expected="letters, digits, _ and -, followed by .yaml",
+            expected="a letter, then letters, digits, _ and -, followed by .yaml",
             fix=f"-o {output.with_name('mine.yaml')}",
         )
     file = output.expanduser()
@@ -67,6 +70,12 @@ def find_output_file(folder: Path, output: Path | None) -> OutputFile:
     datasets = _shell_word(config_dir / "datasets")
     move = f"mkdir -p {datasets} && mv {_shell_word(file)} {datasets}/"
     return OutputFile(file, file.stem, config_dir, move)
+
+
+def _is_name(text: str) -> bool:
+    """Whether `datasets=TEXT` chooses an option: Hydra reads some words as values."""
+    is_word = re.fullmatch(r"[A-Za-z_][A-Za-z0-9_-]*", text) is not None
+    return is_word and text.lower() not in ("null", "true", "false", "nan", "inf")
 
 
 def refuse_existing(file: Path, force: bool) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
 
@@ -32,9 +32,24 @@ def find_patterns(cases: Sequence[FoundCase], root: Path) -> DatasetSettings | N
         be too many of them, or discovery finds other cases.
     """
     names = Counter(_file_names(case) for case in cases)
-    groups: dict[tuple[object, ...], list[FoundCase]] = defaultdict(list)
-    for case in cases:
-        groups[_group_key(case, root, names[_file_names(case)] > 1)].append(case)
+    recur = [names[_file_names(case)] > 1 for case in cases]
+    # Names that recur are those of contrasts (a folder per person), or of people.
+    for by_names in (recur, [False] * len(cases)) if any(recur) else (recur,):
+        groups: dict[tuple[object, ...], list[FoundCase]] = defaultdict(list)
+        for case, recurs in zip(cases, by_names, strict=True):
+            groups[_group_key(case, root, recurs)].append(case)
+        found = _find_group_patterns(groups, cases, root)
+        if found is not None:
+            return found
+    return None
+
+
+def _find_group_patterns(
+    groups: Mapping[tuple[object, ...], Sequence[FoundCase]],
+    cases: Sequence[FoundCase],
+    root: Path,
+) -> DatasetSettings | None:
+    """As `find_patterns`, with one pattern for each group of the cases."""
     if len(groups) > min(_MAX_PATTERNS, max(2, len(cases) // 2)):
         return None
     used = {volume.ref.path for case in cases for volume in case.volumes}

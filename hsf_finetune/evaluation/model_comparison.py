@@ -17,6 +17,7 @@ from hsf_finetune.evaluation.score_tables import (
     ScoreRow,
     format_interval,
     format_number,
+    interval_note,
     paired_differences,
     summarise,
 )
@@ -153,14 +154,9 @@ def _make_table(title: str, caption: str = "") -> Table:
 
 
 def _caption(figures: Sequence[ModelFigures]) -> str:
-    subjects = figures[0].dice.subjects
-    spread = (
-        f"95 % {figures[0].dice.kind} intervals over {subjects} subjects"
-        if subjects > 1
-        else "no interval from one subject"
-    )
+    note = interval_note({one.model.name: one.dice for one in figures})
     return (
-        f"Dice: mean over classes and cases; {spread}.\n"
+        f"Dice: mean over cases of each case's mean over its classes{note}.\n"
         "trains: largest share of the parameters in training, and its mean over epochs.\n"
         "s: of training alone, without validation and scoring."
     )

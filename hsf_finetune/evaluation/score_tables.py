@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -49,8 +49,9 @@ class ClassSummary:
     """One class over all cases; `absent` cases count in no other figure.
 
     Args:
-        class_name: the class, or `mean`: each case's mean over its classes, then over
-            cases, with the counts of all classes together.
+        class_name: the class, or `mean`: each case's mean over the classes that it has a
+            value of, then the mean over cases, as everywhere (`val/dice` too); with the counts
+            of all classes together.
         dice: mean Dice and its interval; missed and false positive cases count as 0.
         hd95_mm: median HD95 of the scored cases, in mm.
         nsd: mean normalised surface Dice; missed and false positive cases count as 0.
@@ -142,14 +143,16 @@ def paired_differences(
 
 def summary_table(summaries: Sequence[ClassSummary], title: str | None = None) -> Table:
     """The summaries as a table that fits 100 columns."""
+    shown = _without_needless_mean(summaries)
+    note = interval_note({summary.class_name: summary.dice for summary in shown})
     table = _make_table(
         title,
-        f"Dice: mean{_interval_note(summaries)}; HD95: median; NSD, volume error: means.\n"
+        f"Dice: mean{note}; HD95: median; NSD, volume error: means.\n"
         "missed: only in the label; extra: only in the prediction; absent: in neither.",
     )
     for heading in ("Dice", "HD95 mm", "NSD", "volume %", "scored", "missed", "extra", "absent"):
         table.add_column(heading, justify="right", no_wrap=True)
-    for summary in _without_needless_mean(summaries):
+    for summary in shown:
         counts = (summary.scored, summary.missed, summary.false_positive, summary.absent)
         table.add_row(
             Text(summary.class_name),
@@ -178,14 +181,18 @@ def comparison_table(
     Returns:
         The table; "-" stands where there is no value.
     """
-    before, summaries = list(before), summarise(after)
-    note = _interval_note(summaries)
-    table = _make_table(None, f"Dice: mean{note}; change: over the cases with both.")
-    for heading in (*titles, "change"):
-        table.add_column(Text(heading), justify="right", min_width=23, max_width=24)
+    before, shown = list(before), _without_needless_mean(summarise(after))
     old = {summary.class_name: summary.dice for summary in summarise(before)}
     differences = paired_differences(before, after)
-    for summary in _without_needless_mean(summaries):
+    note, of_change = (
+        interval_note({one.class_name: intervals[one.class_name] for one in shown})
+        for intervals in ({one.class_name: one.dice for one in shown}, differences)
+    )
+    of_change = of_change if of_change != note else ""
+    table = _make_table(None, f"Dice: mean{note}; change: over the cases with both{of_change}.")
+    for heading in (*titles, "change"):
+        table.add_column(Text(heading), justify="right", min_width=23, max_width=24)
+    for summary in shown:
         name = summary.class_name
         table.add_row(
             Text(name),
@@ -229,6 +236,26 @@ def format_interval(interval: Interval | None, sign: str = "") -> Text:
         return Text("-")
     mean, low, high = (f"{v:{sign}.3f}" for v in (interval.mean, interval.low, interval.high))
     return Text(mean if math.isnan(interval.low) else f"{mean} [{low}, {high}]")
+
+
+def interval_note(rows: Mapping[str, Interval]) -> str:
+    """Of which kind the intervals of a table's rows are, and over how many subjects.
+
+    Args:
+        rows: name of each row -> its interval.
+    """
+    groups: dict[str, list[str]] = {}
+    for name, one in rows.items():
+        kind = f"{one.kind} interval over {one.subjects} subjects"
+        if one.n:
+            few = "no interval from one subject"
+            groups.setdefault(kind if one.subjects > 1 else few, []).append(name)
+    if not groups:
+        return ""
+    usual = max(groups, key=lambda kind: len(groups[kind]))
+    others = [f"{kind} for {', '.join(names)}" for kind, names in groups.items() if kind != usual]
+    note = "; ".join([usual, *others])
+    return f" ({note})" if usual.startswith("no") else f" [95 % {note}]"
 
 
 def format_number(value: float, form: str) -> str:
@@ -294,12 +321,3 @@ def _make_table(title: str | None, caption: str) -> Table:
     table = console.TitledTable(title or "", caption)
     table.add_column("class", overflow="fold", min_width=8, max_width=24)
     return table
-
-
-def _interval_note(summaries: Sequence[ClassSummary]) -> str:
-    if not summaries:
-        return ""
-    interval = summaries[-1].dice
-    if math.isnan(interval.low):
-        return " (no interval from one subject)" if interval.n else ""
-    return f" [95 % {interval.kind} interval over {interval.subjects} subjects]"

@@ -63,13 +63,9 @@ def settings_by_preset(
         settings = compose("finetune", _with_preset(overrides, preset), config_dir)
         settings = settings.model_copy(update={"lightning": engine})
         schedule = setup.with_settings(settings).schedule
-        epochs = sum(stage.epochs for stage in settings.finetuning.stages)
-        left_out = epochs - schedule.max_epochs
-        if settings.finetuning.chosen_strategy == "staged" and left_out > 0:
-            console.say(
-                f"{preset}: its stages have {epochs} epochs in all, of which the last {left_out} "
-                f"are left out; lightning.max_epochs={epochs} keeps them"
-            )
+        for remark in schedule.remarks:
+            if remark.startswith("lightning.max_epochs"):
+                console.say(f"{preset}: {remark}")
         wanted[preset] = settings
     return wanted
 

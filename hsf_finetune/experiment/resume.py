@@ -25,7 +25,7 @@ from hsf_finetune.system.errors import ConfigError, DataError, OutputError
 from hsf_finetune.system.processes import (
     is_main_process,
     publish_run,
-    remove_published_run,
+    share_run,
     wait_for_run,
 )
 from hsf_finetune.system.run_folder import (
@@ -192,12 +192,9 @@ def publish_run_dir(run: RunFolder, settings: Settings) -> None:
 
 @contextmanager
 def withdraw_run_dir_afterwards(settings: Settings) -> Iterator[None]:
-    """Removes the note of `publish_run_dir` when the run ends, and one that a killed run left."""
-    remove_published_run(_output_path(settings))
-    try:
+    """Removes the note of `publish_run_dir` when the run ends; see `share_run`."""
+    with share_run(_output_path(settings)):
         yield
-    finally:
-        remove_published_run(_output_path(settings))
 
 
 def _output_path(settings: Settings) -> Path:

@@ -14,6 +14,7 @@ from hsf_finetune.evaluation.score_tables import (
     summarise,
     summary_table,
 )
+from hsf_finetune.labels.similar_names import warn_similar_names
 from hsf_finetune.planning.setup import Setup
 from hsf_finetune.system.console import console, count_of, say
 from hsf_finetune.system.run_folder import RunFolder
@@ -21,15 +22,15 @@ from hsf_finetune.system.run_folder import RunFolder
 
 def announce_run(run: RunFolder, setup: Setup, kept_in: str) -> None:
     """Prints which run this is, on what data, split how; `kept_in` says where cases are cached."""
-    cohort, split, reset = setup.cohort, setup.split, setup.settings.reset
+    cohort, split, settings = setup.cohort, setup.split, setup.settings
     say(f"{'resuming' if run.resumed else 'new'} run: {run.path}")
     if run.resumed:
         say(f"  from {run.last}" if run.last else "  from the start: no epoch had ended yet")
         if run.longer:
             before, now = run.longer
             say(f"  for {now} epochs, not {before}: the epochs to come follow the schedule below")
-        if reset:
-            say(f"  reset: {', '.join(reset)}")
+        if settings.reset:
+            say(f"  reset: {', '.join(settings.reset)}")
     statuses = [entry.status for entry in cohort.ledger]
     subjects = len({case.subject for case in cohort.cases})
     say(
@@ -39,6 +40,8 @@ def announce_run(run: RunFolder, setup: Setup, kept_in: str) -> None:
         f"{statuses.count('excluded')}, unused {statuses.count('unused')} (ledger.csv)"
     )
     say(f"classes: {', '.join(cohort.classes.names)}")
+    for line in warn_similar_names(settings.datasets.datasets, settings.models, cohort.classes):
+        say(f"  names: {line}")
     say(f"split: {split.how} (splits.json)")
     if not split.held_out:
         say("  validation cases train too: their scores are no measure of new scans")

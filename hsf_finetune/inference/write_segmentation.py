@@ -14,12 +14,17 @@ from hsf_finetune.data.volumes.hdf5_datasets import open_dataset
 from hsf_finetune.data.volumes.read_volume import Volume, is_hdf5
 from hsf_finetune.system.atomic_files import atomic_write
 
+_MADE_BY = b"hsf_finetune segmentation"
+_LONGEST = 79
+"""Bytes of a NIfTI's description, before the zero that ends it."""
+
 
 def write_segmentation(path: Path, labels: npt.NDArray[Any], scan: Volume) -> None:
     """Writes a segmentation of a scan, complete or not at all.
 
-    A NIfTI gets the shape, affine, and sform and qform with their codes of a scan that is one;
-    an HDF5 file holds the dataset `label` with the scan's attributes.
+    A NIfTI gets the header of a scan that is one (shape, affine, sform and qform with their codes,
+    units, intent, auxiliary file, extensions), apart from what describes voxel values; an HDF5
+    file holds the dataset `label` with the scan's attributes.
 
     Args:
         path: `.nii`, `.nii.gz`, `.h5` or `.hdf5`.
@@ -49,7 +54,8 @@ def _make_nifti(labels: npt.NDArray[Any], scan: Volume) -> Any:
         header.set_data_dtype(labels.dtype)
         header["cal_min"], header["cal_max"] = 0, 0
         image = image_class(labels, None, header)
-    image.header["descrip"] = b"hsf_finetune segmentation"
+    about = bytes(image.header["descrip"]).rstrip(b"\0")
+    image.header["descrip"] = b"; ".join([_MADE_BY, about] if about else [_MADE_BY])[:_LONGEST]
     return image
 
 

@@ -189,13 +189,14 @@ def _finest_names(datasets: DatasetsSettings) -> list[str]:
         for title in possible[name]:
             regions = frozenset(split_name(title, dataset.ca_type))
             parts[title] = max(parts.get(title, regions), regions, key=len)
+    # CA2/3 is CA2/CA3: what lists the same regions is one class, called as it is called first.
+    first = {parts[title]: title for title in reversed(ordered_union(possible.values()))}
+    possible = {name: [first[parts[t]] for t in titles] for name, titles in possible.items()}
     finest = [
         name
         for name in ordered_union(possible.values())
         if parts[name] != frozenset().union(*(p for p in parts.values() if p < parts[name]))
     ]
-    # CA2/3 is CA2/CA3: what lists the same regions is one class, called as it is called first.
-    finest = list({parts[name]: name for name in reversed(finest)}.values())[::-1]
     _check_overlaps(finest, parts, possible)
     for name, dataset in datasets.datasets.items():
         both = [n for n in finest if n in dataset.label_sets and n not in possible[name]]

@@ -9,6 +9,7 @@ import torch
 from hsf_finetune.config.settings import Settings
 from hsf_finetune.data.discovery.cases import discover
 from hsf_finetune.data.phantom.write_phantoms import make_phantom_cohort
+from hsf_finetune.labels.similar_names import warn_similar_names
 from hsf_finetune.planning.auto_sizes import with_sizes
 from hsf_finetune.planning.forecast_run import add_forecast
 from hsf_finetune.planning.setup import Setup, prepare
@@ -55,6 +56,9 @@ def preview_run(
     """
     setup = plan_run(settings, forecast=forecast)
     show_plan(setup)
+    datasets, classes = settings.datasets.datasets, setup.cohort.classes
+    for line in warn_similar_names(datasets, settings.models, classes):
+        say(f"names: {line}")
     if setup.transfer is None and settings.task == "finetune":
         say("no pretrained weights were read: " + _why_without_weights(settings))
     if picture is not None:

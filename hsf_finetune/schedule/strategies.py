@@ -18,6 +18,7 @@ from hsf_finetune.config.settings import (
 )
 from hsf_finetune.schedule.blocks import BlockNames
 from hsf_finetune.schedule.stages import NORMS, RateBoost, RateCurve, Schedule, Stage
+from hsf_finetune.system.console import count_of
 from hsf_finetune.system.errors import ConfigError
 
 DEFAULT_EPOCHS = 50
@@ -77,8 +78,10 @@ def plan_schedule(
     """
     inputs = StrategyInputs(blocks, finetuning, models.lr, lightning.max_epochs)
     stages = STRATEGIES[finetuning.chosen_strategy](inputs)
+    remarks = []
     if lightning.max_epochs is not None:
-        stages = _shorten(stages, lightning.max_epochs)
+        planned, stages = stages, _shorten(stages, lightning.max_epochs)
+        remarks += _remark_lost_epochs(blocks, planned, stages)
     factors = _rate_factors(blocks, finetuning)
     stages = [
         replace(stage, rates={block: rate * factors[block] for block, rate in stage.rates.items()})
@@ -90,7 +93,7 @@ def plan_schedule(
         strategy=finetuning.chosen_strategy,
         blocks=blocks.all,
         stages=tuple(stages),
-        remarks=tuple(_remarks(blocks, stages)),
+        remarks=(*remarks, *_remark_sudden_stages(blocks, stages)),
     )
 
 
@@ -184,7 +187,8 @@ def progressive(inputs: StrategyInputs) -> list[Stage]:
     after = Stage(inputs.rates(blocks.all), max(epochs - frozen, 1), curve=inputs.curve)
     if frozen == 0:
         return [after]
-    return [before] if frozen == epochs else [before, after]
+    to_the_end = tuning.unfreeze_backbone_at_epoch < 0 or inputs.max_epochs is None
+    return [before] if frozen == epochs and to_the_end else [before, after]
 
 
 def lpft(inputs: StrategyInputs) -> list[Stage]:
@@ -289,7 +293,28 @@ def _rate_factors(blocks: BlockNames, tuning: FinetuningSettings) -> dict[str, f
     return factors
 
 
-def _remarks(blocks: BlockNames, stages: Sequence[Stage]) -> list[str]:
+def _remark_lost_epochs(
+    blocks: BlockNames, planned: Sequence[Stage], kept: Sequence[Stage]
+) -> list[str]:
+    """A remark if `lightning.max_epochs` ends a schedule early; a lost stage counts more."""
+    epochs, needed = (sum(stage.epochs for stage in stages) for stages in (kept, planned))
+    if epochs == needed:
+        return []
+    ends = f"lightning.max_epochs={epochs} ends the schedule in stage {len(kept)} of {len(planned)}"
+    if len(kept) == len(planned):
+        return [f"{ends}, {count_of(needed - epochs, 'epoch')} early"]
+    trained: set[str] = set().union(*(stage.rates for stage in kept))
+    lost = set().union(*(stage.rates for stage in planned)) - trained
+    names = ", ".join(name for name in (*blocks.from_head, NORMS) if name in lost)
+    effect = (
+        f"{names} never train{'s' if len(lost) == 1 else ''}" if lost else "the others are lost"
+    )
+    return [
+        f"{ends}, so that {effect} (all of it takes {needed} epochs or more, or leave max_epochs out)"
+    ]
+
+
+def _remark_sudden_stages(blocks: BlockNames, stages: Sequence[Stage]) -> list[str]:
     """A remark for each stage after the head alone that trains everything as fast or faster."""
     only_head, everything = {blocks.head}, set(blocks.all)
     return [

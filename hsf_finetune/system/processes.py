@@ -3,6 +3,7 @@
 Lightning starts the further processes of a run itself, and they inherit the folder
 through the environment. Under `srun` or `torchrun` all start at once: the first one
 leaves a note in the output folder when it is ready to train, and the others wait for it.
+Each of them also leaves a sign of life there, so that none waits for one that is dead.
 """
 
 from __future__ import annotations
@@ -11,7 +12,11 @@ import itertools
 import json
 import os
 import re
+import sys
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +30,13 @@ _JOB = (
 )
 """Variables of a launcher that identify one start of several processes."""
 _STALE_S = 600.0
+"""For how long a process waits for the first one to appear, and how old its note may be."""
+BEAT_S = 5.0
+"""Time from one sign of life to the next."""
+_SILENT_BEATS = 12
+"""Signs of life that may be missing."""
+_GRACE_BEATS = 3
+"""Signs of life after which a process ends itself that could not end by an error."""
 _started = time.time()
 _runs = itertools.count(1)
 """The number of a run among those of this process, the same in every process."""
@@ -43,31 +55,70 @@ def is_main_process() -> bool:
     return rank() == 0
 
 
+@contextmanager
+def share_run(output_path: Path) -> Iterator[None]:
+    """While a run lasts, tells its other processes that this one lives, and how it failed.
+
+    A process that has to wait for one that failed, or that gave no sign for a minute, ends. The
+    notes of this run, or of an earlier one that was killed, are removed. Runs within a run
+    share its signs.
+    """
+    meeting = _meeting_point(output_path)
+    outermost = meeting is not None and _Presence.present is None
+    _remove_notes(output_path)
+    if meeting is None or not outermost:
+        try:
+            yield
+        finally:
+            _remove_notes(output_path)
+        return
+    presence = _Presence.present = _Presence(meeting)
+    presence.start()
+    try:
+        yield
+    except BaseException as error:
+        presence.leave(str(error) or type(error).__name__)
+        raise
+    else:
+        presence.leave()
+    finally:
+        _Presence.present = None
+        _remove_notes(output_path)
+
+
 def publish_run(note: dict[str, Any], output_path: Path) -> None:
     """Tells the other processes of the run where it writes; all of them train from then on."""
     os.environ[_INHERITED] = json.dumps(note)
-    file = _next_note(output_path)
+    file = _meeting_point(output_path)
     if file is not None:
-        write_json(file, note)
+        write_json(_numbered(file, next(_runs)), note)
 
 
-def wait_for_run(output_path: Path, timeout_s: float = 3600.0) -> dict[str, Any]:
+def wait_for_run(output_path: Path) -> dict[str, Any]:
     """The note of the main process about the run, once it is ready to train.
 
     It checks the data and scores the untouched model before, which may take long.
 
     Raises:
-        OutputError: it has not written one in time.
+        OutputError: the main process failed, gives no sign of life, or never appeared.
     """
     if _INHERITED in os.environ:
         inherited: dict[str, Any] = json.loads(os.environ[_INHERITED])
         return inherited
-    file = _next_note(output_path)
-    until = time.monotonic() + timeout_s
-    while file is not None and time.monotonic() < until:
+    meeting = _meeting_point(output_path)
+    file = _numbered(meeting, next(_runs)) if meeting else None
+    presence = _Presence.present
+    until = time.monotonic() + _STALE_S
+    while file is not None and (time.monotonic() < until or (presence and presence.sees(0))):
         if file.exists() and file.stat().st_mtime > _started - _STALE_S:
             note: dict[str, Any] = json.loads(file.read_text())
             return note
+        if presence and presence.problem:
+            raise OutputError(
+                f"this process waits for the first one in vain: {presence.problem}",
+                file=file,
+                fix="look at the messages of that process",
+            )
         time.sleep(0.2)
     raise OutputError(
         "the first process of the run did not say where it writes",
@@ -77,7 +128,92 @@ def wait_for_run(output_path: Path, timeout_s: float = 3600.0) -> dict[str, Any]
     )
 
 
-def remove_published_run(output_path: Path) -> None:
+class _Presence(threading.Thread):
+    """Writes a sign of life of this process, and looks at those of the others.
+
+    A sign is a number that grows, since clocks of several machines differ.
+
+    Args:
+        meeting: beginning of the files' path.
+    """
+
+    present: _Presence | None = None
+    """That of the run which this process makes."""
+
+    def __init__(self, meeting: Path) -> None:
+        super().__init__(name="sign of life", daemon=True)
+        self._meeting = meeting
+        self._own = meeting.with_name(f"{meeting.name}_alive_{rank()}")
+        self._over = threading.Event()
+        # Process -> its last sign, and how many are missing; None as long as it never changed,
+        # as a file that an earlier run left.
+        self._signs: dict[int, tuple[str, int | None]] = {}
+        self.problem: str | None = None
+        if is_main_process():
+            for left in meeting.parent.glob(f"{meeting.name}_*"):
+                left.unlink(missing_ok=True)
+
+    def run(self) -> None:
+        """Until the run is over, or another process fails."""
+        for beat in itertools.count():
+            with suppress(OSError):
+                self._own.parent.mkdir(parents=True, exist_ok=True)
+                self._own.write_text(str(beat))
+            if self._over.wait(BEAT_S):
+                return
+            with suppress(OSError):
+                self.problem = self._find_problem()
+            if self.problem:
+                break
+        if not self._over.wait(_GRACE_BEATS * BEAT_S):
+            # The main thread waits in a library for the other process, and cannot be interrupted.
+            print(f"error: this process cannot continue alone: {self.problem}", file=sys.stderr)
+            sys.stderr.flush()
+            self._sign_off(self.problem or "")
+            os._exit(1)
+
+    def sees(self, process: int) -> bool:
+        """Whether a process has given signs of life lately."""
+        return self._signs.get(process, ("", None))[1] is not None and not self.problem
+
+    def leave(self, failure: str = "") -> None:
+        """Ends the signs, leaving the reason where the process failed."""
+        self._over.set()
+        self.join()
+        self._sign_off(self.problem or failure)
+
+    def _sign_off(self, failure: str) -> None:
+        with suppress(OSError):
+            self._own.unlink(missing_ok=True)
+            if not self._files("alive"):
+                # The last one clears up.
+                for file in self._files("failed"):
+                    file.unlink(missing_ok=True)
+            elif failure:
+                self._own.with_name(f"{self._meeting.name}_failed_{rank()}").write_text(failure)
+
+    def _files(self, kind: str) -> list[Path]:
+        return [*self._meeting.parent.glob(f"{self._meeting.name}_{kind}_*")]
+
+    def _find_problem(self) -> str | None:
+        for file in self._files("failed"):
+            if file.stat().st_mtime > _started:
+                return f"process {file.name.rpartition('_')[2]} failed: {file.read_text()}"
+        for file in self._files("alive"):
+            process, sign = int(file.name.rpartition("_")[2]), file.read_text()
+            before, missing = self._signs.get(process, (sign, None))
+            if sign != before:
+                missing = 0
+            elif missing is not None:
+                missing += 1
+            self._signs[process] = (sign, missing)
+            if missing == _SILENT_BEATS and process != rank():
+                file.unlink(missing_ok=True)
+                return f"process {process} gave no sign of life for {missing * BEAT_S:.0f} s"
+        return None
+
+
+def _remove_notes(output_path: Path) -> None:
     """Removes the notes of this start of several processes, or of an earlier one like it.
 
     The variable has to go as well: every process that this one starts inherits it.
@@ -85,20 +221,21 @@ def remove_published_run(output_path: Path) -> None:
     if not is_main_process():
         return
     os.environ.pop(_INHERITED, None)
-    start = _name_start()
-    for file in output_path.glob(f"{start}_*.json") if start else ():
-        file.unlink(missing_ok=True)
+    meeting = _meeting_point(output_path)
+    if meeting is not None:
+        for file in output_path.glob(f"{meeting.name}_*.json"):
+            file.unlink(missing_ok=True)
 
 
-def _next_note(output_path: Path) -> Path | None:
-    """The file with the note about this process's next run; None without a launcher."""
-    start = _name_start()
-    return output_path / f"{start}_{next(_runs)}.json" if start else None
+def _numbered(meeting: Path, run: int) -> Path:
+    return meeting.with_name(f"{meeting.name}_{run}.json")
 
 
-def _name_start() -> str | None:
+def _meeting_point(output_path: Path) -> Path | None:
     for names in _JOB:
         if os.environ.get(names[0]):
             key = "_".join(os.environ.get(name, "0") for name in names)
-            return f".run_{re.sub(r'[^0-9A-Za-z]+', '_', key)}"
-    return f".run_{os.environ.get('MASTER_PORT', '0')}" if "RANK" in os.environ else None
+            return output_path / f".run_{re.sub(r'[^0-9A-Za-z]+', '_', key)}"
+    if "RANK" in os.environ:
+        return output_path / f".run_{os.environ.get('MASTER_PORT', '0')}"
+    return None

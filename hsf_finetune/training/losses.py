@@ -17,11 +17,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 
 from hsf_finetune.training.label_row_sums import sum_label_rows
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+Quotient = tuple[Tensor, Tensor]
+"""A sum, and what it is divided by to be a mean; both are 0 where nothing counts."""
 
 SMOOTH = 1e-5
 """Added to numerator and denominator of Dice and Tversky, as in MONAI."""
@@ -85,19 +88,19 @@ def pool_equal_sets(counts: OverlapCounts, allowed: Tensor) -> OverlapCounts:
     )
 
 
-def dice_loss(counts: OverlapCounts, weights: Tensor | None) -> Tensor:
+def dice_loss(counts: OverlapCounts, weights: Tensor | None) -> Quotient:
     """One minus the soft Dice coefficient, averaged over cases and annotated sets.
 
     Milletari et al., "V-Net" (3DV 2016), with sums instead of squares. The `weights` of the
     sets, (B, R), multiply, as in MONAI.
     """
     wrong = counts.missed + counts.outside
-    return _mean(wrong / (2 * counts.inside + wrong + SMOOTH), counts.weight, weights)
+    return _weigh(wrong / (2 * counts.inside + wrong + SMOOTH), counts.weight, weights)
 
 
 def focal_tversky_loss(
     counts: OverlapCounts, weights: Tensor | None = None, gamma: float = 0.75
-) -> Tensor:
+) -> Quotient:
     """Focal Tversky loss of Abraham and Khan (ISBI 2019), with HSF's constants.
 
     With `gamma` 1 it is the Tversky loss of Salehi et al. (MLMI 2017). The power is shifted by
@@ -108,10 +111,10 @@ def focal_tversky_loss(
     if gamma != 1:
         shift = 1e-4
         missing = (missing + shift) ** gamma - shift**gamma
-    return _mean(missing, counts.weight, weights)
+    return _weigh(missing, counts.weight, weights)
 
 
-def set_cross_entropy(log_q: Tensor, weights: Tensor) -> Tensor:
+def set_cross_entropy(log_q: Tensor, weights: Tensor) -> Quotient:
     """Mean of -log q of the probability q of the allowed set.
 
     Args:
@@ -119,10 +122,10 @@ def set_cross_entropy(log_q: Tensor, weights: Tensor) -> Tensor:
         weights: of the voxels, (B, voxels), 0 where every class is allowed; the sum is
             divided by theirs, as in PyTorch's cross-entropy.
     """
-    return -(log_q * weights).sum() / weights.sum().clamp_min(torch.finfo(log_q.dtype).tiny)
+    return -(log_q * weights).sum(), weights.sum()
 
 
-def set_focal(log_q: Tensor, weights: Tensor, divisor: Tensor) -> Tensor:
+def set_focal(log_q: Tensor, weights: Tensor, divisor: Tensor) -> Quotient:
     """Mean focal loss -(1 - q)^2 log q of the probability q of the allowed set.
 
     Lin et al., "Focal loss for dense object detection" (ICCV 2017). Arguments as in
@@ -131,7 +134,7 @@ def set_focal(log_q: Tensor, weights: Tensor, divisor: Tensor) -> Tensor:
     """
     log_q = log_q.clamp(max=0)
     loss = -((-torch.expm1(log_q)) ** 2.0) * log_q
-    return (loss * weights).sum() / divisor.clamp_min(1)
+    return (loss * weights).sum(), divisor
 
 
 @dataclass(frozen=True)
@@ -147,11 +150,15 @@ class LabelSetLoss:
             classes' weights. None is 1 each.
         batch_dice: whether Dice and Tversky pool equal sets over the batch, instead of
             case by case.
+        over_processes: whether means are over the batches of all processes, which then have
+            to compute the loss together. The mean of each process's mean would be another
+            one where they have different numbers of sets or of voxels that count.
     """
 
     name: str
     class_weights: Sequence[float] | None = None
     batch_dice: bool = False
+    over_processes: bool = False
 
     def __call__(self, logits: Tensor, rows: Tensor, allowed: Tensor) -> Tensor:
         """The loss of a batch, a scalar."""
@@ -177,7 +184,13 @@ class LabelSetLoss:
                 "tversky": lambda: focal_tversky_loss(counts, weights, gamma=1),
                 "focal_tversky": lambda: focal_tversky_loss(counts, weights),
             }
-            return torch.stack([terms[term]() for term in _SUMS.get(self.name, (self.name,))]).sum()
+            quotients = [terms[term]() for term in _SUMS.get(self.name, (self.name,))]
+            totals, counted = map(torch.stack, zip(*quotients, strict=True))
+            if self.over_processes and logits.requires_grad:
+                # Gradients are averaged over the processes, and so is what sums are divided by.
+                distributed.all_reduce(counted)
+                counted /= distributed.get_world_size()
+            return (totals / counted.clamp_min(torch.finfo(totals.dtype).tiny)).sum()
 
     def _set_weights(self, sums: Tensor, allowed: Tensor) -> Tensor | None:
         """The mean weight of each set's classes, (B, R)."""
@@ -202,7 +215,7 @@ def informative_rows(allowed: Tensor) -> Tensor:
     return allowed.any(dim=2) & ~allowed.all(dim=2)
 
 
-def _mean(values: Tensor, counted: Tensor, weights: Tensor | None) -> Tensor:
-    """Mean over the sets that count; 0 if none does."""
+def _weigh(values: Tensor, counted: Tensor, weights: Tensor | None) -> Quotient:
+    """The quotient whose value is the mean over the sets that count."""
     total = values * counted if weights is None else values * counted * weights
-    return total.sum() / counted.sum().clamp_min(torch.finfo(values.dtype).tiny)
+    return total.sum(), counted.sum()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 import lightning as L
@@ -19,14 +20,17 @@ from hsf_finetune.schedule.stages import NORMS, Schedule
 from hsf_finetune.system.errors import TrainingError
 from hsf_finetune.training.losses import Loss
 from hsf_finetune.training.parameter_groups import parameter_groups
-from hsf_finetune.training.validation_dice import case_dice, mean_per_class
+from hsf_finetune.training.validation_dice import case_dice, mean_over_cases, mean_per_class
 
 Augmentation = Callable[
     [Tensor, Tensor, Tensor, torch.Generator, Tensor], tuple[Tensor, Tensor, Tensor]
 ]
 
+CaseScore = tuple[dict[str, float], float]
+"""Dice of each annotated set of a case, and its loss."""
+
 MONITOR = "val/dice"
-"""Mean validation Dice over foreground classes, which decides the best epoch."""
+"""Mean validation Dice (`mean_over_cases`), which decides the best epoch."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,7 @@ class SegmentationModule(L.LightningModule):
         self.objective = objective
         self.card = card
         self.validation_loss: float | None = None
-        self._scores: list[tuple[dict[str, float], float]] = []
+        self._scores: dict[str, CaseScore] = {}
 
     def forward(self, image: Tensor) -> Tensor:
         """Logits (B, classes, X, Y, Z) of images (B, C, X, Y, Z)."""
@@ -146,7 +150,7 @@ class SegmentationModule(L.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Deletes the scores of the epoch before."""
-        self._scores = []
+        self._scores = {}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Scores whole cases; returns their logits, which callbacks may draw."""
@@ -155,30 +159,33 @@ class SegmentationModule(L.LightningModule):
             self, batch["image"], self.anatomy.divisor, card.window_vox, card.padding
         )
         loss = float(self.objective.loss(logits, batch["label"], batch["allowed"]))
-        for one in range(len(batch["case"])):
+        for one, case in enumerate(batch["case"]):
             dice = case_dice(logits[one], batch["label"][one], batch["allowed"][one], card.classes)
-            self._scores.append((dice, loss))
+            self._scores[case] = dice, loss
         return logits
 
     def on_validation_epoch_end(self) -> None:
-        """Logs the mean Dice of each class and of all, over the cases of all processes."""
+        """Logs the mean Dice of each class and `mean_over_cases`, of the cases of all processes."""
         scores = self._all_scores()
         if not scores:
             return
-        per_class = mean_per_class([dice for dice, _ in scores])
+        cases = [dice for dice, _ in scores]
+        per_class = mean_per_class(cases)
         figures = {f"{MONITOR}/{name}": value for name, value in per_class.items()}
-        figures[MONITOR] = sum(per_class.values()) / max(len(per_class), 1)
+        figures[MONITOR] = mean_over_cases(cases)
         self.validation_loss = sum(loss for _, loss in scores) / len(scores)
         figures["val/loss"] = self.validation_loss
         self.log_dict(figures, sync_dist=True)
 
-    def _all_scores(self) -> list[tuple[dict[str, float], float]]:
-        """Scores and losses of the cases of all processes."""
-        if self.trainer.world_size == 1:
-            return self._scores
-        parts: list[Any] = [None] * self.trainer.world_size
-        torch.distributed.all_gather_object(parts, self._scores)
-        return [score for part in parts for score in part]
+    def _all_scores(self) -> list[CaseScore]:
+        """Scores and losses of the cases of all processes, as one process has them: each once."""
+        parts: list[Any] = [self._scores]
+        if self.trainer.world_size > 1:
+            parts = [None] * self.trainer.world_size
+            torch.distributed.all_gather_object(parts, self._scores)
+        # The processes take turns; those that have no case left repeat the first ones.
+        rounds = zip_longest(*(part.items() for part in parts))
+        return list({case: score for one in rounds for case, score in filter(None, one)}.values())
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds the card, so that the weights can be used without this run's configuration."""

@@ -84,13 +84,14 @@ def fit_model(
     check_before = settings.weights.pretrained != "none" and bool(tuning.divergence_share)
     trainer = make_trainer(engine, settings.logger, run.path, epochs, callbacks, check_before)
     steps = data.steps_per_epoch(trainer.world_size, engine.accumulate_grad_batches)
-    run_trainer(trainer, build_module(job, steps, data.flips), data, run.last)
+    module = build_module(job, steps, data.flips, trainer.world_size)
+    run_trainer(trainer, module, data, run.last)
     if tuning.budget == "fixed" and trainer.is_global_zero:
         keep_last(run.checkpoints)
 
 
 def build_module(
-    job: TrainingJob, steps_per_epoch: int, flips: FlipPlan | None = None
+    job: TrainingJob, steps_per_epoch: int, flips: FlipPlan | None = None, processes: int = 1
 ) -> SegmentationModule:
     """What the trainer trains: network, schedule, loss and augmentation.
 
@@ -98,10 +99,11 @@ def build_module(
         job: what is trained.
         steps_per_epoch: optimiser steps of an epoch.
         flips: of the augmentation; None decides by the class names alone.
+        processes: that train together.
     """
     models = job.settings.models
     class_weights = weights_in_order(models.class_weights, job.card.classes)
-    loss = LabelSetLoss(models.loss, class_weights, models.batch_dice)
+    loss = LabelSetLoss(models.loss, class_weights, models.batch_dice, processes > 1)
     weight_decay = 0.0 if job.settings.finetuning.regularise else models.weight_decay
     objective = Objective(loss, weight_decay, build_augmentations(job, flips))
     return SegmentationModule(job.anatomy, job.schedule, steps_per_epoch, objective, job.card)

@@ -6,7 +6,8 @@ import logging
 import os
 import shutil
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -55,28 +56,29 @@ def make_trainer(
     for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     try:
-        return L.Trainer(
-            accelerator=settings.accelerator,
-            devices=settings.devices,
-            num_nodes=settings.num_nodes,
-            strategy=choose_strategy(settings),
-            precision=_precision(settings),  # type: ignore[arg-type]
-            max_epochs=max_epochs,
-            accumulate_grad_batches=settings.accumulate_grad_batches,
-            gradient_clip_val=settings.gradient_clip_val,
-            check_val_every_n_epoch=settings.check_val_every_n_epoch,
-            log_every_n_steps=settings.log_every_n_steps,
-            benchmark=settings.benchmark,
-            deterministic=settings.deterministic,
-            num_sanity_val_steps=-1 if check_before else 0,
-            logger=_loggers(logger, run_dir),
-            callbacks=[*callbacks],
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            use_distributed_sampler=False,
-            plugins=[AtomicCheckpointIO()],
-            default_root_dir=run_dir,
-        )
+        with _without_expected_warnings():
+            return L.Trainer(
+                accelerator=settings.accelerator,
+                devices=settings.devices,
+                num_nodes=settings.num_nodes,
+                strategy=choose_strategy(settings),
+                precision=_precision(settings),  # type: ignore[arg-type]
+                max_epochs=max_epochs,
+                accumulate_grad_batches=settings.accumulate_grad_batches,
+                gradient_clip_val=settings.gradient_clip_val,
+                check_val_every_n_epoch=settings.check_val_every_n_epoch,
+                log_every_n_steps=settings.log_every_n_steps,
+                benchmark=settings.benchmark,
+                deterministic=settings.deterministic,
+                num_sanity_val_steps=-1 if check_before else 0,
+                logger=_loggers(logger, run_dir),
+                callbacks=[*callbacks],
+                enable_progress_bar=False,
+                enable_model_summary=False,
+                use_distributed_sampler=False,
+                plugins=[AtomicCheckpointIO()],
+                default_root_dir=run_dir,
+            )
     except (ValueError, RuntimeError, ModuleNotFoundError) as error:
         raise ConfigError(
             "the trainer does not accept these settings on this machine",
@@ -135,9 +137,7 @@ def run_trainer(
     """Trains, from the start or from a checkpoint of the same run."""
     if trainer.strategy.root_device.type == "cpu":
         keep_freed_memory()
-    with warnings.catch_warnings():
-        for message in _EXPECTED_WARNINGS:
-            warnings.filterwarnings("ignore", message=message)
+    with _without_expected_warnings():
         trainer.fit(module, datamodule=data, ckpt_path=resume_from, weights_only=True)
 
 
@@ -156,6 +156,7 @@ def keep_last(checkpoints: Path) -> None:
 
 
 _EXPECTED_WARNINGS = (
+    ".*The `srun` command is available on your system but is not used.*",
     ".*could not find the monitored key in the returned metrics.*",
     ".*You have overridden `on_after_batch_transfer` in `LightningModule`.*",
     ".*does not have many workers.*",
@@ -166,6 +167,15 @@ _EXPECTED_WARNINGS = (
     ".*Trying to infer the `batch_size`.*",
     ".*isinstance\\(treespec, LeafSpec\\).*",
 )
+
+
+@contextmanager
+def _without_expected_warnings() -> Iterator[None]:
+    """Silences what Lightning warns about in every run; all other warnings are shown."""
+    with warnings.catch_warnings():
+        for message in _EXPECTED_WARNINGS:
+            warnings.filterwarnings("ignore", message=message)
+        yield
 
 
 def choose_strategy(settings: LightningSettings) -> str:

@@ -78,6 +78,15 @@ def case_dice(
     return scores
 
 
+def mean_over_cases(cases: Sequence[Mapping[str, float]]) -> float:
+    """The mean Dice: each case's mean over its classes, then the mean over the cases with any.
+
+    So do the tables of scores (`evaluation.score_tables`), whose interval is over subjects.
+    """
+    means = [math.fsum(case.values()) / len(case) for case in cases if case]
+    return math.fsum(means) / max(len(means), 1)
+
+
 def mean_per_class(cases: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Mean Dice of each class over the cases that have it, in order of appearance."""
     names = dict.fromkeys(name for case in cases for name in case)

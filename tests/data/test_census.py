@@ -96,6 +96,39 @@ def test_the_table_and_the_file_say_it(tmp_path: Path) -> None:
     assert (rows[1]["class_name"], rows[1]["exact_voxels"]) == ("A", "15")
 
 
+def hiding(**drawn: list[str]) -> LabelMap:
+    """A protocol of two values in which the other classes are unannotated."""
+    (first, second), hidden = drawn["draws"], drawn["hides"]
+    return LabelMap.from_sets(SPACE, {0: [BACKGROUND, *hidden], 1: [first], 2: [second]})
+
+
+@pytest.mark.parametrize(
+    ("protocols", "apart"),
+    [
+        (
+            [hiding(draws=["A", "B"], hides=["C"]), hiding(draws=["A", "C"], hides=["B"])],
+            ["B", "C"],
+        ),
+        ([hiding(draws=["A", "B"], hides=["C"]), hiding(draws=["A", "C"], hides=[])], None),
+        ([hiding(draws=["A", "B"], hides=["C"]), FINE], None),
+        ([hiding(draws=["A", "B"], hides=["C"])], None),
+    ],
+)
+def test_classes_that_no_dataset_draws_together_are_said(
+    protocols: list[LabelMap], apart: list[str] | None
+) -> None:
+    cases = [
+        counted(f"d{n}", protocol, 100, *([9] * (len(protocol.row_sets) - 1)))
+        for n, protocol in enumerate(protocols)
+        for _ in range(3)
+    ]
+    found = [line for line in census_warnings(take_census(cases, SPACE)) if "beside" in line]
+    assert len(found) == bool(apart)
+    if apart:
+        assert f"{apart[0]} beside {apart[1]}" in found[0]
+        assert "validation cannot see it" in found[0]
+
+
 @pytest.mark.parametrize("cache", ["memory", "disk", "off"])
 def test_the_store_counts_while_it_reads(tmp_path: Path, cache: str) -> None:
     more = {"cache": cache, "cache_dir": str(tmp_path / "cache")}

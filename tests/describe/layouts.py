@@ -250,6 +250,77 @@ def one_hdf5_file(root: Path, cases: Sequence[Source]) -> Copied:
     return found
 
 
+def monai_label(root: Path, cases: Sequence[Source]) -> Copied:
+    """A datastore of MONAI Label: drawn in labels/final, predicted in labels/original."""
+    for n, source in enumerate(cases):
+        copy(source.label, root / "labels" / "original" / f"x{n:02d}.nii.gz")
+    return [
+        copy_pair(root, s, f"x{n:02d}.nii.gz", f"labels/final/x{n:02d}.nii.gz", f"x{n:02d}")
+        for n, s in enumerate(cases)
+    ]
+
+
+def versions(root: Path, cases: Sequence[Source]) -> Copied:
+    """Two versions of the labels."""
+    for n, source in enumerate(cases):
+        copy(source.label, root / "labels" / "v1" / f"x{n:02d}.nii.gz")
+    return [
+        copy_pair(root, s, f"images/x{n:02d}.nii.gz", f"labels/v2/x{n:02d}.nii.gz", f"x{n:02d}")
+        for n, s in enumerate(cases)
+    ]
+
+
+def contrast_and_labels(root: Path, cases: Sequence[Source]) -> Copied:
+    """Folders whose names have nothing in common, with files of the same names."""
+    return [
+        copy_pair(root, s, f"T2/x{n:02d}.nii.gz", f"seg_final/x{n:02d}.nii.gz", f"x{n:02d}")
+        for n, s in enumerate(cases)
+    ]
+
+
+def sides_in_folders(root: Path, cases: Sequence[Source]) -> Copied:
+    """A folder per side, for images and for the labels of one rater; names recur."""
+    found = []
+    for n, source in enumerate(cases):
+        side, name = "LR"[n % 2], f"x{n // 2:02d}"
+        files = (f"{side}_T1/{name}.nii.gz", f"{side}_labels_JD/{name}.nii.gz")
+        found.append(copy_pair(root, source, *files, name))
+    return found
+
+
+def bids_with_tools(root: Path, cases: Sequence[Source]) -> Copied:
+    """Labels by hand of most scans; those of two programs of all of them, and their scans."""
+    found = []
+    for n, source in enumerate(cases):
+        sub = f"sub-{n:02d}"
+        image = f"{sub}/anat/{sub}_T2w.nii.gz"
+        label = f"derivatives/manual/{sub}/anat/{sub}_desc-manual_dseg.nii.gz"
+        derived = root / "derivatives"
+        tool = derived / "hippunfold" / sub / "anat"
+        copy(source.label, tool / f"{sub}_space-cropT2w_desc-subfields_dseg.nii.gz")
+        copy(source.label, derived / "fmriprep" / sub / "anat" / f"{sub}_dseg.nii.gz")
+        copy(source.image, derived / "fmriprep" / sub / "anat" / f"{sub}_desc-preproc_T2w.nii.gz")
+        if n < len(cases) - 1:
+            found.append(copy_pair(root, source, image, label, sub))
+        else:
+            copy(source.image, root / image)
+    return found
+
+
+def capitals(root: Path, cases: Sequence[Source]) -> Copied:
+    """Some suffixes in capitals."""
+    return [
+        copy_pair(
+            root,
+            s,
+            f"images/x{n:02d}.{'NII.GZ' if n == 1 else 'nii.gz'}",
+            f"labels/x{n:02d}.{'NII.GZ' if n == 2 else 'nii.gz'}",
+            f"x{n:02d}",
+        )
+        for n, s in enumerate(cases)
+    ]
+
+
 FOUR: tuple[Layout, ...] = (bids, nnunet_raw, per_subject, hdf5)
 MORE: tuple[Layout, ...] = (
     msd,
@@ -260,4 +331,10 @@ MORE: tuple[Layout, ...] = (
     several_channels,
     glued_sides,
     one_hdf5_file,
+    monai_label,
+    versions,
+    contrast_and_labels,
+    sides_in_folders,
+    bids_with_tools,
+    capitals,
 )

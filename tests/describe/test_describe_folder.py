@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import nibabel as nib
@@ -11,6 +14,7 @@ import numpy as np
 import pytest
 import yaml
 
+from hsf_finetune.cli.check_command import check
 from hsf_finetune.cli.main import main
 from hsf_finetune.config.compose import compose
 from hsf_finetune.data.discovery.cases import discover
@@ -59,6 +63,83 @@ def test_a_bare_file_name_is_written_there_with_the_way_to_use_it(
     Path("mine.yaml").rename("my_conf/datasets/mine.yaml")
     assert rest[-1] == "hsf-finetune finetune --config-dir my_conf datasets=mine"
     assert len(discover(compose("finetune", ["datasets=mine"], "my_conf").datasets).cases) == 4
+
+
+@pytest.mark.parametrize("name", ["données #1 (ü), 2024", "it's {a} [b]~^=$x", "null", "-7"])
+def test_the_printed_command_runs_as_it_is(
+    name: str, lab: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(lab.parent)
+    named = lab.rename(lab.parent / name).resolve()
+    for output in (None, Path(f"conf {name}/datasets/x.yaml")):
+        describe_folder(named, output)
+        command = capsys.readouterr().out.partition("use it:\n")[2].splitlines()[0]
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+        ended = subprocess.run(
+            ["/bin/sh", "-c", command], env={**os.environ, "PATH": path}, capture_output=True
+        )
+        assert ended.returncode == 0, (command, ended.stderr)
+        assert b"4 cases of 4 subjects" in ended.stdout
+
+
+def test_files_that_are_not_used_are_listed_with_a_remedy_and_check_repeats_it(
+    lab: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nifti(lab / "q_seg.nii.gz", blobs())
+    nifti(lab / "z_im.nii.gz")
+    (lab / "r_im.nii.gz").symlink_to("/nowhere/r_im.nii.gz")
+    (lab / "s_im.mgz").touch()
+    file = describe_folder(lab, lab.parent / "datasets" / "x.yaml")
+    said = capsys.readouterr().out
+    assert "not used, a label without an image: q_seg.nii.gz" in said
+    assert "to use a label that is left out: " in said
+    assert "not used, a link that leads to no file: r_im.nii.gz" in said
+    assert "not used, .mgz files are not read: convert them to NIfTI: s_im.mgz" in said
+    assert "not used, an image without a label: z_im.nii.gz" in said
+    assert check([str(file), f"datasets.output_path={lab.parent}/out"]) == 1
+    said = " ".join(capsys.readouterr().out.split())
+    for what, name in (
+        ("a label without an image", "q_seg.nii.gz"),
+        ("a link that leads to no file", "r_im.nii.gz"),
+        (".mgz files are not read", "s_im.mgz"),
+    ):
+        assert f"warned: {what} file: {lab.resolve()}/{name}" in said
+    assert "not used, matches exclude: z_im.nii.gz: z_im.nii.gz" in said
+
+
+@pytest.mark.parametrize(
+    ("labels", "text"),
+    [
+        ({"background": 0, "a": 2, "b": 3}, "also names 3 b, which no label file contains"),
+        ({"a": 0, "b": 1}, "names 0 'a', yet 0 is background"),
+    ],
+)
+def test_a_table_that_is_off_by_one_is_said(
+    labels: dict[str, int], text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for n in range(3):
+        nifti(tmp_path / "imagesTr" / f"p{n}.nii.gz")
+        nifti(tmp_path / "labelsTr" / f"p{n}.nii.gz", blobs())
+    (tmp_path / "dataset.json").write_text(json.dumps({"labels": labels}))
+    describe_folder(tmp_path, tmp_path / "x.yaml")
+    said = capsys.readouterr().out
+    assert text in said
+    assert "off by one" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("dataset.json", "[" * 100_000),
+        ("dataset.json", json.dumps({"labels": {"a": 10**4000}})),
+        ("dseg.tsv", "index\tname\n" + "9" * 400 + "\tx\n"),
+        ("dseg.tsv", "index\tname\n1\t" + "x" * 200_000),
+        ("dseg.tsv", "\t".join(f"c{n}" for n in range(100_000))),
+    ],
+)
+def test_hostile_tables_of_names_are_no_tables(lab: Path, name: str, content: str) -> None:
+    (lab / name).write_text(content)
+    assert written(lab)["labels_names"] == {1: "label_1", 2: "label_2"}
 
 
 def test_nothing_is_overwritten_without_force(lab: Path) -> None:

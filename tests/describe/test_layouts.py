@@ -40,7 +40,7 @@ def test_the_yaml_gives_every_case_with_its_label_and_subject(
     settings = composed(yaml)
     cohort = discover(settings.datasets, settings.models)
     assert found(cohort, tmp_path / "lab") == {*expected}
-    assert len(cohort.cases) == len(cases)
+    assert len(cohort.cases) == len(expected)
     said = capsys.readouterr().out
     assert "datasets=mine" in said
     named = layout in FOUR or layout is layouts.msd

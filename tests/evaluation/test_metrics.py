@@ -11,7 +11,7 @@ from hypothesis.extra.numpy import arrays
 from scipy.ndimage import binary_erosion
 from scipy.spatial.distance import cdist
 
-from hsf_finetune.evaluation.metrics import ClassScore, score_case
+from hsf_finetune.evaluation.metrics import ClassScore, default_tolerance_mm, score_case
 from hsf_finetune.system.errors import DataError
 
 Volume = npt.NDArray[np.int64]
@@ -228,3 +228,31 @@ def test_what_cannot_be_compared_is_refused() -> None:
         score_case(volume, volume, CLASSES, (1, 0, 1))
     with pytest.raises(DataError, match="tolerance"):
         score_case(volume, volume, CLASSES, (1, 1, 1), tolerance_mm=-1)
+
+
+@pytest.mark.parametrize(
+    ("spacing", "expected"),
+    [
+        ((1, 1, 1), 1.0),
+        ((0.1, 0.1, 0.1), 1.0),
+        ((0.4, 0.4, 8), 1.0),
+        ((6e-6, 6e-6, 6e-6), 6e-6 * math.sqrt(3)),
+        ((0.005, 0.005, 0.01), 0.005 * math.sqrt(6)),
+        ((30, 30, 30), 30 * math.sqrt(3)),
+    ],
+)
+def test_the_tolerance_fits_the_scale_of_the_data(
+    spacing: tuple[float, float, float], expected: float
+) -> None:
+    assert default_tolerance_mm(spacing) == pytest.approx(expected)
+
+
+def test_scores_of_electron_microscopy_are_those_of_the_same_voxels_at_another_scale() -> None:
+    truth = np.zeros((20, 20, 20), dtype=np.uint8)
+    truth[5:15, 5:15, 5:15] = 1
+    prediction = np.roll(truth, 4, axis=0)
+    (large,) = score_case(prediction, truth, {"x": 1}, (20, 20, 20))
+    (small,) = score_case(prediction, truth, {"x": 1}, (6e-6, 6e-6, 6e-6))
+    assert small.nsd == pytest.approx(large.nsd)
+    assert small.nsd < 0.9
+    assert small.hd95_mm == pytest.approx(large.hd95_mm * 6e-6 / 20)

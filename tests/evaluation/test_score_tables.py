@@ -84,6 +84,25 @@ def test_the_mean_is_over_classes_then_over_cases() -> None:
     assert (mean.scored, mean.missed, mean.false_positive, mean.absent) == (5, 1, 1, 1)
 
 
+def test_the_caption_tells_the_kind_and_the_subjects_of_every_row() -> None:
+    many = [row(f"s{n}", "CA1", 0.5 + n / 50) for n in range(12)]
+    few = [row(f"s{n}", "KYST", 0.5 + n / 10) for n in range(3)]
+    (alike,) = [line for line in render(summary_table(summarise(many))) if line.startswith("Dice:")]
+    assert "[95 % bootstrap interval over 12 subjects]" in alike
+    rows = [*many, *few, row("s0", "SUB", 0.4)]
+    text = " ".join(render(summary_table(summarise(rows))))
+    assert "bootstrap interval over 12 subjects; t interval over 3 subjects for KYST" in text
+    assert "no interval from one subject for SUB" in text
+    compared = " ".join(render(comparison_table(many, rows)))
+    assert "change: over the cases with both" in compared
+    before = [one for one in many if one.case in ("s0", "s1", "s2", "s3")]
+    assert "t interval over 4 subjects" in " ".join(render(comparison_table(before, many)))
+    (alone,) = [
+        line for line in render(summary_table(summarise(many[:1]))) if line.startswith("Dice:")
+    ]
+    assert "(no interval from one subject)" in alone
+
+
 def test_two_sides_of_one_person_are_one_observation() -> None:
     rows = [row(f"p_{side}", "CA1", d, subject="p") for side, d in (("L", 0.7), ("R", 0.9))]
     dice = summarise(rows)[0].dice

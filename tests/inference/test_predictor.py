@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -14,13 +15,14 @@ import torch
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
 from hsf_finetune.config.settings import UNetSettings
+from hsf_finetune.data.preprocessing.load_case import Preprocessing
 from hsf_finetune.data.volumes.read_volume import VolumeRef
-from hsf_finetune.inference.model_card import ModelCard
+from hsf_finetune.inference.model_card import Hdf5Geometry, ModelCard
 from hsf_finetune.inference.predictor import Predictor, pick_device
 from hsf_finetune.networks.build import build
 from hsf_finetune.system.errors import ConfigError, DataError, WeightsError
 from tests.closeness import assert_equal_up_to_rounding
-from tests.conftest import SHAPE, save_nifti, tiny_case
+from tests.conftest import SHAPE, oblique_affine, save_nifti, tiny_case
 
 TINY = UNetSettings(channels=[4, 8], strides=[2], features=4, num_res_units=1)
 CPU = torch.device("cpu")
@@ -61,6 +63,34 @@ def test_the_way_a_scan_is_stored_does_not_change_what_is_found(
     expected = nib.Nifti1Image(labels, image.affine).as_reoriented(turn).get_fdata()
     assert len(np.unique(expected)) > 1
     np.testing.assert_array_equal(found.labels, expected)
+
+
+@pytest.mark.parametrize("target_spacing_mm", [None, (1.0, 0.9, 1.5)])
+@pytest.mark.parametrize("value", [0.0, 100.0, -32768.0])
+@pytest.mark.parametrize("widths", [((0, 8), (3, 0), (1, 2)), ((5, 5), (0, 0), (8, 0))])
+def test_an_empty_margin_changes_nothing_of_what_is_found(
+    value: float, widths: Any, target_spacing_mm: tuple[float, ...] | None
+) -> None:
+    image, model = tiny_case(1)[0], predictor(target_spacing_mm=target_spacing_mm)
+    alone = model.predict((image, oblique_affine()))
+    wide = np.pad(image, widths, constant_values=value)
+    found = model.predict((wide, oblique_affine()))
+    np.testing.assert_array_equal(found.labels, np.pad(alone.labels, widths))
+    assert found.volumes_mm3 == alone.volumes_mm3
+    inside = (slice(None), *(slice(a, n - b) for (a, b), n in zip(widths, wide.shape, strict=True)))
+    np.testing.assert_array_equal(found.probabilities[inside], alone.probabilities)
+    assert found.probabilities.sum(axis=0) == pytest.approx(1, abs=1e-5)
+
+
+def test_a_card_of_version_0_1_0_pads_at_the_end_and_keeps_margins() -> None:
+    plain = {
+        k: v for k, v in card().to_dict().items() if k not in ("padding", "crop_margins", "hdf5")
+    }
+    made = ModelCard.from_dict(plain)
+    assert made.preprocessing == Preprocessing(None, "end", crop_margins=False)
+    assert card().preprocessing == Preprocessing(None, "both", crop_margins=True)
+    assert card().with_preprocessing_of(plain) == made
+    assert ModelCard.from_dict(card().to_dict()) == card()
 
 
 @pytest.mark.parametrize("shape", [(8, 8, 8), (7, 9, 5), (33, 6, 20)])
@@ -114,8 +144,9 @@ def test_a_scan_that_cannot_be_segmented_is_named(tmp_path: Path) -> None:
 
 
 def test_a_card_comes_back_from_its_plain_form() -> None:
-    for made in (card(), card(target_spacing_mm=(1.0, 1.0, 2.0), in_channels=3)):
-        assert ModelCard.from_dict(made.to_dict()) == made
+    hdf5 = Hdf5Geometry((1.0, 2.0, 3.0), tuple(map(tuple, np.eye(4).tolist())))
+    for made in (card(), card(target_spacing_mm=(1.0, 1.0, 2.0), in_channels=3, hdf5=hdf5)):
+        assert ModelCard.from_dict(json.loads(json.dumps(made.to_dict()))) == made
 
 
 def test_a_run_folder_and_its_checkpoints_load(source_run: Path, data: Path) -> None:

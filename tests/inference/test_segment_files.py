@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from copy import copy
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -10,7 +12,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from hsf_finetune.cli.main import main
+from hsf_finetune.config.settings import DatasetSettings
 from hsf_finetune.data.volumes.read_volume import VolumeRef, read_volume
+from hsf_finetune.inference.model_card import NO_GEOMETRY, Hdf5Geometry, common_geometry
 from hsf_finetune.inference.predictor import Predictor
 from hsf_finetune.inference.segment_files import (
     JobResult,
@@ -170,3 +175,121 @@ def test_the_key_is_for_hdf5_only(scans: Path, tmp_path: Path) -> None:
         "t2.nii.gz": None,
         "vol.h5": "main",
     }
+
+
+def printed(capsys: pytest.CaptureFixture[str]) -> str:
+    return " ".join(capsys.readouterr().out.split())
+
+
+def test_labels_and_other_formats_in_a_folder_are_named(
+    model: Predictor, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_nifti(scans / "sub-01" / "t2_dseg.nii.gz", tiny_case(1)[1])
+    for name in ("a.mgz", "b.mgz", "c.nrrd"):
+        (scans / name).touch()
+    (scans / "d.nii.gz").symlink_to("/nowhere/d.nii.gz")
+    results = segment(model, scans, to=tmp_path / "out")
+    status = {r.job.output.name: r.status for r in results}
+    assert status == {
+        **dict.fromkeys(["a.mgz", "b.mgz", "c.nrrd", "d.nii.gz"], "failed"),
+        **dict.fromkeys(["t2.nii.gz", "vol.h5"], "written"),
+    }
+    said = printed(capsys)
+    assert "not segmented, named like a label: t2_dseg.nii.gz" in said
+    assert "failed: 3 scans: not a volume that can be read" in said
+    assert "a link to /nowhere/d.nii.gz" in said
+    for part in ("a.mgz", "found .nrrd", "mri_convert", "dcm2niix", "2 written", "4 failed"):
+        assert part in said
+
+
+def test_a_pattern_chooses_among_the_files(model: Predictor, scans: Path, tmp_path: Path) -> None:
+    options = SegmentOptions(pattern="*.h5")
+    (result,) = segment_files(model, [scans], tmp_path / "out", options)
+    assert result.job.output == tmp_path / "out" / "vol.h5"
+
+
+def test_unusual_scans_are_told_together(
+    model: Predictor, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for n in range(8):
+        save_nifti(tmp_path / "scans" / f"{n}.nii.gz", tiny_case(n)[0], np.diag([3.0, 3, 3, 1]))
+    results = segment(model, tmp_path / "scans", to=tmp_path / "out")
+    for result in results:
+        assert result.status == "written"
+        assert "scan/spacing" in [warning.kind for warning in result.warnings]
+    said = printed(capsys)
+    assert said.count("the voxel size is unlike that of the training data") == 1
+    assert "8 scans: the voxel size" in said
+    assert "found 3 x 3 x 3 mm expected 0.8 x 1 x 1.2 mm" in said
+    assert "... and 3 more" in said
+
+
+def test_strict_refuses_unusual_scans_and_no_others(model: Predictor, tmp_path: Path) -> None:
+    usual = save_nifti(tmp_path / "usual.nii.gz", tiny_case(1)[0])
+    other = save_nifti(tmp_path / "other.nii.gz", tiny_case(1)[0], np.diag([3.0, 3, 3, 1]))
+    out = tmp_path / "out"
+    good, bad = segment_files(model, [usual, other], out, SegmentOptions(strict=True))
+    assert good.status == "written", good.error
+    assert bad.status == "failed"
+    assert "--strict" in str(bad.error)
+    assert "the voxel size is unlike that of the training data" in str(bad.error)
+    assert files(out) == ["usual.nii.gz"]
+
+
+def test_the_command_refuses_with_exit_code_1(
+    source_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = save_nifti(tmp_path / "other.nii.gz", tiny_case(1)[0], np.diag([3.0, 3, 3, 1]))
+    arguments = ["predict", str(source_run), str(other), "-o", str(tmp_path / "out")]
+    for more, code in ([], 0), (["--strict", "--overwrite"], 1):
+        with pytest.raises(SystemExit) as caught:
+            main([*arguments, *more])
+        assert caught.value.code == code
+        assert "the voxel size is unlike that of the training data" in printed(capsys)
+
+
+def test_fill_values_are_told(model: Predictor, tmp_path: Path) -> None:
+    image = tiny_case(1)[0]
+    image[:3, :5] = -32768
+    path = save_nifti(tmp_path / "a.nii.gz", image)
+    (result,) = segment(model, path, to=tmp_path / "out")
+    (remark,) = (w for w in result.warnings if w.kind == "content/fill value")
+    assert "-32768 in 3.91% of the voxels" in remark.found
+
+
+def test_hdf5_without_a_voxel_size_has_that_of_the_training_data(
+    model: Predictor, tmp_path: Path
+) -> None:
+    path = tmp_path / "bare.h5"
+    with h5py.File(path, "w") as file:
+        file["main"] = tiny_case(1)[0]
+
+    def spacing(model: Predictor, options: SegmentOptions) -> list[float]:
+        (result,) = segment_files(model, [path], tmp_path / "out", options)
+        if result.error:
+            raise result.error
+        with h5py.File(tmp_path / "out" / "bare.h5") as file:
+            sizes: list[float] = file["label"].attrs["spacing_mm"].tolist()
+            return sizes
+
+    with pytest.raises(DataError, match=r"how large its voxels are[\s\S]*--spacing"):
+        spacing(model, SegmentOptions())
+    again = SegmentOptions(spacing_mm=(1.0, 2.0, 3.0), overwrite=True)
+    assert spacing(model, again) == [1, 2, 3]
+    known = copy(model)
+    known.card = replace(model.card, hdf5=Hdf5Geometry((0.5, 0.6, 0.7)))
+    assert spacing(known, SegmentOptions(overwrite=True)) == [0.5, 0.6, 0.7]
+    assert spacing(known, again) == [1, 2, 3]
+    assert known.predict(path).scan.spacing_mm == (0.5, 0.6, 0.7)
+    assert known.predict(path, spacing_mm=[1, 2, 3]).scan.spacing_mm == (1, 2, 3)
+
+
+def test_the_card_has_the_voxel_size_that_all_datasets_give() -> None:
+    def dataset(**more: object) -> DatasetSettings:
+        given = {"path": ".", "patterns": {"a": {"mri": "*.h5"}}, "labels_names": {1: "a"}}
+        return DatasetSettings.model_validate({**given, **more})
+
+    one, two = dataset(spacing_mm=[1, 2, 3]), dataset(spacing_mm=[1, 1, 1])
+    assert common_geometry([one, one]) == Hdf5Geometry((1, 2, 3))
+    assert common_geometry([one, two]) == common_geometry([one, dataset()]) == NO_GEOMETRY
+    assert common_geometry([dataset(affine=np.eye(4).tolist())]).affine is not None

@@ -51,6 +51,36 @@ def test_geometry_is_the_scans(
     np.testing.assert_array_equal(np.asarray(segmentation.dataobj), LABELS)
 
 
+@pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
+@pytest.mark.parametrize("name", ["scan.nii", "scan.nii.gz"])
+def test_what_else_the_header_says_is_kept(tmp_path: Path, kind: Any, name: str) -> None:
+    image = kind(tiny_case(1)[0], oblique_affine())
+    header = image.header
+    header["aux_file"], header["toffset"], header["xyzt_units"] = b"lut.txt", 3, 10
+    header["cal_min"], header["cal_max"] = 10, 900
+    header.set_intent(5, (), name="T2 value")
+    for code, content in (("comment", b"hippocampus 7T"), (44, b'{"EchoTime": 0.05}')):
+        header.extensions.append(nib.nifti1.Nifti1Extension(code, content))
+    scan, segmentation = written(tmp_path, image, name)
+    found = segmentation.header
+    assert len(found.extensions) == 2
+    for one, other in zip(found.extensions, scan.header.extensions, strict=True):
+        assert (one.get_code(), one.get_content()) == (other.get_code(), other.get_content())
+    for field in ("aux_file", "toffset", "xyzt_units", "intent_code", "intent_name"):
+        assert found[field] == scan.header[field], field
+    assert (found["cal_min"], found["cal_max"]) == (0, 0)
+    np.testing.assert_array_equal(np.asarray(segmentation.dataobj), LABELS)
+
+
+@pytest.mark.parametrize("about", [b"", b"T2 TSE, 7 T", b"x" * 80])
+def test_the_description_says_what_it_is_and_of_what(tmp_path: Path, about: bytes) -> None:
+    image = nib.Nifti1Image(tiny_case(1)[0], oblique_affine())
+    image.header["descrip"] = about
+    found = bytes(written(tmp_path, image)[1].header["descrip"])
+    assert found.startswith(b"hsf_finetune segmentation")
+    assert about[:50] in found
+
+
 @pytest.mark.parametrize("axes", [1, 2])
 def test_trailing_axes_of_one_are_kept(tmp_path: Path, axes: int) -> None:
     array = tiny_case(1)[0].reshape(*SHAPE, *[1] * axes)

@@ -77,6 +77,23 @@ def test_a_coarse_name_may_be_made_of_a_merged_class() -> None:
     assert sets(maps["other"]) == ["background", "CA1+CA2/3", "DG"]
 
 
+def test_the_same_parts_in_another_spelling_are_the_same_class() -> None:
+    classes, maps = read(one=lab("DG", "CA2/3"), other=lab("CA2/CA3", "DG", "CA1"))
+    assert classes == ["CA2/3", "DG", "CA1"]
+    assert sets(maps["one"]) == ["background", "DG", "CA2/3"]
+    assert sets(maps["other"]) == ["background", "CA2/3", "DG", "CA1"]
+    classes, maps = read(
+        one=lab("DG", "CA2/CA3"), other=lab("CA23", ca_type="1/23"), fine=lab("CA3", "CA2")
+    )
+    assert classes == ["CA3", "CA2", "DG"]
+    assert {sets(maps[name])[-1] for name in ("one", "other")} == {"CA3+CA2"}
+
+
+def test_a_class_that_merged_labels_hold_may_be_unannotated_elsewhere() -> None:
+    _, maps = read(fine=lab(*FINE), merged=lab("DG", "CA2/3", unannotated=["CA2"]))
+    assert sets(maps["merged"]) == ["background+CA2", "DG", "CA2+CA3"]
+
+
 def test_the_models_own_names_decide_if_given() -> None:
     classes, maps = read([*FINE, "TAIL"], lab=lab("CA2/3", "CA1", "TAIL", ca_type="1/23"))
     assert classes == [*FINE, "TAIL"]
@@ -196,6 +213,22 @@ def test_sets_need_the_forgiving_loss() -> None:
         ({"a": lab("DG", unannotated=["CA9"])}, "names 'CA9', which is neither"),
         ({"a": lab("DG", label_sets={"HED": "foreground"})}, "'HED', which no label"),
         ({"a": lab("DG", ignore=[1])}, "both ignores"),
+        (
+            {"a": lab("DG", "CA1", unannotated=["CA1"])},
+            "(?s)draws CA1 and .*list that under ignore",
+        ),
+        ({"a": lab(*FINE), "b": lab("CA2/3", unannotated=["CA2", "CA3"])}, "draws CA2/3 and lists"),
+        (
+            {"a": lab(*FINE), "b": lab("CA2", "DG", unannotated=["CA2/3"])},
+            "'b' draws CA2 and lists it under unannotated",
+        ),
+        (
+            {
+                "a": lab("DG", "X", label_sets={"X": ["DG", "CA1"]}, unannotated=["X"]),
+                "b": lab("CA1"),
+            },
+            "draws DG and lists it under unannotated",
+        ),
         ({"a": lab("DG", "CA2", ca_type="1/23")}, "CA2 and CA3 are one label"),
         (
             {"a": lab("HIPPO", label_sets={"HIPPO": ["DG", "CA1"]}), "b": lab("HIPPO", "DG")},

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from hsf_finetune.networks.padding import Padding, pad_to
 from hsf_finetune.networks.volumetric import volume_logits
 from tests.closeness import assert_equal_up_to_rounding
 
@@ -76,3 +79,46 @@ def test_windows_are_blended_without_seams() -> None:
     logits = volume_logits(ramp, image, (1, 1, 1), (16, 8, 8))[0, 0, 2:-2, 4, 4]
     # At a window's border the zero padding costs a third; its neighbour outweighs it.
     assert float(logits.min()) > 0.95
+
+
+def smoothing_network() -> nn.Sequential:
+    """A random network that sees about as far as the distance of two windows' centres."""
+    torch.manual_seed(0)
+    layers: list[nn.Module] = []
+    for n in range(6):
+        layers += [nn.Conv3d(1 if n == 0 else 6, 6, 3, padding=1), nn.Tanh()]
+    return nn.Sequential(*layers, nn.Conv3d(6, 3, 1)).eval()
+
+
+@torch.no_grad()
+def test_windows_flip_fewer_voxels_than_with_weights_that_are_flat_at_the_border() -> None:
+    network, image = smoothing_network(), torch.randn(1, 1, 48, 48, 48)
+    whole = volume_logits(network, image, (4, 4, 4), (48, 48, 48)).argmax(1)
+    windows = volume_logits(network, image, (4, 4, 4), (16, 16, 16)).argmax(1)
+    flat = volume_logits(network, image, (4, 4, 4), (16, 16, 16), "end").argmax(1)
+    flipped, before = (float((found != whole).float().mean()) for found in (windows, flat))
+    assert flipped < before / 2
+    assert flipped < 0.002
+
+
+@torch.no_grad()
+def test_a_window_is_no_longer_than_the_volume(network: Recorder) -> None:
+    network.seen.clear()
+    volume_logits(network, torch.randn(1, 2, 40, 9, 12), (8, 8, 8), (16, 64, 64))
+    assert set(network.seen) == {(16, 16, 16)}
+
+
+@torch.no_grad()
+def test_volumes_are_padded_as_training_batches_are(network: Recorder) -> None:
+    image = torch.randn(1, 2, 13, 9, 30)
+    seen: list[Tensor] = []
+
+    def record(padded: Tensor) -> Tensor:
+        seen.append(padded)
+        return network(padded)
+
+    for padding in get_args(Padding):
+        seen.clear()
+        logits = volume_logits(record, image, (8, 8, 8), (32, 32, 32), padding)
+        assert torch.equal(seen[0], pad_to(image, (16, 16, 32), 0.0, padding))
+        assert_equal_up_to_rounding(logits, network.head(image))

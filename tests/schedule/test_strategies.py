@@ -102,6 +102,50 @@ def test_progressive_unfreezes_the_backbone_at_its_epoch(
     assert found.max_epochs == 9
 
 
+@pytest.mark.parametrize(
+    ("epochs", "finetuning", "never", "needed"),
+    [
+        (8, {"unfreeze_frequency": 4}, ["decoder2", "decoder3"], 13),
+        (3, {"unfreeze_frequency": 4}, ["decoder1", "decoder2", "decoder3"], 13),
+        (2, {"mode": "both", "unfreeze_frequency": 1}, [*EVERYTHING[:5]][::-1], 8),
+        (5, {"strategy": "progressive", "unfreeze_backbone_at_epoch": 5}, ["bottleneck"], 6),
+        (4, {"strategy": "progressive", "unfreeze_backbone_at_epoch": 5}, ["encoder1"], 6),
+        (
+            4,
+            {"strategy": "staged", "stages": [{"freeze_level": k, "epochs": 4} for k in (1, 0)]},
+            ["encoder1"],
+            8,
+        ),
+    ],
+)
+def test_blocks_that_max_epochs_keeps_frozen_are_named(
+    epochs: int, finetuning: dict[str, object], never: list[str], needed: int
+) -> None:
+    schedule = planned(epochs=epochs, **finetuning)
+    (remark,) = schedule.remarks
+    assert f"lightning.max_epochs={epochs} " in remark
+    assert all(name in remark for name in never)
+    assert not any(name in remark for name in schedule.unfreeze_epoch)
+    assert schedule.max_epochs == epochs
+    whole = planned(epochs=needed, **finetuning)
+    assert f"{needed} epochs or more" in remark
+    assert whole.remarks == ()
+    assert set(never) <= whole.unfreeze_epoch.keys()
+
+
+def test_a_lost_stage_without_a_new_block_is_a_remark_too() -> None:
+    two = [{"freeze_level": 0, "epochs": 4, "lr": lr} for lr in (1e-3, 1e-4)]
+    (remark,) = planned(epochs=4, strategy="staged", stages=two).remarks
+    assert "stage 1 of 2" in remark
+    assert "3 epochs early" in planned(epochs=5, strategy="staged", stages=two).remarks[0]
+    assert planned(epochs=8, strategy="staged", stages=two).remarks == ()
+
+
+@pytest.mark.parametrize("strategy", ["full", "linear", "gradual", "lpft", "encoder_first"])
+def test_strategies_that_fit_their_stages_into_max_epochs_lose_none(strategy: str) -> None:
+    assert planned(epochs=6, strategy=strategy).remarks == ()
+
+
 def test_lpft_probes_and_then_trains_everything_at_a_lower_rate() -> None:
     schedule = planned(strategy="lpft", linear_probe_epochs=10, lpft_lr_factor=0.1, epochs=8)
     probe, rest = schedule.stages

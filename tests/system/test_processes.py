@@ -7,14 +7,18 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import yaml
 
 from hsf_finetune.inference.model_card import ModelCard
 from hsf_finetune.networks.build import build
+from hsf_finetune.system.atomic_files import read_csv
 from hsf_finetune.weights.files.read_checkpoint import read_checkpoint
 from tests.conftest import CONF, FAST
 from tests.training.test_unfreeze import PRESETS
@@ -58,8 +62,46 @@ for job in sys.argv[2:]:
 """
 
 
+DIES = """
+import os, signal, sys, time
+from hsf_finetune.config.compose import compose
+from hsf_finetune.experiment import run
+from hsf_finetune.system import processes
+from hsf_finetune.system.errors import DataError
+
+processes.BEAT_S = 0.5
+prepare = run.prepare
+
+def fate(*given, **more):
+    setup = prepare(*given, **more)
+    if processes.rank() == int(sys.argv[2]):
+        time.sleep(10)
+        if sys.argv[3] == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if sys.argv[3] == "failed":
+            raise DataError("the disk fell off")
+    return setup
+
+run.prepare = fate
+run.run_experiment(compose("finetune", sys.argv[4:], sys.argv[1]))
+"""
+"""Whatever is to happen to one of the processes happens after 20 signs of life."""
+
+
 def together(arguments: Sequence[str], processes: int = 2) -> list[str]:
     """Starts all processes at once, as torchrun does; returns what each printed."""
+    ended = outcomes(arguments, processes)
+    failed = [
+        f"process {rank} ended with {code}:\n{error[-3000:]}"
+        for rank, (code, _, error) in enumerate(ended)
+        if code
+    ]
+    assert not failed, "\n".join(failed)
+    return [out for _, out, _ in ended]
+
+
+def outcomes(arguments: Sequence[str], processes: int = 2) -> list[tuple[int, str, str]]:
+    """Starts all processes at once; returns the exit code of each, and what it printed."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -85,13 +127,7 @@ def together(arguments: Sequence[str], processes: int = 2) -> list[str]:
     finally:
         for process in running:
             process.kill()
-    failed = [
-        f"process {rank} ended with {process.returncode}:\n{error[-3000:]}"
-        for rank, (process, (_, error)) in enumerate(zip(running, said, strict=True))
-        if process.returncode
-    ]
-    assert not failed, "\n".join(failed)
-    return [out for out, _ in said]
+    return [(one.returncode, *texts) for one, texts in zip(running, said, strict=True)]
 
 
 def job(data: Path, outputs: Path, *more: str) -> list[str]:
@@ -170,11 +206,42 @@ def logits_of(run: Path, image: torch.Tensor) -> torch.Tensor:
     return logits
 
 
-def test_two_processes_with_half_the_batch_equal_one(data: Path, tmp_path: Path) -> None:
+def mixed_cohorts(folder: Path) -> Path:
+    """Configuration of two cohorts: one draws both classes, the other merges and ignores."""
+    config: dict[str, Any] = yaml.safe_load((CONF / "datasets" / "tiny.yaml").read_text())
+    fine = config["datasets"].pop("tiny")
+    image, label = "_T2w.nii.gz", "_dseg.nii.gz"
+    for name, subjects in (("fine", "[1-3]"), ("merged", "[45]")):
+        files = {"mri": f"sub-0{subjects}/*{image}", "label": f"sub-0{subjects}/*{label}"}
+        config["datasets"][name] = {**fine, "patterns": {"t2": files}}
+    config["datasets"]["merged"] |= {
+        "labels": {10: 1},
+        "labels_names": {1: "both"},
+        "label_sets": {"both": ["anterior", "posterior"]},
+        "ignore": [20],
+        "weight": 1.0,
+    }
+    (folder / "datasets").mkdir()
+    (folder / "datasets" / "mixed.yaml").write_text(yaml.safe_dump(config))
+    return folder
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        pytest.param([], id="several validation cases"),
+        pytest.param(["datasets.train_ratio=0.8"], id="one validation case"),
+        pytest.param(["datasets=mixed", "models.use_forgiving_loss=true"], id="mixed protocols"),
+    ],
+)
+def test_two_processes_with_half_the_batch_equal_one(
+    data: Path, tmp_path: Path, more: list[str]
+) -> None:
     unfreeze = ["finetuning.depth=1", "finetuning.unfreeze_frequency=2"]
-    same = [*unfreeze, "datasets.k_sample=6", "finetuning.ema_decay=null"]
+    same = [*unfreeze, "datasets.k_sample=6", "finetuning.ema_decay=null", *more]
     one, two = tmp_path / "one", tmp_path / "two"
-    script = [str(ROOT / "finetune.py"), "--config-dir", str(CONF)]
+    conf = mixed_cohorts(tmp_path) if "datasets=mixed" in more else CONF
+    script = [str(ROOT / "finetune.py"), "--config-dir", str(conf)]
     together([*script, *job(data, two, *TWO, *same)])
     alone = ["datasets.batch_size=2", "lightning.devices=1"]
     together([*script, *job(data, one, *alone, *same)], processes=1)
@@ -182,9 +249,32 @@ def test_two_processes_with_half_the_batch_equal_one(data: Path, tmp_path: Path)
     logits, dice = [], []
     for root in (one, two):
         (run,) = root.iterdir()
+        assert (run / "result.json").exists()
         logits.append(logits_of(run, image))
         with (run / "metrics.csv").open() as file:
             dice.append([float(row["val/dice"]) for row in csv.DictReader(file)])
+        names = [case for case, *_ in read_csv(run / "validation_scores.csv")[1:]]
+        assert (len(set(names)) == 1) == ("datasets.train_ratio=0.8" in more)
     # Weights in front of an instance norm have no say, so that only what comes out counts.
     torch.testing.assert_close(logits[0], logits[1], rtol=0, atol=1e-3)
     assert dice[0] == pytest.approx(dice[1], abs=2e-3)
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize("how", ["killed", "failed"])
+def test_a_process_that_dies_ends_the_others(
+    data: Path, outputs: Path, victim: int, how: str
+) -> None:
+    begun = time.monotonic()
+    ended = outcomes(["-c", DIES, str(CONF), str(victim), how, *job(data, outputs, *TWO)])
+    assert all(code for code, _, _ in ended)
+    assert time.monotonic() - begun < 120
+    reason = "gave no sign of life" if how == "killed" else "failed: the disk fell off"
+    assert f"process {victim} {reason}" in ended[1 - victim][2]
+    assert not [*outputs.glob(".run*")], "the signs of life are gone"
+
+
+def test_a_process_that_takes_long_is_waited_for(data: Path, outputs: Path) -> None:
+    together(["-c", DIES, str(CONF), "0", "lives", *job(data, outputs, *TWO)])
+    assert len([*outputs.glob("*/result.json")]) == 1
+    assert not [*outputs.glob(".run*")]

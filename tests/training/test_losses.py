@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import truediv
 from typing import NamedTuple
 
 import pytest
@@ -245,6 +246,19 @@ def test_equal_sets_of_a_batch_are_pooled_and_others_are_not() -> None:
     assert_equal_up_to_rounding(loss, 1 - torch.stack(sets).mean(), scale=1)
 
 
+def test_with_one_foreground_class_its_weight_multiplies_dice_and_weighs_cross_entropy() -> None:
+    drawn = single(11, 2)
+    weights = (1.0, 3.0)
+    dice = LabelSetLoss("dice")(*drawn)
+    assert_equal_up_to_rounding(LabelSetLoss("dice", weights)(*drawn), 3 * dice)
+    plain_ce = torch.nn.functional.cross_entropy(
+        drawn.logits, drawn.rows.long(), weight=torch.tensor(weights)
+    )
+    assert_equal_up_to_rounding(LabelSetLoss("ce", weights)(*drawn), plain_ce)
+    both = LabelSetLoss("dice_ce", weights)(*drawn)
+    assert_equal_up_to_rounding(both, 3 * dice + plain_ce)
+
+
 def test_a_set_weighs_as_much_as_its_classes_on_average() -> None:
     allowed = torch.tensor([[[1, 0, 0], [0, 1, 1]]], dtype=torch.bool)
     rows = torch.tensor([0, 1], dtype=torch.uint8).view(1, 2, 1, 1)
@@ -270,8 +284,9 @@ def test_the_written_gradient_is_the_numerical_one(seed: int) -> None:
 def test_tversky_is_focal_tversky_without_focus() -> None:
     drawn = single(4, 4)
     counts = count_overlap(sum_label_rows(*drawn)[0], drawn.allowed, include_background=True)
-    assert float(LabelSetLoss("tversky")(*drawn)) == float(focal_tversky_loss(counts, gamma=1))
-    assert float(focal_tversky_loss(counts)) > float(focal_tversky_loss(counts, gamma=1))
+    plain, focal = (truediv(*focal_tversky_loss(counts, gamma=gamma)) for gamma in (1, 0.75))
+    assert float(LabelSetLoss("tversky")(*drawn)) == float(plain)
+    assert float(focal) > float(plain)
 
 
 @pytest.mark.parametrize("name", NAMES)

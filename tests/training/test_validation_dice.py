@@ -6,8 +6,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hsf_finetune.evaluation.metrics import ClassScore
+from hsf_finetune.evaluation.score_tables import ScoreRow, summarise
 from hsf_finetune.labels.classes import ClassSpace, LabelMap
-from hsf_finetune.training.validation_dice import case_dice, mean_per_class, set_masks
+from hsf_finetune.training.validation_dice import (
+    case_dice,
+    mean_over_cases,
+    mean_per_class,
+    set_masks,
+)
 
 CLASSES = ("background", "A", "B")
 SINGLE = torch.eye(3, dtype=torch.bool)
@@ -49,6 +56,19 @@ def test_a_merged_set_is_scored_by_summed_probability() -> None:
 def test_mean_is_over_the_cases_that_have_a_class() -> None:
     means = mean_per_class([{"A": 1.0}, {"A": 0.5, "B": 0.2}])
     assert means == {"A": 0.75, "B": pytest.approx(0.2)}
+
+
+def test_the_mean_is_that_of_the_tables() -> None:
+    cases = {"a": {"A": 1.0, "B": 0.2}, "b": {"A": 0.5}, "c": {}, "d": {"B": 0.0}}
+    rows = [
+        ScoreRow(case, case, ClassScore(name, "scored", dice, 1.0, dice, 1.0, 1.0, 0.0))
+        for case, found in cases.items()
+        for name, dice in found.items()
+    ]
+    mean = mean_over_cases(list(cases.values()))
+    assert mean == pytest.approx((0.6 + 0.5 + 0.0) / 3)
+    assert mean == pytest.approx(summarise(rows)[-1].dice.mean)
+    assert mean_over_cases([{}]) == 0
 
 
 def test_two_values_of_one_class_are_one_class() -> None:

@@ -187,7 +187,7 @@ DEFECTS = [
     Defect("half-way oblique grid", both_move(turned(44)), "warned", ("half-way", "44 degrees")),
     Defect("grid turned by 25 degrees", both_move(turned(25)), "warned", ("rotated", "25 degrees")),
     Defect("twice the voxel size", both_move(scaled(2)), "warned", ("voxel size differs", "2 x")),
-    Defect("affine in metres", both_move(scaled(0.001)), "warned", ("not one that a scanner",)),
+    Defect("affine in metres", both_move(scaled(0.001)), "warned", ("microscope",)),
     Defect("header says metres", in_metres, "warned", ("metres",)),
     Defect("pixdim against affine", wrong_pixdim, "warned", ("pixdim",)),
     Defect("stored as LPS", stored_otherwise, "repaired", ("other axes", "LPS")),

@@ -88,7 +88,8 @@ def hdf5_affine(
             file=file,
             found="attributes " + (", ".join(attributes) or "none"),
             expected="an attribute affine (4x4) or spacing_mm (3)",
-            fix="add to the dataset's YAML, for example: spacing_mm: [0.8, 0.8, 0.8]",
+            fix="add to the dataset's YAML, for example: spacing_mm: [0.8, 0.8, 0.8]; or give predict "
+            "--spacing 0.8 0.8 0.8",
         )
     return np.diag([*_check_spacing(given, file), 1.0])
 

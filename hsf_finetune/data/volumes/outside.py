@@ -17,8 +17,8 @@ _CODES = (-1000, -1024, -2000, -2048, -3024, -9999, 9999, -32767, -32768, 32767,
 _LARGEST = 1e15
 _CODE_DISTANCE, _OTHER_DISTANCE = 0.25, 3.0
 """How far such a value, or any other, lies from its neighbour, in widths of all other values."""
-_OTHER_SHARE = 1e-4
-"""Smallest share of voxels of another value: fewer are outliers."""
+_OTHER_SHARE, _OTHER_VOXELS = 1e-4, 20
+"""Smallest share and number of voxels of another value: fewer are outliers."""
 _SAMPLED_VOX = 1_000_000
 """Percentiles are taken of about so many voxels."""
 
@@ -99,7 +99,7 @@ def _find_one(values: Array, size: int) -> FillValue | None:
         is_code = value in _CODES or abs(value) > _LARGEST
         at_value = values == extreme
         count = int(np.count_nonzero(at_value))
-        if value == 0 or count < (1 if is_code else _OTHER_SHARE * size):
+        if value == 0 or count < (1 if is_code else max(_OTHER_SHARE * size, _OTHER_VOXELS)):
             continue
         others = values[~at_value]
         if not len(others):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hsf_finetune.data.discovery.cases import Case
@@ -17,7 +18,7 @@ from hsf_finetune.data.preprocessing.load_case import (
     prepare_channels,
     z_normalise,
 )
-from hsf_finetune.data.volumes.read_volume import VolumeRef, read_volume
+from hsf_finetune.data.volumes.read_volume import Volume, VolumeRef, make_volume, read_volume
 from hsf_finetune.system.errors import DataError
 from tests.closeness import assert_equal_up_to_rounding
 from tests.data.writing import AFFINE, PROTOCOL, SHAPE, blobs, nifti, scan
@@ -65,3 +66,74 @@ def test_a_case_is_its_image_and_its_label_rows(tmp_path: Path) -> None:
     assert coarse.image.shape == (1, 5, 4, 4)
     assert coarse.label.shape == (5, 4, 4)
     assert coarse.label.dtype == torch.uint8
+
+
+def volumes(*arrays: Any) -> list[Volume]:
+    return [make_volume(array, AFFINE, VolumeRef(Path("a"))) for array in arrays]
+
+
+@given(st.tuples(*[st.tuples(st.integers(0, 8), st.integers(0, 8))] * 3), st.floats(-500, 500))
+@settings(deadline=None)
+def test_an_empty_margin_changes_nothing(widths: Any, value: float) -> None:
+    for how in (Preprocessing(), Preprocessing((1.3, 1.0, 0.7))):
+        alone, _ = prepare_channels(volumes(scan(1), scan(2)), how)
+        wide = [np.pad(scan(n), widths, constant_values=np.float32(value)) for n in (1, 2)]
+        inside, grid = prepare_channels(volumes(*wide), how)
+        assert torch.equal(inside, alone)
+        rows = np.pad(blobs(), widths)
+        back = grid.classes_to_file(torch.ones((1, *grid.shape)))
+        assert back.shape == rows.shape
+        if how.target_spacing_mm is None:
+            assert torch.equal(grid.label_to_network(rows), torch.from_numpy(blobs()))
+
+
+def test_without_a_margin_the_voxels_are_those_of_version_0_1_0() -> None:
+    image = scan().astype(np.int16)
+    for how in (Preprocessing(), Preprocessing(padding="end", crop_margins=False)):
+        found, _ = prepare_channels(volumes(image), how)
+        assert torch.equal(found[0], z_normalise(torch.from_numpy(image.astype(np.float32))))
+
+
+def test_version_0_1_0_kept_margins() -> None:
+    image = np.pad(scan(), 3)
+    found, grid = prepare_channels(volumes(image), Preprocessing(crop_margins=False))
+    assert grid.shape == image.shape
+    assert torch.equal(found[0], z_normalise(torch.from_numpy(image)))
+
+
+@pytest.mark.parametrize("crop_margins", [True, False])
+@pytest.mark.parametrize("value", [-32768.0, 65535.0, 1e20, -1024.0])
+def test_fill_values_are_outside_of_the_statistics(value: float, crop_margins: bool) -> None:
+    image = scan()
+    mask = np.zeros(SHAPE, dtype=np.bool_)
+    mask[:3, :4], mask[-1, -1, -1] = True, True
+    rest = torch.from_numpy(image[~mask]).double()
+    found, _ = prepare_channels(
+        volumes(np.where(mask, np.float32(value), image)), Preprocessing(crop_margins=crop_margins)
+    )
+    assert found[0][torch.from_numpy(mask)].abs().max() == 0
+    expected = (torch.from_numpy(image).double() - rest.mean()) / rest.std()
+    inside = torch.from_numpy(~mask)
+    assert_equal_up_to_rounding(found[0][inside], expected[inside], precision=found.dtype)
+
+
+@pytest.mark.parametrize("planes", [1, 2, 3])
+@pytest.mark.parametrize("value", [-32768.0, 65535.0, 1e20, -1024.0])
+def test_planes_of_a_fill_value_change_nothing(value: float, planes: int) -> None:
+    image = np.pad(scan(), ((planes, 0), (0, planes), (0, 0)), constant_values=value)
+    found, _ = prepare_channels(volumes(image))
+    assert torch.equal(found, prepare_channels(volumes(scan()))[0])
+
+
+def test_planes_of_several_fill_values_are_a_margin() -> None:
+    image = np.pad(scan(), ((2, 0), (0, 0), (0, 0)), constant_values=-32768)
+    image[0, :4] = 65535
+    found, _ = prepare_channels(volumes(image))
+    assert torch.equal(found, prepare_channels(volumes(scan()))[0])
+
+
+def test_fill_values_are_outside_after_resampling_too() -> None:
+    image = scan()
+    image[:3, :4] = -32768
+    found, _ = prepare_channels(volumes(image), Preprocessing((0.5, 0.5, 0.5)))
+    assert found.abs().max() < 6

@@ -151,3 +151,17 @@ def test_resampling_never_leaves_an_empty_axis() -> None:
 def test_an_affine_without_one_axis_is_refused() -> None:
     with pytest.raises(DataError, match="empty axis"):
         VoxelGrid.from_volume(volume(scan(), np.diag([1.0, 0, 1, 1])), None)
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_a_box_is_put_back_in_its_place(direction: Any) -> None:
+    rows = np.random.default_rng(0).integers(0, 3, (5, 6, 7)).astype(np.uint8)
+    box = (slice(1, 4), slice(0, 6), slice(2, 7))
+    grid = VoxelGrid.from_volume(volume(rows, AFFINE @ direction), None, box)
+    scores = one_hot(grid.label_to_network(rows))
+    expected = np.zeros_like(rows)
+    expected[box] = rows[box]
+    assert np.array_equal(grid.classes_to_file(scores), expected)
+    probabilities = grid.probabilities_to_file(scores.float())
+    assert np.array_equal(probabilities.argmax(dim=0), expected)
+    assert torch.equal(probabilities.sum(dim=0), torch.ones(5, 6, 7))

@@ -34,6 +34,16 @@ def test_images_with_voxels_that_are_no_numbers_are_refused(tmp_path: Path, valu
     assert f"2 of {array.size} voxels" in str(caught.value)
 
 
+@pytest.mark.parametrize("value", [1e300, -1e39, np.finfo(np.float64).max])
+def test_images_beyond_single_precision_are_refused(tmp_path: Path, value: float) -> None:
+    array = scan().astype(np.float64)
+    array[:2] = value
+    with pytest.raises(DataError, match="too large for single precision") as caught:
+        check_image(volume(nifti(tmp_path / "a.nii.gz", array)))
+    assert f"144 of {array.size} voxels, up to {abs(value):.3g}" in str(caught.value)
+    check_image(volume(nifti(tmp_path / "b.nii.gz", scan() * np.float32(1e36))))
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.uint8, np.int16])
 def test_constant_images_are_refused(tmp_path: Path, dtype: Any) -> None:
     with pytest.raises(DataError, match="constant"):
