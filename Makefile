@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: install demo test test-rounding docs docs-table check format bench clean
+.PHONY: install demo test test-rounding test-clients docs docs-table check format bench clean
 
 # A virtual environment with the tested versions, and the project in it.
 install: $(VENV)/installed
@@ -27,7 +27,25 @@ test: install
 # The tests that compare up to rounding, as on a processor without vector instructions.
 test-rounding: install
 	ATEN_CPU_CAPABILITY=default HSF_FINETUNE_TEST_THREADS=2 $(BIN)/python -m pytest -n 2 \
-		--dist loadfile -m 'exactness and not gpu'
+		--dist loadfile -m 'exactness and not gpu and not clients'
+
+# Exports in the programs that they are for, each in an environment of its own: HSF, nnU-Net.
+test-clients: install $(VENV)/hsf $(VENV)/nnunet
+	HSF_FINETUNE_ENV_HSF=$(CURDIR)/$(VENV)/hsf HSF_FINETUNE_ENV_NNUNET=$(CURDIR)/$(VENV)/nnunet \
+		$(BIN)/python -m pytest -m clients
+
+# torch comes first, of the tested version, so that nothing else pulls another build of it.
+$(VENV)/hsf: | $(VENV)/installed
+	$(PYTHON) -m venv $@
+	$@/bin/pip install -q -c constraints.txt torch
+	$@/bin/pip install -q torch==$$($@/bin/python -c "import torch; print(torch.__version__)") \
+		hsf==1.2.3 onnxruntime
+
+$(VENV)/nnunet: | $(VENV)/installed
+	$(PYTHON) -m venv $@
+	$@/bin/pip install -q -c constraints.txt torch
+	$@/bin/pip install -q torch==$$($@/bin/python -c "import torch; print(torch.__version__)") \
+		nnunetv2==2.8.1 -e .
 
 # The documentation's site, in site/; nothing is fetched while it is built or read.
 docs: install

@@ -29,6 +29,7 @@ __all__ = [
     "compare",
     "compose",
     "evaluate",
+    "export",
     "finetune",
     "label_set_loss",
     "load_model",
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
         plan,
         transfer,
     )
+    from hsf_finetune.export.export_model import export
     from hsf_finetune.labels.classes import ClassSpace, LabelMap
     from hsf_finetune.schedule.stages import Schedule
     from hsf_finetune.system.errors import UserError
@@ -58,6 +60,7 @@ _ELSEWHERE = {
     "LabelMap": "hsf_finetune.labels.classes",
     "Schedule": "hsf_finetune.schedule.stages",
     "UserError": "hsf_finetune.system.errors",
+    "export": "hsf_finetune.export.export_model",
     "label_set_loss": "hsf_finetune.training.label_set_loss",
 }
 """Names that are not of `api`, and where they are."""

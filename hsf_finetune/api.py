@@ -160,12 +160,12 @@ def check(config: Settings, *, jobs: int | None = None) -> CheckReport:
         >>> [finding.what for finding in report.findings if finding.tier == "refused"]
         []
     """
-    from hsf_finetune.check.check_data import check_data
     from hsf_finetune.data.phantom.write_phantoms import make_phantom_cohort
+    from hsf_finetune.planning.plan_run import check_run
     from hsf_finetune.planning.start import read_source_checkpoint
 
     make_phantom_cohort(config.datasets)
-    return check_data(config, read_source_checkpoint, jobs)
+    return check_run(config, read_source_checkpoint, jobs)
 
 
 def evaluate(

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from nibabel.orientations import apply_orientation, io_orientation
+from matplotlib.patches import Patch
 
 from hsf_finetune.check.findings import Finding
 from hsf_finetune.data.discovery.cases import Case
+from hsf_finetune.data.preprocessing.orientation import axes_to, turn
 from hsf_finetune.data.volumes.read_volume import VolumeRef, read_volume
 from hsf_finetune.system.atomic_files import atomic_write
 from hsf_finetune.system.errors import UserError
 
 _PLANES = ("sagittal", "coronal", "axial")
+_ENDS = {"sagittal": "PA", "coronal": "LR", "axial": "LR"}
+"""What lies at the left and at the right of a plane: patients' sides are not exchanged."""
 _LINE_CHARS = 110
+_LEGEND_COLUMNS, _LEGEND_NAMES = 6, 12
 
 
 def draw_flagged_cases(
@@ -54,6 +60,15 @@ def draw_flagged_cases(
     return max(len(flagged) - most, 0)
 
 
+def mark_ends(axis: Axes, plane: str) -> None:
+    """Writes L and R, or P and A, at the sides of a plane along RAS+ axes."""
+    for place, text in zip((0.02, 0.98), _ENDS[plane], strict=True):
+        side = "left" if place < 0.5 else "right"
+        text_style = {"color": "yellow", "ha": side, "va": "center", "transform": axis.transAxes}
+        frame = {"facecolor": "black", "alpha": 0.5, "pad": 1, "linewidth": 0}
+        axis.text(place, 0.5, text, bbox=frame, **text_style)
+
+
 def _draw(case: Case, findings: Sequence[Finding]) -> Figure | None:
     """Image above, image with label below; None where the image cannot be read."""
     image, label = _read_along_ras(case.images[0]), _read_along_ras(case.label)
@@ -68,7 +83,7 @@ def _draw(case: Case, findings: Sequence[Finding]) -> Figure | None:
     figure = Figure(figsize=(9, 6.8), dpi=80)
     FigureCanvasAgg(figure)
     axes = figure.subplots(2, 3)
-    figure.subplots_adjust(0.01, 0.01, 0.99, 0.8, wspace=0.03, hspace=0.03)
+    figure.subplots_adjust(0.01, 0.08, 0.99, 0.8, wspace=0.03, hspace=0.03)
     low, high = np.percentile(image, [1, 99])
     for column, plane in enumerate(_PLANES):
         grey = np.rot90(np.take(image, int(position[column]), axis=column))
@@ -78,22 +93,43 @@ def _draw(case: Case, findings: Sequence[Finding]) -> Figure | None:
         axes[0][column].set_title(plane, fontsize=9)
         if values is not None:
             shown = np.rot90(np.take(values, int(position[column]), axis=column))
-            colours = mpl.colormaps["tab10"]((shown - 1) % 10, alpha=0.55 * (shown != 0))
-            axes[1][column].imshow(colours)
+            axes[1][column].imshow(_colours(shown, alpha=0.55 * (shown != 0)))
+        mark_ends(axes[0][column], plane)
+    if values is not None:
+        _add_legend(figure, case, np.unique(values[values != 0]))
     lines = [f"{finding.tier}: {finding.what}"[:_LINE_CHARS] for finding in findings[:4]]
     without = "" if values is not None else "\n(the label cannot be drawn on this grid)"
     figure.suptitle("\n".join([case.name, *lines]) + without, fontsize=9)
     return figure
 
 
+def _colours(values: npt.NDArray[np.int64], alpha: npt.NDArray[np.float64] | float) -> Any:
+    """The colours of label values, RGBA."""
+    return mpl.colormaps["tab10"]((values - 1) % 10, alpha=alpha)
+
+
+def _add_legend(figure: Figure, case: Case, values: npt.NDArray[np.int64]) -> None:
+    """The value and the name of each colour."""
+    protocol = case.protocol
+    sets = dict(protocol.sets)
+    names = dict(zip(protocol.row_sets, protocol.row_names, strict=True))
+    shown = values[:_LEGEND_NAMES]
+    patches = [
+        Patch(color=colour, label=f"{value} {names[sets[value]] if value in sets else 'unknown'}")
+        for value, colour in zip(shown.tolist(), _colours(shown, 1.0), strict=True)
+    ]
+    figure.legend(handles=patches, loc="lower center", ncols=_LEGEND_COLUMNS, fontsize=8)
+
+
 def _read_along_ras(ref: VolumeRef) -> npt.NDArray[np.float32] | None:
     """The voxels along RAS+ axes, 0 where they are not finite; None where they cannot be read."""
     try:
         volume = read_volume(ref)
-        axes = io_orientation(volume.affine)
+        axes = axes_to(volume.affine)
         if np.isnan(axes).any():
             return None
-        voxels = np.asarray(apply_orientation(volume.array, axes), dtype=np.float32)
+        with np.errstate(over="ignore"):  # beyond single precision
+            voxels = np.asarray(turn(volume.array, axes), dtype=np.float32)
         return np.nan_to_num(voxels, posinf=0.0, neginf=0.0)
     except UserError:
         return None

@@ -6,10 +6,9 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-import nibabel as nib
 import numpy as np
 import numpy.typing as npt
-from nibabel.orientations import apply_orientation, io_orientation
+from nibabel.affines import apply_affine
 from scipy import ndimage
 
 from hsf_finetune.check.case_facts import (
@@ -26,6 +25,13 @@ from hsf_finetune.check.check_intensities import check_intensities
 from hsf_finetune.check.check_labels import Box, bounding_box, check_label
 from hsf_finetune.check.findings import EXCLUDE, Finding, findings_of_tier
 from hsf_finetune.data.discovery.cases import Case
+from hsf_finetune.data.preprocessing.orientation import (
+    axes_to,
+    file_axes,
+    orientation_name,
+    turn,
+    turned_affine,
+)
 from hsf_finetune.data.typical_scans import PIECES, largest_piece, measure_scan
 from hsf_finetune.data.volumes.check_volumes import check_image, check_same_grid, to_label_rows
 from hsf_finetune.data.volumes.outside import fill_mask, fill_with_mean, find_fill_values
@@ -132,14 +138,14 @@ def _measure(
 ) -> CaseFacts:
     """Measures and thumbnails of a case that can be used, along RAS+ axes."""
     first = channels[0]
-    axes = io_orientation(first.affine)
-    affine = first.affine @ nib.orientations.inv_ornt_aff(axes, first.array.shape)
+    axes = axes_to(first.affine)
+    affine = turned_affine(first.affine, axes, first.array.shape)
     fills = find_fill_values(first.array)
     counted = fill_with_mean(first.array, fill_mask(first.array, fills) if fills else None)
-    image = np.asarray(apply_orientation(counted, axes), dtype=np.float32)
+    image = np.asarray(turn(counted, axes), dtype=np.float32)
     std = max(float(image.std(dtype=np.float64)), 1e-12)
     image = (image - np.float32(image.mean(dtype=np.float64))) / np.float32(std)
-    rows = np.ascontiguousarray(apply_orientation(stored_rows, axes))
+    rows = np.ascontiguousarray(turn(stored_rows, axes))
     foreground = protocol.foreground_rows[rows]
     box = bounding_box(foreground)
     centre_vox = _centre_vox(foreground, box) if box is not None else None
@@ -150,8 +156,8 @@ def _measure(
     mean_of = dict(zip(present, means, strict=True))
     measures = Measures(
         shape=(image.shape[0], image.shape[1], image.shape[2]),
-        spacing_mm=_to_triple(np.array(first.spacing_mm)[np.argsort(axes[:, 0])]),
-        orientation="".join(nib.aff2axcodes(first.affine)),
+        spacing_mm=_to_triple(np.array(first.spacing_mm)[file_axes(axes)]),
+        orientation=orientation_name(first.affine),
         tilt_deg=tilt_deg(first.affine),
         image_hash=_hash([volume.array for volume in channels]),
         label_hash=_hash([stored_rows]) if box is not None else "",
@@ -187,7 +193,7 @@ def _contrast(
 
 
 def _to_mm(affine: npt.NDArray[np.float64], position_vox: npt.NDArray[np.float64]) -> Triple:
-    return _to_triple(nib.affines.apply_affine(affine, position_vox))
+    return _to_triple(apply_affine(affine, position_vox))
 
 
 def _to_triple(values: npt.NDArray[np.float64]) -> Triple:

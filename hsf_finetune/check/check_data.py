@@ -21,10 +21,15 @@ from hsf_finetune.check.findings import (
     group_text,
 )
 from hsf_finetune.check.measured_cases import select_measured
-from hsf_finetune.config.settings import Settings
+from hsf_finetune.config.settings import Preprocessing, Settings
 from hsf_finetune.data.data_summary import DataSummary
 from hsf_finetune.data.discovery.cases import Case, Cohort, discover
+from hsf_finetune.data.preprocessing.choose_preprocessing import (
+    KnownPreprocessing,
+    choose_preprocessing,
+)
 from hsf_finetune.data.splits import Split, split_cases
+from hsf_finetune.labels.similar_names import warn_similar_names
 from hsf_finetune.system.console import progress, say
 from hsf_finetune.system.errors import SeveralErrors, UserError
 from hsf_finetune.system.processes import is_main_process
@@ -64,13 +69,24 @@ def check_data(
         training = split_cases(cohort.cases, settings.datasets, settings.seed).train
     except UserError as error:
         refused = [Finding.refusal(one, "set/split", root) for one in flatten_errors(error)]
-    weights = read_weights(settings, cohort) if read_weights and _has_local(settings) else None
+    weights = (
+        read_weights(settings, cohort) if read_weights and has_local_weights(settings) else None
+    )
     report = _check(settings, cohort, training, weights, jobs)
-    return replace(report, findings=(*refused, *report.findings))
+    datasets = settings.datasets.datasets
+    similar = [
+        Finding("warned", "set/similar names", line, root, fix="see label_sets in docs/labels.md")
+        for line in warn_similar_names(datasets, settings.models, cohort.classes)
+    ]
+    return replace(report, findings=(*refused, *similar, *report.findings))
 
 
 def check_before_training(
-    settings: Settings, cohort: Cohort, split: Split, weights: Checkpoint | None
+    settings: Settings,
+    cohort: Cohort,
+    split: Split,
+    weights: Checkpoint | None,
+    how: Preprocessing,
 ) -> CheckReport | None:
     """The same check before a run; None where `check=off`, and in a run's further processes.
 
@@ -79,7 +95,7 @@ def check_before_training(
     """
     if settings.check == "off" or not is_main_process():
         return None
-    report = _check(settings, cohort, split.train, weights, None)
+    report = _check(settings, cohort, split.train, weights, None, how)
     wrong = findings_of_tier(report.findings, "refused")
     warned = findings_of_tier(report.findings, "warned")
     if settings.check == "strict":
@@ -104,6 +120,7 @@ def _check(
     training: Sequence[Case],
     weights: Checkpoint | None,
     jobs: int | None,
+    how: Preprocessing | None = None,
 ) -> CheckReport:
     data = settings.datasets
     with progress("checking cases") as tick:
@@ -121,7 +138,10 @@ def _check(
     target = summarise_data([case for case in measured if case.name in names])
     source = _source_summary(weights) if weights else None
     if weights and source and target:
-        findings += compare_with_source(target, source, str(weights.path), data.target_spacing_mm)
+        if how is None:
+            known = KnownPreprocessing(weights.preprocessing)
+            how = choose_preprocessing(settings, training, cohort.channels, known).value
+        findings += compare_with_source(target, source, str(weights.path), how.spacing_mm)
     findings.sort(key=lambda finding: TIERS.index(finding.tier))
     return CheckReport(
         tuple(findings),
@@ -135,7 +155,7 @@ def _check(
     )
 
 
-def _has_local(settings: Settings) -> bool:
+def has_local_weights(settings: Settings) -> bool:
     """Whether the pretrained weights are a file or a folder: nothing is fetched for a check."""
     name = settings.weights.pretrained
     return name not in (None, "none", "demo") and Path(str(name)).expanduser().exists()

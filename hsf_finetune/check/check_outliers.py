@@ -31,7 +31,7 @@ def find_outliers(group: Sequence[MeasuredCase]) -> Iterator[Finding]:
             "geometry/spacing",
             "the voxel size differs from that of the other cases",
             **texts,
-            fix="check the header; if it is right, datasets.target_spacing_mm=[X, Y, Z] brings all "
+            fix="check the header; if it is right, preprocessing.spacing=[X, Y, Z] brings all "
             "cases to one voxel size",
         )
     for case, texts in _find_odd_sizes(group, extent, _EXTENT_RATIO):

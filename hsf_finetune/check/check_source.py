@@ -75,7 +75,7 @@ def compare_with_source(
             "the source model was trained on another voxel size",
             found=f"{format_mm(spacing)} in these data",
             expected=f"{format_mm(source.spacing_mm)}, as in its training data",
-            fix=f"datasets.target_spacing_mm=[{', '.join(f'{n:.3g}' for n in source.spacing_mm)}]",
+            fix=f"preprocessing.spacing=[{', '.join(f'{n:.3g}' for n in source.spacing_mm)}]",
         )
     extents = np.array(target.spacing_mm) * target.size_vox
     extents = extents / (np.array(source.spacing_mm) * source.size_vox)

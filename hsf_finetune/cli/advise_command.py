@@ -44,10 +44,6 @@ def advise_on(settings: Settings, report: CheckReport) -> list[str]:
     Raises:
         UserError: the data or the weights cannot be used as they are.
     """
-    from hsf_finetune.experiment.run import train_phantom_source
     from hsf_finetune.planning.diagnosis import advise
-    from hsf_finetune.planning.phantom_source import starts_from_phantom_source
 
-    if report.cohort is not None and starts_from_phantom_source(settings):
-        train_phantom_source(settings)
     return [line for advice in advise(settings, report) for line in advice.lines()]

@@ -121,8 +121,8 @@ def _check_and_write(
 ) -> WrittenReport:
     """Checks the data, writes the report, and keeps it for the next command with the key."""
     # Imported late: a report that is still valid needs none of this.
-    from hsf_finetune.check.check_data import check_data
     from hsf_finetune.config.compose import compose
+    from hsf_finetune.planning.plan_run import check_run
 
     started_ns = time.time_ns()
     with _as_overrides(arguments, config_dir) as (overrides, folder_of_groups):
@@ -133,7 +133,7 @@ def _check_and_write(
         from hsf_finetune.data.phantom.write_phantoms import make_phantom_cohort
 
         make_phantom_cohort(data)
-    report = check_data(settings, read_checkpoint, jobs)
+    report = check_run(settings, read_checkpoint, jobs)
     write_report(folder, report)
     advice = []
     if report.cohort is not None and report.exit_code(strict=True):
@@ -146,7 +146,7 @@ def _check_and_write(
             more = f"--pictures {pictures + left} draws them all"
             advice.append(f"{count_of(left, 'flagged case')} without a picture: {more}")
     if not report.count("refused"):
-        if settings.weights.pretrained in (None, "none"):
+        if settings.weights.pretrained in (None, "none", "demo"):
             advice.append(
                 "hsf-finetune advise, with finetuning.pretrained=PATH, says which settings suit them"
             )

@@ -16,8 +16,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from hsf_finetune.config.compose import compose, composed, read_settings, searching
+from hsf_finetune.config.compose import compose, composed, read_settings
 from hsf_finetune.config.conf_files import conf_folder, groups, options_of, own_folder
+from hsf_finetune.config.foreign_settings import searching
 from hsf_finetune.config.settings import Settings
 from hsf_finetune.system.errors import SeveralErrors, UserError
 

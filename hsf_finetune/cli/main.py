@@ -34,6 +34,7 @@ COMMANDS = {
     "advise": "say which settings suit these data and weights, and why",
     "plan": "show which blocks train when and at which rate, without training",
     "predict": "segment scans with a trained model",
+    "export": "write a trained model for another program, and prove it there",
     "evaluate": "score segmentations against labels, or a run on one side of its split",
     "compare": "fine-tune with every preset and compare the results, or compare finished runs",
     "init": "write the dataset YAML that describes a folder of images and labels",

@@ -1,27 +1,23 @@
 """From YAML files and command line to settings, composed by Hydra.
 
-Of the whole package, only this module and `hsf_finetune.cli.hydra_launcher` use Hydra.
+Of the whole package, only this module, `foreign_settings` and `hsf_finetune.cli.hydra_launcher` use Hydra.
 """
 
 from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import hydra
 import yaml
-from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
-from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
@@ -33,6 +29,7 @@ from hsf_finetune.config.conf_files import (
     own_folder,
     yaml_file,
 )
+from hsf_finetune.config.foreign_settings import harmless_environment, searching
 from hsf_finetune.config.messages import unknown_option, unknown_setting, validation_error
 from hsf_finetune.config.named_weights import with_chosen_weights, with_description
 from hsf_finetune.config.run_settings import read_settings_of
@@ -46,6 +43,7 @@ _FORCED = re.compile(
 )
 """Overrides of keys that the files may lack: about weights, and mappings with keys of their own."""
 _MOVED = re.compile(rf"^~finetuning\.(?=(?:{'|'.join(WEIGHTS_KEYS)})\b)")
+_INTENSITY = "preprocessing.intensity"
 _RESUMED = "_resumed_run"
 """Name of a run's settings in Hydra's store."""
 _NAMES_OF_PRETRAINED = (".pretrained", ".external_weights_path")
@@ -120,7 +118,7 @@ def composed(config: str, overrides: Sequence[str], own: Path | None) -> Composi
     Raises:
         ConfigError: an unknown group, option or key, or a file that is no YAML.
     """
-    given = [_FORCED.sub(r"++\1", override) for override in overrides]
+    given = [_FORCED.sub(r"++\1", override) for override in _with_whole_values(overrides)]
     given = [_MOVED.sub("~weights.", override) for override in given]
     folder = _run_to_resume(given)
     if folder is None or any(_key(o) == "experiment" or "@" in _key(o) for o in given):
@@ -135,8 +133,9 @@ def read_settings(composition: Composition) -> Settings:
         ConfigError: every wrong key and value at once, each with its path.
     """
     try:
-        plain, moved = _with_weights_apart(composition)
-    except OmegaConfBaseException as error:
+        with harmless_environment():
+            plain, moved = _with_weights_apart(composition)
+    except (OmegaConfBaseException, RecursionError) as error:
         raise ConfigError("the configuration cannot be resolved", found=str(error)) from error
     try:
         settings = Settings.model_validate(plain)
@@ -145,30 +144,6 @@ def read_settings(composition: Composition) -> Settings:
     if composition.run is None or settings.weights.named is None:
         settings = with_description(settings, composition.own)
     return _with_absolute_paths(settings)
-
-
-@contextmanager
-def searching(own: Path | None) -> Iterator[None]:
-    """Makes Hydra look into the user's folder before the shipped one."""
-    _OwnFolder.folder = own
-    try:
-        yield
-    finally:
-        _OwnFolder.folder = None
-
-
-class _OwnFolder(SearchPathPlugin):
-    """Hydra's own --config-dir comes after the shipped folder, which would shadow it."""
-
-    folder: ClassVar[Path | None] = None
-
-    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        """Puts the folder before the one that finetune.yaml lies in."""
-        if self.folder is not None:
-            search_path.prepend("own", f"file://{self.folder}", SearchPathQuery(provider="main"))
-
-
-Plugins.instance().register(_OwnFolder)
 
 
 # ------------------------------------------------------------------- composing
@@ -202,6 +177,12 @@ def _compose(config: str, overrides: Sequence[str], own: Path | None) -> Composi
     OmegaConf.set_struct(tree, False)
     del tree["hydra"]
     return Composition(tree, config, overrides, choices, own)
+
+
+def _with_whole_values(overrides: Sequence[str]) -> list[str]:
+    """Overrides where a mapping of intensities replaces the one of the files, of another kind."""
+    empty = f"{_INTENSITY}=null"
+    return [part for one in overrides for part in ([empty] * (_key(one) == _INTENSITY) + [one])]
 
 
 def _added(override: str, tree: object) -> str:

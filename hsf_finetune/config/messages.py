@@ -24,6 +24,9 @@ _SYNONYMS = {
 }
 """Names that other programs have -> ours."""
 
+_NO_SUCH_TAG = ("union_tag_invalid", "union_tag_not_found")
+"""Errors of a group whose name or kind is unknown, or missing."""
+
 _LONGEST_FOUND = 80
 """Characters of a value that are shown."""
 
@@ -111,8 +114,8 @@ def validation_error(
     for detail in error.errors():
         location = _location(detail, tree)
         path = ".".join(map(str, location))
-        if detail["type"] == "union_tag_invalid":
-            path += ".name"
+        if detail["type"] in _NO_SUCH_TAG:
+            path += "." + _tag(detail)
         if detail["type"] == WRONG_SETTING:
             path = detail["ctx"]["path"]
         if location[:1] == ["weights"] and location[1:] and location[1] in moved:
@@ -128,6 +131,11 @@ def validation_error(
 
 
 # -------------------------------------------------------------------- internals
+def _tag(detail: ErrorDetails) -> str:
+    """The setting that says which one of several groups is meant: `name`, or `kind`."""
+    return str(detail["ctx"]["discriminator"]).strip("'")
+
+
 def _location(detail: ErrorDetails, tree: Mapping[Any, Any]) -> list[str | int]:
     """Where the value is in the tree; pydantic also names the chosen member of a union."""
     value: Any = tree
@@ -164,10 +172,13 @@ def _message(detail: ErrorDetails, location: Sequence[str | int], tree: Mapping[
         group, _, key = meant.rpartition(".")
         meant = key if group == path.rpartition(".")[0] else meant
         return f"there is no such setting; did you mean '{meant}'?"
-    if kind == "missing":
+    if kind in ("missing", "union_tag_not_found"):
         return "this setting is missing"
     if kind == "union_tag_invalid":
-        return f"should be one of {detail['ctx']['expected_tags']}"
+        tags = detail["ctx"]["expected_tags"]
+        names = [tag.strip("'") for tag in tags.split(", ")]
+        close = difflib.get_close_matches(str(detail["ctx"]["tag"]), names, n=1)
+        return f"should be one of {tags}" + (f"; did you mean '{close[0]}'?" if close else "")
     if kind == WRONG_SETTING:
         return detail["msg"]
     text = detail["msg"].removeprefix("Value error, ").removeprefix("Input ")
@@ -178,8 +189,8 @@ def _found(detail: ErrorDetails) -> str:
     """` (found ...)`, where it says more than the message."""
     value = detail["input"]
     if detail["type"] == "union_tag_invalid":
-        value = value.get("name")
-    elif detail["type"] in ("extra_forbidden", "missing", WRONG_SETTING):
+        value = value.get(_tag(detail))
+    elif detail["type"] in ("extra_forbidden", "missing", "union_tag_not_found", WRONG_SETTING):
         return ""
     if isinstance(value, Mapping) and value:
         return ""

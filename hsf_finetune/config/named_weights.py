@@ -15,6 +15,7 @@ from hsf_finetune.config.conf_files import options_of, yaml_file
 from hsf_finetune.config.settings import WEIGHTS_KEYS, NamedWeights, NetworkSettings, Settings
 from hsf_finetune.system.checksum import Checksum
 from hsf_finetune.system.errors import ConfigError
+from hsf_finetune.system.read_yaml import read_yaml
 from hsf_finetune.system.urls import is_remote, parse_address
 
 
@@ -67,7 +68,7 @@ def with_chosen_weights(
     weights, file = tree.get("weights"), _description(str(chosen), own)
     if file is None or not isinstance(weights, Mapping):
         return {**tree, "weights": weights or {}}
-    described = yaml.safe_load(file.read_text(encoding="utf-8"))
+    described = read_yaml(file)
     more = {k: v for k, v in weights.items() if k not in described or v != described[k]}
     for group, keys in (("weights", more), ("finetuning", tree["finetuning"])):
         path, given = f"{group}.pretrained", keys.get("pretrained")
@@ -84,7 +85,7 @@ def read_named(path: Path) -> NamedWeights:
             checksum or classes are malformed.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = read_yaml(path)
         named = NamedWeights.model_validate(content)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError("the named weights cannot be read", file=path, found=error) from error
@@ -139,7 +140,7 @@ def _description(name: str, own: Path | None) -> Path | None:
     if file is None:
         return None
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        content = read_yaml(file)
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
         return file
     of_settings = {"defaults", *WEIGHTS_KEYS} - NamedWeights.model_fields.keys()

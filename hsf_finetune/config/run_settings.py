@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from hsf_finetune.config.settings import Settings
 from hsf_finetune.system.errors import ConfigError
+from hsf_finetune.system.read_yaml import read_yaml
 
 
 def read_settings_of(run: Path) -> Settings:
@@ -25,6 +26,6 @@ def read_settings_of(run: Path) -> Settings:
             expected="a folder with config.yaml, splits.json and result.json",
         )
     try:
-        return Settings.model_validate(yaml.safe_load(config.read_text(encoding="utf-8")))
+        return Settings.model_validate(read_yaml(config))
     except (OSError, UnicodeDecodeError, yaml.YAMLError, ValidationError) as error:
         raise ConfigError("cannot read the run's settings", file=config, found=error) from error

@@ -84,15 +84,18 @@ def _children(kind: Any, tree: object, part: str | int) -> list[Any]:
 
 
 def _members(kind: Any, tree: object) -> list[Any]:
-    """The types that a union consists of; of networks the one that the tree has the name of."""
+    """The types that a union consists of; of those with a name or kind, that of the tree."""
     if get_origin(kind) is Annotated:
         return _members(get_args(kind)[0], tree)
     if get_origin(kind) not in (Union, UnionType):
         return [kind]
     members = [member for one in get_args(kind) for member in _members(one, tree)]
-    name = _entries(tree).get("name")
-    chosen = [m for m in members if _is_group(m) and m.model_fields["name"].default == name]
-    return chosen or members
+    for tag in ("name", "kind"):
+        groups = [m for m in members if _is_group(m) and tag in m.model_fields]
+        name = _entries(tree).get(tag)
+        if chosen := [m for m in groups if m.model_fields[tag].default == name]:
+            return chosen
+    return members
 
 
 def _is_group(kind: Any) -> bool:

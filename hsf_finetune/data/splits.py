@@ -91,18 +91,10 @@ def fold_count(cases: Sequence[Case], settings: DatasetsSettings) -> int | None:
     """Number of folds that a run makes, one after the other; None for a single split.
 
     `split_cases` makes the split of each, with the settings of `fold_settings`.
-
-    Raises:
-        ConfigError: `fold=all` beside a split that is given.
     """
     subjects = len({case.subject for case in cases})
     names = ("split_file", "train_val_test_idx", "train_on_all")
     given = next((name for name in names if getattr(settings, name)), None)
-    if settings.fold == "all" and given:
-        raise ConfigError(
-            f"datasets.fold=all contradicts datasets.{given}, which chooses the validation cases",
-            fix=f"leave out datasets.fold, or datasets.{given}",
-        )
     in_tables = any(case.side for case in cases)
     few = settings.fold == "auto" and subjects < settings.few_subjects and not in_tables
     if given or subjects < 2 or not (settings.fold == "all" or few):

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from nibabel.orientations import io_orientation
 from scipy import ndimage
 
+from hsf_finetune.data.preprocessing.orientation import axes_to, file_axes
 from hsf_finetune.data.volumes.outside import fill_mask, find_content_box, find_fill_values
 from hsf_finetune.data.volumes.read_volume import Volume
 
@@ -75,7 +75,7 @@ def measure_scan(scan: Volume) -> dict[str, float]:
     inside = ~fill_mask(array, fills) if fills else np.ones(array.shape, dtype=np.bool_)
     counted = array[inside].astype(np.float64)
     normal = (array.astype(np.float32) - np.float32(counted.mean())) / max(counted.std(), 1e-12)
-    order = np.argsort(io_orientation(scan.affine)[:, 0])
+    order = file_axes(axes_to(scan.affine))
     spacing_mm = [scan.spacing_mm[axis] for axis in order]
     extent_mm = [scan.spacing_mm[axis] * array.shape[axis] for axis in order]
     sizes = zip((*SPACING, *EXTENT), (*spacing_mm, *extent_mm), strict=True)

@@ -181,6 +181,7 @@ def _show_files(description: DatasetDescription, file: Path, commands: Sequence[
     say("use it:")
     for command in commands:
         say(f"  {command}")
+    say("PATH: a checkpoint, the folder of a run, a bundle, a URL or a name, such as hsf")
 
 
 def _relative(volume: ListedVolume, root: Path) -> str:

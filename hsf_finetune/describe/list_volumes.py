@@ -8,7 +8,7 @@ from pathlib import Path
 
 import h5py
 
-from hsf_finetune.data.discovery.pairing import is_hidden
+from hsf_finetune.data.discovery.pairing import is_hidden, split_suffix
 from hsf_finetune.data.volumes.read_volume import (
     FOREIGN,
     SUFFIXES,
@@ -43,7 +43,7 @@ def list_volumes(folder: Path) -> FolderListing:
     unreadable: list[tuple[Path, str]] = []
     others: Counter[str] = Counter()
     for path in sorted(root.rglob("*")):
-        suffix = path.suffix.lower()
+        suffix = split_suffix(path.name, (*SUFFIXES, *FOREIGN))[1].lower() or path.suffix.lower()
         if is_hidden(path, root) or path.is_dir():
             continue
         if not path.is_file():

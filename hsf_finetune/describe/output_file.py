@@ -35,10 +35,14 @@ class OutputFile:
         return self.file.with_suffix(".csv").absolute()
 
     def commands(self, overrides: Sequence[str] = ()) -> list[str]:
-        """The commands that check the data, and that fine-tune on them."""
+        """The commands that check the data, train from random weights, and fine-tune."""
         chosen = f"--config-dir {_shell_word(self.config_dir)} datasets={self.name}"
         options = " ".join([chosen, *overrides])
-        commands = [f"hsf-finetune check {options}", f"hsf-finetune finetune {options}"]
+        commands = [
+            f"hsf-finetune check {options}",
+            f"hsf-finetune train {options}",
+            f"hsf-finetune finetune {options} finetuning.pretrained=PATH",
+        ]
         return [self.move_command, *commands] if self.move_command else commands
 
 

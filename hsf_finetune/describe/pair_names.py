@@ -14,7 +14,8 @@ def match_names(label: ListedVolume, images: Sequence[ListedVolume]) -> list[Lis
     """The images that a label may belong to by the first rule that finds any.
 
     The rules are: the same name; nnU-Net's `case_0000` for `case`; the entities of BIDS; the
-    same words but for those of side-car kinds and contrasts (`p1_T2_image`, `p1_label`).
+    same words but for those of kinds and contrasts (`p1_T2_image`, `p1_label`); the same folder
+    below both, where one name has no word that the other lacks (`p1/T2`, `p1/seg_final`).
     """
     bids = parse_bids(label)
     named = filter(None, map(parse_bids, images)) if bids else ()
@@ -24,5 +25,11 @@ def match_names(label: ListedVolume, images: Sequence[ListedVolume]) -> list[Lis
         (image for image in images if without_channel(image.name) == label.name),
         (match.volume for match in match_entities(bids, [*named])) if bids else (),
         (image for image in images if words and telling_words(image.name) == words),
+        (image for image in images if label.folders and _is_beside(image, label)),
     )
     return next((found for rule in rules if (found := [*rule])), [])
+
+
+def _is_beside(image: ListedVolume, label: ListedVolume) -> bool:
+    words, others = {*telling_words(image.name)}, {*telling_words(label.name)}
+    return image.folders == label.folders and (words <= others or others <= words)

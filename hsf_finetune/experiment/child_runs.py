@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from hsf_finetune.config.settings import LightningSettings, Settings
+from hsf_finetune.config.settings import Settings
 from hsf_finetune.system import console
-from hsf_finetune.system.errors import ConfigError
 from hsf_finetune.system.run_folder import has_ended
 
 RunExperiment = Callable[[Settings], object]
@@ -35,26 +34,3 @@ def make_run(
     where = {"run_dir": str(folder), "resume": str(folder) if begun else None}
     reset: dict[str, list[str]] = {} if begun else {"reset": []}
     run_experiment(settings.model_copy(update={**where, **reset}))
-
-
-def one_device(engine: LightningSettings, what: str, instead: str) -> LightningSettings:
-    """The same engine on a single device: several runs share this process.
-
-    Args:
-        engine: the `lightning` group.
-        what: what it is that trains on one device, for the message.
-        instead: what the user can do to train on several.
-
-    Raises:
-        ConfigError: the settings want several.
-    """
-    several = str(engine.devices) not in ("auto", "1", "[0]") and (
-        not isinstance(engine.devices, list) or len(engine.devices) > 1
-    )
-    if several or engine.num_nodes > 1:
-        raise ConfigError(
-            f"{what} on one device, one run after the other",
-            found=f"lightning.devices={engine.devices}, lightning.num_nodes={engine.num_nodes}",
-            fix=f"lightning.devices=1; or {instead}",
-        )
-    return engine.model_copy(update={"devices": 1}) if engine.devices == "auto" else engine

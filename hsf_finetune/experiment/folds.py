@@ -29,10 +29,10 @@ from hsf_finetune.evaluation.score_tables import (
     summary_table,
     write_scores,
 )
-from hsf_finetune.experiment.child_runs import RunExperiment, make_run, one_device
+from hsf_finetune.experiment.child_runs import RunExperiment, make_run
 from hsf_finetune.experiment.resume import open_folder
 from hsf_finetune.experiment.run_result import RunResult
-from hsf_finetune.planning.budget import with_budget
+from hsf_finetune.planning.budget import settings_of_folds
 from hsf_finetune.system import console
 from hsf_finetune.system.atomic_files import write_json
 from hsf_finetune.system.errors import UserError
@@ -72,7 +72,7 @@ def run_folds(
         UserError: anything the user can mend; nothing is left behind where the first fold
             cannot start.
     """
-    plan = FoldPlan(_of_each_run(settings, cohort), cohort.cases, count)
+    plan = FoldPlan(settings_of_folds(settings, cohort.cases), cohort.cases, count)
     run = open_folder(settings, resumed)
     if not run.file(SPLITS).exists():
         write_json(run.file(SPLITS), plan.to_dict())
@@ -133,14 +133,6 @@ class FoldPlan:
         data = self.settings.datasets.model_copy(update={"fold": None, "train_on_all": True})
         tuning = self.settings.finetuning.model_copy(update={"budget": "fixed"})
         return self.settings.model_copy(update={"datasets": data, "finetuning": tuning})
-
-
-def _of_each_run(settings: Settings, cohort: Cohort) -> Settings:
-    """The settings that all runs share: their budget decided, and one device."""
-    settings = with_budget(settings, cohort.cases)
-    instead = "start each fold by itself on a device of its own: datasets.fold=0 and so on"
-    engine = one_device(settings.lightning, "several folds train", instead)
-    return settings.model_copy(update={"lightning": engine})
 
 
 def _has_become_longer(folder: Path, settings: Settings) -> bool:

@@ -10,7 +10,6 @@ from pathlib import Path
 from hsf_finetune.config.compose import compose
 from hsf_finetune.config.settings import Settings
 from hsf_finetune.evaluation.compare_runs import FROM_SCRATCH
-from hsf_finetune.experiment.child_runs import one_device
 from hsf_finetune.experiment.resume import setting_differences
 from hsf_finetune.experiment.run import find_inputs
 from hsf_finetune.planning.setup import prepare
@@ -19,6 +18,7 @@ from hsf_finetune.system import console
 from hsf_finetune.system.atomic_files import first_free
 from hsf_finetune.system.errors import ConfigError
 from hsf_finetune.system.run_folder import RESULT
+from hsf_finetune.training.trainer import one_device
 
 DEFAULT = "full"
 HSF = "hsf"

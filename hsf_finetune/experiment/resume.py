@@ -68,13 +68,8 @@ def find_run(settings: Settings) -> RunFolder | None:
 
     Raises:
         ConfigError: what is to be resumed does not exist, has ended, or had other
-            settings; or something is to be reset of a run that is not resumed.
+            settings.
     """
-    if settings.resume is None and settings.reset:
-        raise ConfigError(
-            f"reset=[{','.join(settings.reset)}] is about a run that is resumed",
-            fix="resume=RUN, or leave reset out",
-        )
     if settings.resume is None or not is_main_process():
         return None
     if settings.resume == "auto":

@@ -94,7 +94,7 @@ def compare_scan(
             "scan/spacing",
             "the voxel size is unlike that of the training data",
             **made.sizes(spacing),
-            fix="resample the scan; a model trained with datasets.target_spacing_mm does it itself",
+            fix="resample the scan; a model trained with preprocessing.spacing does it itself",
         )
     if made.unusual(extent):
         yield made.warn(

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter
 
-from hsf_finetune.config.settings import DatasetSettings, NetworkSettings
+from hsf_finetune.config.settings import (
+    HSF_PREPROCESSING,
+    DatasetSettings,
+    NetworkSettings,
+    Preprocessing,
+)
 from hsf_finetune.data.data_summary import DataSummary
-from hsf_finetune.data.preprocessing.load_case import Preprocessing
 from hsf_finetune.data.volumes.read_volume import VolumeRef, is_hdf5
-from hsf_finetune.networks.padding import Padding
 from hsf_finetune.weights.files.checkpoint import FORMAT
 
 
@@ -55,12 +58,8 @@ class ModelCard:
         label_values: class -> its value in segmentations.
         models: settings of the network.
         in_channels: input channels.
-        target_spacing_mm: voxel size that scans are resampled to; None keeps theirs.
-        window_vox: largest size predicted in one piece.
-        channel_names: names of the input channels, if they have any.
+        preprocessing: how its inputs are made of scans.
         data: what it was trained on, in a few numbers; None if the data were not checked.
-        padding: where volumes are padded.
-        crop_margins: leave out the empty margins of scans.
         hdf5: geometry of scans in HDF5 files that do not give one.
     """
 
@@ -68,22 +67,9 @@ class ModelCard:
     label_values: Mapping[str, int]
     models: NetworkSettings
     in_channels: int
-    target_spacing_mm: tuple[float, ...] | None
-    window_vox: tuple[int, int, int]
-    channel_names: tuple[str, ...] | None = None
+    preprocessing: Preprocessing = HSF_PREPROCESSING
     data: DataSummary | None = None
-    padding: Padding = "both"
-    crop_margins: bool = True
     hdf5: Hdf5Geometry = NO_GEOMETRY
-
-    @property
-    def preprocessing(self) -> Preprocessing:
-        """How the network's inputs are prepared."""
-        return Preprocessing(self.target_spacing_mm, self.padding, self.crop_margins)
-
-    def with_preprocessing_of(self, plain: Mapping[str, Any]) -> ModelCard:
-        """The card with the padding and cropping of a run's checkpoint, as `to_dict` wrote it."""
-        return replace(self, **_edges(plain))
 
     def to_dict(self) -> dict[str, Any]:
         """The card as plain types, as a checkpoint holds it."""
@@ -93,40 +79,27 @@ class ModelCard:
             "label_values": dict(self.label_values),
             "models": self.models.model_dump(mode="json"),
             "in_channels": self.in_channels,
-            "target_spacing_mm": list(self.target_spacing_mm) if self.target_spacing_mm else None,
-            "window_vox": list(self.window_vox),
-            "channel_names": list(self.channel_names) if self.channel_names else None,
+            "preprocessing": self.preprocessing.to_dict(),
             "data": self.data.to_dict() if self.data else None,
-            "padding": self.padding,
-            "crop_margins": self.crop_margins,
             "hdf5": asdict(self.hdf5),
         }
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> ModelCard:
-        """The card that `plain` describes; that of version 0.1.0 says less."""
-        spacing = plain["target_spacing_mm"]
-        x, y, z = plain["window_vox"]
+        """The card that `plain` describes; those of earlier versions say less.
+
+        Raises:
+            KeyError, TypeError, ValueError: `plain` is no card.
+        """
         return cls(
             classes=tuple(plain["classes"]),
             label_values=plain["label_values"],
             models=TypeAdapter(NetworkSettings).validate_python(plain["models"]),
             in_channels=plain["in_channels"],
-            target_spacing_mm=tuple(spacing) if spacing else None,
-            window_vox=(x, y, z),
-            channel_names=tuple(names) if (names := plain.get("channel_names")) else None,
+            preprocessing=Preprocessing.from_card(plain),
             data=DataSummary.from_dict(data) if (data := plain.get("data")) else None,
-            **_edges(plain),
             hdf5=Hdf5Geometry.from_lists(**plain.get("hdf5", {})),
         )
-
-
-def _edges(plain: Mapping[str, Any]) -> dict[str, Any]:
-    """What happens at the edges of a volume; version 0.1.0 did not write it down."""
-    return {
-        "padding": plain.get("padding", "end"),
-        "crop_margins": plain.get("crop_margins", False),
-    }
 
 
 def common_geometry(datasets: Iterable[DatasetSettings]) -> Hdf5Geometry:

@@ -37,7 +37,7 @@ class Predictor:
 
     def __init__(self, anatomy: Anatomy, card: ModelCard, device: torch.device) -> None:
         self.card = card
-        self._anatomy = anatomy
+        self.anatomy = anatomy
         self._device = device
         values = [card.label_values[name] for name in card.classes]
         smallest = np.result_type(np.uint8, *(np.min_scalar_type(value) for value in values))
@@ -110,8 +110,8 @@ class Predictor:
         """
         geometry = Hdf5Geometry.from_lists(spacing_mm) if spacing_mm else self.card.hdf5
         volumes = read_channels(scan, self.card.in_channels, key, geometry)
-        probabilities, grid = self._predict_on_network_grid(volumes)
-        classes = grid.classes_to_file(probabilities)
+        scores, grid = self._predict_on_network_grid(volumes)
+        classes = grid.classes_to_file(scores)
         voxels = np.bincount(classes.ravel(), minlength=len(self.card.classes))
         volumes_mm3 = voxels * math.prod(volumes[0].spacing_mm)
         return Segmentation(
@@ -133,21 +133,24 @@ class Predictor:
         return self._predict_on_file_grid(volumes), volumes[0]
 
     def _predict_on_file_grid(self, channels: Sequence[Volume]) -> Tensor:
-        probabilities, grid = self._predict_on_network_grid(channels)
-        return grid.probabilities_to_file(probabilities)
+        scores, grid = self._predict_on_network_grid(channels)
+        return grid.probabilities_to_file(scores)
 
     def _predict_on_network_grid(self, channels: Sequence[Volume]) -> tuple[Tensor, VoxelGrid]:
-        """Probabilities on the network's grid, (classes, x, y, z), and that grid."""
-        image, grid = prepare_channels(channels, self.card.preprocessing)
-        network = self._anatomy.network.to(self._device).eval()
+        """Scores on the network's grid, (classes, x, y, z), as that grid takes them; and it."""
+        how = self.card.preprocessing
+        image, grid = prepare_channels(channels, how)
+        network = self.anatomy.network.to(self._device).eval()
         with torch.inference_mode():
             logits = volume_logits(
                 network,
                 image[None].to(self._device),
-                self._anatomy.divisor,
-                self.card.window_vox,
-                self.card.padding,
+                self.anatomy.divisor,
+                how.window_vox,
+                how.padding,
             )[0]
+        if grid.resampler.takes_logits:
+            return logits.float(), grid
         return logits.float().softmax(dim=0), grid
 
 

@@ -151,7 +151,7 @@ def plan_jobs(
     jobs: list[Job] = []
     skipped: list[tuple[Path, str]] = []
     for scan in scans:
-        paths = _split_channels(str(scan))
+        paths = split_channels(str(scan))
         missing = [p for p in paths if not p.exists()]
         if missing:
             raise DataError("no such file or folder", file=missing[0])
@@ -210,7 +210,7 @@ def _show_errors(title: str, errors: Sequence[UserError]) -> None:
             console.say(f"  fix: {group[0].fix}")
 
 
-def _split_channels(scan: str) -> list[Path]:
+def split_channels(scan: str) -> list[Path]:
     """The files of a scan; a path may hold commas itself."""
     parts = [scan] if Path(scan).expanduser().exists() else scan.split(",")
     return [Path(part).expanduser() for part in parts]

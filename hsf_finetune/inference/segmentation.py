@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from nibabel.orientations import apply_orientation, io_orientation
 from rich.text import Text
 
 from hsf_finetune.check.check_case import check_scan
 from hsf_finetune.check.findings import Finding
+from hsf_finetune.data.preprocessing.orientation import axes_to, turn
 from hsf_finetune.data.volumes.affines import Affine
 from hsf_finetune.data.volumes.read_volume import SUFFIXES, Volume, is_volume
 from hsf_finetune.inference.compare_scan import compare_result, compare_scan
@@ -86,7 +86,7 @@ class Segmentation:
         found = [finding for channel in self.channels for finding in check_scan(channel)]
         summary, foreground = self.card.data, self.labels != self.label_values[self.classes[0]]
         if summary:
-            found += compare_scan(self.scan, summary, self.card.target_spacing_mm)
+            found += compare_scan(self.scan, summary, self.card.preprocessing.spacing_mm)
         found += compare_result(self.scan, foreground, self.volumes_mm3, summary)
         return tuple(found)
 
@@ -146,10 +146,13 @@ class Segmentation:
     def draw(self) -> Figure:
         """Three planes of the scan through the centre of what was found, labels over it."""
         from matplotlib.figure import Figure  # imported late: few predictions are drawn
+        from matplotlib.patches import Patch
 
-        axes = io_orientation(self.affine)
-        image = np.asarray(apply_orientation(self.scan.array, axes), dtype=np.float32)
-        labels = np.asarray(apply_orientation(self.labels, axes))
+        from hsf_finetune.check.case_pictures import mark_ends
+
+        axes = axes_to(self.affine)
+        image = np.asarray(turn(self.scan.array, axes), dtype=np.float32)
+        labels = np.asarray(turn(self.labels, axes))
         found = np.argwhere(labels != self.label_values[self.classes[0]])
         centre = np.median(found, axis=0) if len(found) else np.array(labels.shape) / 2
         low, high = np.percentile(image, [1, 99])
@@ -161,14 +164,22 @@ class Segmentation:
             plot.imshow(self._colour(np.rot90(np.take(labels, middle, axis=axis))))
             plot.set_title(plane, fontsize=9)
             plot.set_axis_off()
+            mark_ends(plot, plane)
+        drawn = enumerate(self.classes[1:])
+        patches = [Patch(color=_class_colour(number), label=name) for number, name in drawn]
+        figure.legend(handles=patches, loc="outside lower center", ncols=6, fontsize=8)
         return figure
 
     def _colour(self, plane: Array) -> Array:
         """Colours of a plane of labels, (X, Y, 4); the background is transparent."""
-        from matplotlib import colormaps
-
         picture = np.zeros((*plane.shape, 4))
         for number, name in enumerate(self.classes[1:]):
-            colour = colormaps["tab10"](number % 10)[:3]
-            picture[plane == self.label_values[name]] = (*colour, 0.55)
+            picture[plane == self.label_values[name]] = (*_class_colour(number), 0.55)
         return picture
+
+
+def _class_colour(number: int) -> tuple[float, ...]:
+    """The colour, RGB, of a class by its number without the background."""
+    from matplotlib import colormaps
+
+    return tuple(colormaps["tab10"](number % 10)[:3])

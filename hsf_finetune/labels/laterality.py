@@ -23,8 +23,18 @@ _WORDS = (
     ("vasen", "oikea"),
     ("lewy", "prawy"),
     ("lewa", "prawa"),
+    ("levá", "pravá"),
+    ("levý", "pravý"),
+    ("lijev", "desn"),
+    ("stâng", "drept"),
+    ("stâng", "dreapt"),
+    ("kiri", "kanan"),
+    ("trái", "phải"),
     ("лев", "прав"),
+    ("αριστερ", "δεξι"),
+    ("يسار", "يمين"),
     ("左", "右"),
+    ("왼", "오른"),
 )
 """Words, or their beginnings, that may stand anywhere in a name."""
 _ABBREVIATIONS = (
@@ -32,13 +42,17 @@ _ABBREVIATIONS = (
     ("lh", "rh"),
     ("lt", "rt"),
     ("lft", "rgt"),
+    ("lft", "rht"),
     ("izq", "der"),
     ("izq", "dcha"),
     ("esq", "dir"),
     ("sin", "dex"),
+    ("sin", "dext"),
     ("sin", "des"),
     ("sx", "dx"),
     ("li", "re"),
+    ("sol", "sağ"),
+    ("bal", "jobb"),
 )
 """Whole parts of a name."""
 _INITIALS = ("gd", "ed", "id")

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from hsf_finetune.config.settings import NetworkSettings
 from hsf_finetune.networks.layers.strides import triple
 from hsf_finetune.networks.layers.switchnorm import SwitchNorm
 from hsf_finetune.schedule.blocks import BlockNames
@@ -87,6 +88,8 @@ class Anatomy:
         divisor: X, Y and Z must be multiples of these (voxels).
         logit_layers: the convolutions whose biases are added to the logits; empty
             means every convolution of the head.
+        backbone: what weights of an encoder alone have; None is encoders and bottleneck.
+        settings: what the network was built from; None for one of other makers.
 
     Raises:
         ValueError: the blocks do not partition the network's parameters and buffers
@@ -100,6 +103,8 @@ class Anatomy:
     head: Block
     divisor: tuple[int, int, int]
     logit_layers: tuple[nn.Module, ...] = ()
+    backbone: nn.Module | None = None
+    settings: NetworkSettings | None = None
 
     def __post_init__(self) -> None:
         """Checks that the blocks partition the network."""
@@ -130,6 +135,14 @@ class Anatomy:
         }
         state = self.network.state_dict(keep_vars=True)
         return {name: owner[id(tensor)] for name, tensor in state.items()}
+
+    def encoder_names(self) -> frozenset[str]:
+        """Names of the tensors that weights of an encoder alone have."""
+        blocks = (*self.encoders, self.bottleneck)
+        modules = [self.backbone] if self.backbone else [m for b in blocks for m in b.modules]
+        own = {id(t) for module in modules for t in (*module.parameters(), *module.buffers())}
+        state = self.network.state_dict(keep_vars=True)
+        return frozenset(name for name, tensor in state.items() if id(tensor) in own)
 
     def logit_biases(self) -> frozenset[str]:
         """Names of the biases that are added to the logits: b + c gives logit + c."""

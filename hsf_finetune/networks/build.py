@@ -7,6 +7,7 @@ A new network is a settings class, a function that returns its anatomy, and a li
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -53,7 +54,8 @@ def build(settings: NetworkSettings, in_channels: int, out_channels: int) -> Ana
     """
     if isinstance(settings, PretrainedSettings):
         raise unknown_network_error()
-    return BUILDERS[settings.name](settings, in_channels, out_channels)
+    anatomy = BUILDERS[settings.name](settings, in_channels, out_channels)
+    return replace(anatomy, settings=settings)
 
 
 def class_axes(

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 from torch import Tensor
 from torch.nn import functional
 
-Padding = Literal["both", "end"]
-"""Where a volume is padded: on both sides, as HSF does (torchio's `EnsureShapeMultiple`: the larger
-half in front), or at its end, as version 0.1.0 did."""
+from hsf_finetune.config.settings.preprocessing_settings import Padding as Padding
 
 
 def padded_shape(shape: Sequence[int], divisor: Sequence[int]) -> tuple[int, int, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -71,12 +71,49 @@ def validate_network(models: Mapping[str, Any]) -> NetworkSettings:
     return settings
 
 
-def unknown_network_error(source: object = None) -> ConfigError:
-    """The error for `models=pretrained` where nothing says which network it is."""
+def override_line(models: Mapping[str, Any]) -> str:
+    """The overrides that build a network: `models=NAME models.KEY=VALUE ...`."""
+    # Groups inside a group (`models.hparams`) are overridden key by key.
+    flat = dict(_flat(architecture_settings(models)))
+    settings = [
+        f"models.{key}={_as_override(value)}" for key, value in flat.items() if key != "name"
+    ]
+    return " ".join([f"models={models['name']}", *settings])
+
+
+def unknown_network_error(
+    source: object = None, found: str | None = None, fix: str = ""
+) -> ConfigError:
+    """The error for `models=pretrained` where nothing says which network it is.
+
+    Args:
+        source: the weights' file or folder; None if there are none.
+        found: what the weights hold instead.
+        fix: what the network resembles, in words.
+    """
+    by_hand = (
+        "choose the network by hand: models=unet, or another one of conf/models, with its widths"
+    )
     return ConfigError(
         "models=pretrained takes the network from the pretrained weights, "
         + ("which do not say what it is" if source else "and there are none"),
         file=source,
-        fix="choose the network by hand: models=unet, or another one of conf/models, with its "
-        "widths",
+        found=found,
+        fix=f"{by_hand}\n{fix}" if fix else by_hand,
     )
+
+
+# -------------------------------------------------------------------- internals
+def _as_override(value: object) -> str:
+    """A value as it is written in an override."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return str(value).replace(" ", "")
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

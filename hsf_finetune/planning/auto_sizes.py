@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import psutil
 
 from hsf_finetune.data.loading.sample_store import estimate_sample_bytes
-from hsf_finetune.data.preprocessing.voxel_grid import Triple
+from hsf_finetune.data.preprocessing.resampling import Triple
 from hsf_finetune.networks.padding import padded_shape
 from hsf_finetune.planning.dry_run import DryVolumes, measure_stage
 from hsf_finetune.planning.epoch_volumes import EpochVolumes, count_epoch_volumes, largest_shape
@@ -137,8 +137,8 @@ def cache_bytes(setup: Setup) -> float:
     """Room for the cases, where they are going to be kept in memory."""
     if setup.settings.datasets.cache not in ("auto", "memory"):
         return 0.0
-    spacing = setup.settings.datasets.target_spacing_mm
-    return sum(estimate_sample_bytes(case, spacing) for case in setup.cohort.cases)
+    how = setup.card.preprocessing
+    return sum(estimate_sample_bytes(case, how) for case in setup.cohort.cases)
 
 
 def half_of(shape: Triple, divisor: Triple) -> Triple:
@@ -162,4 +162,11 @@ def smaller_patches(patch: Triple, divisor: Triple) -> Iterator[Triple]:
 def _sized(setup: Setup, patch: Sequence[int], batch: int) -> Setup:
     sizes = {"patch_vox": list(patch), "batch_size": batch}
     data = setup.settings.datasets.model_copy(update=sizes)
-    return replace(setup, settings=setup.settings.model_copy(update={"datasets": data}))
+    sized = {"patch_vox": padded_shape(patch, setup.anatomy.divisor)}
+    value = setup.prepared.value.model_copy(update=sized)
+    return replace(
+        setup,
+        settings=setup.settings.model_copy(update={"datasets": data}),
+        prepared=replace(setup.prepared, value=value),
+        card=replace(setup.card, preprocessing=value),
+    )

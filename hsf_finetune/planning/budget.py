@@ -15,6 +15,7 @@ from hsf_finetune.data.splits import fold_count
 from hsf_finetune.networks.anatomy import Anatomy
 from hsf_finetune.schedule.stages import Schedule
 from hsf_finetune.schedule.strategies import plan_schedule
+from hsf_finetune.training.trainer import one_device
 
 
 def with_budget(settings: Settings, cases: Sequence[Case]) -> Settings:
@@ -30,6 +31,18 @@ def with_budget(settings: Settings, cases: Sequence[Case]) -> Settings:
     fixed = few or fold_count(cases, data) is not None
     chosen = tuning.model_copy(update={"budget": "fixed" if fixed else "validation"})
     return settings.model_copy(update={"finetuning": chosen})
+
+
+def settings_of_folds(settings: Settings, cases: Sequence[Case]) -> Settings:
+    """The settings that all runs of several folds share: their budget decided, and one device.
+
+    Raises:
+        ConfigError: the settings want several devices.
+    """
+    settings = with_budget(settings, cases)
+    instead = "start each fold by itself on a device of its own: datasets.fold=0 and so on"
+    engine = one_device(settings.lightning, "several folds train", instead)
+    return settings.model_copy(update={"lightning": engine})
 
 
 def make_schedule(settings: Settings, anatomy: Anatomy) -> Schedule:

@@ -21,6 +21,7 @@ from hsf_finetune.planning.source_model import check_new_head
 from hsf_finetune.planning.start import TransferResult, require_weights
 from hsf_finetune.system import console
 from hsf_finetune.system.errors import SeveralErrors
+from hsf_finetune.weights.transfer.derive_classes import suggest_derivations
 
 _TRIED_CASES = 4
 """Cases on which the untouched model is tried."""
@@ -70,13 +71,14 @@ def diagnose(setup: Setup) -> Diagnosis:
     checks = [*_check_head_on_cases(setup)]
     known = [row.before for one in checks for row in one.rows if not math.isnan(row.before)]
     dice = float(np.mean(known)) if known else math.nan
-    protocol = _protocol(setup.transfer)
+    protocol, receipt = _protocol(setup.transfer), setup.transfer.receipt
     return replace(
         diagnosis,
         contrast=_contrast(setup, protocol, dice),
         protocol=protocol,
         dice=dice,
         spacing_mm=_source_spacing(setup),
+        derive_from=suggest_derivations(receipt.channels, receipt.dropped),
     )
 
 
@@ -165,7 +167,7 @@ def _source_spacing(setup: Setup) -> tuple[float, ...]:
     report = setup.report
     if report is None or report.target is None or report.source is None:
         return ()
-    own = np.array(setup.settings.datasets.target_spacing_mm or report.target.spacing_mm)
+    own = np.array(setup.card.preprocessing.spacing_mm or report.target.spacing_mm)
     ratio = own / np.array(report.source.spacing_mm)
     far = max(ratio.max(), (1 / ratio).max()) > _SPACING_RATIO
     return report.source.spacing_mm if far else ()

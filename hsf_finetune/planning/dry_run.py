@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from hsf_finetune.config.settings import LoggerSettings
 from hsf_finetune.data.loading.batches import Batch
 from hsf_finetune.data.loading.datamodule import CasesDataModule
-from hsf_finetune.data.preprocessing.voxel_grid import Triple
+from hsf_finetune.data.preprocessing.resampling import Triple
 from hsf_finetune.planning.memory import peak_device_bytes, peak_host_bytes, reset_peaks
 from hsf_finetune.training.averaging import AveragedWeights
 from hsf_finetune.training.train import TrainingJob, build_module

@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from nibabel.orientations import io_orientation
 
+from hsf_finetune.config.settings import Preprocessing
 from hsf_finetune.data.discovery.cases import Case
-from hsf_finetune.data.preprocessing.voxel_grid import Triple
-from hsf_finetune.data.volumes.affines import voxel_size_mm
-from hsf_finetune.data.volumes.read_volume import read_shape
+from hsf_finetune.data.preprocessing.resampling import Triple
+from hsf_finetune.data.preprocessing.voxel_grid import VoxelGrid
 from hsf_finetune.networks.padding import padded_shape
 from hsf_finetune.planning.setup import Setup
 
@@ -50,16 +49,16 @@ def count_epoch_volumes(setup: Setup, patch: Triple, batch: int) -> EpochVolumes
         DataError: a header cannot be read.
     """
     split, settings, divisor = setup.split, setup.settings.datasets, setup.anatomy.divisor
-    spacing = settings.target_spacing_mm
-    trained = [_at_most(_grid_shape(case, spacing), patch) for case in split.train]
+    how = setup.card.preprocessing
+    trained = [_at_most(_grid_shape(case, how), patch) for case in split.train]
     random = np.random.default_rng(0)
     drawn = [
         padded_shape(np.max([trained[i] for i in chosen], axis=0).tolist(), divisor)
         for chosen in random.integers(len(trained), size=(_DRAWS, min(batch, len(trained))))
     ]
     mean = float(np.mean([math.prod(shape) for shape in drawn]))
-    window = padded_shape(settings.window_vox, divisor)
-    validated = [_grid_shape(case, spacing) for case in split.validation]
+    window = how.window_vox
+    validated = [_grid_shape(case, how) for case in split.validation]
     pieces = [padded_shape(_at_most(shape, window), divisor) for shape in validated]
     windows = [_windows(shape, window) for shape in validated]
     work = [n * math.prod(piece) for n, piece in zip(windows, pieces, strict=True)]
@@ -77,25 +76,15 @@ def count_epoch_volumes(setup: Setup, patch: Triple, batch: int) -> EpochVolumes
 
 def largest_shape(setup: Setup) -> Triple:
     """The smallest box that holds every training volume, in voxels."""
-    spacing = setup.settings.datasets.target_spacing_mm
-    shapes = [_grid_shape(case, spacing) for case in setup.split.train]
+    how = setup.card.preprocessing
+    shapes = [_grid_shape(case, how) for case in setup.split.train]
     x, y, z = np.max(shapes, axis=0).tolist()
     return (x, y, z)
 
 
-def _grid_shape(case: Case, target_spacing_mm: Sequence[float] | None) -> Triple:
-    """Size of a case as the network sees it, as `VoxelGrid` makes it."""
-    shape, affine = read_shape(case.images[0])
-    sizes = voxel_size_mm(affine)
-    seen = [1, 1, 1]
-    for file_axis, axis in enumerate(io_orientation(affine)[:, 0]):
-        if np.isnan(axis):
-            continue
-        n = shape[file_axis]
-        if target_spacing_mm is not None:
-            n = max(round(n * sizes[file_axis] / target_spacing_mm[int(axis)]), 1)
-        seen[int(axis)] = n
-    return (seen[0], seen[1], seen[2])
+def _grid_shape(case: Case, how: Preprocessing) -> Triple:
+    """Size of a case as the network sees it."""
+    return VoxelGrid.from_header(case.images[0], how).shape
 
 
 def _at_most(shape: Sequence[int], most: Sequence[int]) -> Triple:

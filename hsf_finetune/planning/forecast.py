@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 
-from hsf_finetune.data.preprocessing.voxel_grid import Triple
+from hsf_finetune.data.preprocessing.resampling import Triple
 from hsf_finetune.planning.memory import fits_into, gigabytes
 
 

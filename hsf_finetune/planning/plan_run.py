@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from hsf_finetune.config.settings import Settings
+from hsf_finetune.check.check_data import ReadWeights, check_data, has_local_weights
+from hsf_finetune.check.check_report import CheckReport
+from hsf_finetune.check.findings import Finding, flatten_errors
+from hsf_finetune.config.settings import PretrainedSettings, Settings
 from hsf_finetune.data.discovery.cases import discover
 from hsf_finetune.data.phantom.write_phantoms import make_phantom_cohort
 from hsf_finetune.labels.similar_names import warn_similar_names
@@ -21,6 +25,7 @@ from hsf_finetune.schedule.display.text_picture import (
     draw_as_text,
 )
 from hsf_finetune.system.console import console, say
+from hsf_finetune.system.errors import UserError
 
 
 def plan_run(settings: Settings, *, forecast: bool = False) -> Setup:
@@ -39,6 +44,39 @@ def plan_run(settings: Settings, *, forecast: bool = False) -> Setup:
     cohort = discover(settings.datasets, settings.models)
     setup = prepare(settings, cohort, preview=True)
     return add_forecast(with_sizes(setup)) if forecast else setup
+
+
+def check_run(
+    settings: Settings, read_weights: ReadWeights, jobs: int | None = None
+) -> CheckReport:
+    """What `check_data` finds, and what a run would refuse of its settings.
+
+    Weights that would have to be fetched or trained are left out.
+
+    Args:
+        settings: of the run.
+        read_weights: as for `check_data`.
+        jobs: as for `check_data`.
+
+    Raises:
+        UserError: the weights cannot be read.
+    """
+    report = check_data(settings, read_weights, jobs)
+    if report.cohort is None or report.count("refused"):
+        return report
+    if settings.weights.pretrained is not None and not has_local_weights(settings):
+        if isinstance(settings.models, PretrainedSettings):
+            return report
+        weights = settings.weights.model_copy(update={"pretrained": "none"})
+        data = settings.datasets.model_copy(update={"retention": {}})
+        settings = settings.model_copy(update={"weights": weights, "datasets": data})
+    try:
+        prepare(settings, report.cohort, preview=True)
+    except UserError as error:
+        root = settings.datasets.main_path
+        refused = [Finding.refusal(one, "set/settings", root) for one in flatten_errors(error)]
+        return replace(report, findings=(*refused, *report.findings))
+    return report
 
 
 def preview_run(

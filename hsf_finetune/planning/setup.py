@@ -9,15 +9,23 @@ from rich.console import RenderableType
 
 from hsf_finetune.check.check_data import check_before_training
 from hsf_finetune.check.check_report import CheckReport
-from hsf_finetune.config.settings import DatasetsSettings, PretrainedSettings, Settings
-from hsf_finetune.data.data_summary import DataSummary
+from hsf_finetune.config.settings import (
+    DatasetsSettings,
+    Preprocessing,
+    PretrainedSettings,
+    Settings,
+)
 from hsf_finetune.data.discovery.cases import Cohort
-from hsf_finetune.data.splits import Split, first_fold, split_cases
+from hsf_finetune.data.preprocessing.choose_preprocessing import (
+    KnownPreprocessing,
+    PreprocessingChoice,
+    choose_preprocessing,
+)
+from hsf_finetune.data.splits import Split, first_fold, fold_count, split_cases
 from hsf_finetune.inference.model_card import ModelCard, common_geometry
 from hsf_finetune.inference.predictor import pick_device
 from hsf_finetune.networks.anatomy import Anatomy
-from hsf_finetune.networks.padding import padded_shape
-from hsf_finetune.planning.budget import make_schedule, with_budget
+from hsf_finetune.planning.budget import make_schedule, settings_of_folds, with_budget
 from hsf_finetune.planning.forecast import Forecast
 from hsf_finetune.planning.phantom_source import phantom_source_folder, starts_from_phantom_source
 from hsf_finetune.planning.source_model import SourceTask, find_source_task
@@ -32,8 +40,10 @@ from hsf_finetune.planning.start import (
 from hsf_finetune.schedule.display.schedule_table import schedule_table
 from hsf_finetune.schedule.stages import Schedule
 from hsf_finetune.system import console
+from hsf_finetune.system.console import count_of
+from hsf_finetune.system.errors import ConfigError
 from hsf_finetune.system.processes import is_main_process
-from hsf_finetune.system.run_folder import SPLITS, RunFolder, has_ended
+from hsf_finetune.system.run_folder import SPLITS, RunFolder, epochs_done, has_ended
 from hsf_finetune.training.parameter_groups import block_sizes
 from hsf_finetune.training.train import TrainingJob, check_training_job
 from hsf_finetune.weights.files.read_checkpoint import read_checkpoint
@@ -51,6 +61,7 @@ class Setup:
         anatomy: the network, with the weights it starts from.
         schedule: which block trains when, at which rate.
         card: what the model will say of itself.
+        prepared: how scans are prepared, and where each part of it comes from.
         transfer: the pretrained weights and what became of them; None for random weights,
             and for a run that is resumed from a checkpoint of its own.
         report: of the check of the data; None where they were not checked.
@@ -67,6 +78,7 @@ class Setup:
     anatomy: Anatomy
     schedule: Schedule
     card: ModelCard
+    prepared: PreprocessingChoice
     transfer: TransferResult | None = None
     report: CheckReport | None = None
     source_task: SourceTask | None = None
@@ -87,6 +99,8 @@ class Setup:
         """What became of the weights, which block trains when, and the forecast, as shown."""
         return [
             *([self.transfer.receipt.table()] if self.transfer else []),
+            self.prepared.table(),
+            *self.prepared.warnings,
             schedule_table(self.schedule, block_sizes(self.anatomy)),
             *(self.forecast.lines() if self.forecast else []),
         ]
@@ -134,27 +148,38 @@ def prepare(
     Raises:
         UserError: data, weights and settings do not fit together.
     """
-    requested, settings = settings, with_budget(settings, cohort.cases)
+    requested = settings
+    folds = fold_count(cohort.cases, settings.datasets)
+    settings = (settings_of_folds if folds else with_budget)(settings, cohort.cases)
     split = split_cases(cohort.cases, _split_settings(settings, cohort, resumed), settings.seed)
     last = resumed.last if resumed else None
     source = None
     if last is None and not (preview and _is_without_weights(settings)):
         source = read_weights(settings, cohort)
     checkpoint = source.checkpoint if source else None
-    report = None if preview else check_before_training(settings, cohort, split, checkpoint)
     if last is not None and isinstance(settings.models, PretrainedSettings):
         checkpoint = read_checkpoint(last)
     settings = with_recorded_network(settings, checkpoint)
     anatomy = build_network(settings, cohort)
     schedule = make_schedule(settings, anatomy)
+    _check_epochs_left(settings, schedule, resumed)
     transfer = load_weights(settings, anatomy, cohort, source) if source else None
-    card = _make_card(settings, cohort, anatomy, report.target if report else None)
-    if last is not None:
-        card = card.with_preprocessing_of(read_checkpoint(last).meta or {})
-    setup = Setup(settings, requested, cohort, split, anatomy, schedule, card, transfer, report)
-    task = find_source_task(settings, cohort, source, resumed)
+    known = KnownPreprocessing(
+        source.checkpoint.preprocessing if source else None,
+        read_checkpoint(last).preprocessing if last else None,
+    )
+    prepared = choose_preprocessing(settings, split.train, cohort.channels, known)
+    prepared = prepared.for_network(anatomy.divisor)
+    card = _make_card(settings, cohort, prepared.value)
+    setup = Setup(settings, requested, cohort, split, anatomy, schedule, card, prepared, transfer)
+    task = find_source_task(settings, cohort, transfer, resumed)
     check_training_job(setup.job)
-    return replace(setup, source_task=task, resumed=resumed)
+    report = None
+    if not preview:
+        checkpoint = source.checkpoint if source else None
+        report = check_before_training(settings, cohort, split, checkpoint, prepared.value)
+    card = replace(card, data=report.target) if report else card
+    return replace(setup, card=card, source_task=task, resumed=resumed, report=report)
 
 
 def read_weights(settings: Settings, cohort: Cohort) -> PretrainedWeights | None:
@@ -173,6 +198,19 @@ def _split_settings(
     return settings.datasets.model_copy(update={"split_file": str(resumed.file(SPLITS))})
 
 
+def _check_epochs_left(settings: Settings, schedule: Schedule, resumed: RunFolder | None) -> None:
+    """Refuses to resume a run whose schedule leaves no epoch to train."""
+    done = epochs_done(resumed.path) if resumed and "epoch" not in settings.reset else 0
+    if resumed and 0 < schedule.max_epochs <= done and has_ended(resumed.path):
+        raise ConfigError(
+            f"the schedule ends after {count_of(schedule.max_epochs, 'epoch')}, which the run has "
+            "behind it",
+            file=resumed.path,
+            found="; ".join(schedule.remarks) or None,
+            fix="start a new run from its weights: finetuning.pretrained=RUN",
+        )
+
+
 def _is_without_weights(settings: Settings) -> bool:
     """Whether no weights are given, or only those of a phantom model that is not trained yet."""
     if starts_from_phantom_source(settings):
@@ -181,18 +219,12 @@ def _is_without_weights(settings: Settings) -> bool:
     return not given and not isinstance(settings.models, PretrainedSettings)
 
 
-def _make_card(
-    settings: Settings, cohort: Cohort, anatomy: Anatomy, summary: DataSummary | None
-) -> ModelCard:
-    spacing, names = settings.datasets.target_spacing_mm, settings.datasets.channel_names
+def _make_card(settings: Settings, cohort: Cohort, preprocessing: Preprocessing) -> ModelCard:
     return ModelCard(
         classes=cohort.classes.names,
         label_values=cohort.label_values,
         models=settings.models,
         in_channels=cohort.channels,
-        target_spacing_mm=tuple(spacing) if spacing else None,
-        window_vox=padded_shape(settings.datasets.window_vox, anatomy.divisor),
-        channel_names=tuple(names) if names else None,
-        data=summary,
+        preprocessing=preprocessing,
         hdf5=common_geometry(settings.datasets.datasets.values()),
     )

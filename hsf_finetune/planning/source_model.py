@@ -10,7 +10,7 @@ from hsf_finetune.config.settings import Settings
 from hsf_finetune.data.discovery.cases import Case, Cohort, discover
 from hsf_finetune.evaluation.head_check import HeadCheck, check_head
 from hsf_finetune.inference.predictor import Predictor
-from hsf_finetune.planning.start import PretrainedWeights, build_source_network
+from hsf_finetune.planning.start import TransferResult, build_source_network
 from hsf_finetune.system.errors import ConfigError
 from hsf_finetune.system.run_folder import RunFolder
 
@@ -37,7 +37,7 @@ class SourceTask:
 def find_source_task(
     settings: Settings,
     cohort: Cohort,
-    source: PretrainedWeights | None,
+    transfer: TransferResult | None,
     resumed: RunFolder | None,
 ) -> SourceTask | None:
     """The cases of `datasets.retention`; None where none are given.
@@ -45,7 +45,7 @@ def find_source_task(
     Args:
         settings: of the run.
         cohort: the cases that train, for their channels.
-        source: the pretrained weights, if any.
+        transfer: the pretrained weights, if any, and what became of them.
         resumed: the run that is resumed, which wrote down the source's classes.
 
     Raises:
@@ -56,7 +56,7 @@ def find_source_task(
     given = settings.datasets.retention
     if not given:
         return None
-    classes = _source_classes(source, resumed)
+    classes = _source_classes(transfer, resumed)
     if classes is None:
         raise ConfigError(
             "datasets.retention needs a source model whose classes are known",
@@ -79,10 +79,11 @@ def find_source_task(
 
 
 def _source_classes(
-    source: PretrainedWeights | None, resumed: RunFolder | None
+    transfer: TransferResult | None, resumed: RunFolder | None
 ) -> tuple[str, ...] | None:
-    if source is not None:
-        return source.classes
+    if transfer is not None:
+        by_position = any(rule.channels for rule in transfer.receipt.channels)
+        return transfer.source_classes if by_position else transfer.source.classes
     if resumed is not None and resumed.file(CLASS_GROUPS).exists():
         return tuple(json.loads(resumed.file(CLASS_GROUPS).read_text())["classes"])
     return None

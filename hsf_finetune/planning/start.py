@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from hsf_finetune.config.named_weights import check_network
-from hsf_finetune.config.settings import Settings
+from hsf_finetune.config.settings import PretrainedSettings, Settings
 from hsf_finetune.data.discovery.cases import Cohort
 from hsf_finetune.networks.anatomy import Anatomy
 from hsf_finetune.networks.build import build, channel_axes, class_axes
@@ -25,6 +25,7 @@ from hsf_finetune.system.errors import ConfigError
 from hsf_finetune.system.run_folder import has_ended
 from hsf_finetune.weights.files.checkpoint import Checkpoint
 from hsf_finetune.weights.sources.http_file import Progress
+from hsf_finetune.weights.sources.infer_network import unrecognised_network_error
 from hsf_finetune.weights.sources.read_source import SourceOptions, find_single_file, read_source
 from hsf_finetune.weights.sources.remote import fetch_weights
 from hsf_finetune.weights.transfer.class_rules import Derivations, HeadPolicy
@@ -136,7 +137,7 @@ def find_weights(
     if starts_from_phantom_source(settings):
         options = SourceOptions(use_ema=tuning.use_ema)
         checkpoint = read_source(phantom_source_folder(settings), options)
-        if not derive_from and tuning.head == "transfer":
+        if not derive_from and (tuning.head, tuning.load) == ("transfer", "all"):
             known = DERIVED_CLASSES.items()
             derive_from = {new: old for new, old in known if new in cohort.classes.names}
     else:
@@ -145,11 +146,16 @@ def find_weights(
         for line in remote.lines() if remote else ():
             say(line)
         checkpoint = _read(settings, remote.path if remote else Path(name), checked=bool(remote))
-        if tuning.named and not checkpoint.models:
+        if tuning.named and (not checkpoint.models or "inferred" in checkpoint.origin):
             checkpoint = replace(checkpoint, models=tuning.named.models.model_dump(mode="json"))
     given = tuning.source_classes or (remote.classes if remote else None)
     classes = checkpoint.classes or (tuple(given) if given else None)
-    for note in checkpoint.origin.get("notes", ()):
+    notes = list(checkpoint.origin.get("notes", ()))
+    if isinstance(settings.models, PretrainedSettings) and not tuning.named:
+        notes += checkpoint.origin.get("inferred", ())
+    if tuning.trust:
+        notes.append("weights.trust is not needed any more: files are read without running code")
+    for note in notes:
         say(f"  {note}")
     return PretrainedWeights(checkpoint, classes, derive_from, remote.to_dict() if remote else {})
 
@@ -169,7 +175,6 @@ def _read(settings: Settings, path: Path, checked: bool) -> Checkpoint:
         tuning.checkpoint,
         tuning.use_ema,
         tuning.key_prefix,
-        tuning.trust,
         tuning.source_fold,
         tuning.source_orientation,
     )
@@ -186,6 +191,8 @@ def with_recorded_network(settings: Settings, recorded: Checkpoint | None) -> Se
     Raises:
         ConfigError: `models=pretrained`, and nothing tells which network that is.
     """
+    if recorded and not recorded.models and isinstance(settings.models, PretrainedSettings):
+        raise unrecognised_network_error(recorded)
     found = (recorded.models, recorded.path) if recorded else (None, None)
     return settings.model_copy(update={"models": resolve_network(settings.models, *found)})
 
@@ -204,9 +211,8 @@ class TransferResult:
 
     @property
     def source_classes(self) -> tuple[str, ...]:
-        """The source's classes; numbered channels where nothing names them."""
-        channels = range(len(self.receipt.channels))
-        return self.source.classes or tuple(f"channel {n}" for n in channels)
+        """The source's classes; where nothing names them, those they are by position."""
+        return self.source.classes or tuple(rule.target for rule in self.receipt.channels)
 
 
 def load_weights(
@@ -220,8 +226,10 @@ def load_weights(
     """
     given = settings.weights.source_classes
     named = replace(source, classes=tuple(given) if given else source.classes)
-    head = settings.weights.head
-    receipt = _transfer(settings, anatomy, cohort, named, cohort.classes.names, head)
+    tuning = settings.weights
+    matching = MatchRequest(tuning.match, tuning.key_map, tuning.load, tuning.allow_mismatch)
+    head = _HeadChoice(cohort.classes.names, tuning.head)
+    receipt = _transfer(settings, anatomy, cohort, named, head, matching)
     return TransferResult(source, replace(receipt, origin={**receipt.origin, **source.origin}))
 
 
@@ -231,8 +239,16 @@ def build_source_network(settings: Settings, cohort: Cohort, result: TransferRes
     # Neither the order of later random numbers nor the new network may depend on this.
     with torch.random.fork_rng(devices=[]):
         anatomy = build(settings.models, cohort.channels, len(result.source_classes))
-    _transfer(settings, anatomy, cohort, source, result.source_classes, "copy")
+    tuning, head = settings.weights, _HeadChoice(result.source_classes, "copy")
+    matching = MatchRequest(tuning.match, tuning.key_map, "all", tuning.allow_mismatch)
+    _transfer(settings, anatomy, cohort, source, head, matching)
     return anatomy
+
+
+@dataclass(frozen=True)
+class _HeadChoice:
+    classes: Sequence[str]
+    policy: HeadPolicy
 
 
 def _transfer(
@@ -240,18 +256,17 @@ def _transfer(
     anatomy: Anatomy,
     cohort: Cohort,
     source: PretrainedWeights,
-    classes: Sequence[str],
-    head: HeadPolicy,
+    head: _HeadChoice,
+    matching: MatchRequest,
 ) -> Receipt:
-    tuning, size = settings.weights, (cohort.channels, len(classes))
+    tuning, size = settings.weights, (cohort.channels, len(head.classes))
     axes = class_axes(settings.models, *size)
-    head_request = HeadRequest(classes, axes, source.classes, source.derive_from, head)
+    head_request = HeadRequest(head.classes, axes, source.classes, source.derive_from, head.policy)
     inputs = InputRequest(
         channel_axes(settings.models, *size),
         settings.datasets.channel_names,
         tuning.source_channels,
         tuning.input_channels,
     )
-    matching = MatchRequest(tuning.match, tuning.key_map)
     checkpoint, least = source.checkpoint, tuning.min_loaded
     return transfer(anatomy, checkpoint, head_request, inputs, matching, least)

@@ -82,6 +82,7 @@ def plan_schedule(
     if lightning.max_epochs is not None:
         planned, stages = stages, _shorten(stages, lightning.max_epochs)
         remarks += _remark_lost_epochs(blocks, planned, stages)
+        remarks += _remark_early_end(finetuning, stages, lightning.max_epochs)
     factors = _rate_factors(blocks, finetuning)
     stages = [
         replace(stage, rates={block: rate * factors[block] for block, rate in stage.rates.items()})
@@ -115,12 +116,7 @@ def hsf(inputs: StrategyInputs) -> list[Stage]:
         "encoder": blocks.encoders,
         "both": blocks.from_head[1:],
     }[mode]
-    if depth > len(order):
-        raise ConfigError(
-            f"finetuning.depth={depth} is more than the {len(order)} blocks of mode '{mode}'",
-            found=", ".join(order),
-            fix=f"finetuning.depth={len(order)} (or -1 for every block)",
-        )
+    _check_count(depth, order, "depth", f" of mode '{mode}'", " (or -1 for every block)")
     unfreezing = order if depth < 0 else order[:depth]
     lengths = [tuning.unfreeze_frequency or DEFAULT_FREQUENCY] * (len(unfreezing) + 1)
     if inputs.max_epochs is not None:
@@ -151,7 +147,7 @@ def gradual(inputs: StrategyInputs) -> list[Stage]:
     Every phase starts from the best weights of the one before.
 
     Raises:
-        ConfigError: there are fewer epochs than phases.
+        ConfigError: there are fewer epochs than phases, or blocks than wanted.
     """
     blocks, tuning = inputs.blocks, inputs.tuning
     total = inputs.max_epochs or 3 * DEFAULT_PHASE_EPOCHS
@@ -160,6 +156,7 @@ def gradual(inputs: StrategyInputs) -> list[Stage]:
             f"finetuning=gradual has three phases, and lightning.max_epochs is {total}",
             fix="lightning.max_epochs=3 or more",
         )
+    _check_count(tuning.gradual_top_blocks, blocks.from_head[1:], "gradual_top_blocks")
     top = blocks.from_head[: tuning.gradual_top_blocks + 1]
     trains = ([blocks.head], top, blocks.from_head)
     lengths = (total // 3, total // 3, total - 2 * (total // 3))
@@ -209,14 +206,21 @@ def lpft(inputs: StrategyInputs) -> list[Stage]:
 
 
 def encoder_first(inputs: StrategyInputs) -> list[Stage]:
-    """First encoder blocks, all normalisation layers and the head: for another contrast."""
+    """First encoder blocks, all normalisation layers and the head: for another contrast.
+
+    Raises:
+        ConfigError: the encoder has fewer blocks than wanted.
+    """
     blocks, tuning = inputs.blocks, inputs.tuning
+    _check_count(tuning.encoder_blocks, blocks.encoders, "encoder_blocks")
     names = [*blocks.encoders[: tuning.encoder_blocks], blocks.head, NORMS]
     return [Stage(inputs.rates(names), inputs.max_epochs or DEFAULT_EPOCHS, curve=inputs.curve)]
 
 
 def staged(inputs: StrategyInputs) -> list[Stage]:
     """The stages of `finetuning.stages`, one after the other in one run.
+
+    The last one is longer where `lightning.max_epochs` is more than their sum.
 
     Raises:
         ConfigError: there are none, or the network has no block of some name.
@@ -227,7 +231,9 @@ def staged(inputs: StrategyInputs) -> list[Stage]:
             "finetuning.strategy=staged needs a list in finetuning.stages",
             fix="finetuning=staged has one that you can change: see conf/finetuning/staged.yaml",
         )
-    return [_user_stage(inputs, number, stage) for number, stage in enumerate(wanted)]
+    *first, last = [_user_stage(inputs, number, stage) for number, stage in enumerate(wanted)]
+    missing = (inputs.max_epochs or 0) - sum(stage.epochs for stage in (*first, last))
+    return [*first, replace(last, epochs=last.epochs + max(missing, 0))]
 
 
 STRATEGIES: Mapping[str, Callable[[StrategyInputs], list[Stage]]] = {
@@ -264,6 +270,18 @@ def _user_stage(inputs: StrategyInputs, number: int, wanted: StageSettings) -> S
         augmentation=wanted.augmentation,
         augmentation_strength=wanted.augmentation_strength,
     )
+
+
+def _check_count(
+    wanted: int, blocks: Sequence[str], name: str, of_what: str = "", instead: str = ""
+) -> None:
+    """Refuses a setting that counts more blocks than there are."""
+    if wanted > len(blocks):
+        raise ConfigError(
+            f"finetuning.{name}={wanted} is more than the {count_of(len(blocks), 'block')}{of_what}",
+            found=", ".join(blocks),
+            fix=f"finetuning.{name}={len(blocks)}{instead}",
+        )
 
 
 def _shorten(stages: list[Stage], max_epochs: int) -> list[Stage]:
@@ -311,6 +329,19 @@ def _remark_lost_epochs(
     )
     return [
         f"{ends}, so that {effect} (all of it takes {needed} epochs or more, or leave max_epochs out)"
+    ]
+
+
+def _remark_early_end(
+    tuning: FinetuningSettings, stages: Sequence[Stage], max_epochs: int
+) -> list[str]:
+    """A remark if a strategy ends before `lightning.max_epochs`."""
+    epochs = sum(stage.epochs for stage in stages)
+    if epochs >= max_epochs:
+        return []
+    return [
+        f"lightning.max_epochs={max_epochs}, but {tuning.chosen_strategy} ends after {epochs} "
+        f"(finetuning.linear_probe_epochs={max_epochs} makes it longer)"
     ]
 
 

@@ -154,10 +154,9 @@ class SegmentationModule(L.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Scores whole cases; returns their logits, which callbacks may draw."""
-        card = self.card
-        logits = volume_logits(
-            self, batch["image"], self.anatomy.divisor, card.window_vox, card.padding
-        )
+        card, how = self.card, self.card.preprocessing
+        divisor = self.anatomy.divisor
+        logits = volume_logits(self, batch["image"], divisor, how.window_vox, how.padding)
         loss = float(self.objective.loss(logits, batch["label"], batch["allowed"]))
         for one, case in enumerate(batch["case"]):
             dice = case_dice(logits[one], batch["label"][one], batch["allowed"][one], card.classes)

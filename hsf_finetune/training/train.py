@@ -15,7 +15,6 @@ from hsf_finetune.inference.model_card import ModelCard
 from hsf_finetune.networks.anatomy import Anatomy
 from hsf_finetune.schedule.stages import Schedule, Stage
 from hsf_finetune.system import console
-from hsf_finetune.system.errors import ConfigError
 from hsf_finetune.system.run_folder import RunFolder
 from hsf_finetune.training.averaging import AveragedWeights
 from hsf_finetune.training.callbacks import DivergenceCheck, ScheduleLogger, TrainingProgress
@@ -26,8 +25,8 @@ from hsf_finetune.training.module import Objective, SegmentationModule
 from hsf_finetune.training.parameter_groups import block_sizes
 from hsf_finetune.training.stage_control import StageControl
 from hsf_finetune.training.trainer import (
+    check_trainer,
     checkpoint_callbacks,
-    choose_strategy,
     keep_last,
     make_trainer,
     run_trainer,
@@ -59,11 +58,9 @@ def check_training_job(job: TrainingJob) -> None:
     """Refuses settings of a job that would stop its training, before a voxel is read.
 
     Raises:
-        ConfigError: a stage has an augmentation that does not exist or does not suit
-            stages, or blocks cannot unfreeze under the strategy of the trainer.
+        ConfigError: the trainer refuses its settings on this machine.
     """
-    choose_strategy(job.settings.lightning)
-    build_augmentations(job)
+    check_trainer(job.settings.lightning, job.settings.logger, job.schedule.max_epochs)
 
 
 def fit_model(
@@ -112,12 +109,7 @@ def build_module(
 def build_augmentations(
     job: TrainingJob, flips: FlipPlan | None = None
 ) -> tuple[BatchAugmentation | None, ...]:
-    """The augmentation of batches on the training device in each stage; None is none.
-
-    Raises:
-        ConfigError: a stage names an augmentation that does not exist, or has one of its
-            own where either of them works in the loader.
-    """
+    """The augmentation of batches on the training device in each stage; None is none."""
     flips = flips or plan_flips(job.settings.augmentation, job.cohort.classes)
     axes = (0,) if flips.allowed else ()
     return tuple(
@@ -130,18 +122,7 @@ def _stage_settings(settings: Settings, stage: Stage) -> AugmentationSettings:
     name = stage.augmentation
     if name is None and stage.augmentation_strength == 1:
         return settings.augmentation
-    if name is not None and name not in settings.augmentations:
-        raise ConfigError(
-            f"a stage has the augmentation '{name}', which does not exist",
-            expected=", ".join(settings.augmentations) or None,
-            fix="name a file of conf/augmentation, without .yaml",
-        )
     augmentation = settings.augmentations[name] if name else settings.augmentation
-    if "torchio_hsf" in (augmentation.pipeline, settings.augmentation.pipeline):
-        raise ConfigError(
-            "HSF's TorchIO augmentation works in the loader, and cannot change with the stage",
-            fix="augmentation=mri, and stages with augmentation: none, light or mri",
-        )
     return augmentation.with_strength(stage.augmentation_strength)
 
 

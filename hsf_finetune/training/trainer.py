@@ -14,6 +14,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
@@ -21,6 +22,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from hsf_finetune.config.settings import LightningSettings, LoggerSettings
 from hsf_finetune.data.loading.datamodule import CasesDataModule
 from hsf_finetune.system.atomic_files import atomic_write
+from hsf_finetune.system.console import count_of
 from hsf_finetune.system.errors import ConfigError
 from hsf_finetune.system.run_folder import LAST, PREVIOUS
 from hsf_finetune.training.allocator import keep_freed_memory
@@ -61,7 +63,7 @@ def make_trainer(
                 accelerator=settings.accelerator,
                 devices=settings.devices,
                 num_nodes=settings.num_nodes,
-                strategy=choose_strategy(settings),
+                strategy=_DDP if _several_processes(settings) else "auto",
                 precision=_precision(settings),  # type: ignore[arg-type]
                 max_epochs=max_epochs,
                 accumulate_grad_batches=settings.accumulate_grad_batches,
@@ -79,12 +81,52 @@ def make_trainer(
                 plugins=[AtomicCheckpointIO()],
                 default_root_dir=run_dir,
             )
-    except (ValueError, RuntimeError, ModuleNotFoundError) as error:
+    except (MisconfigurationException, ValueError, TypeError, RuntimeError, ImportError) as error:
         raise ConfigError(
             "the trainer does not accept these settings on this machine",
             found=str(error).splitlines()[0],
             fix="lightning=default chooses device, precision and strategy automatically",
         ) from error
+
+
+def check_trainer(settings: LightningSettings, logger: LoggerSettings, max_epochs: int) -> None:
+    """Refuses what no training on this machine can be made with, before anything is read.
+
+    Raises:
+        ConfigError: the settings do not suit Lightning on this machine, or no epoch of the
+            schedule is validated.
+    """
+    every = settings.check_val_every_n_epoch
+    if every > max_epochs:
+        raise ConfigError(
+            f"no epoch is validated, since the schedule has {count_of(max_epochs, 'epoch')}",
+            found=f"lightning.check_val_every_n_epoch={every}",
+            fix=f"lightning.check_val_every_n_epoch={max_epochs} or less",
+        )
+    make_trainer(settings, logger, Path(), max_epochs, [])
+
+
+def one_device(engine: LightningSettings, what: str, instead: str) -> LightningSettings:
+    """The same engine on a single device: several runs share this process.
+
+    Args:
+        engine: the `lightning` group.
+        what: what it is that trains on one device, for the message.
+        instead: what the user can do to train on several.
+
+    Raises:
+        ConfigError: the settings want several.
+    """
+    several = str(engine.devices) not in ("auto", "1", "[0]") and (
+        not isinstance(engine.devices, list) or len(engine.devices) > 1
+    )
+    if several or engine.num_nodes > 1:
+        raise ConfigError(
+            f"{what} on one device, one run after the other",
+            found=f"lightning.devices={engine.devices}, lightning.num_nodes={engine.num_nodes}",
+            fix=f"lightning.devices=1; or {instead}",
+        )
+    return engine.model_copy(update={"devices": 1}) if engine.devices == "auto" else engine
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -178,25 +220,8 @@ def _without_expected_warnings() -> Iterator[None]:
         yield
 
 
-def choose_strategy(settings: LightningSettings) -> str:
-    """Lightning's strategy for the settings.
-
-    Raises:
-        ConfigError: blocks cannot unfreeze under the strategy of the settings.
-    """
-    if settings.strategy == "auto":
-        return _DDP if _several_processes(settings) else "auto"
-    if settings.strategy in ("ddp", _DDP):
-        return _DDP
-    raise ConfigError(
-        f"blocks cannot unfreeze under lightning.strategy={settings.strategy}",
-        expected="auto or ddp",
-        fix="lightning.strategy=ddp",
-    )
-
-
 def _several_processes(settings: LightningSettings) -> bool:
-    if settings.num_nodes > 1:
+    if settings.num_nodes > 1 or settings.strategy != "auto":
         return True
     devices = settings.devices
     if isinstance(devices, list):

@@ -30,7 +30,7 @@ def test_each_difference_is_named_with_its_remedy() -> None:
     coarse = dataclasses.replace(SEEN, spacing_mm=(0.8, 2.0, 0.8))
     (finding, *_) = compare_with_source(coarse, SEEN, "best.ckpt")
     assert finding.kind == "source/spacing"
-    assert finding.fix == "datasets.target_spacing_mm=[0.8, 0.8, 0.8]"
+    assert finding.fix == "preprocessing.spacing=[0.8, 0.8, 0.8]"
     assert "source/contrast" in kinds(dataclasses.replace(SEEN, contrast=0.6))
     assert "source/size" in kinds(dataclasses.replace(SEEN, size_vox=(200, 200, 200)))
     assert "source/contrast" in kinds(dataclasses.replace(SEEN, profile={"DG": 0.9, "CA1": 0.1}))

@@ -34,6 +34,8 @@ def folders(root: Path, predictions: list[str], labels: list[str]) -> tuple[Path
         ("p{n}_T2_image", "p{n}_seg"),
         ("p{n}", "final/p{n}"),
         ("a/p{n}", "a/p{n}"),
+        ("p{n}/T2", "p{n}/T2_seg"),
+        ("p{n}/T2", "p{n}/seg_final"),
     ],
 )
 def test_names_pair_as_init_pairs_them(prediction: str, label: str, tmp_path: Path) -> None:
@@ -68,6 +70,7 @@ def test_what_names_do_not_tell_is_refused_with_the_candidates(
         (["x"], ["y"]),
         (["sub-1_ses-1_T2w"], ["sub-1_ses-2_dseg"]),
         (["case_1"], ["case_10"]),
+        (["a/case_1"], ["a/case_2"]),
         (["p1_left"], ["p1_right"]),
         (["case_0000", "case_0001"], ["case"]),
     ],

@@ -14,8 +14,7 @@ import pytest
 import torch
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
-from hsf_finetune.config.settings import UNetSettings
-from hsf_finetune.data.preprocessing.load_case import Preprocessing
+from hsf_finetune.config.settings import Preprocessing, UNetSettings
 from hsf_finetune.data.volumes.read_volume import VolumeRef
 from hsf_finetune.inference.model_card import Hdf5Geometry, ModelCard
 from hsf_finetune.inference.predictor import Predictor, pick_device
@@ -30,8 +29,9 @@ CPU = torch.device("cpu")
 
 def card(**changes: Any) -> ModelCard:
     values = {"background": 0, "anterior": 10, "posterior": 20}
-    plain = ModelCard(tuple(values), values, TINY, 1, None, (64, 64, 64))
-    return replace(plain, **changes)
+    how = {k: changes.pop(k) for k in list(changes) if k in Preprocessing.model_fields}
+    preprocessing = Preprocessing(**{"window_vox": (64, 64, 64), **how})
+    return replace(ModelCard(tuple(values), values, TINY, 1, preprocessing), **changes)
 
 
 def predictor(**changes: Any) -> Predictor:
@@ -46,16 +46,16 @@ def scan(tmp_path: Path) -> Path:
     return save_nifti(tmp_path / "scan.nii.gz", tiny_case(1)[0])
 
 
-@pytest.mark.parametrize("target_spacing_mm", [None, (1.0, 0.9, 1.5)])
+@pytest.mark.parametrize("spacing_mm", [None, (1.0, 0.9, 1.5)])
 @pytest.mark.parametrize("codes", ["RAS", "LPS", "PIR", "SLA", "IAL", "ASR"])
 def test_the_way_a_scan_is_stored_does_not_change_what_is_found(
-    scan: Path, codes: str, target_spacing_mm: tuple[float, ...] | None
+    scan: Path, codes: str, spacing_mm: tuple[float, ...] | None
 ) -> None:
     image = nib.load(scan)
     turn = ornt_transform(io_orientation(image.affine), axcodes2ornt(codes))
     turned = image.as_reoriented(turn)
     nib.save(turned, scan.with_name("turned.nii.gz"))
-    model = predictor(target_spacing_mm=target_spacing_mm)
+    model = predictor(spacing_mm=spacing_mm)
     labels = model.predict(scan).labels
     found = model.predict(scan.with_name("turned.nii.gz"))
     assert found.labels.shape == turned.shape
@@ -65,13 +65,13 @@ def test_the_way_a_scan_is_stored_does_not_change_what_is_found(
     np.testing.assert_array_equal(found.labels, expected)
 
 
-@pytest.mark.parametrize("target_spacing_mm", [None, (1.0, 0.9, 1.5)])
+@pytest.mark.parametrize("spacing_mm", [None, (1.0, 0.9, 1.5)])
 @pytest.mark.parametrize("value", [0.0, 100.0, -32768.0])
 @pytest.mark.parametrize("widths", [((0, 8), (3, 0), (1, 2)), ((5, 5), (0, 0), (8, 0))])
 def test_an_empty_margin_changes_nothing_of_what_is_found(
-    value: float, widths: Any, target_spacing_mm: tuple[float, ...] | None
+    value: float, widths: Any, spacing_mm: tuple[float, ...] | None
 ) -> None:
-    image, model = tiny_case(1)[0], predictor(target_spacing_mm=target_spacing_mm)
+    image, model = tiny_case(1)[0], predictor(spacing_mm=spacing_mm)
     alone = model.predict((image, oblique_affine()))
     wide = np.pad(image, widths, constant_values=value)
     found = model.predict((wide, oblique_affine()))
@@ -83,13 +83,14 @@ def test_an_empty_margin_changes_nothing_of_what_is_found(
 
 
 def test_a_card_of_version_0_1_0_pads_at_the_end_and_keeps_margins() -> None:
-    plain = {
-        k: v for k, v in card().to_dict().items() if k not in ("padding", "crop_margins", "hdf5")
-    }
-    made = ModelCard.from_dict(plain)
-    assert made.preprocessing == Preprocessing(None, "end", crop_margins=False)
-    assert card().preprocessing == Preprocessing(None, "both", crop_margins=True)
-    assert card().with_preprocessing_of(plain) == made
+    plain = card().to_dict()
+    del plain["preprocessing"], plain["hdf5"]
+    spacing = {"target_spacing_mm": [1, 1, 2], "window_vox": [64, 64, 64], "channel_names": None}
+    first = ModelCard.from_dict(plain | spacing).preprocessing
+    expected = {"spacing_mm": (1, 1, 2), "resampling": "plain", "window_vox": (64, 64, 64)}
+    assert first == Preprocessing(padding="end", crop="none", **expected)
+    later = ModelCard.from_dict(plain | spacing | {"padding": "both", "crop_margins": True})
+    assert later.preprocessing == Preprocessing(**expected)
     assert ModelCard.from_dict(card().to_dict()) == card()
 
 
@@ -145,7 +146,7 @@ def test_a_scan_that_cannot_be_segmented_is_named(tmp_path: Path) -> None:
 
 def test_a_card_comes_back_from_its_plain_form() -> None:
     hdf5 = Hdf5Geometry((1.0, 2.0, 3.0), tuple(map(tuple, np.eye(4).tolist())))
-    for made in (card(), card(target_spacing_mm=(1.0, 1.0, 2.0), in_channels=3, hdf5=hdf5)):
+    for made in (card(), card(spacing_mm=(1.0, 1.0, 2.0), in_channels=3, hdf5=hdf5)):
         assert ModelCard.from_dict(json.loads(json.dumps(made.to_dict()))) == made
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from hsf_finetune.config.settings import UNetSettings
+from hsf_finetune.config.settings import Preprocessing, UNetSettings
 from hsf_finetune.data.volumes.read_volume import VolumeRef
 from hsf_finetune.inference.model_card import ModelCard
 from hsf_finetune.inference.predictor import Predictor
@@ -27,7 +27,8 @@ VALUES = {"background": 0, "anterior": 10, "posterior": 20}
 def make_model(in_channels: int = 1, spacing_mm: tuple[float, ...] | None = None) -> Predictor:
     """A network with random weights."""
     torch.manual_seed(0)
-    card = ModelCard(tuple(VALUES), VALUES, TINY, in_channels, spacing_mm, (64, 64, 64))
+    how = Preprocessing(spacing_mm=spacing_mm, window_vox=(64, 64, 64))
+    card = ModelCard(tuple(VALUES), VALUES, TINY, in_channels, how)
     return Predictor(build(TINY, in_channels, len(VALUES)), card, torch.device("cpu"))
 
 

@@ -73,7 +73,10 @@ def test_the_volumes_of_an_epoch_follow_from_headers(data: Path) -> None:
     assert whole.batches == 4
     assert whole.volumes == len(setup.split.validation) == 2
     assert count_epoch_volumes(setup, (8, 100, 8), 1).typical_vox == (8, 24, 8)
-    finer = with_datasets(setup, target_spacing_mm=[0.4, 0.5, 0.6], window_vox=[16, 24, 16])
+    how = setup.card.preprocessing.model_copy(
+        update={"spacing_mm": (0.4, 0.5, 0.6), "window_vox": (16, 24, 16)}
+    )
+    finer = replace(setup, card=replace(setup.card, preprocessing=how))
     windows = count_epoch_volumes(finer, (128, 128, 128), 1)
     assert windows.typical_vox == (32, 48, 32)
     # Three half-overlapping windows along each axis.

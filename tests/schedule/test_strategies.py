@@ -237,3 +237,28 @@ def test_early_stopping_is_the_patience_of_the_last_stage(strategy: str) -> None
     schedule = planned(strategy=strategy, early_stopping_epochs=4, epochs=30)
     assert schedule.stages[-1].patience_epochs == 4
     assert all(stage.patience_epochs is None for stage in schedule.stages[:-1])
+
+
+@pytest.mark.parametrize(
+    ("setting", "blocks"),
+    [
+        ({"strategy": "encoder_first", "encoder_blocks": 4}, 3),
+        ({"strategy": "gradual", "gradual_top_blocks": 7}, 6),
+        ({"depth": 4}, 3),
+    ],
+)
+def test_more_blocks_than_there_are_are_refused(setting: dict[str, object], blocks: int) -> None:
+    with pytest.raises(ConfigError, match=f"is more than the {blocks} blocks"):
+        planned(**setting)
+
+
+def test_more_epochs_make_the_last_stage_longer() -> None:
+    stages = [{"freeze_level": level, "epochs": 4} for level in (1, 0)]
+    found = planned(strategy="staged", stages=stages, epochs=20)
+    assert [stage.epochs for stage in found.stages] == [4, 16]
+
+
+def test_an_end_before_max_epochs_is_remarked_upon() -> None:
+    found = planned(strategy="linear", linear_probe_epochs=5, epochs=20)
+    assert found.max_epochs == 5
+    assert "linear_probe_epochs=20" in found.remarks[0]

@@ -37,7 +37,6 @@ SEGRESNET = (
     *("models.blocks_down=[1,1]", "models.blocks_up=[1]"),
 )
 DYNUNET = ("models=dynunet", "models.channels=[4,6,8]")
-SWINUNETR = ("models=swinunetr", "models.feature_size=12", "models.window_size=3")
 
 
 @dataclass(frozen=True)
@@ -167,7 +166,7 @@ def nnunet(kind: str) -> Callable[[Path], Path]:
 FORMATS = (
     Format("run of this package", "UNet", None, (*PRETRAINED, SPLIT_BLOB)),
     Format("Lightning", "MONAI UNet", lightning_checkpoint, (*UNET, NAMED)),
-    Format("PyTorch state dict", "MONAI DynUNet", state_dict(dynunet), (*DYNUNET, NAMED)),
+    Format("PyTorch state dict", "MONAI DynUNet", state_dict(dynunet), (*PRETRAINED, NAMED)),
     Format(
         "PyTorch state dict",
         "MONAI DynUNet, ours with deep supervision",
@@ -206,7 +205,7 @@ FORMATS = (
         "safetensors",
         "MONAI SwinUNETR",
         safetensors_file(lambda: SwinUNETR(1, 3, feature_size=12, window_size=3)),
-        (*SWINUNETR, NAMED),
+        (*PRETRAINED, NAMED),
     ),
     *(
         Format("MONAI bundle", network, monai_bundle(key), channels=2)

@@ -40,6 +40,11 @@ from hsf_finetune.config.settings.models_settings import (
     UNetSettings,
 )
 from hsf_finetune.config.settings.network_choice import NetworkSettings
+from hsf_finetune.config.settings.preprocessing_settings import (
+    HSF_PREPROCESSING,
+    Preprocessing,
+    PreprocessingSettings,
+)
 from hsf_finetune.config.settings.weights_settings import (
     OTHER_NAMES,
     WEIGHTS_KEYS,
@@ -49,6 +54,7 @@ from hsf_finetune.config.settings.weights_settings import (
 )
 
 __all__ = [
+    "HSF_PREPROCESSING",
     "OTHER_NAMES",
     "WEIGHTS_KEYS",
     "WRONG_SETTING",
@@ -70,6 +76,8 @@ __all__ = [
     "NnUNetSettings",
     "Norm",
     "PatternSettings",
+    "Preprocessing",
+    "PreprocessingSettings",
     "PretrainedSettings",
     "SegResNetSettings",
     "Settings",

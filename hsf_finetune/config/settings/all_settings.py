@@ -15,6 +15,7 @@ from hsf_finetune.config.settings.datasets_settings import DatasetsSettings
 from hsf_finetune.config.settings.engine_settings import LightningSettings, LoggerSettings
 from hsf_finetune.config.settings.finetuning_settings import FinetuningSettings
 from hsf_finetune.config.settings.network_choice import NetworkSettings
+from hsf_finetune.config.settings.preprocessing_settings import PreprocessingSettings
 from hsf_finetune.config.settings.weights_settings import WeightsSettings, move_to_weights
 
 WRONG_SETTING = "wrong_setting"
@@ -44,6 +45,7 @@ class Settings(Group):
     check: Annotated[Literal["on", "strict", "off"], BeforeValidator(_switch)] = "on"
     """Check the data before training: errors are refused, and under `strict` warnings too."""
     datasets: DatasetsSettings
+    preprocessing: PreprocessingSettings = PreprocessingSettings()
     models: NetworkSettings
     weights: WeightsSettings = WeightsSettings()
     finetuning: FinetuningSettings
@@ -87,6 +89,13 @@ def _broken_rules(settings: Settings) -> Iterator[tuple[str, str]]:
     yield from _broken_for_stages(settings)
     yield from _broken_for_epochs(settings)
     yield from _broken_for_folds(settings)
+    spacing, old = settings.preprocessing.spacing, settings.datasets.target_spacing_mm
+    if old and spacing and (spacing == "data" or [*spacing] != [*old]):
+        yield (
+            "datasets.target_spacing_mm",
+            f"is the former name of preprocessing.spacing, and contradicts it ({spacing}); give "
+            "one of them",
+        )
     if settings.datasets.retention and settings.weights.pretrained == "none":
         yield (
             "datasets.retention",

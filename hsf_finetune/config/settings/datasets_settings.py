@@ -106,7 +106,7 @@ class DatasetsSettings(Group):
     few_subjects: Annotated[int, Field(ge=0)] = 8
     """Below so many subjects, `fold: auto` makes folds and `finetuning.budget: auto` is fixed."""
     target_spacing_mm: Annotated[list[Positive], Field(min_length=3, max_length=3)] | None = None
-    """Voxel size to resample to, in RAS+ order; None keeps each volume's own."""
+    """The former name of `preprocessing.spacing`."""
     patch_vox: Annotated[list[Whole], Field(min_length=3, max_length=3)] | Literal["auto"] = [
         128,
         128,

@@ -51,7 +51,7 @@ class WeightsSettings(Group):
     key_prefix: Annotated[str, Field(min_length=1)] | None = None
     """Beginning of the names of the network's tensors in the file; None finds it."""
     trust: list[str] = []
-    """Functions and classes that this file may load beside tensors and plain data."""
+    """Has no effect: every file is read without loading classes. Kept for older settings."""
     checksum: Text | None = None
     """The checksum that the file of the weights must have, such as `sha256:...`."""
     offline: bool = False
@@ -75,12 +75,18 @@ class WeightsSettings(Group):
     checkpoint's, `mean` or `zero`."""
     source_channels: list[Text] | None = None
     """Name of each input channel, for checkpoints without them."""
+    load: Literal["all", "trunk", "encoder"] = "all"
+    """Everything, all but the head, or the encoder alone; the rest starts fresh."""
     match: Literal["name", "order"] = "name"
     """Whether tensors are paired by name, or by order and shape."""
     key_map: dict[Text, str] | None = None
-    """Tensor name of the checkpoint, or prefix that ends in a dot -> the network's."""
-    min_loaded: Probability = 0.9
-    """Smallest share of the trunk (its tensors, and its parameters) that must load."""
+    """Tensor name of the checkpoint, or pattern, or prefix with a dot -> the network's."""
+    min_loaded: Probability = 1.0
+    """Smallest share of what `load` names, but the head, that must load: of its tensors, and
+    of its parameters."""
+    allow_mismatch: list[Text] = []
+    """Patterns of tensors that may stay without a counterpart, and of settings that may
+    differ from those of the weights."""
 
     @model_validator(mode="before")
     @classmethod
@@ -97,6 +103,13 @@ class WeightsSettings(Group):
                 raise ValueError(f"{other}={value} contradicts {ours}={known[ours]}; give one")
             known[ours] = value
         return known
+
+    @model_validator(mode="after")
+    def _head_is_loaded(self) -> WeightsSettings:
+        if self.load != "all" and (self.derive_from or self.head == "copy"):
+            key = "derive_from" if self.derive_from else "head=copy"
+            raise ValueError(f"{key} needs load=all: with load={self.load} the head starts fresh")
+        return self
 
 
 WEIGHTS_KEYS = (*WeightsSettings.model_fields, *OTHER_NAMES)

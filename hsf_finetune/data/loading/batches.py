@@ -16,7 +16,7 @@ from hsf_finetune.data.loading.epoch_sampler import CaseDraw
 from hsf_finetune.data.loading.patches import choose_patch_corner
 from hsf_finetune.data.loading.sample_store import SampleStore
 from hsf_finetune.data.preprocessing.load_case import Sample
-from hsf_finetune.data.preprocessing.voxel_grid import Triple
+from hsf_finetune.data.preprocessing.resampling import Triple
 from hsf_finetune.labels.classes import BACKGROUND_ROW
 from hsf_finetune.networks.padding import Padding, pad_to, padded_shape
 

@@ -10,7 +10,12 @@ import lightning as L
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from hsf_finetune.config.settings import AugmentationSettings, DatasetsSettings
+from hsf_finetune.config.settings import (
+    HSF_PREPROCESSING,
+    AugmentationSettings,
+    DatasetsSettings,
+    Preprocessing,
+)
 from hsf_finetune.data.augment.flips import FlipPlan, plan_flips, weigh_sides
 from hsf_finetune.data.augment.torchio_hsf import HsfPipeline
 from hsf_finetune.data.census import Census, take_census
@@ -23,8 +28,7 @@ from hsf_finetune.data.loading.batches import (
 )
 from hsf_finetune.data.loading.epoch_sampler import EpochSampler, choose_draw_weights
 from hsf_finetune.data.loading.sample_store import Progress, SampleStore
-from hsf_finetune.data.preprocessing.load_case import Preprocessing
-from hsf_finetune.data.preprocessing.voxel_grid import Triple
+from hsf_finetune.data.preprocessing.resampling import Triple
 from hsf_finetune.data.splits import Split
 from hsf_finetune.networks.padding import padded_shape
 from hsf_finetune.system.errors import ConfigError
@@ -39,7 +43,7 @@ class CasesDataModule(L.LightningDataModule):
         divisor: sizes the network needs multiples of, along (x, y, z).
         seed: of the run.
         augmentation: which volumes of the training cases get; None is none.
-        preprocessing: of the cases; None is that of a new run with these settings.
+        preprocessing: of the cases.
 
     Raises:
         ConfigError: `batch_size` or `patch_vox` is still `auto`.
@@ -52,7 +56,7 @@ class CasesDataModule(L.LightningDataModule):
         divisor: Triple,
         seed: int,
         augmentation: AugmentationSettings | None = None,
-        preprocessing: Preprocessing | None = None,
+        preprocessing: Preprocessing = HSF_PREPROCESSING,
     ) -> None:
         super().__init__()
         if settings.batch_size == "auto" or settings.patch_vox == "auto":
@@ -67,7 +71,7 @@ class CasesDataModule(L.LightningDataModule):
         self.augmentation = augmentation or AugmentationSettings(pipeline="none")
         cases = [*dict.fromkeys((*split.train, *split.validation))]
         self._store = SampleStore(cases, settings, preprocessing)
-        padding = self._store.preprocessing.padding
+        padding = preprocessing.padding
         self._collate = partial(stack_items, divisor=divisor, padding=padding)
 
     def read(self, progress: Progress | None = None) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hsf_finetune.data.preprocessing.voxel_grid import Triple
+from hsf_finetune.data.preprocessing.resampling import Triple
 
 
 def choose_patch_corner(

@@ -14,12 +14,11 @@ import numpy as np
 import psutil
 import torch
 
-from hsf_finetune.config.settings import DatasetsSettings
+from hsf_finetune.config.settings import HSF_PREPROCESSING, DatasetsSettings, Preprocessing
 from hsf_finetune.data.augment.flips import LabelPlaces
 from hsf_finetune.data.discovery.cases import Case
-from hsf_finetune.data.preprocessing.load_case import Preprocessing, Sample, load_case
-from hsf_finetune.data.volumes.affines import voxel_size_mm
-from hsf_finetune.data.volumes.read_volume import read_shape
+from hsf_finetune.data.preprocessing.load_case import Sample, load_case
+from hsf_finetune.data.preprocessing.voxel_grid import VoxelGrid
 from hsf_finetune.system.atomic_files import atomic_write, cache_folder
 from hsf_finetune.system.errors import DataError, OutputError, SeveralErrors, UserError
 
@@ -32,7 +31,7 @@ _MEMORY_SHARE = 0.5
 _MOST_VOXELS = 1 << 22
 """Voxels of a volume beyond which the places of its labels are found from some of them."""
 
-_FORMAT = 3
+_FORMAT = 4
 """Increased whenever preprocessing changes, so that older files are not read."""
 
 
@@ -41,24 +40,21 @@ class SampleStore:
 
     Args:
         cases: those that `prepare` reads.
-        settings: cache mode and folder, target spacing.
-        preprocessing: of the cases; None is that of a new run with these settings.
+        settings: cache mode and folder.
+        preprocessing: of the cases.
     """
 
     def __init__(
         self,
         cases: Sequence[Case],
         settings: DatasetsSettings,
-        preprocessing: Preprocessing | None = None,
+        preprocessing: Preprocessing = HSF_PREPROCESSING,
     ) -> None:
         self._cases = tuple(cases)
-        spacing_mm = settings.target_spacing_mm
-        self.preprocessing = preprocessing or Preprocessing(
-            tuple(spacing_mm) if spacing_mm else None
-        )
+        self.preprocessing = preprocessing
         self.mode: Literal["auto", "memory", "disk", "off"] = settings.cache
         if self.mode == "auto":
-            needed = sum(estimate_sample_bytes(case, spacing_mm) for case in cases)
+            needed = sum(estimate_sample_bytes(case, preprocessing) for case in cases)
             free = psutil.virtual_memory().available
             self.mode = "memory" if needed < _MEMORY_SHARE * free else "disk"
         self._folder = Path(settings.cache_dir or cache_folder() / "samples").expanduser()
@@ -139,7 +135,10 @@ class SampleStore:
                 raise DataError("no such file", file=ref.path) from error
             files.append([str(ref), stat.st_size, stat.st_mtime_ns, ref.spacing_mm, ref.affine])
         protocol = [[value, sorted(names)] for value, names in case.protocol.sets]
-        how = [self.preprocessing.target_spacing_mm, self.preprocessing.crop_margins]
+        # Sizes of patches and windows, and padding, change no sample.
+        how = self.preprocessing.model_dump(
+            mode="json", exclude={"patch_vox", "window_vox", "padding", "channel_names"}
+        )
         text = json.dumps([_FORMAT, files, protocol, case.protocol.space.names, how])
         return hashlib.sha256(text.encode()).hexdigest()[:24]
 
@@ -163,13 +162,10 @@ def find_places(case: Case, sample: Sample) -> LabelPlaces:
     return LabelPlaces(case, extents, voxels)
 
 
-def estimate_sample_bytes(case: Case, target_spacing_mm: Sequence[float] | None) -> float:
+def estimate_sample_bytes(case: Case, preprocessing: Preprocessing) -> float:
     """Size of a preprocessed case in bytes; 0 for one that reading will refuse anyway."""
     try:
-        shape, affine = read_shape(case.images[0])
+        grid = VoxelGrid.from_header(case.images[0], preprocessing)
     except DataError:
         return 0.0
-    voxels = float(np.prod(shape, dtype=np.float64))
-    if target_spacing_mm is not None:
-        voxels *= float(np.prod(voxel_size_mm(affine)) / np.prod(target_spacing_mm))
-    return voxels * (4 * len(case.images) + 1)
+    return float(np.prod(grid.shape, dtype=np.float64)) * (4 * len(case.images) + 1)

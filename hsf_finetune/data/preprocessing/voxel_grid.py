@@ -9,125 +9,141 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from nibabel.orientations import apply_orientation, io_orientation, ornt_transform
 from torch import Tensor
-from torch.nn.functional import interpolate
 
+from hsf_finetune.config.settings.preprocessing_settings import HSF_PREPROCESSING, Preprocessing
+from hsf_finetune.data.preprocessing.orientation import Axes, axes_to, file_axes, turn, turn_back
+from hsf_finetune.data.preprocessing.resampling import Resampler, Triple
+from hsf_finetune.data.volumes.affines import Affine, voxel_size_mm
 from hsf_finetune.data.volumes.outside import Box
-from hsf_finetune.data.volumes.read_volume import Volume
+from hsf_finetune.data.volumes.read_volume import Volume, VolumeRef, read_shape
 from hsf_finetune.system.errors import DataError
-
-Triple = tuple[int, int, int]
-
-_RAS = np.array([[0, 1], [1, 1], [2, 1]])
 
 
 @dataclass(frozen=True)
 class VoxelGrid:
     """A file's voxel grid and the network's grid for it.
 
-    The network's grid runs along the axes nearest to right, anterior and superior, at
-    the target voxel size if there is one. It covers a box of the file's grid.
+    The network's grid runs along the axes nearest to those of an orientation, such as right,
+    anterior and superior, at the target voxel size if there is one. It covers a box of the
+    file's grid.
 
     Args:
         file_shape: (X, Y, Z) of the file.
         box: the part of the file's grid that the network sees.
         affine: 4x4 of the file, from voxel to RAS+ millimetres.
-        orientation: nibabel orientation array from the file's axes to RAS+.
-        canonical_shape: (x, y, z) of the box after reorientation, before resampling.
-        shape: (x, y, z) that the network sees, before padding.
-        spacing_mm: voxel size that the network sees, along (x, y, z).
+        axes: how the file's axes become the network's.
+        resampler: from the box along the network's axes to the network's grid.
     """
 
     file_shape: Triple
     box: Box
-    affine: npt.NDArray[np.float64]
-    orientation: npt.NDArray[np.float64]
-    canonical_shape: Triple
-    shape: Triple
-    spacing_mm: tuple[float, float, float]
+    affine: Affine
+    axes: Axes
+    resampler: Resampler
 
     @classmethod
     def from_volume(
-        cls, volume: Volume, target_spacing_mm: Sequence[float] | None, box: Box | None = None
+        cls,
+        volume: Volume,
+        preprocessing: Preprocessing = HSF_PREPROCESSING,
+        box: Box | None = None,
     ) -> VoxelGrid:
-        """The grid of a volume, and its resampling to a voxel size in RAS+ order, if any.
+        """The grid of a volume.
 
         Args:
             volume: on the file's grid.
-            target_spacing_mm: voxel size in RAS+ order; None keeps the file's.
+            preprocessing: the network's orientation, voxel size and way of resampling.
             box: the part that the network sees; None is all of it.
 
         Raises:
             DataError: the affine maps an axis to nothing.
         """
-        orientation = io_orientation(volume.affine)
-        if np.isnan(orientation).any():
-            raise DataError("the affine has an empty axis", file=volume.ref)
-        order = np.argsort(orientation[:, 0])  # the file's axis along each RAS+ axis
-        box = box or _box_of(volume.array.shape)
-        shape = canonical = [box[axis].stop - box[axis].start for axis in order]
-        spacing = [volume.spacing_mm[axis] for axis in order]
-        if target_spacing_mm is not None:
-            sizes = zip(canonical, spacing, target_spacing_mm, strict=True)
-            shape = [max(round(n * s / t), 1) for n, s, t in sizes]
-            spacing = [n * s / m for n, s, m in zip(canonical, spacing, shape, strict=True)]
-        shapes = (_triple(canonical), _triple(shape))
-        x_mm, y_mm, z_mm = spacing
-        file_shape = _triple(volume.array.shape)
-        return cls(file_shape, box, volume.affine, orientation, *shapes, (x_mm, y_mm, z_mm))
+        return cls._make(volume.ref, volume.array.shape, volume.affine, preprocessing, box)
+
+    @classmethod
+    def from_header(cls, ref: VolumeRef, preprocessing: Preprocessing) -> VoxelGrid:
+        """The grid of a file as its header alone gives it, with margins and empty parts.
+
+        Raises:
+            DataError: the header cannot be read, or its affine maps an axis to nothing.
+        """
+        shape, affine = read_shape(ref)
+        return cls._make(ref, shape[:3], affine, preprocessing, None)
+
+    @classmethod
+    def _make(
+        cls,
+        ref: VolumeRef,
+        shape: Sequence[int],
+        affine: Affine,
+        preprocessing: Preprocessing,
+        box: Box | None,
+    ) -> VoxelGrid:
+        axes = axes_to(affine, preprocessing.orientation)
+        if np.isnan(axes).any():
+            raise DataError("the affine has an empty axis", file=ref)
+        order, sizes = file_axes(axes), voxel_size_mm(affine)
+        box = box or _box_of(shape)
+        new = old = [box[axis].stop - box[axis].start for axis in order]
+        spacing = old_mm = [sizes[axis] for axis in order]
+        if preprocessing.spacing_mm is not None:
+            wanted = zip(old, old_mm, preprocessing.spacing_mm, strict=True)
+            new = [max(round(n * s / t), 1) for n, s, t in wanted]
+            spacing = [n * s / m for n, s, m in zip(old, old_mm, new, strict=True)]
+        shapes, spacings = (_triple(old), _triple(new)), (tuple(old_mm), tuple(spacing))
+        resampler = Resampler(preprocessing.resampling, shapes, spacings)
+        return cls(_triple(shape), box, affine, axes, resampler)
+
+    @property
+    def shape(self) -> Triple:
+        """(x, y, z) that the network sees, before padding."""
+        return self.resampler.shapes[1]
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """Voxel size that the network sees, along (x, y, z)."""
+        x, y, z = self.resampler.spacings_mm[1]
+        return (x, y, z)
 
     def image_to_network(self, array: npt.NDArray[Any]) -> Tensor:
         """An image on the file's grid, (X, Y, Z) -> float32 on the network's grid, (x, y, z)."""
-        image = self._reorient(array, np.float32)
-        if self.shape == self.canonical_shape:
-            return image
-        return interpolate(image[None, None], size=self.shape, mode="trilinear")[0, 0]
+        return self.resampler.image(self.turned(array, np.float32))
 
     def label_to_network(self, rows: npt.NDArray[np.uint8]) -> Tensor:
-        """Labels on the file's grid, (X, Y, Z) -> uint8 on the network's grid, (x, y, z).
-
-        Each voxel gets the label of the nearest one.
-        """
-        label = self._reorient(rows, np.uint8)
-        if self.shape == self.canonical_shape:
-            return label
-        nearest = interpolate(label[None, None].float(), size=self.shape, mode="nearest-exact")
-        return nearest[0, 0].to(torch.uint8)
+        """Labels on the file's grid, (X, Y, Z) -> uint8 on the network's grid, (x, y, z)."""
+        return self.resampler.labels(self.turned(rows, np.uint8))
 
     def classes_to_file(self, scores: Tensor) -> npt.NDArray[np.uint8]:
         """Class scores on the network's grid, (C, x, y, z) -> class indices, (X, Y, Z).
 
-        The highest score decides. Scores, not labels, are resampled, so that borders stay smooth.
+        Scores are probabilities, or logits where the resampler takes those. The highest decides. Scores, not labels, are resampled, so that borders stay smooth.
         What lies outside of the box is background.
         """
-        classes = self._resample_scores(scores).argmax(dim=0).to(torch.uint8).cpu().numpy()
+        back = self.resampler.scores_back(scores)
+        classes = back.argmax(dim=0).to(torch.uint8).cpu().numpy()
         return self._to_file(classes, outside=0)
 
-    def probabilities_to_file(self, probabilities: Tensor) -> Tensor:
-        """Probabilities on the network's grid, (C, x, y, z) -> on the file's grid, (C, X, Y, Z).
+    def probabilities_to_file(self, scores: Tensor) -> Tensor:
+        """Scores on the network's grid, (C, x, y, z) -> probabilities, (C, X, Y, Z).
 
         What lies outside of the box is background.
         """
-        channels = enumerate(self._resample_scores(probabilities).cpu().numpy())
+        back = self.resampler.scores_back(scores)
+        if self.resampler.takes_logits:
+            back = back.softmax(dim=0)
+        channels = enumerate(back.cpu().numpy())
         parts = [self._to_file(one, outside=float(number == 0)) for number, one in channels]
         return torch.from_numpy(np.stack(parts))
 
-    def _reorient(self, array: npt.NDArray[Any], dtype: Any) -> Tensor:
-        """The box of a volume of the file, (X, Y, Z), along RAS+ axes."""
+    def turned(self, array: npt.NDArray[Any], dtype: Any) -> Tensor:
+        """The box of a volume of the file, (X, Y, Z), along the network's axes."""
         # A copy, since a reversed axis of length 1 counts as contiguous, but not for torch.
-        oriented = apply_orientation(array[self.box], self.orientation)
-        return torch.from_numpy(np.array(oriented, dtype=dtype, order="C"))
+        return torch.from_numpy(np.array(turn(array[self.box], self.axes), dtype=dtype, order="C"))
 
-    def _resample_scores(self, scores: Tensor) -> Tensor:
-        """Scores (C, x, y, z) at the file's voxel size, still along RAS+ axes."""
-        if self.shape == self.canonical_shape:
-            return scores
-        return interpolate(scores[None].float(), size=self.canonical_shape, mode="trilinear")[0]
-
-    def _to_file(self, canonical: npt.NDArray[Any], outside: float) -> npt.NDArray[Any]:
-        """A volume of the box along RAS+ axes, on the file's grid, (X, Y, Z)."""
-        back = apply_orientation(canonical, ornt_transform(_RAS, self.orientation))
+    def _to_file(self, part: npt.NDArray[Any], outside: float) -> npt.NDArray[Any]:
+        """A volume of the box along the network's axes, on the file's grid, (X, Y, Z)."""
+        back = turn_back(part, self.axes)
         if self.box == _box_of(self.file_shape):
             return np.ascontiguousarray(back)
         whole = np.full(self.file_shape, outside, back.dtype)
@@ -136,7 +152,7 @@ class VoxelGrid:
 
 
 def _box_of(shape: Sequence[int]) -> Box:
-    x, y, z = (slice(0, size) for size in shape)
+    x, y, z = (slice(0, int(size)) for size in shape)
     return (x, y, z)
 
 

@@ -32,7 +32,11 @@ from hsf_finetune.system.errors import DataError
 NIFTI = (".nii.gz", ".nii")
 HDF5 = (".h5", ".hdf5")
 SUFFIXES = NIFTI + HDF5
-FOREIGN = (".mgz", ".mgh", ".nrrd", ".mha", ".mhd", ".dcm", ".img", ".hdr", ".zarr", ".npz", ".npy")
+_OTHER_FORMATS = (
+    ".mgz .mgh .mnc .nrrd .nhdr .mha .mhd .dcm .ima .img .hdr .par .head .gipl .vtk .vti .tif .tiff .zarr"
+    " .npz .npy"
+)
+FOREIGN = (*_OTHER_FORMATS.split(), *(f".nii.{packed}" for packed in ("bz2", "xz", "zst", "zip")))
 """Suffixes of images that have to be converted."""
 
 _PADDING_BYTES = 1 << 20

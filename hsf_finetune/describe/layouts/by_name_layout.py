@@ -24,10 +24,13 @@ EXPECTED_FILES = (
     "label or mask in their names, in NIfTI or HDF5 files"
 )
 
-_SEPARATOR = re.compile(r"[_\-.\s]+")
+_SEPARATOR = re.compile(
+    r"[_\-.+\s]+|(?<=[a-z\d])(?=(?:Seg|Label|Lbl|Mask|GT|Truth|Annot|Manual|Roi|ROI)[a-z]*(?![a-z]))"
+)
+"""Also before a word for a label, as in `hippoLabels`."""
 _LABEL = re.compile(
-    r"(d|lf|man|auto)?seg(mentations?|s)?(tr|ts)?|labels?(tr|ts)?|lbls?|masks?|gt|truth"
-    r"|ground_?truth|annot(ation)?s?|manual|delineations?|rois?|contours?|outlines?",
+    r"(d|lf|a|man|auto|prob)?seg(mentations?|s)?(tr|ts)?|labels?(tr|ts|maps?)?|lbls?|masks?|gt|truth"
+    r"|ground_?truth|annot(ation)?s?|manual|delineations?|rois?|contours?|outlines?|a?parc(ellations?)?",
     re.IGNORECASE,
 )
 """Words in the name of a label that its image's name lacks."""

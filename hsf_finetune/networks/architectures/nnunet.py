@@ -55,14 +55,19 @@ class OrientedUNet(nn.Module):
             (B, levels, out_channels, X, Y, Z), finest level first, the coarser ones
             brought to full size by repetition.
         """
-        reoriented = x.permute(0, 1, *(axis + 2 for axis in self.axes)).flip(self.flipped)
-        logits = self.decoder(self.encoder(reoriented))
+        reoriented = x.permute(0, 1, *(axis + 2 for axis in self.axes))
+        logits = self.decoder(self.encoder(self._flip(reoriented)))
         if isinstance(logits, list):
             full = logits[0].shape[2:]
             logits = torch.stack([interpolate(o, full) for o in logits[: self.levels]], dim=1)
-        back = (self.axes.index(axis) - 3 for axis in range(3))
-        result: Tensor = logits.flip(self.flipped).permute(*range(logits.dim() - 3), *back)
+        first = logits.dim() - 3
+        back = (first + self.axes.index(axis) for axis in range(3))
+        result: Tensor = self._flip(logits).permute(*range(first), *back)
         return result
+
+    def _flip(self, x: Tensor) -> Tensor:
+        # ONNX has no flip of no axis.
+        return x.flip(self.flipped) if self.flipped else x
 
     def train(self, mode: bool = True) -> OrientedUNet:
         """Training or evaluation mode; the latter gives logits of full resolution only."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -51,7 +52,9 @@ def swinunetr(settings: SwinUNETRSettings, in_channels: int, out_channels: int) 
         *([*stage, *skip] for stage, skip in zip(stages, skips, strict=True)),
     ]
     up = [network.get_submodule(f"decoder{level}") for level in range(1, 6)]
-    return Anatomy.of_levels(network, down, network.encoder10, up, network.out, 32)
+    anatomy = Anatomy.of_levels(network, down, network.encoder10, up, network.out, 32)
+    # Self-supervised training makes the transformer alone.
+    return replace(anatomy, backbone=swin)
 
 
 class _LinspaceOnCPU(TorchFunctionMode):

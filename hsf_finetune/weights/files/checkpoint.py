@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from hsf_finetune.config.settings import Preprocessing
+
 META_KEY = "hsf_finetune"
 """Key inside a checkpoint of this package's own entry: classes, settings, ..."""
 FORMAT = 1
@@ -34,8 +36,11 @@ class Checkpoint:
             settings (`{"name": "unet", "channels": [...], ...}`); None if not recorded.
         in_channels: input channels of that network; None if not recorded.
         channel_names: name of each input channel (`("T1", "T2")`); None if not recorded.
+        preprocessing: how scans are prepared for that network; None if not recorded.
         origin: where the weights come from, as plain values: `format`, and where known
             `licence`, `citation`, `url`, `name`, `version`.
+        described: what the file holds beside tensors of what other programs describe their
+            weights with, such as nnU-Net's `init_args`.
         left_out: names of the file's tensors that are not in `tensors`: those outside the
             chosen prefix, or the other copy where a file holds averaged and raw weights.
     """
@@ -49,5 +54,7 @@ class Checkpoint:
     models: dict[str, Any] | None = None
     in_channels: int | None = None
     channel_names: tuple[str, ...] | None = None
+    preprocessing: Preprocessing | None = None
     origin: dict[str, Any] = field(default_factory=dict)
+    described: Mapping[str, Any] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()

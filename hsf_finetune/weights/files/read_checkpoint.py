@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from hsf_finetune.networks.architectures.arunet import read_arunet_settings
+from hsf_finetune.config.settings import Preprocessing
 from hsf_finetune.system.checksum import Checksum
 from hsf_finetune.system.errors import WeightsError
 from hsf_finetune.weights.files.checkpoint import FORMAT, META_KEY, NETWORK_PREFIX, Checkpoint
+from hsf_finetune.weights.files.class_names import find_class_names
 from hsf_finetune.weights.files.safetensors_file import is_safetensors, load_safetensors
+from hsf_finetune.weights.files.shards import digest_of_shards, find_index, load_shards
 from hsf_finetune.weights.files.state_dict import (
     StateDict,
     find_state_dict,
@@ -23,12 +25,17 @@ from hsf_finetune.weights.files.state_dict import (
 from hsf_finetune.weights.files.torch_file import load_torch_file
 from hsf_finetune.weights.files.unreadable import unreadable_error
 
+_DESCRIPTIONS = (
+    "init_args", "trainer_name", "nnssl_adaptation_plan", "citations", "hyper_parameters",
+    "hparams", "cfg", "config", "args", "classes", "class_names", "labels", "label_names",
+)  # fmt: skip
+"""Where other programs describe their weights: nnU-Net, nnssl, Lightning, and plain scripts."""
+
 
 def read_checkpoint(
     path: Path | str,
     use_ema: bool = True,
     key_prefix: str | None = None,
-    trust: Sequence[str] = (),
 ) -> Checkpoint:
     """Reads weights without running any code that the file may carry.
 
@@ -41,15 +48,14 @@ def read_checkpoint(
         path: the file.
         use_ema: averaged weights where the file has both, or the raw ones.
         key_prefix: what the names of the network's tensors begin with; None finds it.
-        trust: functions and classes that the file may load beside plain data.
 
     Raises:
-        WeightsError: the file is missing, damaged, no checkpoint, needs code to be
-            read that is not trusted, or holds NaN or infinite weights.
+        WeightsError: the file is missing, damaged, no checkpoint, or holds NaN or infinite
+            weights.
         ConfigError: no name begins with the prefix.
     """
     path = Path(path)
-    content, origin = _load(path, trust)
+    content, origin = _load(path)
     meta = _meta(content, path) if isinstance(content, Mapping) else None
     weights = find_state_dict(content, path, use_ema)
     if key_prefix:
@@ -57,18 +63,23 @@ def read_checkpoint(
     elif meta is not None:
         weights = _network_part(weights, path)
     check_values(weights.tensors, path)
-    meta = meta or {}
+    meta, described = meta or {}, _described(content)
+    preprocessing = _preprocessing_of(meta, path)
     return Checkpoint(
         tensors=weights.tensors,
-        classes=tuple(meta["classes"]) if meta.get("classes") else None,
+        classes=tuple(meta["classes"])
+        if meta.get("classes")
+        else find_class_names(described, weights.tensors),
         meta=meta or None,
         path=path,
-        digest=Checksum.of_file(path).digits,
+        digest=digest_of_shards(path) if find_index(path) else Checksum.of_file(path).digits,
         averaged=weights.averaged,
-        models=meta.get("models") or read_arunet_settings(weights.tensors),
+        models=meta.get("models"),
         in_channels=meta.get("in_channels"),
-        channel_names=meta.get("channel_names"),
+        channel_names=preprocessing.channel_names if preprocessing else meta.get("channel_names"),
+        preprocessing=preprocessing,
         origin=origin | ({"key": weights.key} if weights.key else {}),
+        described=described,
         left_out=weights.left_out,
     )
 
@@ -105,18 +116,46 @@ def check_values(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
 
 
 # -------------------------------------------------------------------- internals
-def _load(path: Path, trust: Sequence[str]) -> tuple[object, dict[str, Any]]:
+def _preprocessing_of(meta: Mapping[str, Any], path: Path) -> Preprocessing | None:
+    """How a model of this package is given scans; None of what others have written."""
+    if not meta.keys() & {"preprocessing", "window_vox"}:
+        return None
+    try:
+        return Preprocessing.from_card(meta)
+    except ValueError as error:
+        raise WeightsError(
+            "the checkpoint's description of its preprocessing cannot be read",
+            file=path,
+            found=str(error)[:300],
+            expected="a checkpoint as finetune.py or train.py of this version wrote it",
+        ) from error
+
+
+def _described(content: object) -> dict[str, Any]:
+    """What programs write beside the weights to describe them, by the names they use."""
+    given = content if isinstance(content, Mapping) else {}
+    return {key: given[key] for key in _DESCRIPTIONS if key in given}
+
+
+def _load(path: Path) -> tuple[object, dict[str, Any]]:
     """What a file holds, and its format and metadata."""
     if not path.is_file():
         found = "a folder" if path.is_dir() else "nothing"
         raise WeightsError("there is no checkpoint file", file=path, found=found)
+    if find_index(path):
+        return load_shards(path, _load_shard), {"format": "in several files"}
     try:
         if is_safetensors(path):
             tensors, metadata = load_safetensors(path)
             return tensors, {"format": "safetensors"} | ({"remarks": metadata} if metadata else {})
-        return load_torch_file(path, trust), {"format": "PyTorch"}
+        return load_torch_file(path), {"format": "PyTorch"}
     except OSError as error:
         raise unreadable_error(path, error) from error
+
+
+def _load_shard(path: Path) -> Mapping[str, torch.Tensor]:
+    content, _ = _load(path)
+    return find_state_dict(content, path).tensors
 
 
 def _network_part(weights: StateDict, path: Path) -> StateDict:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from hsf_finetune.system.errors import ConfigError, WeightsError
+from hsf_finetune.weights.files.stand_in import StandIn, is_tensor_stand_in
 from hsf_finetune.weights.files.unreadable import EXPECTED
 from hsf_finetune.weights.transfer.match_names import find_prefix_change
 
@@ -28,6 +29,8 @@ _RAW_BESIDE_AVERAGED = "current_model_state"
 _NO_WEIGHTS = re.compile(r"optim|sched|scaler|callback|loop|hyper|hparams|rng", re.IGNORECASE)
 _AVERAGED_NAME = re.compile(r"(?:^|_)(?:ema|swa|averaged)(?:_|$)", re.IGNORECASE)
 _MAX_DEPTH = 2
+_NOT_DENSE = torch.empty(0, device="meta")
+"""Stands for a sparse, quantised or repeated tensor; `check_values` refuses it."""
 
 
 @dataclass(frozen=True)
@@ -119,9 +122,9 @@ def no_weights_error(path: Path, found: str) -> WeightsError:
 
 # -------------------------------------------------------------------- internals
 def _mapping(value: object) -> Mapping[str, Any] | None:
-    """A dictionary, or the state dict of a whole network that was trusted; else None."""
-    if isinstance(value, torch.nn.Module):
-        return dict(value.state_dict())
+    """A dictionary, or the state dict of a whole network that was saved; else None."""
+    if isinstance(value, StandIn):
+        return dict(value.tensors()) or value.items or None
     return value if isinstance(value, Mapping) else None
 
 
@@ -154,7 +157,17 @@ def _below_known_keys(
 
 
 def _tensors(content: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-    return {str(k): v.detach() for k, v in content.items() if isinstance(v, torch.Tensor)}
+    found = ((str(name), _tensor(value)) for name, value in content.items())
+    return {name: tensor for name, tensor in found if tensor is not None}
+
+
+def _tensor(value: object) -> torch.Tensor | None:
+    """A tensor, also of a numpy array; one without data for a tensor that is no dense array."""
+    if isinstance(value, torch.Tensor):
+        return value.detach()
+    if is_tensor_stand_in(value):
+        return _NOT_DENSE
+    return value.array() if isinstance(value, StandIn) else None
 
 
 def _nested_tensors(

@@ -2,73 +2,99 @@
 
 from __future__ import annotations
 
-import functools
 import io
-import re
 import struct
-import warnings
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
+from typing import Any
 
+import numpy as np
 import torch
 
 from hsf_finetune.system.errors import WeightsError
-from hsf_finetune.weights.files.pickle_scan import PickleGlobal, PickleScan, scan_pickle
-from hsf_finetune.weights.files.trust import (
-    SAVE_ALONE,
-    allow_globals,
-    refuse_harmful,
-    trusted_globals,
-    unsafe_globals,
-    untrusted_error,
-)
-from hsf_finetune.weights.files.unreadable import unreadable_error
+from hsf_finetune.weights.files.inert_pickle import InertUnpickler, Storage
+from hsf_finetune.weights.files.stand_in import StandIn
+from hsf_finetune.weights.files.unreadable import plain_pickle_error, unreadable_error
 
 _LARGEST_PICKLE_BYTES = 64 << 20
 """The pickle of an archive holds names and shapes; the numbers are beside it."""
-_OLD_FORMAT_PICKLES = 5
-"""Magic number, version, system, content and storage keys, before the numbers."""
+_MAGIC = 0x1950A86A20F9469CFC6C
+"""First value in files of the older format."""
 _LOCAL_HEADER_BYTES = 30
+_STORAGE_TYPES = {
+    "BFloat16Storage": torch.bfloat16,
+    "BoolStorage": torch.bool,
+    "ByteStorage": torch.uint8,
+    "CharStorage": torch.int8,
+    "ComplexDoubleStorage": torch.complex128,
+    "ComplexFloatStorage": torch.complex64,
+    "DoubleStorage": torch.float64,
+    "FloatStorage": torch.float32,
+    "HalfStorage": torch.float16,
+    "IntStorage": torch.int32,
+    "LongStorage": torch.int64,
+    "ShortStorage": torch.int16,
+    "UntypedStorage": torch.uint8,
+}
 
 
-def load_torch_file(path: Path, trust: Sequence[str] = ()) -> object:
-    """What a file of torch.save holds, on the CPU.
+def load_torch_file(path: Path) -> object:
+    """What a file of torch.save holds, on the CPU: plain data, tensors, and stand-ins.
 
-    The pickle in it is first read without being run, to find which functions and
-    classes it needs, and how much memory it claims, which is compared with what the
-    file holds. Only then is it loaded, with `weights_only=True`.
+    Nothing in it is imported or called (`inert_pickle`), and no more memory is set aside
+    than the file has bytes.
 
     Args:
         path: the file.
-        trust: functions and classes beyond torch's own that this file may load.
 
     Raises:
-        WeightsError: the file is damaged, no file of torch.save, needs what is not
-            trusted or may never be, or claims more than it holds.
+        WeightsError: the file is damaged, no file of torch.save, or claims more than it
+            holds.
     """
     with path.open("rb") as file:
         is_archive = file.read(4) == b"PK\x03\x04"
-    pickles, size_of = (_read_archive if is_archive else _read_old_format)(path)
-    needed: set[str] = set()
-    for pickled, found in pickles:
-        _check_claims(path, found, size_of)
-        needed |= _needed(path, pickled, found)
-    allowed = trusted_globals(path, sorted(needed), trust)
     try:
-        # A file object, since torch treats a path by its suffix.
-        with warnings.catch_warnings(), allow_globals(allowed), path.open("rb") as file:
-            warnings.simplefilter("ignore")
-            return torch.load(file, map_location="cpu", weights_only=True)
+        return _load_archive(path) if is_archive else _load_old_format(path)
+    except (WeightsError, OSError):
+        raise
     except Exception as error:
-        # torch.load fails in a dozen ways (zip, pickle, unicode, index errors, ...),
-        # and none of its messages tells a user what to do.
-        raise _load_error(path, error, trust) from error
+        # Damaged pickles fail in a dozen ways: index, key, type, value, memory errors.
+        kind = "archive" if is_archive else "pickle"
+        raise unreadable_error(path, error, f"a damaged or incomplete {kind}") from error
 
 
 # ------------------------------------------------------------------- the present format
-def _read_archive(path: Path) -> tuple[list[tuple[bytes, PickleScan]], Callable[[str], int]]:
-    """The one pickle of an archive, and the sizes of its storages."""
+def _load_archive(path: Path) -> object:
+    records, pickled = _find_records(path)
+    folder = pickled.filename[: -len("data.pkl")]
+    order = records.get(f"{folder}byteorder")
+    if pickled.file_size > _LARGEST_PICKLE_BYTES:
+        raise _oversize_error(path, f"a pickle of {pickled.file_size:,} bytes")
+    loaded: dict[str, torch.UntypedStorage] = {}
+    with path.open("rb") as file:
+        if order is not None and _read_record(file, order) != b"little":
+            raise _byte_order_error(path)
+
+        def storage(kind: str, key: str, count: int, *_: Any) -> Storage | StandIn:
+            dtype = _STORAGE_TYPES.get(kind.rpartition(".")[2])
+            if dtype is None:
+                return StandIn(kind)
+            if key not in loaded:
+                record = records.get(f"{folder}data/{key}")
+                size = record.file_size if record else 0
+                if record is None or not 0 <= count * dtype.itemsize <= size:
+                    raise _oversize_error(path, f"a tensor of {count:,} numbers")
+                loaded[key] = _empty(size)
+                _fill(path, file, record, loaded[key])
+            return Storage(loaded[key], dtype)
+
+        stream = io.BytesIO(_read_record(file, pickled))
+        return InertUnpickler(stream, storage).load()
+
+
+def _find_records(path: Path) -> tuple[Mapping[str, zipfile.ZipInfo], zipfile.ZipInfo]:
+    """The parts of an archive by name, and the one with the pickle."""
     try:
         with zipfile.ZipFile(path) as archive:
             infos = archive.infolist()
@@ -87,31 +113,30 @@ def _read_archive(path: Path) -> tuple[list[tuple[bytes, PickleScan]], Callable[
             file=path,
             fix="unpack it and pack it without compression: zip -0 -r weights.pt FOLDER",
         )
-    if records[inside[0]].file_size > _LARGEST_PICKLE_BYTES:
-        raise _oversize_error(path, f"a pickle of {records[inside[0]].file_size:,} bytes")
-    pickled = _stored_bytes(path, records[inside[0]])
-    folder = inside[0][: -len("data.pkl")]
-
-    def size_of(key: str) -> int:
-        record = records.get(f"{folder}data/{key}")
-        return record.file_size if record else 0
-
-    try:
-        return [(pickled, scan_pickle(io.BytesIO(pickled)))], size_of
-    except ValueError as error:
-        raise unreadable_error(path, error, "a damaged archive") from error
+    return records, records[inside[0]]
 
 
-def _stored_bytes(path: Path, info: zipfile.ZipInfo) -> bytes:
-    """The bytes of an uncompressed entry; zipfile would require checksums, which torch may omit."""
-    with path.open("rb") as file:
-        file.seek(info.header_offset)
-        header = file.read(_LOCAL_HEADER_BYTES)
-        if len(header) < _LOCAL_HEADER_BYTES:
-            raise unreadable_error(path, "an entry beyond the end", "a damaged archive")
-        name_bytes, extra_bytes = struct.unpack("<HH", header[26:30])
-        file.seek(name_bytes + extra_bytes, io.SEEK_CUR)
-        return file.read(info.file_size)
+def _find_content(file: io.BufferedReader, info: zipfile.ZipInfo) -> None:
+    """Goes to an uncompressed entry; zipfile would require checksums, which torch may omit."""
+    file.seek(info.header_offset)
+    header = file.read(_LOCAL_HEADER_BYTES)
+    if len(header) < _LOCAL_HEADER_BYTES:
+        raise EOFError("an entry beyond the end")
+    name_bytes, extra_bytes = struct.unpack("<HH", header[26:30])
+    file.seek(name_bytes + extra_bytes, io.SEEK_CUR)
+
+
+def _read_record(file: io.BufferedReader, info: zipfile.ZipInfo) -> bytes:
+    _find_content(file, info)
+    return file.read(info.file_size)
+
+
+def _fill(
+    path: Path, file: io.BufferedReader, info: zipfile.ZipInfo, content: torch.UntypedStorage
+) -> None:
+    _find_content(file, info)
+    if _read_into(file, content) < info.file_size:
+        raise unreadable_error(path, "an entry beyond the end", "a damaged archive")
 
 
 def _other_archive_error(path: Path, names: Sequence[str]) -> WeightsError:
@@ -127,73 +152,68 @@ def _other_archive_error(path: Path, names: Sequence[str]) -> WeightsError:
 
 
 # ------------------------------------------------------------------- the older format
-def _read_old_format(path: Path) -> tuple[list[tuple[bytes, PickleScan]], Callable[[str], int]]:
-    """The pickles in a row that torch.save wrote before version 1.6, and plain ones."""
+def _load_old_format(path: Path) -> object:
+    """What torch.save wrote before version 1.6: pickles in a row, then the numbers."""
     size = path.stat().st_size
+    # Stored before their content, which comes last: key -> bytes, and size of an element.
+    stored: dict[str, tuple[torch.UntypedStorage, int]] = {}
+
+    def storage(kind: str, key: str, count: int, view: Any = None) -> Storage | StandIn:
+        dtype = _STORAGE_TYPES.get(kind.rpartition(".")[2])
+        if dtype is None or (view is not None and not _is_view(view, count)):
+            return StandIn(kind)
+        if key not in stored:
+            claimed = count * dtype.itemsize
+            held = sum(content.nbytes() for content, _ in stored.values())
+            if not 0 <= claimed <= size - held:
+                raise _oversize_error(path, f"a tensor of {count:,} numbers")
+            stored[key] = (_empty(claimed), dtype.itemsize)
+        content = stored[key][0]
+        if view is not None:
+            first, length = (number * dtype.itemsize for number in view[1:])
+            content = content[first : first + length]
+        return Storage(content, dtype)
+
     with path.open("rb") as file:
         if file.read(1) != b"\x80":
             raise unreadable_error(path, "neither an archive nor a pickle")
         file.seek(0)
-        pickles: list[tuple[bytes, PickleScan]] = []
-        while len(pickles) < _OLD_FORMAT_PICKLES and file.tell() < size:
-            begin = file.tell()
-            try:
-                found = scan_pickle(file)
-            except ValueError as error:
-                raise unreadable_error(
-                    path, error, f"{size:,} bytes of a damaged pickle"
-                ) from error
-            end = file.tell()
-            file.seek(begin)
-            pickles.append((file.read(end - begin), found))
-    if len(pickles) < _OLD_FORMAT_PICKLES:
-        refuse_harmful(path, {name for _, found in pickles for name in found.globals})
-        raise unreadable_error(path, "torch.save writes several", "a plain pickle")
-    return pickles, lambda key: size
+        if (first := InertUnpickler(file).load()) != _MAGIC:
+            raise plain_pickle_error(path, first)
+        _, system = InertUnpickler(file).load(), InertUnpickler(file).load()
+        if isinstance(system, dict) and system.get("little_endian") is False:
+            raise _byte_order_error(path)
+        content = InertUnpickler(file, storage).load()
+        for key in InertUnpickler(file).load():
+            numbers, item_bytes = stored[key]
+            (count,) = struct.unpack("<q", file.read(8))
+            if count * item_bytes != numbers.nbytes() or _read_into(file, numbers) < len(numbers):
+                raise EOFError("the numbers of a tensor end early")
+    return content
 
 
-# ---------------------------------------------------------------------------- checks
-def _needed(path: Path, pickled: bytes, found: PickleScan) -> set[str]:
-    try:
-        return set(unsafe_globals(pickled))
-    except ValueError as error:
-        # torch cannot read newer pickle protocols, but the globals they use are known.
-        refuse_harmful(path, found.globals)
-        raise WeightsError(
-            "the file is a pickle, but not one that torch reads safely",
-            file=path,
-            found=str(error).splitlines()[0][:160],
-            expected="a file written by torch.save with its default pickle protocol",
-            fix=f"save its weights alone, where it was trained: {SAVE_ALONE}",
-        ) from error
+def _is_view(view: Any, count: int) -> bool:
+    """Whether this describes a part of a storage, as the oldest versions of torch wrote."""
+    match view:
+        case (str(), int(offset), int(size)):
+            return offset >= 0 and size >= 0 and offset + size <= count
+    return False
 
 
-def _check_claims(path: Path, found: PickleScan, size_of: Callable[[str], int]) -> None:
-    """Refuses storages larger than the file's, before memory is set aside for them."""
-    claimed: dict[str, int] = {}
-    for storage in found.persistent:
-        match storage:
-            case ("storage" | b"storage", PickleGlobal(name), str(key), str(), int(count), *_):
-                claimed[key] = max(claimed.get(key, 0), count * _item_bytes(name))
-                if count < 0 or claimed[key] > size_of(key):
-                    raise _oversize_error(path, f"a tensor of {count:,} numbers")
-            case _:
-                raise unreadable_error(
-                    path, "an unusual reference", "a pickle of more than weights"
-                )
-    if sum(claimed.values()) > path.stat().st_size:
-        raise _oversize_error(path, f"tensors of {sum(claimed.values()):,} bytes")
+# ---------------------------------------------------------------------------- storages
+def _empty(size: int) -> torch.UntypedStorage:
+    return torch.from_numpy(np.empty(size, np.uint8)).untyped_storage()
 
 
-@functools.cache
-def _item_bytes(storage_type: str) -> int:
-    """Bytes per element of a storage type, such as `torch.FloatStorage`."""
-    kind = getattr(torch, storage_type.rpartition(".")[2], None)
-    with warnings.catch_warnings():
-        # Asking for the type of a typed storage is deprecated; files still name them.
-        warnings.simplefilter("ignore")
-        dtype = getattr(kind, "dtype", None)
-    return dtype.itemsize if isinstance(dtype, torch.dtype) else 1
+def _read_into(file: io.BufferedReader, content: torch.UntypedStorage) -> int:
+    """Fills a storage from a file; returns the number of bytes that it has read."""
+    array = torch.empty(0, dtype=torch.uint8).set_(content).numpy()
+    return file.readinto(array.data)
+
+
+def _byte_order_error(path: Path) -> WeightsError:
+    reason = "numbers in big-endian order"
+    return unreadable_error(path, reason, "a checkpoint of a machine with another byte order")
 
 
 def _oversize_error(path: Path, found: str) -> WeightsError:
@@ -204,13 +224,3 @@ def _oversize_error(path: Path, found: str) -> WeightsError:
         expected="tensors that the file holds in full",
         fix="get it again from its publisher: it is damaged, or made to do harm",
     )
-
-
-def _load_error(path: Path, error: Exception, trust: Sequence[str]) -> WeightsError:
-    """The error for a file that torch refused after all."""
-    text = str(error)
-    # Classes that a pickle reaches through others are not named in it.
-    hidden = re.search(r"but got <class '([\w.]+)'>", text)
-    if hidden:
-        return untrusted_error(path, [hidden.group(1)], trust)
-    return unreadable_error(path, error, "a damaged or incomplete archive" if "zip" in text else "")

@@ -9,8 +9,26 @@ from hsf_finetune.system.errors import WeightsError
 
 EXPECTED = "a file of tensors by name (a state dict), as torch.save or safetensors writes it"
 
+NNUNET_V1_FIX = (
+    "take a model of nnU-Net v2 (plans.json, dataset.json, fold_*/checkpoint_final.pth): v1's "
+    "network is\nnone of this package's"
+)
 FETCH_AGAIN = "download or copy it again, and compare sizes or checksums"
 _GIVE_CHECKPOINT = "give a checkpoint (.ckpt, .pt, .pth, .safetensors)"
+TENSORFLOW_FIX = (
+    "TensorFlow's networks cannot be trained here: train one of conf/models from the start, or "
+    "take\nweights that PyTorch wrote"
+)
+_SUFFIXES = {
+    ".pb": ("a TensorFlow graph or SavedModel", TENSORFLOW_FIX),
+    ".index": ("the index of a TensorFlow checkpoint", TENSORFLOW_FIX),
+    ".meta": ("the graph of a TensorFlow checkpoint", TENSORFLOW_FIX),
+    ".data-00000-of-00001": ("the numbers of a TensorFlow checkpoint", TENSORFLOW_FIX),
+    ".engine": ("a TensorRT engine", "give the checkpoint it was exported from"),
+    ".mlmodel": ("a Core ML model", "give the checkpoint it was exported from"),
+    ".mat": ("a MATLAB file", _GIVE_CHECKPOINT),
+}
+"""Kinds of files that their first bytes do not tell."""
 _FORMATS = (
     (
         rb"\s*<(!doctype|html|\?xml)",
@@ -18,7 +36,14 @@ _FORMATS = (
         "download it again; log in if need be",
     ),
     (rb"version https://git-lfs", "a Git LFS pointer, not the file itself", "git lfs pull"),
-    (rb"\x89HDF\r\n\x1a\n", "an HDF5 file, such as Keras writes", _GIVE_CHECKPOINT),
+    (rb"\x89HDF\r\n\x1a\n", "an HDF5 file, such as Keras writes", TENSORFLOW_FIX),
+    (rb"[\s\S]{4}TFL3", "a TensorFlow Lite model", TENSORFLOW_FIX),
+    (rb"\x08\x01\x12", "a TensorFlow SavedModel", TENSORFLOW_FIX),
+    (
+        rb"\n[\s\S]{1,4}\n[\s\S][\w/.-]+\x12[\s\S](placeholder|const)",
+        "a TensorFlow graph",
+        TENSORFLOW_FIX,
+    ),
     (rb"\x1f\x8b", "a file compressed by gzip", "unpack it first (gunzip, tar)"),
     (rb"BZh|\xfd7zXZ|7z\xbc\xaf", "a compressed file", "unpack it first"),
     (rb"Rar!", "a RAR archive", "unpack it first"),
@@ -43,7 +68,7 @@ def unreadable_error(path: Path, reason: Exception | str, found: str = "") -> We
             start = file.read(512)
     except OSError as refused:
         return WeightsError("the checkpoint cannot be opened", file=path, found=refused.strerror)
-    kind, fix = _guess_kind(start, path.stat().st_size)
+    kind, fix = _guess_kind(start, path.stat().st_size, path.suffix)
     text = str(reason).strip() or type(reason).__name__
     return WeightsError(
         "the file is not a readable checkpoint",
@@ -54,15 +79,44 @@ def unreadable_error(path: Path, reason: Exception | str, found: str = "") -> We
     )
 
 
-def _guess_kind(start: bytes, size: int) -> tuple[str, str]:
-    """What a file seems to be, from its first bytes, and what to do about it."""
+def plain_pickle_error(path: Path, content: object) -> WeightsError:
+    """The error for a pickle that torch.save did not write.
+
+    Args:
+        path: the file.
+        content: what it holds.
+    """
+    keys = content if isinstance(content, dict) else ()
+    if "plans" in keys or "plans_per_stage" in keys:
+        return WeightsError(
+            "these are plans of nnU-Net v1, without weights",
+            file=path,
+            found="a pickle of " + ", ".join(map(str, list(keys)[:6])),
+            expected=EXPECTED,
+            fix=NNUNET_V1_FIX,
+        )
+    return WeightsError(
+        "the file is a plain pickle, which torch.save did not write",
+        file=path,
+        found=f"a {type(content).__name__}"
+        + (" of " + ", ".join(map(str, list(keys)[:6])) if keys else ""),
+        expected=EXPECTED,
+        fix="save its weights alone, where it was trained: "
+        "torch.save(model.state_dict(), 'weights.pt')",
+    )
+
+
+def _guess_kind(start: bytes, size: int, suffix: str) -> tuple[str, str]:
+    """What a file seems to be, from its first bytes or its suffix, and what to do about it."""
     if not start:
         return "an empty file", FETCH_AGAIN
     if start.startswith(b"PK"):
-        return f"a damaged or incomplete archive of {size:,} bytes", FETCH_AGAIN
+        return f"a a damaged or incomplete archive of {size:,} bytes", FETCH_AGAIN
     for pattern, kind, fix in _FORMATS:
         if re.match(pattern, start, re.IGNORECASE):
             return kind, fix
+    if suffix in _SUFFIXES:
+        return _SUFFIXES[suffix]
     if all(byte in b"\t\n\r" or 32 <= byte < 127 for byte in start):
         return "a text file", _GIVE_CHECKPOINT
     return f"{size:,} bytes that torch cannot read", FETCH_AGAIN

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tempfile
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -17,11 +17,13 @@ from hsf_finetune.weights.files.archive import extract_safely
 from hsf_finetune.weights.files.checkpoint import Checkpoint
 from hsf_finetune.weights.files.read_checkpoint import read_checkpoint
 from hsf_finetune.weights.sources.bundle_config import (
+    ComputedValueError,
     NetworkDescription,
     find_network,
     read_config,
 )
 from hsf_finetune.weights.sources.bundle_network import network_settings
+from hsf_finetune.weights.sources.infer_network import with_inferred_network
 
 _METADATA = re.compile(r"(?:[^/]+/)?configs/metadata\.json")
 _PREFERRED = ("inference", "train")
@@ -53,7 +55,7 @@ def is_bundle(path: Path | str) -> bool:
         return False
 
 
-def read_bundle(path: Path | str, use_ema: bool = True, trust: Sequence[str] = ()) -> Checkpoint:
+def read_bundle(path: Path | str, use_ema: bool = True) -> Checkpoint:
     """Reads a bundle's weights, network, classes and channels.
 
     Its configuration is read as data: no expression (`$`) is run and no class
@@ -62,7 +64,6 @@ def read_bundle(path: Path | str, use_ema: bool = True, trust: Sequence[str] = (
     Args:
         path: the bundle's folder or zip archive.
         use_ema: averaged weights where the file has both, or the raw ones.
-        trust: functions and classes that the weights' file may load beside plain data.
 
     Returns:
         The weights; `models` is the network, `origin` has the bundle's name, version,
@@ -74,26 +75,38 @@ def read_bundle(path: Path | str, use_ema: bool = True, trust: Sequence[str] = (
     """
     path = Path(path)
     if path.is_dir():
-        return _read(path, use_ema, trust)
+        return _read(path, use_ema)
     with tempfile.TemporaryDirectory(prefix="bundle-") as folder:
         unpacked = Path(folder) / "bundle"
         extract_safely(path, unpacked)
         roots = [p.parent.parent for p in unpacked.glob("**/configs/metadata.json")]
         root = min(roots, key=lambda p: len(p.parts))
         try:
-            return replace(_read(root, use_ema, trust), path=path)
+            return replace(_read(root, use_ema), path=path)
         except WeightsError as error:
             # The temporary folder no longer exists when a user reads this.
             raise WeightsError(str(error).replace(str(root), str(path))) from error
 
 
 # -------------------------------------------------------------------- internals
-def _read(root: Path, use_ema: bool, trust: Sequence[str]) -> Checkpoint:
-    network = _find_description(root)
-    models = network_settings(network)
-    metadata = read_config(root / "configs" / "metadata.json")
-    weights = read_checkpoint(_weights_file(root), use_ema, trust=trust)
+def _read(root: Path, use_ema: bool) -> Checkpoint:
+    computed: ComputedValueError | None = None
+    network = NetworkDescription("", {}, "network_def", {}, root)
     notes: list[str] = []
+    try:
+        network = _find_description(root)
+        models: dict[str, Any] | None = network_settings(network)
+    except ComputedValueError as error:
+        computed = error
+    metadata = read_config(root / "configs" / "metadata.json")
+    weights = read_checkpoint(_weights_file(root), use_ema)
+    if computed:
+        # What is computed is not run, but may follow from the tensors.
+        weights = with_inferred_network(weights)
+        models = weights.models
+        if models is None:
+            raise computed
+        notes.append(f"its configuration computes its network, which is not run: {computed.found}")
     outputs = _channel_count(network, metadata, "outputs", "pred")
     inputs = _channel_count(network, metadata, "inputs", "image")
     classes = _channels(metadata, "outputs", "pred", outputs, notes)
@@ -108,7 +121,8 @@ def _read(root: Path, use_ema: bool, trust: Sequence[str]) -> Checkpoint:
         models=models,
         in_channels=inputs,
         channel_names=_channels(metadata, "inputs", "image", inputs, notes),
-        origin=_origin(root, metadata, notes),
+        origin={k: weights.origin[k] for k in ("inferred", "assumed") if k in weights.origin}
+        | _origin(root, metadata, notes),
     )
 
 

@@ -13,17 +13,27 @@ from typing import Any
 import yaml
 
 from hsf_finetune.system.errors import WeightsError
+from hsf_finetune.weights.sources.bundle_expression import REFERENCE, read_expression
 
 LIMIT_BYTES = 8 << 20
 """Largest configuration file; published ones have about a hundredth of that."""
 _LIMIT_VALUES = 10_000
 _LIMIT_DEPTH = 50
 _NETWORK_KEYS = ("network_def", "network", "net")
-# MONAI: `@` stands for another item's value, `%` for its text; `::` (once `#`) enters it.
-_REFERENCE = re.compile(r"\$?[@%](\w+(?:(?:::|#)\w+)*)")
 _SEPARATOR = re.compile(r"::|#")
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 200
+
+
+OTHER_NETWORK = (
+    "no network of this package is known to have these layers: take a bundle of another network, "
+    "or\ntrain one of conf/models from the start (models=unet finetuning.pretrained=none)"
+)
+"""What to do where a network is not supported."""
+
+
+class ComputedValueError(WeightsError):
+    """A value of a configuration that would have to be computed, or that is no plain data."""
 
 
 @dataclass(frozen=True)
@@ -45,23 +55,33 @@ class NetworkDescription:
     path: Path
 
     def argument(self, name: str) -> Any:
-        """An argument as plain data, references followed.
+        """An argument as plain data, references followed and simple expressions read.
 
         Raises:
-            WeightsError: it is an expression or an object, refers to one, or to a missing key.
+            ComputedValueError: it is another expression or an object, refers to one, or to a
+                missing key.
         """
         return _ReferenceReader(self).resolve(self.arguments[name], f"{self.key}.{name}", ())
 
-    def error(self, name: str, found: object, expected: str) -> WeightsError:
-        """The error for a part of the description that cannot be used."""
-        return WeightsError(
+    def error(
+        self, found: str, expected: str, fix: str = "", kind: type[WeightsError] = WeightsError
+    ) -> WeightsError:
+        """The error for a description that cannot be used."""
+        return kind(
             "the bundle's network cannot be read from its configuration",
             file=self.path,
-            found=f"{name}: {_SHORT.repr(found)}",
+            found=found,
             expected=expected,
-            fix="choose the network yourself (models=unet or another one of conf/models, with its "
-            "widths) and give\nthe file of the weights: finetuning.pretrained=.../models/model.pt",
+            fix=fix or OTHER_NETWORK,
         )
+
+    def unsuitable(self, name: str, found: object, expected: str) -> WeightsError:
+        """The error for an argument that no network of this package has."""
+        return self.error(f"{self.key}.{name}: {_SHORT.repr(found)}", expected)
+
+    def computed(self, name: str, found: object, expected: str) -> WeightsError:
+        """The error for a value that is not plain data."""
+        return self.error(f"{name}: {_SHORT.repr(found)}", expected, kind=ComputedValueError)
 
 
 def read_config(path: Path) -> Mapping[str, Any]:
@@ -115,15 +135,17 @@ def find_network(config: Mapping[str, Any], path: Path) -> NetworkDescription | 
         given, _ = _ReferenceReader(description).follow(given, key, ())
         target = given.get("_target_") if isinstance(given, Mapping) else None
         if not isinstance(target, str):
-            raise description.error(key, given, "a dictionary with the class as _target_")
+            raise description.computed(key, given, "a dictionary with the class as _target_")
         arguments = {str(k): v for k, v in given.items() if not str(k).startswith("_")}
         special = {k: v for k, v in given.items() if str(k).startswith("_")}
         for name, allowed in (("_disabled_", (False,)), ("_mode_", ("default",))):
             if special.pop(name, allowed[0]) not in allowed:
-                raise description.error(f"{key}.{name}", given[name], f"{allowed[0]}, or nothing")
+                raise description.computed(
+                    f"{key}.{name}", given[name], f"{allowed[0]}, or nothing"
+                )
         if odd := special.keys() - {"_target_", "_desc_", "_requires_"}:
             name = sorted(odd)[0]
-            raise description.error(f"{key}.{name}", given[name], "arguments of the network")
+            raise description.computed(f"{key}.{name}", given[name], "arguments of the network")
         return NetworkDescription(target, arguments, key, config, path)
     return None
 
@@ -140,36 +162,54 @@ class _ReferenceReader:
         value, trail = self.follow(value, key, trail)
         self.values += 1
         if self.values > _LIMIT_VALUES or key.count(".") > _LIMIT_DEPTH:
-            raise self.description.error(key, "...", "a description of some dozen values")
+            raise self.description.computed(key, "...", "a description of some dozen values")
         if isinstance(value, Mapping):
             if "_target_" in value:
-                raise self.description.error(key, value["_target_"], "plain values, no objects")
+                raise self.description.computed(key, value["_target_"], "plain values, no objects")
             return {str(k): self.resolve(v, f"{key}.{k}", trail) for k, v in value.items()}
         if isinstance(value, (list, tuple)):
             return [self.resolve(v, f"{key}.{i}", trail) for i, v in enumerate(value)]
         if value is None or isinstance(value, (bool, int, float, str)):
             return value
-        raise self.description.error(key, value, "numbers, texts, lists or dictionaries")
+        raise self.description.computed(key, value, "numbers, texts, lists or dictionaries")
 
     def follow(self, value: Any, key: str, trail: tuple[str, ...]) -> tuple[Any, tuple[str, ...]]:
         """The value at the end of a chain of references; anything else unchanged."""
         while isinstance(value, str) and value[:1] in ("$", "@", "%"):
-            reference = _REFERENCE.fullmatch(value.strip())
+            text = value.strip()
+            reference = REFERENCE.fullmatch(text.removeprefix("$").strip())
             if reference is None:
-                raise self.description.error(
-                    key,
-                    value,
-                    "a plain value, or a reference to one (@key, @group::key); "
-                    "expressions are never run",
-                )
+                return self._expression(text, key, trail), trail
             name = _SEPARATOR.sub("::", reference[1])
-            if name in trail or len(trail) > _LIMIT_DEPTH:
-                raise self.description.error(
-                    key, value, "a reference that does not lead back to itself"
-                )
-            trail = (*trail, name)
+            trail = self._longer(trail, name, key, value)
             value = self._item(name, key, value)
         return value, trail
+
+    def _expression(self, text: str, key: str, trail: tuple[str, ...]) -> Any:
+        """The value of an expression of a simple form, its references followed."""
+
+        def look_up(reference: str) -> Any:
+            name = _SEPARATOR.sub("::", reference)
+            item = self._item(name, key, text)
+            return self.resolve(item, key, self._longer(trail, name, key, text))
+
+        try:
+            if text.startswith("$"):
+                return read_expression(text[1:], look_up)
+        except ValueError:
+            pass
+        raise self.description.computed(
+            key,
+            text,
+            "a plain value, or a reference to one (@key, @group::key); expressions are never run",
+        )
+
+    def _longer(self, trail: tuple[str, ...], name: str, key: str, value: str) -> tuple[str, ...]:
+        if name in trail or len(trail) > _LIMIT_DEPTH:
+            raise self.description.computed(
+                key, value, "a reference that does not lead back to itself"
+            )
+        return (*trail, name)
 
     def _item(self, name: str, key: str, value: str) -> Any:
         found: Any = self.description.config
@@ -179,5 +219,5 @@ class _ReferenceReader:
             elif isinstance(found, list) and part.isdecimal() and int(part) < len(found):
                 found = found[int(part)]
             else:
-                raise self.description.error(key, value, "a reference to a key of the same file")
+                raise self.description.computed(key, value, "a reference to a key of the same file")
         return found

@@ -3,17 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from pydantic import ValidationError
 
-from hsf_finetune.networks.pretrained_network import architecture_settings, validate_network
-from hsf_finetune.weights.sources.bundle_config import NetworkDescription
+from hsf_finetune.networks.pretrained_network import (
+    architecture_settings,
+    override_line,
+    validate_network,
+)
+from hsf_finetune.system.errors import WeightsError
+from hsf_finetune.weights.sources.bundle_config import (
+    OTHER_NETWORK,
+    ComputedValueError,
+    NetworkDescription,
+)
 
 _PREFIX = "monai.networks.nets."
 _CHANNELS = ("in_channels", "out_channels")
 """These follow from the data; a bundle may compute them."""
+_SAME_NORMS = {"instance_nvfuser": "instance", "syncbatch": "batch"}
+"""Other implementations of a normalisation."""
 _WITHOUT_EFFECT = ("img_size", "use_flash_attention", "_requires_", "_desc_")
+
+
+class _ArgumentError(Exception):
+    """An argument that cannot be taken over, and why.
+
+    Args:
+        name: of the argument.
+        why: the error to show.
+        is_computed: whether its value would have to be computed, and may be suitable.
+    """
+
+    def __init__(self, name: str, why: WeightsError, is_computed: bool = False) -> None:
+        super().__init__(str(why))
+        self.name, self.why, self.is_computed = name, why, is_computed
 
 
 class _Arguments:
@@ -31,7 +57,10 @@ class _Arguments:
                 raise self.error(name, None, "a value")
             return default
         self.unused.discard(name)
-        return self.description.argument(name)
+        try:
+            return self.description.argument(name)
+        except ComputedValueError as error:
+            raise _ArgumentError(name, error, is_computed=True) from error
 
     def require(self, name: str, *allowed: Any) -> None:
         """Refuses an argument with any other value; the first one is its default."""
@@ -41,7 +70,7 @@ class _Arguments:
 
     def error(self, name: str, value: object, expected: str) -> Exception:
         """The error for an argument that is not supported."""
-        return self.description.error(f"{self.description.key}.{name}", value, expected)
+        return _ArgumentError(name, self.description.unsuitable(name, value, expected))
 
     def dimensions(self, default: Any = ...) -> None:
         """Refuses all but three dimensions."""
@@ -53,6 +82,7 @@ class _Arguments:
     def norm(self, name: str, default: Any) -> dict[str, Any]:
         """A normalisation, as settings name it."""
         kind, given = self._layer(name, default)
+        kind = _SAME_NORMS.get(kind, kind)
         norm = kind if kind in ("instance", "batch", "group") else None
         # As in torch, where only instance normalisation has no parameters by default.
         affine = given.pop("affine", kind != "instance")
@@ -88,6 +118,8 @@ class _Arguments:
         """MONAI's `kind` or `[kind, {settings}]`."""
         value = self.take(name, default)
         kind, given = value if isinstance(value, list) and len(value) == 2 else (value, {})
+        if isinstance(value, list) and len(value) == 1:
+            kind = value[0]
         if not isinstance(kind, str) or not isinstance(given, Mapping):
             raise self.error(name, value, "the name of a layer, or [name, {settings}]")
         return kind.casefold(), dict(given)
@@ -108,24 +140,66 @@ def network_settings(description: NetworkDescription) -> dict[str, Any]:
     known = _NETWORKS.get(name.casefold()) if not module or module in _MODULES else None
     if known is None or (module and not description.target.startswith(_PREFIX)):
         names = "UNet, BasicUNet, DynUNet, SegResNet, SwinUNETR"
-        raise description.error(
-            f"{description.key}._target_", description.target, f"one of MONAI's {names}"
-        )
-    given = _Arguments(description)
-    models = known(given)
-    if given.unused:
-        first = sorted(given.unused)[0]
-        found = description.arguments[first]
-        raise given.error(first, found, "no such argument, which is not supported")
+        found = f"{description.key}._target_: {description.target!r}"
+        raise description.error(found, f"one of MONAI's {names}")
+    models, problems = _translate(known, description)
+    if problems:
+        raise _problems_error(description, name, models, problems)
     try:
         settings = validate_network(models)
     except ValidationError as error:
-        raise description.error(
-            description.key,
-            "; ".join(f"{'.'.join(map(str, d['loc'][1:]))}: {d['msg']}" for d in error.errors()),
-            f"what models={models['name']} can be",
-        ) from error
+        found = "; ".join(f"{'.'.join(map(str, d['loc'][1:]))}: {d['msg']}" for d in error.errors())
+        expected = f"what models={models['name']} can be"
+        raise description.error(f"{description.key}: {found}", expected) from error
     return {"name": settings.name} | architecture_settings(settings.model_dump(mode="json"))
+
+
+# -------------------------------------------------------------------- internals
+def _translate(
+    reader: Callable[[_Arguments], dict[str, Any]], description: NetworkDescription
+) -> tuple[dict[str, Any], list[_ArgumentError]]:
+    """The network's settings, and the arguments that were left out since they do not suit."""
+    problems: list[_ArgumentError] = []
+    arguments = dict(description.arguments)
+    while True:
+        given = _Arguments(replace(description, arguments=arguments))
+        try:
+            models = reader(given)
+            for name in sorted(given.unused):
+                raise given.error(name, arguments[name], "no such argument, which is not supported")
+        except _ArgumentError as problem:
+            # Without an argument that the network needs, nothing can be said of the others.
+            if not problems or problem.name in arguments:
+                problems.append(problem)
+            if arguments.pop(problem.name, None) is None:
+                return {}, problems
+        else:
+            return models, problems
+
+
+def _problems_error(
+    description: NetworkDescription,
+    name: str,
+    models: Mapping[str, Any],
+    problems: Sequence[_ArgumentError],
+) -> WeightsError:
+    """The error for arguments that do not suit, with the rest as settings to copy."""
+    computed = [problem.name for problem in problems if problem.is_computed]
+    fix = ""
+    if len(computed) == len(problems):
+        settings = (
+            override_line(models) if models else f"models={name.casefold()} models.channels=..."
+        )
+        fix = (
+            f"choose the network by hand, and set what is computed ({', '.join(computed)}) beside "
+            f"what could be read:\n{settings} finetuning.pretrained=.../models/model.pt"
+        )
+    elif models:
+        fix = f"{OTHER_NETWORK}\nwhat could be read: {override_line(models)}"
+    found = "\n".join(str(problem.why.found) for problem in problems)
+    expected = "\n".join(dict.fromkeys(str(problem.why.expected) for problem in problems))
+    kind = ComputedValueError if len(computed) == len(problems) else WeightsError
+    return description.error(found, expected, fix, kind)
 
 
 # -------------------------------------------------------------------- internals
@@ -138,7 +212,9 @@ def _unet(given: _Arguments) -> dict[str, Any]:
         "name": "monai_unet",
         "channels": channels,
         # MONAI ignores further ones.
-        "strides": strides[: len(channels) - 1] if isinstance(strides, list) else strides,
+        "strides": strides[: len(channels) - 1]
+        if isinstance(strides, list) and isinstance(channels, list)
+        else strides,
         "kernel_size": given.take("kernel_size", 3),
         "up_kernel_size": given.take("up_kernel_size", 3),
         "num_res_units": given.take("num_res_units", 0),
@@ -189,8 +265,13 @@ def _dynunet(given: _Arguments) -> dict[str, Any]:
 def _segresnet(given: _Arguments) -> dict[str, Any]:
     given.dimensions(3)
     given.require("use_conv_final", True)
-    given.require("norm_name", "")
-    given.require("num_groups", 8)
+    groups, norm_name = given.take("num_groups", 8), given.take("norm_name", "")
+    norm = given.norm("norm", ["group", {"num_groups": 8}])
+    if norm_name:
+        # MONAI's older name for it; it takes precedence.
+        if str(norm_name).casefold() != "group":
+            raise given.error("norm_name", norm_name, "group")
+        norm = {"norm": "group", "norm_groups": groups}
     if given.activation("act", "relu") != {"act": "relu"}:
         raise given.error("act", given.take("act"), "relu")
     return {
@@ -198,7 +279,7 @@ def _segresnet(given: _Arguments) -> dict[str, Any]:
         "init_filters": given.take("init_filters", 8),
         "blocks_down": given.take("blocks_down", [1, 2, 2, 4]),
         "blocks_up": given.take("blocks_up", [1, 1, 1]),
-        **given.norm("norm", ["group", {"num_groups": 8}]),
+        **norm,
         "upsample": given.take("upsample_mode", "nontrainable"),
         "dropout": given.dropout("dropout_prob", None),
     }

@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
-
-from torch import Tensor
+from typing import Literal
 
 from hsf_finetune.system.errors import WeightsError
 from hsf_finetune.weights.files.checkpoint import Checkpoint
 from hsf_finetune.weights.files.read_checkpoint import read_checkpoint
-from hsf_finetune.weights.sources.nnunet_plans import NnUNetPlans, json_object, read_plans
+from hsf_finetune.weights.sources.nnunet_model import (
+    NnUNetDescription,
+    with_nnunet_description,
+)
+from hsf_finetune.weights.sources.nnunet_plans import json_object
 
-_PLAIN_NUMBERS = ("numpy._core.multiarray.scalar", "numpy.core.multiarray.scalar", "numpy.dtype")
-"""nnU-Net logs losses and Dice as numpy scalars, which hold a number and call nothing."""
 _FILES = {
     "last": ("checkpoint_final.pth", "checkpoint_latest.pth", "checkpoint_best.pth"),
     "best": ("checkpoint_best.pth", "checkpoint_final.pth", "checkpoint_latest.pth"),
 }
 """Files in the order of preference; nnU-Net publishes the final one only."""
-_CITATION = (
-    "Isensee et al. (2021). nnU-Net: a self-configuring method for deep learning-based biomedical "
-    "image segmentation. Nature Methods 18:203-211. https://doi.org/10.1038/s41592-020-01008-z"
-)
 
 
 @dataclass(frozen=True)
@@ -45,6 +40,17 @@ class NnUNetFold:
     other_folds: tuple[str, ...]
     missing: str = ""
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know about the choice, in words."""
+        notes = []
+        if self.other_folds:
+            others = ", ".join(self.other_folds)
+            notes.append(f"fold {self.fold} is used; other folds: {others}")
+        if self.missing:
+            notes.append(f"there is no {_FILES[self.missing][0]}, so {self.file.name} is used")
+        return tuple(notes)
+
 
 def is_nnunet(path: Path | str) -> bool:
     """Whether this is a results folder of nnU-Net v2, a fold in it or a checkpoint of one."""
@@ -59,7 +65,6 @@ def read_nnunet(
     fold: int | str | None = None,
     checkpoint: Literal["best", "last"] = "last",
     orientation: str = "RAS",
-    trust: Sequence[str] = (),
 ) -> Checkpoint:
     """Reads the weights of an nnU-Net, and which network, classes and images they are for.
 
@@ -74,7 +79,6 @@ def read_nnunet(
             missing. Not used where `path` is a file.
         orientation: where the voxel axes of the images that nnU-Net was trained on point, as
             nibabel's `aff2axcodes` gives it: `RAS`, `LAS`, `PIR`, ...
-        trust: functions and classes that the file may load beside numbers of numpy.
 
     Returns:
         The weights; `models` is the network, `origin` has what a user should know about
@@ -85,25 +89,20 @@ def read_nnunet(
             cascade, overlapping regions, a network of another kind.
     """
     fold_files = _find_fold(Path(path).expanduser(), fold, checkpoint)
-    configuration = fold_files.folder.name.rpartition("__")[2]
-    plans = read_plans(fold_files.folder / "plans.json", configuration, orientation)
-    dataset = json_object(fold_files.folder / "dataset.json")
-    labels = _labels(dataset, fold_files.folder / "dataset.json")
-    channels = _channel_names(dataset, fold_files.folder / "dataset.json")
-    weights = read_checkpoint(fold_files.file, trust=(*_PLAIN_NUMBERS, *trust))
-    _check_counts(weights.tensors, labels, channels, fold_files)
-    models = dict(plans.models)
-    if any(name.endswith(".running_mean") for name in weights.tensors):
-        # nnUNetTrainerBN uses batch normalisation, although its plans name InstanceNorm3d.
-        models["norm_op"] = "BatchNorm3d"
-    return replace(
-        weights,
-        classes=tuple(labels),
-        models=models,
-        in_channels=len(channels),
-        channel_names=channels,
-        origin=_origin(fold_files, configuration, plans, labels),
+    folder = fold_files.folder
+    files = (folder / "plans.json", folder / "dataset.json")
+    description = NnUNetDescription(
+        name=folder.name,
+        configuration=folder.name.rpartition("__")[2],
+        plans=json_object(files[0]),
+        dataset=json_object(files[1]),
+        files=files,
+        fold=fold_files.fold,
+        other_folds=fold_files.other_folds,
+        notes=fold_files.notes,
     )
+    weights = read_checkpoint(fold_files.file)
+    return with_nnunet_description(weights, description, orientation)
 
 
 # -------------------------------------------------------------------- internals
@@ -151,102 +150,3 @@ def _find_fold(
         if existing
         else "copy the checkpoint into that folder",
     )
-
-
-def _labels(dataset: Mapping[str, Any], file: Path) -> dict[str, int]:
-    """Class -> value in the label files, in the order of the network's outputs."""
-    given = dataset.get("labels")
-    values: dict[str, int] = {}
-    for name, value in given.items() if isinstance(given, Mapping) else ():
-        several = value if isinstance(value, list) else [value]
-        if len(several) > 1:
-            raise WeightsError(
-                "this nnU-Net was trained on overlapping regions, which are not supported: its "
-                "outputs are independent of each other, while classes exclude each other",
-                file=file,
-                found=f"'{name}' is made of the labels {', '.join(map(str, several))}",
-                expected="one label value per class",
-                fix="use an nnU-Net that was trained on labels",
-            )
-        if name != "ignore":
-            values[name] = several[0] if several and isinstance(several[0], int) else -1
-    ordered = dict(sorted(values.items(), key=lambda item: item[1]))
-    distinct = len(set(ordered.values())) == len(ordered) > 1
-    if not distinct or next(iter(ordered.items())) != ("background", 0):
-        raise WeightsError(
-            "the labels of nnU-Net's dataset cannot be read",
-            file=file,
-            found=given,
-            expected='"labels": {"background": 0, "CA1": 1, ...}',
-        )
-    return ordered
-
-
-def _channel_names(dataset: Mapping[str, Any], file: Path) -> tuple[str, ...]:
-    given = dataset.get("channel_names") or dataset.get("modality")
-    if not isinstance(given, Mapping) or not all(str(key).isdecimal() for key in given):
-        raise WeightsError(
-            "the channels of nnU-Net's dataset cannot be read",
-            file=file,
-            found=given,
-            expected='"channel_names": {"0": "T2w"}',
-        )
-    return tuple(str(given[key]) for key in sorted(given, key=int))
-
-
-def _check_counts(
-    tensors: Mapping[str, Tensor],
-    labels: Mapping[str, int],
-    channels: Sequence[str],
-    fold_files: NnUNetFold,
-) -> None:
-    """Refuses weights that contradict the dataset.json beside them."""
-    inputs = (
-        _size(tensors, "encoder.stem.convs.0.conv.weight", 1)
-        or _size(tensors, "encoder.stages.0.0.convs.0.conv.weight", 1)
-    )  # fmt: skip
-    outputs = _size(tensors, "decoder.seg_layers.0.weight", 0)
-    for what, count, names in (("classes", outputs, labels), ("input channels", inputs, channels)):
-        if count not in (None, len(names)):
-            raise WeightsError(
-                f"checkpoint and dataset.json disagree about the {what}",
-                file=fold_files.file,
-                found=f"{count} in the weights, {len(names)} in dataset.json: {', '.join(names)}",
-                fix="copy the dataset.json that nnU-Net wrote into this folder",
-            )
-
-
-def _size(tensors: Mapping[str, Tensor], name: str, axis: int) -> int | None:
-    for full_name, tensor in tensors.items():
-        if full_name.endswith(name) and tensor.dim() == 5:
-            return tensor.shape[axis]
-    return None
-
-
-def _origin(
-    fold_files: NnUNetFold, configuration: str, plans: NnUNetPlans, labels: Mapping[str, int]
-) -> dict[str, Any]:
-    """What a user has to know about these weights, as plain values."""
-    notes = list(plans.notes)
-    if fold_files.other_folds:
-        others = ", ".join(fold_files.other_folds)
-        notes.append(f"fold {fold_files.fold} is used; other folds: {others}")
-    if fold_files.missing:
-        wanted = _FILES[fold_files.missing][0]
-        notes.append(f"there is no {wanted}, so {fold_files.file.name} is used")
-    return {
-        "format": "nnU-Net v2",
-        "name": fold_files.folder.name,
-        "dataset": plans.dataset,
-        "configuration": configuration,
-        "fold": fold_files.fold,
-        "other_folds": list(fold_files.other_folds),
-        "checkpoint": fold_files.file.name,
-        "label_values": dict(labels),
-        "target_spacing_mm": list(plans.spacing_mm),
-        "patch_vox": list(plans.patch_vox),
-        "normalisation": list(plans.normalisation),
-        "stored": plans.orientation,
-        "citation": _CITATION,
-        "notes": notes,
-    }

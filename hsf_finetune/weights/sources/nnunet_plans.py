@@ -28,55 +28,68 @@ class NnUNetPlans:
     Args:
         dataset: its name.
         models: the network, as the plain form of `NnUNetSettings`.
-        spacing_mm: voxel size that images are resampled to.
+        spacing_mm: voxel size that images are resampled to; None where they keep theirs.
         patch_vox: size of the training patches.
         normalisation: of the intensities, per input channel.
         orientation: where the voxel axes of the training images point.
         assumed: whether that comes from the caller, and not from the plans.
+        program: that trained it: nnU-Net, or nnssl, whose plans have the same form.
     """
 
     dataset: str
     models: Mapping[str, Any]
-    spacing_mm: tuple[float, ...]
+    spacing_mm: tuple[float, ...] | None
     patch_vox: tuple[int, ...]
     normalisation: tuple[str, ...]
     orientation: str
     assumed: bool
+    program: str = "nnU-Net"
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """How images were prepared for this nnU-Net, and are by this package, in words."""
-        axes = "nnU-Net's reader turned all images to RAS, as this package does"
+        """How images were prepared for this network, and are by this package, in words."""
+        program = self.program
+        axes = f"{program}'s reader turned all images to RAS, as this package does"
         if self.assumed:
             axes = (
                 f"its training images are assumed to be stored as {self.orientation}, since "
-                "nnU-Net keeps a file's axes and does not record them"
+                f"{program} keeps a file's axes and does not record them"
             )
-        size = ",".join(f"{mm:.4g}" for mm in self.spacing_mm)
+        resampled = f"{program} resampled no images"
+        if self.spacing_mm is not None:
+            size = ",".join(f"{mm:.4g}" for mm in self.spacing_mm)
+            resampled = f"{program} resampled images to datasets.target_spacing_mm=[{size}]"
         return (
-            f"nnU-Net normalised intensities by {', '.join(self.normalisation)}; this package "
+            f"{program} normalised intensities by {', '.join(self.normalisation)}; this package "
             "brings each image to mean 0 and standard deviation 1",
             axes,
-            f"nnU-Net resampled images to datasets.target_spacing_mm=[{size}]",
+            resampled,
         )
 
 
-def read_plans(path: Path, configuration: str, orientation: str) -> NnUNetPlans:
+def read_plans(
+    plans: Mapping[str, Any],
+    configuration: str,
+    orientation: str,
+    path: Path,
+    program: str = "nnU-Net",
+) -> NnUNetPlans:
     """Reads one configuration, in the present form of plans or the one before (2.0 to 2.3).
 
     An array axis i of nnU-Net is axis 2 - transpose_forward[i] of the file: its readers
     give (z, y, x), which it then transposes.
 
     Args:
-        path: plans.json.
+        plans: the content of plans.json.
         configuration: such as `3d_fullres`.
         orientation: where the voxel axes of the training images point; not used where
             nnU-Net's reader reorients.
+        path: the file they come from, for messages.
+        program: that wrote them.
 
     Raises:
         WeightsError: it cannot be read, or describes what is not supported.
     """
-    plans = json_object(path)
     chosen = _resolve_configuration(plans, configuration, path)
     if chosen.get("previous_stage") is not None:
         raise WeightsError(
@@ -96,16 +109,17 @@ def read_plans(path: Path, configuration: str, orientation: str) -> NnUNetPlans:
         if models is None or len(chosen["patch_size"]) != 3:
             raise _flat_network_error(path, configuration)
         axes = [_axis_of(array_axes, pair) for pair in _AXES]
-        spacing, patch = chosen["spacing"], chosen["patch_size"]
+        spacing, patch = chosen.get("spacing"), chosen["patch_size"]
         schemes = chosen.get("normalization_schemes", ())
         return NnUNetPlans(
             dataset=str(plans.get("dataset_name")),
             models=_validated(models | {"orientation": array_axes}, path),
-            spacing_mm=tuple(float(spacing[axis]) for axis in axes),
+            spacing_mm=tuple(float(spacing[axis]) for axis in axes) if spacing else None,
             patch_vox=tuple(int(patch[axis]) for axis in axes),
             normalisation=tuple(str(scheme) for scheme in schemes),
             orientation=stored,
             assumed=reader not in _REORIENTING,
+            program=program,
         )
     except (KeyError, TypeError, IndexError, ValueError) as error:
         raise _unreadable_plans_error(path, error) from error

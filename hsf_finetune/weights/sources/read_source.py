@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -10,9 +9,15 @@ from typing import Literal
 from hsf_finetune.system.errors import ConfigError, WeightsError
 from hsf_finetune.weights.files.checkpoint import Checkpoint
 from hsf_finetune.weights.files.read_checkpoint import check_values, read_checkpoint
+from hsf_finetune.weights.files.shards import find_index
 from hsf_finetune.weights.files.state_dict import StateDict, select_prefix
+from hsf_finetune.weights.files.unreadable import NNUNET_V1_FIX
 from hsf_finetune.weights.sources.bundle import is_bundle, read_bundle
+from hsf_finetune.weights.sources.infer_network import with_inferred_network
+from hsf_finetune.weights.sources.nnssl_file import describe_nnssl_file, is_nnssl_file
 from hsf_finetune.weights.sources.nnunet_folder import is_nnunet, read_nnunet
+from hsf_finetune.weights.sources.nnunet_model import describe_nnunet_file, is_nnunet_file
+from hsf_finetune.weights.sources.other_programs import other_program_error
 
 _SUFFIXES = (".ckpt", ".pt", ".pth", ".safetensors")
 
@@ -26,7 +31,6 @@ class SourceOptions:
             one final.
         use_ema: averaged weights where the source has both, or the raw ones.
         key_prefix: what the names of the network's tensors begin with; None finds it.
-        trust: functions and classes that a pickle may load beside tensors and plain data.
         fold: which fold of an nnU-Net, see `nnunet_folder.read_nnunet`.
         orientation: of the training images of an nnU-Net, see `nnunet_folder.read_nnunet`.
     """
@@ -34,7 +38,6 @@ class SourceOptions:
     checkpoint: Literal["best", "last"] = "best"
     use_ema: bool = True
     key_prefix: str | None = None
-    trust: Sequence[str] = ()
     fold: int | str | None = None
     orientation: str = "RAS"
 
@@ -52,13 +55,19 @@ def read_source(pretrained: str | Path, options: SourceOptions | None = None) ->
     """
     path, options = Path(pretrained).expanduser(), options or SourceOptions()
     if is_bundle(path):
-        checkpoint = read_bundle(path, options.use_ema, options.trust)
+        checkpoint = read_bundle(path, options.use_ema)
     elif is_nnunet(path):
         which, orientation = options.checkpoint, options.orientation
-        checkpoint = read_nnunet(path, options.fold, which, orientation, options.trust)
+        checkpoint = read_nnunet(path, options.fold, which, orientation)
     else:
         file = find_checkpoint(path, options.checkpoint)
-        return read_checkpoint(file, options.use_ema, options.key_prefix, options.trust)
+        try:
+            checkpoint = read_checkpoint(file, options.use_ema, options.key_prefix)
+        except WeightsError as error:
+            if other := other_program_error(file):
+                raise other from error
+            raise
+        return _described(checkpoint, options.orientation)
     if options.key_prefix:
         found = StateDict(dict(checkpoint.tensors), left_out=checkpoint.left_out)
         found = select_prefix(found, options.key_prefix, checkpoint.path)
@@ -79,6 +88,8 @@ def find_checkpoint(pretrained: str | Path, checkpoint: Literal["best", "last"] 
         WeightsError: the path does not exist, or the folder holds no such checkpoint.
     """
     path = Path(pretrained).expanduser()
+    if index := find_index(path):
+        return index
     if path.is_file():
         return path
     if not path.is_dir():
@@ -92,7 +103,7 @@ def find_checkpoint(pretrained: str | Path, checkpoint: Literal["best", "last"] 
         if (folder / f"{checkpoint}.ckpt").is_file():
             return folder / f"{checkpoint}.ckpt"
     if not any((path / name).exists() for name in ("checkpoints", "best.ckpt", "last.ckpt")):
-        raise _no_weights_error(path)
+        raise other_program_error(path) or _no_weights_error(path)
     folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path
     other = "last" if checkpoint == "best" else "best"
     has_other = (folder / f"{other}.ckpt").is_file()
@@ -115,9 +126,9 @@ def find_single_file(pretrained: str | Path, checkpoint: Literal["best", "last"]
         WeightsError: the path does not exist, or the folder holds no such checkpoint.
     """
     path = Path(pretrained).expanduser()
-    if path.is_dir() and (kind := _kind(path)):
+    if kind := _kind(path):
         raise ConfigError(
-            "a folder has no checksum",
+            "several files have no checksum",
             file=path,
             found=f"finetuning.checksum beside {kind}",
             fix="leave finetuning.checksum out"
@@ -127,8 +138,25 @@ def find_single_file(pretrained: str | Path, checkpoint: Literal["best", "last"]
 
 
 # -------------------------------------------------------------------- internals
+def _described(checkpoint: Checkpoint, orientation: str) -> Checkpoint:
+    """A file's weights with their network, as the file or the tensors tell it."""
+    if is_nnunet_file(checkpoint):
+        return describe_nnunet_file(checkpoint, orientation)
+    if is_nnssl_file(checkpoint):
+        return describe_nnssl_file(checkpoint, orientation)
+    if any("conv_blocks_context." in name for name in checkpoint.tensors):
+        notes = [f"these are weights of nnU-Net v1: {' '.join(NNUNET_V1_FIX.split())}"]
+        origin = checkpoint.origin | {"format": "nnU-Net v1", "notes": notes}
+        return replace(checkpoint, origin=origin)
+    return with_inferred_network(checkpoint)
+
+
 def _kind(path: Path) -> str:
-    """What a folder of another tool's weights is called; empty for any other folder."""
+    """What another tool's weights in several files are called; empty for anything else."""
+    if find_index(path):
+        return "weights in several files"
+    if not path.is_dir():
+        return ""
     if is_bundle(path):
         return "the folder of a MONAI bundle"
     return "the results folder of an nnU-Net" if is_nnunet(path) else ""
@@ -152,7 +180,8 @@ def _no_weights_error(path: Path) -> WeightsError:
         expected="one of these:\n"
         "the folder of a run: checkpoints/best.ckpt or checkpoints/last.ckpt\n"
         "a MONAI bundle: configs/metadata.json and models/model.pt\n"
-        "an nnU-Net results folder: plans.json, dataset.json and fold_*/checkpoint_*.pth",
+        "an nnU-Net results folder: plans.json, dataset.json and fold_*/checkpoint_*.pth\n"
+        "weights in several files: one .index.json, and the files that it names",
         fix=f"give a checkpoint in it: 'finetuning.pretrained={files[0]}'"
         if files
         else "give a checkpoint (" + ", ".join(_SUFFIXES) + ") or one of these folders",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -151,9 +152,18 @@ def fresh_rules(target: Sequence[str], note: str) -> tuple[ClassRule, ...]:
     return tuple(ClassRule(name, "fresh", (), (), note=note) for name in target)
 
 
-def derive_override(target: str, source: str) -> str:
-    """The override, quoted for a shell, that takes one class out of another."""
-    return f"'finetuning.derive_from={{{target}: {source}}}'"
+def derive_override(derived: Derivations) -> str:
+    """The override, quoted for Hydra and a shell, that takes classes out of others."""
+
+    def escaped(name: str) -> str:
+        return re.sub(r"([\\()\[\]{}:=,])", r"\\\1", name)
+
+    pairs = [
+        f"{escaped(target)}: "
+        + (escaped(given) if isinstance(given, str) else f"[{', '.join(map(escaped, given))}]")
+        for target, given in derived.items()
+    ]
+    return shlex.quote(f"finetuning.derive_from={{{', '.join(pairs)}}}")
 
 
 # -------------------------------------------------------------------- internals
@@ -197,9 +207,9 @@ def _rules_without_names(
         )
     if source_channels == len(target):
         return _copy_by_position(target, None, source_channels)
-    return fresh_rules(
-        target, f"its {source_channels} channels have no names (finetuning.source_classes)"
-    )
+    count = f"its {source_channels} channels have" if source_channels else "its head has"
+    note = f"{count} no names; to name them: 'finetuning.source_classes=[{BACKGROUND}, ...]'"
+    return fresh_rules(target, note)
 
 
 def _copy_by_position(
@@ -235,7 +245,7 @@ def _spelling_note(name: str, source: Sequence[str]) -> str:
     similar = [other for other in source if bare(other) == bare(name)]
     if not similar:
         return ""
-    return f"the checkpoint has '{similar[0]}': {derive_override(name, similar[0])}"
+    return f"the checkpoint has '{similar[0]}': {derive_override({name: similar[0]})}"
 
 
 def _check_derived(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 
@@ -13,12 +14,13 @@ def map_names(
 ) -> dict[str, str]:
     """The pairs of names that `finetuning.key_map` makes.
 
-    An entry is a name -> a name, or a prefix -> a prefix where it ends in a dot (the empty
-    prefix stands for none). A name that several entries fit belongs to the entry of its
-    full name, else to that of the longest prefix.
+    An entry is a name -> a name, a pattern -> a pattern, where each `*` stands for any text,
+    the same on both sides, or a prefix -> a prefix where it ends in a dot (the empty prefix
+    stands for none). A name that several entries fit belongs to the entry of its full name,
+    else to that with the most characters.
 
     Args:
-        key_map: checkpoint's name or prefix -> the network's.
+        key_map: checkpoint's name, pattern or prefix -> the network's.
         source: the checkpoint's names.
         target: the network's names.
 
@@ -26,15 +28,17 @@ def map_names(
         Checkpoint's name -> network's name.
 
     Raises:
-        ConfigError: an entry is half a prefix, fits nothing in the checkpoint, leads to
-            nothing in the network, or leads to the same tensor as another entry.
+        ConfigError: an entry has a pattern on one side only, fits nothing in the checkpoint,
+            leads to nothing in the network, or leads to the same tensor as another entry.
     """
     source, target = list(source), set(target)
+    patterns = {old: _pattern(old) for old in key_map}
     pairs: dict[str, str] = {}
     errors = [error for entry in key_map.items() if (error := _malformed(*entry))]
     for old, new in key_map.items():
-        fitting = [n for n in source if n == old or (_is_prefix(old) and n.startswith(old))]
-        mapped = {n: new + n[len(old) :] for n in fitting if _owner(n, key_map) == old}
+        fitting = {n: m for n in source if (m := patterns[old].fullmatch(n))}
+        own = {n: m for n, m in fitting.items() if _owner(n, patterns) == old}
+        mapped = {n: _filled(new, m.groups()) for n, m in own.items()}
         found = {name: known for name, known in mapped.items() if known in target}
         if not fitting:
             errors.append(_leads_nowhere(old, "in the checkpoint", old, source))
@@ -51,20 +55,43 @@ def map_names(
     return pairs
 
 
+# -------------------------------------------------------------------- internals
+def _stars(text: str) -> int:
+    """How many texts an entry leaves open: one for each star, and what follows a prefix."""
+    return text.count("*") + _is_prefix(text)
+
+
 def _is_prefix(text: str) -> bool:
     return not text or text.endswith(".")
 
 
-def _owner(name: str, key_map: Mapping[str, str]) -> str:
+def _pattern(old: str) -> re.Pattern[str]:
+    parts = map(re.escape, (old + "*" * _is_prefix(old)).split("*"))
+    return re.compile("(.*?)".join(parts))
+
+
+def _filled(new: str, texts: Iterable[str]) -> str:
+    """A name of the network, with the texts in place of its stars."""
+    left = iter(texts)
+    return re.sub(r"\*", lambda star: next(left, ""), new + "*" * _is_prefix(new))
+
+
+def _owner(name: str, patterns: Mapping[str, re.Pattern[str]]) -> str:
     """The entry that decides on a name that at least one of them fits."""
-    if name in key_map:
+    if name in patterns:
         return name
-    return max((old for old in key_map if _is_prefix(old) and name.startswith(old)), key=len)
+    return max((old for old, p in patterns.items() if p.fullmatch(name)), key=len)
 
 
 def _malformed(old: str, new: str) -> ConfigError | None:
-    if _is_prefix(old) == _is_prefix(new):
+    if _stars(old) == _stars(new) and _is_prefix(old) == _is_prefix(new):
         return None
+    if "*" in old + new:
+        return ConfigError(
+            "finetuning.key_map pairs patterns with another number of stars",
+            found=f"{old}: {new}",
+            expected="as many stars on both sides",
+        )
     return ConfigError(
         "finetuning.key_map pairs a prefix with a name",
         found=f"{old}: {new}",
@@ -82,7 +109,7 @@ def _leads_nowhere(old: str, where: str, name: str, known: Iterable[str]) -> Con
         close = [other for other in known if last and last in other.split(".")][:3]
     return ConfigError(
         f"finetuning.key_map: '{old}' leads to nothing {where}",
-        found=f"no name {'begins with' if _is_prefix(name) else 'is'} '{name}'",
+        found=f"no name {'fits' if '*' in name else 'begins with' if _is_prefix(name) else 'is'} '{name}'",
         expected="a name such as " + ", ".join(close or sorted(known)[:3]),
     )
 

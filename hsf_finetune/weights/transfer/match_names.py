@@ -1,16 +1,31 @@
-"""Pairing tensors by name, once a prefix is removed or added."""
+"""Pairing tensors by name, once prefixes and wrappers' names are removed or added."""
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from hsf_finetune.system.errors import WeightsError
-from hsf_finetune.weights.transfer.tensor_pairs import TensorPairs, canonical_names
+from hsf_finetune.weights.transfer.tensor_pairs import Place, TensorPairs, canonical_names
+
+_WRAPPERS = re.compile(
+    r"(?:(?<=\.)|^)(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|_fpw_module"
+    r"|_forward_module|_module|module|net)\."
+)
+"""What torch.compile, FSDP, activation checkpoints, DDP and DeepSpeed put inside names."""
+_SPELLINGS = (
+    (re.compile(r"\bmlp\.fc(?=[12]\.)"), "mlp.linear"),
+    (re.compile(r"\battn\.out_proj\."), "attn.proj."),
+    (re.compile(r"\b(layers\d)\.0\.0\."), r"\1.0."),
+)
+"""One spelling for layers that timm, MONAI's transformers and its autoencoders name otherwise."""
+_FEWEST = 4
+"""Tensors that a further part of the network needs under a name of its own."""
 
 
 @dataclass(frozen=True)
@@ -58,30 +73,137 @@ def find_prefix_change(source: Iterable[str], target: Iterable[str]) -> PrefixCh
 def pair_by_name(network: nn.Module, tensors: Mapping[str, torch.Tensor]) -> TensorPairs:
     """Pairs a network's tensors with a checkpoint's, by name.
 
-    A tensor that the network knows by several names is found under any of them.
+    A tensor that the network knows by several names is found under any of them. Where the
+    names as they are do not fill the network, they are compared without those of wrappers,
+    and in one spelling.
 
     Raises:
         WeightsError: the checkpoint has the network several times, with different values.
     """
     state = network.state_dict(keep_vars=True)
     canonical = canonical_names(network)
-    change = find_prefix_change(tensors, state)
-    _check_one_copy(change, tensors, state)
-    origins: dict[str, str] = {}
-    unused = []
-    for name in tensors:
-        known = canonical.get(change(name) or "")
-        if known is None:
-            unused.append(name)
-        else:
-            origins.setdefault(known, name)
+    match = _Match(canonical, state, tensors, str)
+    if len(match.origins) < len({*canonical.values()}):
+        other = _Match(canonical, state, tensors, plain_name)
+        match = max((match, other), key=lambda one: len(one.origins))
     return TensorPairs(
         target={name: state[name] for name in dict.fromkeys(canonical.values())},
-        source={known: tensors[name] for known, name in origins.items()},
-        origins=origins,
-        unused=tuple(unused),
-        renamed=str(change),
+        source={known: tensors[name] for known, name in match.origins.items()},
+        origins=match.origins,
+        unused=tuple(match.places),
+        renamed=match.describe(),
+        places=match.places,
     )
+
+
+# -------------------------------------------------------------------- internals
+class _Match:
+    """Names of a checkpoint beside those of a network, both in one spelling.
+
+    Parts of a network may have prefixes of their own. Once a part is found, the next one
+    is looked for among the other names; but never among those that lie within a part that
+    was found, and that the network merely lacks.
+
+    Args:
+        canonical: name in the network -> the first name of the same tensor.
+        state: the network's tensors.
+        tensors: the checkpoint's.
+        spell: name -> name to compare.
+    """
+
+    def __init__(
+        self,
+        canonical: Mapping[str, str],
+        state: Mapping[str, torch.Tensor],
+        tensors: Mapping[str, torch.Tensor],
+        spell: Callable[[str], str],
+    ) -> None:
+        self._target = {spell(name): known for name, known in canonical.items()}
+        self._state, self._tensors = state, tensors
+        self._changes: list[PrefixChange] = []
+        self._modules: dict[str, set[str]] = defaultdict(set)
+        for name, known in self._target.items():
+            for dot in re.finditer(r"\.", name):
+                self._modules[name[: dot.end()]].add(known)
+        spelled: dict[str, str] = {}
+        for name in tensors:
+            # Where wrappers are all that tells two tensors apart, they stay.
+            spelled[spell(name) if spell(name) not in spelled else name] = name
+        self._respelled = [name for new, name in spelled.items() if new != name]
+        self.origins: dict[str, str] = {}
+        """First name in the network -> name in the checkpoint."""
+        left = self._find_parts(spelled)
+        self.places = {name: self._place(new) for new, name in left.items()}
+        """Each name that was not used, and where in the network it would belong."""
+
+    def describe(self) -> str:
+        """How names were changed, in words; empty if they were not."""
+        words = [text for change in self._changes if (text := str(change))]
+        if self._respelled:
+            wrappers = {w for name in self._respelled for w in _WRAPPERS.findall(name)}
+            listed = ", ".join(f"'{word}'" for word in sorted(wrappers))
+            words.append(f"{listed} removed anywhere" if wrappers else "layers under other names")
+        return "; ".join(words)
+
+    def _find_parts(self, spelled: Mapping[str, str]) -> dict[str, str]:
+        """Fills the origins; returns what is left of the checkpoint's names."""
+        unused = dict(spelled)
+        while True:
+            open_names = {n: k for n, k in self._target.items() if k not in self.origins}
+            # A name within a part that was found stays a name of that part.
+            free = [n for n in unused if not self._changes or not self._place(n).module]
+            change = find_prefix_change(free, open_names)
+            found = {n: open_names[new] for n in free if (new := change(n)) in open_names}
+            if not found or (self._changes and not self._is_part(change, free, found, spelled)):
+                return unused
+            if not self._changes:
+                _check_one_copy(
+                    change, {n: self._tensors[o] for n, o in spelled.items()}, self._target
+                )
+            self._changes.append(change)
+            for new, known in found.items():
+                self.origins.setdefault(known, unused.pop(new))
+
+    def _is_part(
+        self,
+        change: PrefixChange,
+        free: Collection[str],
+        found: Mapping[str, str],
+        spelled: Mapping[str, str],
+    ) -> bool:
+        """Whether a further change of prefix brings a part of the network, and no chance match."""
+        filled = (self._target.get(change(name) or "") in self.origins for name in free)
+        if any(filled) or any("." not in name[len(change.removed) :] for name in found):
+            return False
+        same = all(
+            self._tensors[spelled[n]].shape == self._state[k].shape for n, k in found.items()
+        )
+        return not change.added or (same and len(found) >= _FEWEST)
+
+    def _place(self, name: str) -> Place:
+        """Where a name that the network lacks would belong in it."""
+        fitting = [change for change in self._changes if name.startswith(change.removed)]
+        change = max(fitting, key=lambda c: len(c.removed), default=PrefixChange())
+        mapped = change(name) or name
+        for end in reversed([dot.end() for dot in re.finditer(r"\.", mapped)]):
+            if mapped[:end] in self._modules and end > len(change.added):
+                return Place(mapped[:end], mapped[end:], frozenset(self._modules[mapped[:end]]))
+        # `down_5.` beside `down_4.`: a further one of those that the network has.
+        first = mapped[len(change.added) :].partition(".")[0]
+        if re.search(r"\d", first):
+            alike = re.compile(re.escape(change.added) + re.sub(r"\d+", r"\\d+", first) + r"\.")
+            for module, known in self._modules.items():
+                if alike.fullmatch(module):
+                    return Place(module, mapped, frozenset(known))
+        return Place("", mapped)
+
+
+def plain_name(name: str) -> str:
+    """A name without those of wrappers, and in one spelling."""
+    name = _WRAPPERS.sub("", name)
+    for pattern, spelling in _SPELLINGS:
+        name = pattern.sub(spelling, name)
+    return name
 
 
 def _count_matches(source: Iterable[str], target: Iterable[str]) -> Counter[tuple[str, str]]:
@@ -103,23 +225,21 @@ def _count_matches(source: Iterable[str], target: Iterable[str]) -> Counter[tupl
 
 
 def _check_one_copy(
-    change: PrefixChange,
-    tensors: Mapping[str, torch.Tensor],
-    state: Mapping[str, torch.Tensor],
+    change: PrefixChange, tensors: Mapping[str, torch.Tensor], known: Collection[str]
 ) -> None:
     """Refuses to choose between a student and its teacher, a first and a second network."""
     if not change.removed:
         return
-    counts = _count_matches(tensors, state)
+    counts = _count_matches(tensors, known)
     most = counts[change.removed, change.added]
     # Any two networks share a few names, such as `weight`; that makes no copy of this one.
-    if 3 * most < len(state):
+    if 3 * most < len(known):
         return
-    own = {change(name): tensor for name, tensor in tensors.items() if change(name) in state}
+    own = {change(name): tensor for name, tensor in tensors.items() if change(name) in known}
     others = []
     for (removed, added), count in counts.items():
         other = PrefixChange(removed, added)
-        twins = {other(name): tensor for name, tensor in tensors.items() if other(name) in state}
+        twins = {other(name): tensor for name, tensor in tensors.items() if other(name) in known}
         if count == most and removed != change.removed and twins.keys() == own.keys():
             same = all(torch.equal(twins[name], own[name]) for name in own)
             others += [] if same else [removed]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from typing import Literal
 
 import torch
@@ -13,20 +14,30 @@ from hsf_finetune.system.errors import WeightsError
 from hsf_finetune.weights.transfer.key_map import map_names
 from hsf_finetune.weights.transfer.match_names import pair_by_name
 from hsf_finetune.weights.transfer.match_order import pair_by_order
+from hsf_finetune.weights.transfer.receipt import Load
 from hsf_finetune.weights.transfer.tensor_pairs import Axes, MatchedBy, TensorPairs, canonical_names
 
 
 @dataclass(frozen=True)
 class MatchRequest:
-    """How tensors are to be paired.
+    """How tensors are to be paired, and what is to be taken of them.
 
     Args:
         by: names, or order and shape where names have nothing in common.
-        key_map: checkpoint's name, or prefix that ends in a dot, -> the network's.
+        key_map: checkpoint's name, or pattern, or prefix that ends in a dot, -> the network's.
+        load: everything, all but the head, or the encoder alone.
+        allow_mismatch: patterns of the names of tensors, of either side, that may stay
+            without a counterpart, and of settings (`models.act`) that may differ.
     """
 
     by: Literal["name", "order"] = "name"
     key_map: Mapping[str, str] | None = None
+    load: Load = "all"
+    allow_mismatch: Sequence[str] = ()
+
+    def allows(self, *names: str) -> bool:
+        """Whether one of the names is allowed to differ."""
+        return any(fnmatchcase(n, pattern) for n in names for pattern in self.allow_mismatch)
 
 
 def pair_tensors(

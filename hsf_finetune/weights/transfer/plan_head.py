@@ -29,6 +29,7 @@ class HeadRequest:
         derive_from: new class -> class or classes of the checkpoint that it comes out of.
         policy: whether channels go by class name (`transfer`), by position (`copy`), or
             start fresh (`fresh`).
+        fresh_note: why they start fresh, if the policy is not `finetuning.head`'s.
     """
 
     classes: Sequence[str]
@@ -36,6 +37,7 @@ class HeadRequest:
     source_classes: Sequence[str] | None = None
     derive_from: Derivations = field(default_factory=dict)
     policy: HeadPolicy = "transfer"
+    fresh_note: str = ""
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,8 @@ def plan_head(
     channels = pairs.source_extent(axes)
     source = source_class_names(recorded, request.source_classes, channels)
     rules = make_class_rules(target, source, channels, request.derive_from, policy)
+    if policy == "fresh" and request.fresh_note:
+        rules = fresh_rules(target, request.fresh_note)
     known = channels if source is None else len(source)
     reasons = {n: reason for n in axes if (reason := _mismatch(pairs, n, axes[n], known))}
     absent = {n for head in coarser if not any(n in pairs.source for n in head) for n in head}

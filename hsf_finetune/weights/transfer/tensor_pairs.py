@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import re
+from collections.abc import Collection, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -12,6 +13,33 @@ from torch import nn
 Axes = Mapping[str, tuple[int, ...]]
 """State dict name -> axes of that tensor."""
 MatchedBy = Literal["name", "key_map", "order"]
+
+_OTHER_HEAD = re.compile(
+    r"(?:^|[._])(?:heads?|fcs?|cls|classifier|classification|proj_head|projector|projection"
+    r"|predictor|pred|logits?|seg|aux|rotation|contrastive|reconstruction|prototypes?"
+    r"|mask_token|cls_token|queue)(?:[._\d]|$)"
+)
+"""What other heads than that of segmentation are called, within a network too."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where in a network a tensor that it lacks would belong.
+
+    Args:
+        module: the deepest module on the tensor's path that the network has, such as
+            `down_layers.3.`; empty where it has none.
+        rest: what follows in the name.
+        known: names of the network's tensors below that module.
+    """
+
+    module: str
+    rest: str
+    known: frozenset[str] = frozenset()
+
+    def is_within(self, names: Set[str]) -> bool:
+        """Whether it belongs beside tensors of these names, and to no other head there."""
+        return not (_OTHER_HEAD.search(self.rest) or self.known.isdisjoint(names))
 
 
 @dataclass(frozen=True)
@@ -29,6 +57,7 @@ class TensorPairs:
         matched_by: name -> what paired it, where it was not the name.
         hint: what to write for a checkpoint of which too few names match, although all
             tensors agree in order and shape; empty where they do not.
+        places: where the unused ones would belong, where names were compared.
     """
 
     target: dict[str, torch.Tensor]
@@ -38,6 +67,7 @@ class TensorPairs:
     renamed: str = ""
     matched_by: Mapping[str, MatchedBy] = field(default_factory=dict)
     hint: str = ""
+    places: Mapping[str, Place] = field(default_factory=dict)
 
     def source_extent(self, axes: Axes) -> int | None:
         """The extent of the checkpoint's tensors along some axes; None if they disagree."""
@@ -59,12 +89,22 @@ class TensorPairs:
         """
         if name not in self.source:
             return "not in the checkpoint"
-        source, target = self.source[name].shape, self.target[name].shape
-        fits = len(source) == len(target) and all(
+        source, target = self.source[name], self.target[name]
+        fits = source.dim() == target.dim() and all(
             a == extent if axis in axes else a == b
-            for axis, (a, b) in enumerate(zip(source, target, strict=True))
+            for axis, (a, b) in enumerate(zip(source.shape, target.shape, strict=True))
         )
-        return "" if fits else f"{tuple(source)} in the checkpoint, {tuple(target)} in the network"
+        if not fits:
+            shapes = tuple(source.shape), tuple(target.shape)
+            return f"{shapes[0]} in the checkpoint, {shapes[1]} in the network"
+        if is_constant(target) and not target.is_meta and bool((source != target.cpu()).any()):
+            return "other values in the checkpoint: a constant of another network"
+        return ""
+
+
+def is_constant(tensor: torch.Tensor) -> bool:
+    """Whether a tensor follows from the network's settings: an index, which nothing trains."""
+    return not tensor.is_floating_point() and tensor.dim() > 0
 
 
 def canonical_names(network: nn.Module) -> dict[str, str]:

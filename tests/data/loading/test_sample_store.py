@@ -14,7 +14,7 @@ import psutil
 import pytest
 import torch
 
-from hsf_finetune.config.settings import DatasetsSettings
+from hsf_finetune.config.settings import DatasetsSettings, Preprocessing
 from hsf_finetune.data.discovery.cases import Case
 from hsf_finetune.data.loading import sample_store as store_module
 from hsf_finetune.data.loading.sample_store import SampleStore
@@ -46,12 +46,12 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
-def settings(folder: Path, cache: str = "disk", **more: Any) -> DatasetsSettings:
-    return minimal_settings(cache=cache, cache_dir=str(folder / "cache"), **more)
+def settings(folder: Path, cache: str = "disk") -> DatasetsSettings:
+    return minimal_settings(cache=cache, cache_dir=str(folder / "cache"))
 
 
-def prepared(cases: list[Case], folder: Path, cache: str = "disk", **more: Any) -> SampleStore:
-    store = SampleStore(cases, settings(folder, cache, **more))
+def prepared(cases: list[Case], folder: Path, cache: str = "disk", **how: Any) -> SampleStore:
+    store = SampleStore(cases, settings(folder, cache), Preprocessing(**how))
     store.prepare()
     return store
 
@@ -69,11 +69,11 @@ def same(a: Sample, b: Sample) -> bool:
     )
 
 
-@pytest.mark.parametrize("spacing", [None, [1.0, 1.0, 1.0]])
+@pytest.mark.parametrize("spacing", [None, (1.0, 1.0, 1.0)])
 def test_every_mode_gives_the_same_samples(
-    cases: list[Case], tmp_path: Path, spacing: list[float] | None
+    cases: list[Case], tmp_path: Path, spacing: tuple[float, ...] | None
 ) -> None:
-    stores = [prepared(cases, tmp_path, mode, target_spacing_mm=spacing) for mode in MODES]
+    stores = [prepared(cases, tmp_path, mode, spacing_mm=spacing) for mode in MODES]
     for one in cases:
         first, *others = [store.sample(one) for store in (*stores, *stores)]
         assert all(same(first, other) for other in others)
@@ -115,7 +115,7 @@ def test_a_changed_file_is_read_again(cases: list[Case], tmp_path: Path, reads: 
 def test_a_changed_setting_is_used(cases: list[Case], tmp_path: Path, reads: list[str]) -> None:
     prepared(cases, tmp_path)
     reads.clear()
-    coarse = prepared(cases, tmp_path, target_spacing_mm=[2.0, 2.0, 2.0])
+    coarse = prepared(cases, tmp_path, spacing_mm=(2.0, 2.0, 2.0))
     assert len(reads) == len(cases)
     assert tuple(coarse.sample(cases[0]).label.shape) == (4, 4, 4)
     merged = LabelMap.from_sets(SPACE, {1: ["DG"], 2: ["DG"], 3: ["CA1"]})
@@ -196,10 +196,10 @@ def test_auto_takes_the_disk_when_memory_is_short(
     def mode(available: float, **more: Any) -> str:
         memory = SimpleNamespace(available=available)
         monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
-        return SampleStore(cases, settings(tmp_path, "auto", **more)).mode
+        return SampleStore(cases, settings(tmp_path, "auto"), Preprocessing(**more)).mode
 
     assert mode(2.1 * needed) == "memory"
     assert mode(1.9 * needed) == "disk"
     finer = (np.sqrt((AFFINE[:3, :3] ** 2).sum(0)) / 2).tolist()
-    assert mode(8 * 2.1 * needed, target_spacing_mm=finer) == "memory"
-    assert mode(8 * 1.9 * needed, target_spacing_mm=finer) == "disk"
+    assert mode(8 * 2.1 * needed, spacing_mm=finer) == "memory"
+    assert mode(8 * 1.9 * needed, spacing_mm=finer) == "disk"

@@ -12,8 +12,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nibabel.affines import apply_affine
-from nibabel.orientations import inv_ornt_aff
 
+from hsf_finetune.config.settings import Preprocessing
+from hsf_finetune.data.preprocessing.orientation import turned_affine
 from hsf_finetune.data.preprocessing.voxel_grid import VoxelGrid
 from hsf_finetune.data.volumes.read_volume import Volume, VolumeRef
 from hsf_finetune.system.errors import DataError
@@ -29,6 +30,10 @@ DIRECTIONS = [
 
 def volume(array: Any, affine: Any) -> Volume:
     return Volume(array, np.asarray(affine, dtype=np.float64), array.shape, REF)
+
+
+def at(*spacing_mm: float) -> Preprocessing:
+    return Preprocessing(spacing_mm=spacing_mm)
 
 
 def one_hot(rows: torch.Tensor) -> torch.Tensor:
@@ -61,13 +66,13 @@ def turned(degrees: tuple[float, float, float]) -> Any:
 
 def network_affine(grid: VoxelGrid) -> Any:
     """Where the voxels of the reoriented (not resampled) volume lie."""
-    return grid.affine @ inv_ornt_aff(grid.orientation, grid.file_shape)
+    return turned_affine(grid.affine, grid.axes, grid.file_shape)
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS)
 def test_labels_come_back_exactly_from_every_orientation(direction: Any) -> None:
     rows = np.random.default_rng(0).integers(0, 3, (5, 6, 7)).astype(np.uint8)
-    grid = VoxelGrid.from_volume(volume(rows, AFFINE @ direction), None)
+    grid = VoxelGrid.from_volume(volume(rows, AFFINE @ direction))
     inside = grid.label_to_network(rows)
     assert tuple(inside.shape) == grid.shape
     assert torch.equal(grid.image_to_network(rows), inside.float())
@@ -89,7 +94,7 @@ def test_labels_come_back_exactly_from_oblique_grids(
 ) -> None:
     affine = turned(degrees) @ direction @ np.diag([*sizes, 1])
     rows = np.random.default_rng(0).integers(0, 3, shape).astype(np.uint8)
-    grid = VoxelGrid.from_volume(volume(rows, affine), None)
+    grid = VoxelGrid.from_volume(volume(rows, affine))
     inside = grid.label_to_network(rows)
     assert np.array_equal(grid.classes_to_file(one_hot(inside)), rows)
     # The network's grid holds the same voxels at the same places.
@@ -105,7 +110,7 @@ def test_labels_come_back_exactly_from_oblique_grids(
 @pytest.mark.parametrize("direction", DIRECTIONS)
 def test_the_networks_axes_run_right_anterior_superior(direction: Any) -> None:
     shape = tuple(int(n) for n in np.abs(np.linalg.inv(direction)[:3, :3]) @ SHAPE)
-    grid = VoxelGrid.from_volume(volume(scan(shape=shape), direction), None)
+    grid = VoxelGrid.from_volume(volume(scan(shape=shape), direction))
     assert grid.shape == SHAPE
     assert np.allclose(network_affine(grid)[:3, :3], np.eye(3))
 
@@ -117,7 +122,7 @@ def test_a_big_blob_survives_resampling_both_ways(
 ) -> None:
     rows = ball((24, 25, 26), (10, 12, 14), 9)
     affine = direction @ np.diag([*sizes, 1])
-    grid = VoxelGrid.from_volume(volume(rows, affine), [0.9, 1.0, 1.1])
+    grid = VoxelGrid.from_volume(volume(rows, affine), at(0.9, 1.0, 1.1))
     back = grid.classes_to_file(one_hot(grid.label_to_network(rows)))
     assert back.shape == grid.file_shape == rows.shape
     assert np.array_equal(grid.affine, affine)
@@ -131,33 +136,33 @@ def test_the_target_voxel_size_is_in_ras_order_and_keeps_the_extent() -> None:
         [[0, 0, -2.0, 0], [-1, 0, 0, 0], [0, -0.5, 0, 0], [0, 0, 0, 1]]
     )
     grid = VoxelGrid.from_volume(
-        volume(scan(shape=(10, 20, 8)), left_posterior_inferior), [1, 2, 0.25]
+        volume(scan(shape=(10, 20, 8)), left_posterior_inferior), at(1, 2, 0.25)
     )
-    assert grid.canonical_shape == (8, 10, 20)
+    assert grid.resampler.shapes[0] == (8, 10, 20)
     assert grid.shape == (16, 5, 40)
     assert grid.spacing_mm == (1, 2, 0.25)
     uneven = VoxelGrid.from_volume(
-        volume(scan(shape=(10, 20, 8)), left_posterior_inferior), [3, 3, 3]
+        volume(scan(shape=(10, 20, 8)), left_posterior_inferior), at(3, 3, 3)
     )
     extents = [n * s for n, s in zip(uneven.shape, uneven.spacing_mm, strict=True)]
     assert np.allclose(extents, [16, 10, 10])
 
 
 def test_resampling_never_leaves_an_empty_axis() -> None:
-    grid = VoxelGrid.from_volume(volume(scan(shape=(4, 4, 1)), np.eye(4)), [10, 10, 10])
+    grid = VoxelGrid.from_volume(volume(scan(shape=(4, 4, 1)), np.eye(4)), at(10, 10, 10))
     assert grid.shape == (1, 1, 1)
 
 
 def test_an_affine_without_one_axis_is_refused() -> None:
     with pytest.raises(DataError, match="empty axis"):
-        VoxelGrid.from_volume(volume(scan(), np.diag([1.0, 0, 1, 1])), None)
+        VoxelGrid.from_volume(volume(scan(), np.diag([1.0, 0, 1, 1])))
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS)
 def test_a_box_is_put_back_in_its_place(direction: Any) -> None:
     rows = np.random.default_rng(0).integers(0, 3, (5, 6, 7)).astype(np.uint8)
     box = (slice(1, 4), slice(0, 6), slice(2, 7))
-    grid = VoxelGrid.from_volume(volume(rows, AFFINE @ direction), None, box)
+    grid = VoxelGrid.from_volume(volume(rows, AFFINE @ direction), box=box)
     scores = one_hot(grid.label_to_network(rows))
     expected = np.zeros_like(rows)
     expected[box] = rows[box]

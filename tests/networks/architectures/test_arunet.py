@@ -25,6 +25,7 @@ from hsf_finetune.networks.layers.switchnorm import SwitchNorm
 from hsf_finetune.system.errors import ConfigError, WeightsError
 from hsf_finetune.weights.files.checkpoint import Checkpoint
 from hsf_finetune.weights.files.read_checkpoint import read_checkpoint
+from hsf_finetune.weights.sources.read_source import read_source
 from hsf_finetune.weights.transfer.plan_head import HeadRequest
 from hsf_finetune.weights.transfer.receipt import Receipt
 from hsf_finetune.weights.transfer.transfer_weights import transfer
@@ -185,7 +186,7 @@ def test_one_voxel_has_no_variance() -> None:
 
 # ----------------------------------------------------------- HSF's own checkpoint
 def _checkpoint() -> Checkpoint:
-    return read_checkpoint(FOLDER / "arunet8_perturbed.ckpt")
+    return read_source(FOLDER / "arunet8_perturbed.ckpt")
 
 
 def _loaded(
@@ -246,7 +247,8 @@ def test_without_names_the_head_starts_fresh_and_the_receipt_says_how_to_keep_it
     _, receipt = _loaded(TARGET, None)
     assert receipt.share_loaded == 1
     assert {entry.status for entry in receipt.entries if not entry.trunk} == {"fresh"}
-    assert "6 channels have no names (finetuning.source_classes)" in receipt.channels[0].line()
+    assert "6 channels have no names" in receipt.channels[0].line()
+    assert "'finetuning.source_classes=[background, ...]'" in receipt.channels[0].line()
 
 
 @original

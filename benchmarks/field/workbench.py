@@ -1,0 +1,217 @@
+"""What the kinds of faults share: small cohorts, a model trained on them, commands and their answers."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+
+from hsf_finetune.cli.main import main
+
+Array = npt.NDArray[Any]
+Outcome = Literal["right", "refused", "wrong"]
+
+SHAPE = (24, 32, 24)
+CLASSES = {1: "anterior", 2: "posterior"}
+FAST = (
+    "models=unet",
+    "models.channels=[4,8]",
+    "models.strides=[2]",
+    "models.features=4",
+    "models.num_res_units=1",
+    "logger=csv",
+    "augmentation=none",
+    "datasets.few_subjects=0",
+    "lightning.forecast=false",
+    "lightning.threads=1",
+    "lightning.accelerator=cpu",
+)
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One input that was tried.
+
+    Args:
+        name: of the input.
+        outcome: `right`: the result is right, or a warning says what is unusual; `refused`: a
+            clear message says why not; `wrong`: a wrong result without a word, or a traceback.
+        note: what was seen.
+    """
+
+    name: str
+    outcome: Outcome
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command answered; `code` is None after a traceback."""
+
+    code: int | None
+    text: str
+
+    def says(self, *words: str) -> bool:
+        """Whether all of these words stand in the answer, in any case."""
+        text = " ".join(self.text.split()).lower()
+        return all(" ".join(word.split()).lower() in text for word in words)
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether it is a message for the user, with a code that is not 0."""
+        return self.code in (1, 2) and "Traceback" not in self.text
+
+
+def judge(name: str, answer: Answer, right: bool) -> Attempt:
+    """The attempt that an answer is; `right` says whether it is as it should be."""
+    lines = answer.text.strip().splitlines()
+    note = f"exit code {answer.code}: {(lines or [''])[0 if answer.code else -1][:200]}"
+    if answer.code is None or "Traceback" in answer.text:
+        return Attempt(name, "wrong", note)
+    return Attempt(name, "right" if right else "refused" if answer.is_clear else "wrong", note)
+
+
+def run_command(*arguments: object) -> Answer:
+    """Runs `hsf-finetune` in this process."""
+    out = io.StringIO()
+    before = list(sys.argv)
+    code: int | None = 0
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
+        try:
+            sys.argv = ["hsf-finetune"]
+            main([str(argument) for argument in arguments])
+        except SystemExit as stop:
+            code = stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
+        except BaseException:
+            out.write(traceback.format_exc())
+            code = None
+        finally:
+            sys.argv = before
+    return Answer(code, out.getvalue())
+
+
+def phantom(seed: int, shape: Sequence[int] = SHAPE) -> tuple[Array, Array]:
+    """An ellipsoid of two brightnesses in grey surroundings: image and label, (X, Y, Z)."""
+    random = np.random.default_rng(seed)
+    where = np.indices(shape).transpose(1, 2, 3, 0)
+    centre = np.array(shape) / 2 + random.uniform(-2, 2, 3)
+    radii = np.array([6.0, 10.0, 6.0]) * random.uniform(0.9, 1.1, 3)
+    inside = (((where - centre) / radii) ** 2).sum(axis=-1) < 1
+    label = np.where(inside, np.where(where[..., 1] > centre[1], 1, 2), 0).astype(np.uint8)
+    brightness = 100 + 100 * (label == 1) + 60 * (label == 2)
+    return (brightness + random.normal(0, 8, shape)).astype(np.float32), label
+
+
+def save(path: Path, array: Array, affine: Array | None = None) -> Path:
+    """Writes a NIfTI, 1 mm and RAS unless an affine is given."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.nifti1.save(nib.nifti1.Nifti1Image(array, np.eye(4) if affine is None else affine), path)
+    return path
+
+
+def load(path: Path) -> Array:
+    """The voxels of a NIfTI."""
+    return np.asarray(nib.nifti1.load(path).dataobj)
+
+
+def dice(one: Array, other: Array) -> float:
+    """Mean Dice of the classes of the phantoms."""
+    found = []
+    for value in CLASSES:
+        a, b = one == value, other == value
+        found.append(2 * (a & b).sum() / max(a.sum() + b.sum(), 1))
+    return float(np.mean(found))
+
+
+@dataclass
+class Workbench:
+    """Folders of their own for each attempt, and a model that is trained when it is first needed."""
+
+    root: Path
+    _count: int = field(default=0, init=False)
+
+    def folder(self) -> Path:
+        """A new, empty folder."""
+        self._count += 1
+        path = self.root / f"{self._count:04d}"
+        path.mkdir(parents=True)
+        return path
+
+    def cohort(self, cases: int = 6) -> Path:
+        """A new folder with images/ and labels/ of the same names."""
+        folder = self.folder()
+        for number in range(cases):
+            image, label = phantom(number)
+            save(folder / "images" / f"case{number}.nii.gz", image)
+            save(folder / "labels" / f"case{number}.nii.gz", label)
+        return folder
+
+    def overrides(self, data: Path, *others: str, **keys: str) -> list[str]:
+        """Those of a command on a cohort of `cohort`; `keys` are keys of its dataset."""
+        dataset = {
+            "path": ".",
+            "patterns": '{a: {mri: "images/*.nii.gz", label: "labels/*.nii.gz"}}',
+            "labels_names": "{1: anterior, 2: posterior}",
+            **keys,
+        }
+        file = data / "conf" / "datasets" / "mine.yaml"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        lines = [f"    {key}: {value}" for key, value in dataset.items()]
+        file.write_text("\n".join(["datasets:", "  mine:", *lines, ""]), encoding="utf-8")
+        return [
+            "--config-dir",
+            str(data / "conf"),
+            "datasets=mine",
+            f"datasets.main_path={data}",
+            f"datasets.output_path={data / 'outputs'}",
+            *FAST,
+            *others,
+        ]
+
+    def train(self, data: Path, *others: str, epochs: int = 2, **keys: str) -> Answer:
+        """Trains on a cohort from random weights."""
+        given = self.overrides(data, f"lightning.max_epochs={epochs}", *others, **keys)
+        return run_command("train", *given)
+
+    @cached_property
+    def model(self) -> Path:
+        """The folder of a run on phantoms, good enough to segment others."""
+        data = self.cohort(10)
+        answer = self.train(data, "models.lr=1e-2", "datasets.train_ratio=0.8", epochs=14)
+        assert answer.code == 0, answer.text
+        return self.run_of(data)
+
+    def run_of(self, data: Path) -> Path:
+        """The folder of the one run on a cohort."""
+        (run,) = (path.parent for path in (data / "outputs").glob("*/config.yaml"))
+        return run
+
+    def predict(self, *scans: Path, options: Sequence[str] = ()) -> tuple[Answer, Path]:
+        """The answer of `predict`, and the folder of the segmentations."""
+        output = self.folder() / "segmentations"
+        return run_command("predict", self.model, *scans, "-o", output, *options), output
+
+
+Kind = Callable[[Workbench], Iterator[Attempt]]
+KINDS: dict[str, Kind] = {}
+"""Name -> what tries it."""
+
+
+def kind(name: str) -> Callable[[Kind], Kind]:
+    """Registers a function under the name of the kind of fault that it tries."""
+
+    def register(function: Kind) -> Kind:
+        KINDS[name] = function
+        return function
+
+    return register

@@ -1,0 +1,61 @@
+"""Where the axes of volumes point; the only module that reads it from an affine."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+from nibabel.orientations import (
+    apply_orientation,
+    axcodes2ornt,
+    inv_ornt_aff,
+    io_orientation,
+    ornt_transform,
+)
+
+from hsf_finetune.data.volumes.affines import Affine
+
+Array = npt.NDArray[Any]
+Axes = npt.NDArray[np.float64]
+"""nibabel's orientation array, (3, 2): for each axis of a file which axis it becomes, and 1, or -1
+where it is reversed."""
+
+_RAS: Axes = np.array([[0.0, 1.0], [1.0, 1.0], [2.0, 1.0]])
+
+
+def axes_to(affine: Affine, orientation: str = "RAS") -> Axes:
+    """How the axes of a file become those of an orientation; NaN for an axis without direction."""
+    axes: Axes = io_orientation(affine)
+    if orientation != "RAS":
+        axes = ornt_transform(axes, axcodes2ornt(tuple(orientation)))
+    return axes
+
+
+def turn(array: Array, axes: Axes) -> Array:
+    """A volume of a file, (X, Y, Z), along other axes."""
+    turned: Array = apply_orientation(array, axes)
+    return turned
+
+
+def turn_back(array: Array, axes: Axes) -> Array:
+    """A volume along other axes, along those of its file."""
+    return turn(array, ornt_transform(_RAS, axes))
+
+
+def turned_affine(affine: Affine, axes: Axes, file_shape: tuple[int, ...]) -> Affine:
+    """The 4x4 matrix from voxels of a turned volume to RAS+ millimetres."""
+    turned: Affine = affine @ inv_ornt_aff(axes, file_shape)
+    return turned
+
+
+def file_axes(axes: Axes) -> list[int]:
+    """The axis of the file that each of the other axes comes from."""
+    order: list[int] = np.argsort(axes[:, 0]).tolist()
+    return order
+
+
+def orientation_name(affine: Affine) -> str:
+    """Where the axes of a file point, such as `RAS`."""
+    return "".join(nib.aff2axcodes(affine))

@@ -1,0 +1,155 @@
+"""Volumes at another voxel size, which cover the same box."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy import ndimage
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from hsf_finetune.config.settings.preprocessing_settings import Resampling
+
+Triple = tuple[int, int, int]
+Array = npt.NDArray[np.float32]
+
+_ANISOTROPIC = 3.0
+"""Ratio of voxel sizes beyond which nnU-Net resamples slices."""
+
+
+@dataclass(frozen=True)
+class Resampler:
+    """Resampling between a grid and another one of the same box.
+
+    Args:
+        kind: how, see `Resampling`.
+        shapes: (x, y, z) of the one grid and of the other.
+        spacings_mm: their voxel sizes.
+    """
+
+    kind: Resampling
+    shapes: tuple[Triple, Triple]
+    spacings_mm: tuple[Sequence[float], Sequence[float]]
+
+    @property
+    def changes_nothing(self) -> bool:
+        """Whether both grids are the same."""
+        return self.shapes[0] == self.shapes[1]
+
+    @property
+    def takes_logits(self) -> bool:
+        """Whether logits are brought back, as in nnU-Net, or probabilities."""
+        return self.kind == "nnunet"
+
+    def image(self, image: Tensor) -> Tensor:
+        """An image (x, y, z), float32, on the other grid."""
+        if self.changes_nothing:
+            return image
+        if self.kind == "nnunet":
+            return torch.from_numpy(self._by_nnunet(image.numpy(), order=3))
+        smooth = self._smooth(image.numpy()) if self.kind == "linear" else image.numpy()
+        return _linear(torch.from_numpy(smooth)[None], self.shapes[1])[0]
+
+    def mask(self, mask: Tensor) -> Tensor:
+        """A mask (x, y, z), 0 or 1 as float32, on the other grid, as bool."""
+        made = self.image(mask)
+        return made > 0 if self.kind == "plain" else made >= 0.5
+
+    def labels(self, rows: Tensor) -> Tensor:
+        """Labels (x, y, z), uint8, on the other grid."""
+        if self.changes_nothing:
+            return rows
+        if self.kind == "plain":
+            nearest = interpolate(rows[None, None].float(), self.shapes[1], mode="nearest-exact")
+            return nearest[0, 0].to(torch.uint8)
+        if self.kind == "nnunet":
+            return torch.from_numpy(self._labels_by_nnunet(rows.numpy()))
+        best = torch.full(self.shapes[1], -1.0)
+        result = torch.zeros(self.shapes[1], dtype=torch.uint8)
+        for row in rows.unique().tolist():
+            share = self.image((rows == row).float())
+            result[share > best] = row
+            best = torch.maximum(best, share)
+        return result
+
+    def scores_back(self, scores: Tensor) -> Tensor:
+        """Scores (C, x, y, z) on the other grid, on the first one again."""
+        if self.changes_nothing:
+            return scores
+        if self.kind != "nnunet":
+            return _linear(scores.float(), self.shapes[0])
+        back = Resampler(self.kind, self.shapes[::-1], self.spacings_mm[::-1])
+        channels = scores.float().cpu().numpy()
+        return torch.from_numpy(np.stack([back._by_nnunet(one, order=1) for one in channels]))
+
+    def _smooth(self, image: Array) -> Array:
+        """A Gaussian along the axes that become coarser, so that no detail turns up as another.
+
+        Its deviation is (r - 1) / 2 voxels for r voxels that become one, as in scikit-image.
+        """
+        ratios = [old / new for old, new in zip(*self.shapes, strict=True)]
+        sigmas = [max(ratio - 1, 0) / 2 for ratio in ratios]
+        if not any(sigmas):
+            return image
+        return np.asarray(ndimage.gaussian_filter(image, sigmas, mode="nearest"))
+
+    def _by_nnunet(self, image: Array, order: int) -> Array:
+        """By nnU-Net's rules: of anisotropic scans each slice, and then the nearest slice."""
+        axis = self._thick_axis()
+        if axis is None:
+            return _zoom(image, self.shapes[1], order)
+        slices = np.moveaxis(image, axis, 0)
+        flat = [n for n in range(3) if n != axis]
+        size = [self.shapes[1][n] for n in flat]
+        made = np.stack([_zoom(one, size, order) for one in slices])
+        return np.ascontiguousarray(np.moveaxis(made[self._slices_of(axis)], 0, axis))
+
+    def _labels_by_nnunet(self, rows: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """Where at least half of a voxel is of a label; within slices, where scans have such."""
+        axis = self._thick_axis()
+        if axis is None:
+            return _zoom_labels(rows, self.shapes[1])
+        size = [self.shapes[1][n] for n in range(3) if n != axis]
+        made = np.stack([_zoom_labels(one, size) for one in np.moveaxis(rows, axis, 0)])
+        return np.ascontiguousarray(np.moveaxis(made[self._slices_of(axis)], 0, axis))
+
+    def _thick_axis(self) -> int | None:
+        """The axis along which voxels are much larger than along both others."""
+        for spacing in self.spacings_mm:
+            if max(spacing) / min(spacing) > _ANISOTROPIC:
+                thick = [n for n in range(3) if spacing[n] == max(spacing)]
+                return thick[0] if len(thick) == 1 else None
+        return None
+
+    def _slices_of(self, axis: int) -> npt.NDArray[np.int64]:
+        """The nearest old slice of each new one."""
+        old, new = self.shapes[0][axis], self.shapes[1][axis]
+        places = old / new * (np.arange(new) + 0.5) - 0.5
+        return np.asarray(np.clip(np.floor(places + 0.5), 0, old - 1), np.int64)
+
+
+def _linear(volumes: Tensor, shape: Sequence[int]) -> Tensor:
+    """Volumes (C, x, y, z) by trilinear interpolation."""
+    return interpolate(volumes[None], size=tuple(shape), mode="trilinear")[0]
+
+
+def _zoom(image: Array, shape: Sequence[int], order: int) -> Array:
+    """An image, by splines of an order, within the range that it had."""
+    if image.shape == tuple(shape):
+        return image
+    ratios = [new / old for new, old in zip(shape, image.shape, strict=True)]
+    made = ndimage.zoom(
+        image.astype(np.float64), ratios, order=order, mode="nearest", grid_mode=True
+    )
+    return np.asarray(np.clip(made, image.min(), image.max()), np.float32)
+
+
+def _zoom_labels(rows: npt.NDArray[np.uint8], shape: Sequence[int]) -> npt.NDArray[np.uint8]:
+    made = np.zeros(tuple(shape), np.uint8)
+    for row in np.unique(rows):
+        made[_zoom((rows == row).astype(np.float32), shape, order=1) >= 0.5] = row
+    return made

@@ -1,0 +1,124 @@
+"""Writes a model for another program, and proves it there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from hsf_finetune.data.volumes.read_volume import Volume
+from hsf_finetune.export import to_bundle, to_checkpoint, to_hsf, to_nnunet, to_onnx
+from hsf_finetune.export.door import Door
+from hsf_finetune.export.export_folder import complete_folder, new_folder, refuse_existing
+from hsf_finetune.export.proof import Proof, compare_labels, require_equal
+from hsf_finetune.export.trained_model import TrainedModel
+from hsf_finetune.inference.predictor import Predictor
+from hsf_finetune.inference.read_scan import Scan, read_channels
+from hsf_finetune.system.errors import ConfigError
+
+DOORS: Mapping[str, Door] = {
+    door.name: door
+    for door in (to_hsf.DOOR, to_onnx.DOOR, to_bundle.DOOR, to_nnunet.DOOR, to_checkpoint.DOOR)
+}
+
+
+@dataclass(frozen=True)
+class Export:
+    """An export that was written.
+
+    Args:
+        folder: with everything that it consists of.
+        door: what it is for: `hsf`, `onnx`, ...
+        usage: how it is used, as Markdown.
+        proof: what the proof found; None where there was none.
+    """
+
+    folder: Path
+    door: str
+    usage: str
+    proof: Proof | None
+
+    def __str__(self) -> str:
+        """Where it is, how it is used, and its proof."""
+        found = self.proof.line() if self.proof else "nothing compared the export with the model"
+        title = "proved" if self.proof else "not proved"
+        return f"{self.usage}\n\n{title}: {found}\neverything is in {self.folder}"
+
+
+def export(
+    model: str | Path | Predictor,
+    to: str,
+    output: str | Path,
+    *,
+    scan: Scan | None = None,
+    proof: bool = True,
+    checkpoint: Literal["best", "last"] = "best",
+) -> Export:
+    """Writes a model for another program, in a new folder, and proves it in the program's runtime.
+
+    The export segments a scan in the runtime of the program that it is for. Where it does not do
+    so as the model itself, nothing is left behind.
+
+    Args:
+        model: folder of a run, a checkpoint, or a model from `load_model`.
+        to: `hsf` (a model for HSF), `onnx` (one ONNX file), `bundle` (for MONAI),
+            `nnunet` (a results folder of nnU-Net) or `checkpoint` (weights and card alone).
+        output: the folder, which must not exist.
+        scan: for the proof; None is a validation case of the run.
+        proof: whether to do so.
+        checkpoint: which one of a run's.
+
+    Returns:
+        `.folder`, `.usage` with the command that uses it, and `.proof`.
+
+    Raises:
+        ConfigError: there is no such form of export, the model is one that it cannot carry, a
+            package is missing, or there is no scan for the proof.
+        OutputError: the folder exists, cannot be written, or the proof failed.
+
+    Examples:
+        >>> import hsf_finetune as hf
+        >>> shared = hf.export("outputs/source", "checkpoint", "shared")
+        >>> shared.proof.differing
+        0
+    """
+    if to not in DOORS:
+        raise ConfigError(f"there is no export to '{to}'", expected=", ".join(DOORS))
+    door, output = DOORS[to], Path(output).expanduser()
+    refuse_existing(output)
+    trained = TrainedModel.read(model, output.name, checkpoint)
+    door.check(trained)
+    _require_packages(door, proof)
+    channels = _read_scan(trained, scan) if proof else []
+    with new_folder(output) as folder:
+        usage = door.write(trained, folder)
+        found = _prove(door, trained, folder, channels) if proof else None
+        complete_folder(folder, door, trained, usage, found)
+    return Export(output, to, usage, found)
+
+
+# -------------------------------------------------------------------- internals
+def _require_packages(door: Door, proof: bool) -> None:
+    missing = door.missing_packages()
+    needed = [name for name in missing if proof or name in door.writers]
+    if needed:
+        raise ConfigError(
+            f"--to {door.name} needs {' and '.join(needed)}",
+            fix=f"pip install {' '.join(needed)}"
+            + ("" if set(needed) & door.writers else "; or --no-proof writes it unproved"),
+        )
+
+
+def _read_scan(model: TrainedModel, given: Scan | None) -> list[Volume]:
+    card = model.card
+    scan = list(model.reference_scan()) if given is None else given
+    return read_channels(scan, card.in_channels, geometry=card.hdf5)
+
+
+def _prove(door: Door, model: TrainedModel, folder: Path, channels: Sequence[Volume]) -> Proof:
+    expected = model.predictor.predict([(one.array, one.affine) for one in channels])
+    labels = door.segment(model, folder, channels)
+    proof = compare_labels(expected, labels, door.runtime())
+    require_equal(proof, door.least_equal, model, channels)
+    return proof

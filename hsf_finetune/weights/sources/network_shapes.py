@@ -1,0 +1,274 @@
+"""Reads the settings of each network from the names and shapes of its tensors."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from hsf_finetune.networks.architectures.arunet import read_arunet_settings
+from hsf_finetune.weights.transfer.match_names import plain_name
+
+_ALIASES = (
+    (re.compile(r"(^|\.)decoder\.encoder\."), r"\1encoder."),
+    (re.compile(r"\.all_modules\.0\."), ".conv."),
+    (re.compile(r"\.all_modules\.1\."), ".norm."),
+)
+"""Second names of nnU-Net's tensors, of which safetensors keeps only one."""
+
+
+class TensorShapes:
+    """The tensors of a checkpoint below a prefix, as the settings of a network follow from them.
+
+    Args:
+        tensors: name -> tensor.
+        prefix: what the names of the network's tensors begin with.
+    """
+
+    def __init__(self, tensors: Mapping[str, torch.Tensor], prefix: str = "") -> None:
+        named = {first_name(name): tensor for name, tensor in tensors.items()}
+        size = len(prefix)
+        self.tensors = {name[size:]: t for name, t in named.items() if name.startswith(prefix)}
+        self.assumed: list[str] = []
+        """Settings that neither names nor shapes tell."""
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.tensors
+
+    def width(self, layer: str) -> int:
+        """Output channels of a convolution."""
+        return self.tensors[f"{layer}.weight"].shape[0]
+
+    def kernel(self, layer: str) -> int | list[int]:
+        """The kernel of a convolution: a number where it is a cube."""
+        sides = list(self.tensors[f"{layer}.weight"].shape[2:])
+        return sides[0] if len(set(sides)) == 1 else sides
+
+    def count(self, layer: str, first: int = 0) -> int:
+        """How many layers are called so, with consecutive numbers in place of `{}`."""
+        number = first
+        while f"{layer.format(number)}.weight" in self:
+            number += 1
+        return number - first
+
+    def norm(self, layer: str, affine: str) -> str:
+        """The normalisation; of those that learn a gain only batch's shows, else it is `affine`."""
+        if f"{layer}.running_mean" in self:
+            return "batch"
+        self.assumed.append("norm")
+        return affine if f"{layer}.weight" in self else "instance_plain"
+
+    def activation(self, layer: str, other: str) -> str:
+        """The non-linearity; only a PReLU's shows, else it is `other`."""
+        if f"{layer}.weight" in self:
+            return "prelu"
+        self.assumed.append("act")
+        return other
+
+    def upsampling(self, begin: str) -> str:
+        """How MONAI's upsampling layers, whose names begin so, double the size."""
+        names = [name for name in self.tensors if name.startswith(begin)]
+        kinds = ("deconv", "pixelshuffle")
+        return next((k for k in kinds if any(f".{k}." in n for n in names)), "nontrainable")
+
+
+@dataclass(frozen=True)
+class ShapeReader:
+    """How one network is recognised and read.
+
+    Args:
+        stems: names that its first convolution may have.
+        heads: names that its convolution to logits may have.
+        read: its settings, from the tensors below its prefix; KeyError where one is missing.
+    """
+
+    stems: tuple[str, ...]
+    heads: tuple[str, ...]
+    read: Callable[[TensorShapes], dict[str, Any]]
+
+
+def first_name(name: str) -> str:
+    """The first of the names under which a network has a tensor, without wrappers' names."""
+    name = plain_name(name)
+    for pattern, known in _ALIASES:
+        name = pattern.sub(known, name)
+    return name
+
+
+# -------------------------------------------------------------------- internals
+def _monai_unet(shapes: TensorShapes) -> dict[str, Any]:
+    units = shapes.count("0.conv.unit{}.conv")
+    conv, norm = ("conv.unit0.conv", "conv.unit0.adn") if units else ("conv", "adn")
+    # Levels are nested: 0., 1.submodule.0., 1.submodule.1.submodule.0., ...
+    depth = 0
+    while f"{'1.submodule.' * depth}0.{conv}.weight" in shapes:
+        depth += 1
+    levels = [f"{'1.submodule.' * level}0." for level in range(depth)]
+    kernel = shapes.kernel(f"0.{conv}")
+    # Of residual blocks, the shortcut has a kernel only where the block halves.
+    halved = [not units or _has_kernel(shapes, f"{level}residual", kernel) for level in levels]
+    shapes.assumed += ["strides"] if any(halved) else []
+    return {
+        "channels": [shapes.width(f"{n}{conv}") for n in [*levels, "1.submodule." * depth]],
+        "strides": [2 if halves else 1 for halves in halved],
+        "kernel_size": kernel,
+        "up_kernel_size": shapes.kernel("2.0.conv" if units else "2.conv"),
+        "num_res_units": units,
+        "act": shapes.activation(f"0.{norm}.A", "relu"),
+        "norm": shapes.norm(f"0.{norm}.N", "instance"),
+    }
+
+
+def _has_kernel(shapes: TensorShapes, layer: str, kernel: int | list[int]) -> bool:
+    return f"{layer}.weight" in shapes and shapes.kernel(layer) == kernel
+
+
+def _unet(shapes: TensorShapes) -> dict[str, Any]:
+    trunk = TensorShapes(shapes.tensors, "trunk.model.")
+    models = _monai_unet(trunk)
+    shapes.assumed += [name for name in trunk.assumed if name != "act"]
+    told = {name: models[name] for name in ("channels", "strides", "num_res_units", "norm")}
+    return told | {"features": shapes.tensors["head.weight"].shape[1]}
+
+
+def _basicunet(shapes: TensorShapes) -> dict[str, Any]:
+    down = [f"down_{level}.convs" for level in range(1, 5)]
+    return {
+        "features": [shapes.width(f"{n}.conv_0.conv") for n in ("conv_0", *down, "upcat_1.convs")],
+        "act": shapes.activation("conv_0.conv_0.adn.A", "leakyrelu"),
+        # MONAI's default for this network.
+        "negative_slope": 0.1,
+        "norm": shapes.norm("conv_0.conv_0.adn.N", "instance"),
+        "upsample": shapes.upsampling("upcat_"),
+    }
+
+
+def _dynunet(shapes: TensorShapes) -> dict[str, Any]:
+    middle = shapes.count("downsamples.{}.conv1.conv")
+    levels = ["input_block", *(f"downsamples.{n}" for n in range(middle)), "bottleneck"]
+    convs = [f"{level}.conv1.conv" for level in levels]
+    # Below full resolution, from fine to coarse; each has a second name.
+    names = [
+        (f"upsamples.{middle - n}.transp_conv.conv", f"{nested}upsample.transp_conv.conv")
+        for n in range(middle + 1)
+        for nested in ["skip_layers." + "next_layer." * n]
+    ]
+    ups = [first if f"{first}.weight" in shapes else second for first, second in names]
+    heads = shapes.count("deep_supervision_heads.{}.conv.conv")
+    return {
+        "channels": [shapes.width(conv) for conv in convs],
+        "strides": [1, *(shapes.kernel(up) for up in ups)],
+        "kernel_size": [shapes.kernel(conv) for conv in convs],
+        "norm": shapes.norm("input_block.norm1", "instance"),
+        "residual": any(".conv3." in name for name in shapes.tensors),
+        "trans_bias": f"{ups[0]}.bias" in shapes,
+        "deep_supervision": heads > 0,
+        "deep_supr_num": heads or 1,
+    }
+
+
+def _segresnet(shapes: TensorShapes) -> dict[str, Any]:
+    # The first level alone has no convolution before its blocks, and starts at 1 all the same.
+    levels = shapes.count("down_layers.{}.1.conv1.conv")
+    down = [shapes.count(f"down_layers.{n}.{{}}.conv1.conv", first=1) for n in range(levels)]
+    return {
+        "init_filters": shapes.width("convInit.conv"),
+        "blocks_down": down,
+        "blocks_up": [shapes.count(f"up_layers.{n}.{{}}.conv1.conv") for n in range(levels - 1)],
+        "norm": shapes.norm("conv_final.0", "group"),
+        "upsample": shapes.upsampling("up_samples."),
+    }
+
+
+def _swinunetr(shapes: TensorShapes) -> dict[str, Any]:
+    stages = [f"swinViT.layers{n}.0.blocks" for n in range(1, 5)]
+    tables = [f"{stage}.0.attn.relative_position_bias_table" for stage in stages]
+    shapes.assumed.append("downsample")
+    return {
+        "feature_size": shapes.width("swinViT.patch_embed.proj"),
+        "depths": [shapes.count(f"{stage}.{{}}.norm1") for stage in stages],
+        "num_heads": [shapes.tensors[table].shape[1] for table in tables],
+        "window_size": _window(shapes, f"{stages[0]}.0.attn.relative_position_"),
+        "norm": shapes.norm("encoder1.layer.norm1", "instance"),
+        "use_v2": "swinViT.layers1c.0.layer.conv1.conv.weight" in shapes,
+        "downsample": "merging",
+    }
+
+
+def _window(shapes: TensorShapes, begin: str) -> int | list[int]:
+    """The window within which voxels attend to each other.
+
+    From the table's row for the first voxel and each other one: it is smaller by 1, by
+    2c - 1 and by (2c - 1)(2b - 1) per step along the axes of a window (a, b, c).
+    """
+    first, index = f"{begin}bias_table", f"{begin}index"
+    if index not in shapes:
+        return int(shapes.tensors[first].shape[0] ** (1 / 3) + 1.5) // 2
+    row = shapes.tensors[index][0].long()
+    steps: list[int] = (row[0] - row).tolist()
+    c = _leading(steps, 1)
+    b = _leading(steps[::c], 2 * c - 1)
+    window = [len(steps) // (b * c), b, c]
+    shapes.assumed += ["window_size"] if 1 in window else []
+    return c if window == [c] * 3 else window
+
+
+def _leading(numbers: list[int], step: int) -> int:
+    """How many numbers, from the first on, are 0, step, 2 step, ..."""
+    fit = (n == k * step for k, n in enumerate(numbers))
+    return next((k for k, fits in enumerate(fit) if not fits), len(numbers))
+
+
+def _nnunet(shapes: TensorShapes) -> dict[str, Any]:
+    residual = "encoder.stem.convs.0.conv.weight" in shapes
+    blocks, block = (".blocks.{}", ".conv1") if residual else (".0.convs.{}", "")
+    stages = shapes.count(f"encoder.stages.{{}}{blocks.format(0)}{block}.conv")
+    down = [f"encoder.stages.{stage}{blocks}{block}" for stage in range(stages)]
+    ups = [f"decoder.transpconvs.{stage}" for stage in reversed(range(stages - 1))]
+    norm = f"{down[0].format(0)}.norm"
+    batch = f"{norm}.running_mean" in shapes
+    shapes.assumed += ["orientation", "nonlin", *([] if batch else ["norm_op"])]
+    models = {
+        "architecture": "ResidualEncoderUNet" if residual else "PlainConvUNet",
+        "orientation": "RAS",
+        "features_per_stage": [shapes.width(f"{stage.format(0)}.conv") for stage in down],
+        "kernel_sizes": [shapes.kernel(f"{stage.format(0)}.conv") for stage in down],
+        "strides": [1, *(shapes.kernel(up) for up in ups)],
+        "n_blocks_per_stage": [shapes.count(f"{stage}.conv") for stage in down],
+        "n_conv_per_stage_decoder": [
+            shapes.count(f"decoder.stages.{stage}.convs.{{}}.conv") for stage in range(stages - 1)
+        ],
+        "conv_bias": f"{down[0].format(0)}.conv.bias" in shapes,
+        "norm_op": "BatchNorm3d" if batch else "InstanceNorm3d",
+        "nonlin": "LeakyReLU",
+        "norm_op_kwargs": {"eps": 1e-5, "affine": f"{norm}.weight" in shapes},
+    }
+    stem = {"stem_channels": shapes.width("encoder.stem.convs.0.conv")} if residual else {}
+    return models | stem
+
+
+def _arunet(shapes: TensorShapes) -> dict[str, Any]:
+    models = read_arunet_settings(shapes.tensors)
+    if models is None:
+        raise KeyError("SwitchNorm3d")
+    return models
+
+
+READERS: Mapping[str, ShapeReader] = {
+    "unet": ShapeReader(("trunk.model.0.conv.unit0.conv", "trunk.model.0.conv"), ("head",), _unet),
+    "monai_unet": ShapeReader(("0.conv.unit0.conv", "0.conv"), ("2.0.conv", "2.conv"), _monai_unet),
+    "basicunet": ShapeReader(("conv_0.conv_0.conv",), ("final_conv",), _basicunet),
+    "dynunet": ShapeReader(("input_block.conv1.conv",), ("output_block.conv.conv",), _dynunet),
+    "segresnet": ShapeReader(("convInit.conv",), ("conv_final.2.conv",), _segresnet),
+    "swinunetr": ShapeReader(("swinViT.patch_embed.proj",), ("out.conv.conv",), _swinunetr),
+    "arunet": ShapeReader(("encoders.0.basic_module.conv1.conv",), ("final_conv",), _arunet),
+    "nnunet": ShapeReader(
+        ("encoder.stages.0.0.convs.0.conv", "encoder.stem.convs.0.conv"),
+        ("decoder.seg_layers.0",),
+        _nnunet,
+    ),
+}
+"""`models.name` -> how it is read."""

@@ -1,0 +1,197 @@
+"""What an nnU-Net's plans and dataset.json say of its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from hsf_finetune.system.errors import WeightsError
+from hsf_finetune.weights.files.checkpoint import Checkpoint
+from hsf_finetune.weights.sources.nnunet_plans import NnUNetPlans, read_plans
+
+_CITATION = (
+    "Isensee et al. (2021). nnU-Net: a self-configuring method for deep learning-based biomedical "
+    "image segmentation. Nature Methods 18:203-211. https://doi.org/10.1038/s41592-020-01008-z"
+)
+
+
+@dataclass(frozen=True)
+class NnUNetDescription:
+    """What belongs to the weights of an nnU-Net.
+
+    Args:
+        name: of the model.
+        configuration: such as `3d_fullres`.
+        plans: the content of plans.json.
+        dataset: the content of dataset.json.
+        files: those the two come from.
+        fold: which one the weights are of: `0`, ..., or `all`.
+        other_folds: those beside it.
+        notes: what else a user should know.
+    """
+
+    name: str
+    configuration: str
+    plans: Mapping[str, Any]
+    dataset: Mapping[str, Any]
+    files: tuple[Path, Path]
+    fold: str
+    other_folds: tuple[str, ...] = ()
+    notes: tuple[str, ...] = field(default=())
+
+
+def with_nnunet_description(
+    weights: Checkpoint, description: NnUNetDescription, orientation: str
+) -> Checkpoint:
+    """The weights, with the network, classes, channels and origin that are described.
+
+    Args:
+        weights: of an nnU-Net.
+        description: its plans and dataset.json.
+        orientation: where the voxel axes of the images that nnU-Net was trained on point.
+
+    Raises:
+        WeightsError: the description contradicts the weights, cannot be read, or is of a
+            model that is not supported.
+    """
+    plans_file, dataset_file = description.files
+    plans = read_plans(description.plans, description.configuration, orientation, plans_file)
+    labels = _labels(description.dataset, dataset_file)
+    channels = _channel_names(description.dataset, dataset_file)
+    _check_counts(weights, labels, channels)
+    models = dict(plans.models)
+    if any(name.endswith(".running_mean") for name in weights.tensors):
+        # nnUNetTrainerBN uses batch normalisation, although its plans name InstanceNorm3d.
+        models["norm_op"] = "BatchNorm3d"
+    return replace(
+        weights,
+        classes=tuple(labels),
+        models=models,
+        in_channels=len(channels),
+        channel_names=channels,
+        origin=_origin(weights, description, plans, labels),
+    )
+
+
+def is_nnunet_file(checkpoint: Checkpoint) -> bool:
+    """Whether a checkpoint file of nnU-Net v2 holds its own plans and dataset.json."""
+    given = checkpoint.described.get("init_args")
+    return isinstance(given, Mapping) and all(
+        isinstance(given.get(key), Mapping) for key in ("plans", "dataset_json")
+    )
+
+
+def describe_nnunet_file(checkpoint: Checkpoint, orientation: str) -> Checkpoint:
+    """The weights of a single checkpoint file of nnU-Net v2, which holds its plans.
+
+    Raises:
+        WeightsError: as `with_nnunet_description`.
+    """
+    given, path = checkpoint.described["init_args"], checkpoint.path
+    plans = given["plans"]
+    parts = (checkpoint.described.get("trainer_name"), plans.get("plans_name"))
+    description = NnUNetDescription(
+        name="__".join(map(str, (*parts, given.get("configuration")))),
+        configuration=str(given.get("configuration")),
+        plans=plans,
+        dataset=given["dataset_json"],
+        files=(path, path),
+        fold=str(given.get("fold")),
+    )
+    return with_nnunet_description(checkpoint, description, orientation)
+
+
+# -------------------------------------------------------------------- internals
+def _labels(dataset: Mapping[str, Any], file: Path) -> dict[str, int]:
+    """Class -> value in the label files, in the order of the network's outputs."""
+    given = dataset.get("labels")
+    values: dict[str, int] = {}
+    for name, value in given.items() if isinstance(given, Mapping) else ():
+        several = value if isinstance(value, list) else [value]
+        if len(several) > 1:
+            raise WeightsError(
+                "this nnU-Net was trained on overlapping regions, which are not supported: its "
+                "outputs are independent of each other, while classes exclude each other",
+                file=file,
+                found=f"'{name}' is made of the labels {', '.join(map(str, several))}",
+                expected="one label value per class",
+                fix="use an nnU-Net that was trained on labels",
+            )
+        if name != "ignore":
+            values[name] = several[0] if several and isinstance(several[0], int) else -1
+    ordered = dict(sorted(values.items(), key=lambda item: item[1]))
+    distinct = len(set(ordered.values())) == len(ordered) > 1
+    if not distinct or next(iter(ordered.items())) != ("background", 0):
+        raise WeightsError(
+            "the labels of nnU-Net's dataset cannot be read",
+            file=file,
+            found=given,
+            expected='"labels": {"background": 0, "CA1": 1, ...}',
+        )
+    return ordered
+
+
+def _channel_names(dataset: Mapping[str, Any], file: Path) -> tuple[str, ...]:
+    given = dataset.get("channel_names") or dataset.get("modality")
+    if not isinstance(given, Mapping) or not all(str(key).isdecimal() for key in given):
+        raise WeightsError(
+            "the channels of nnU-Net's dataset cannot be read",
+            file=file,
+            found=given,
+            expected='"channel_names": {"0": "T2w"}',
+        )
+    return tuple(str(given[key]) for key in sorted(given, key=int))
+
+
+def _check_counts(weights: Checkpoint, labels: Mapping[str, int], channels: Sequence[str]) -> None:
+    """Refuses weights that contradict their dataset.json."""
+    tensors = weights.tensors
+    inputs = (
+        _size(tensors, "encoder.stem.convs.0.conv.weight", 1)
+        or _size(tensors, "encoder.stages.0.0.convs.0.conv.weight", 1)
+    )  # fmt: skip
+    outputs = _size(tensors, "decoder.seg_layers.0.weight", 0)
+    for what, count, names in (("classes", outputs, labels), ("input channels", inputs, channels)):
+        if count not in (None, len(names)):
+            raise WeightsError(
+                f"checkpoint and dataset.json disagree about the {what}",
+                file=weights.path,
+                found=f"{count} in the weights, {len(names)} in dataset.json: {', '.join(names)}",
+                fix="copy the dataset.json that nnU-Net wrote into its folder",
+            )
+
+
+def _size(tensors: Mapping[str, Tensor], name: str, axis: int) -> int | None:
+    for full_name, tensor in tensors.items():
+        if full_name.endswith(name) and tensor.dim() == 5:
+            return tensor.shape[axis]
+    return None
+
+
+def _origin(
+    weights: Checkpoint,
+    description: NnUNetDescription,
+    plans: NnUNetPlans,
+    labels: Mapping[str, int],
+) -> dict[str, Any]:
+    """What a user has to know about these weights, as plain values."""
+    return {
+        "format": "nnU-Net v2",
+        "name": description.name,
+        "dataset": plans.dataset,
+        "configuration": description.configuration,
+        "fold": description.fold,
+        "other_folds": list(description.other_folds),
+        "checkpoint": weights.path.name,
+        "label_values": dict(labels),
+        "target_spacing_mm": list(plans.spacing_mm or ()),
+        "patch_vox": list(plans.patch_vox),
+        "normalisation": list(plans.normalisation),
+        "stored": plans.orientation,
+        "citation": _CITATION,
+        "notes": [*plans.notes, *description.notes],
+    }

@@ -1,0 +1,65 @@
+"""Folders and files of other programs that cannot be read: what they are, and what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from hsf_finetune.system.errors import WeightsError
+from hsf_finetune.weights.files.unreadable import NNUNET_V1_FIX, TENSORFLOW_FIX
+
+_CONVERT = (
+    "python -m torch.distributed.checkpoint.format_utils dcp_to_torch '{folder}' model.pt\n"
+    "and then finetuning.pretrained=model.pt"
+)
+_KINDS = (
+    (
+        (".metadata", "*.distcp"),
+        "a checkpoint that several processes wrote together (FSDP, torch.distributed.checkpoint)",
+        _CONVERT,
+    ),
+    (
+        ("zero_to_fp32.py", "*_zero_pp_rank_*", "*model_states.pt"),
+        "a checkpoint of DeepSpeed, divided among processes",
+        "python '{folder}/zero_to_fp32.py' '{folder}' model.pt\n"
+        "and then finetuning.pretrained=model.pt",
+    ),
+    (("plans.pkl", "*.model.pkl", "*.model"), "a model of nnU-Net v1", NNUNET_V1_FIX),
+    (
+        ("saved_model.pb", "*.pb", "*.ckpt.index", "*.tflite", "*.h5", "*.keras"),
+        "a network of TensorFlow or Keras",
+        TENSORFLOW_FIX,
+    ),
+    (
+        ("*.onnx",),
+        "a network that was exported to ONNX",
+        "give the checkpoint it was exported from",
+    ),
+)
+"""Names of files, any of which tells a kind; what it is, and what to do."""
+
+
+def other_program_error(path: Path) -> WeightsError | None:
+    """The error for what another program has written and cannot be read; None for the rest.
+
+    Args:
+        path: a folder, or a file.
+    """
+    folder = path if path.is_dir() else path.parent
+    for patterns, what, fix in _KINDS:
+        found = sorted(_matching(path, patterns))
+        if found:
+            return WeightsError(
+                f"this is {what}, which cannot be read as it is",
+                file=path,
+                found=", ".join(found[:6]) + (" ..." if len(found) > 6 else ""),
+                fix=fix.format(folder=folder),
+            )
+    return None
+
+
+def _matching(path: Path, patterns: Iterable[str]) -> set[str]:
+    """Names in a folder, or the name of a file, that fit one of the patterns."""
+    if path.is_dir():
+        return {file.name for pattern in patterns for file in path.glob(pattern)}
+    return {path.name for pattern in patterns if path.match(pattern)}
