@@ -18,14 +18,18 @@ from collections import Counter
 from pathlib import Path
 
 import torch
-from field import folders, hostile, labels, unseen  # noqa: F401 # they register their kinds
+from field import folders, hostile, labels, runs, unseen, weights
 from field.workbench import KINDS, Workbench
 from rows import show, write
+
+MODULES = (folders, hostile, labels, runs, unseen, weights)
+"""They register their kinds when they are imported."""
 
 
 def main() -> int:
     options = arguments()
     torch.set_num_threads(options.threads)
+    runs.KILLS = options.kills
     rows: list[dict[str, object]] = []
     with tempfile.TemporaryDirectory() as folder:
         bench = Workbench(Path(folder))
@@ -54,6 +58,7 @@ def main() -> int:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--kinds", nargs="*", choices=list(KINDS), help="instead of all")
+    parser.add_argument("--kills", type=int, default=runs.KILLS, help="of the kind `kills`")
     parser.add_argument("--verbose", action="store_true", help="print every attempt")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", type=Path, help="write the rows there too")

@@ -293,7 +293,7 @@ def transfer(
     *,
     source_classes: Sequence[str] | None = None,
     derive_from: Mapping[str, str | Sequence[str]] | None = None,
-    min_loaded: float = 0.9,
+    min_loaded: float = 1.0,
 ) -> Receipt:
     """Loads pretrained weights into a network, in place, with a receipt.
 

@@ -92,6 +92,7 @@ def test_tests_mirror_the_package() -> None:
     """Each folder of tests is a room, or one that is named with its reason."""
     other = {
         "": "of the whole package",
+        "campaigns": "of kills, damage, hostile inputs and what users reported, everywhere",
         "docs": "of the documentation",
         "zoo": "of defects, which go through several rooms",
         "stored_runs": "files",

@@ -137,7 +137,11 @@ def origins(bench: Workbench) -> Iterator[Attempt]:
         labels = {label for _, label in pairs_of(file, folder)} if answer.code == 0 else set()
         right = len(labels) == best and all(label.startswith(f"{better}/") for label in labels)
         yield judge(f"{better} {best}, {worse} {others}", answer, right and answer.says("not used"))
-    for sides in (("hemi-L_dseg", "hemi-R_dseg"), ("lh_seg", "rh_seg"), ("left_label", "right_label")):
+    for sides in (
+        ("hemi-L_dseg", "hemi-R_dseg"),
+        ("lh_seg", "rh_seg"),
+        ("left_label", "right_label"),
+    ):
         folder = bench.folder() / "data"
         for number, (image, label) in enumerate(scans):
             name = f"sub-{number:02d}/anat/sub-{number:02d}_"
@@ -197,7 +201,10 @@ def unpaired(bench: Workbench) -> Iterator[Attempt]:
     def foreign(data: Path) -> str:
         path = data / "images" / "case0.nii.gz"
         scan = nib.nifti1.load(path)
-        nib.freesurfer.save(nib.freesurfer.MGHImage(scan.get_fdata(dtype="f4"), scan.affine), path.with_name("case0.mgz"))
+        nib.freesurfer.save(
+            nib.freesurfer.MGHImage(scan.get_fdata(dtype="f4"), scan.affine),
+            path.with_name("case0.mgz"),
+        )
         path.unlink()
         return "case0"
 
@@ -212,7 +219,9 @@ def unpaired(bench: Workbench) -> Iterator[Attempt]:
         answer = run_command("check", *bench.overrides(data))
         # a suffix in capitals may just as well be read
         is_used = damage is upper and answer.code == 0 and answer.says("6 cases")
-        yield judge(damage.__name__, answer, is_used or (answer.code in (1, 2) and answer.says(word)))
+        yield judge(
+            damage.__name__, answer, is_used or (answer.code in (1, 2) and answer.says(word))
+        )
 
 
 @kind("names that evaluate pairs")
@@ -259,7 +268,9 @@ def headers(bench: Workbench) -> Iterator[Attempt]:
         answer, output = bench.predict(file)
         found = nib.load(output / file.name) if answer.code == 0 else scan
         header, right = found.header, answer.code == 0
-        right &= [e.get_content() for e in header.extensions] == [b"made by hand"] and type(found) is version
+        right &= [e.get_content() for e in header.extensions] == [b"made by hand"] and type(
+            found
+        ) is version
         for key in ("aux_file", "intent_name", "sform_code", "qform_code", "xyzt_units"):
             right &= bool(header[key] == scan.header[key])
         yield judge(version.__name__, answer, right)
@@ -285,7 +296,21 @@ def scale(bench: Workbench) -> Iterator[Attempt]:
 
 @kind("YAML of init with odd names")
 def yaml_values(bench: Workbench) -> Iterator[Attempt]:
-    for text in ("a: b", "#1", "{x}", "*", "&a", "yes", "1e3", "a'b", 'a"b', "${oc.env:HOME}", "é", "-", "null"):
+    for text in (
+        "a: b",
+        "#1",
+        "{x}",
+        "*",
+        "&a",
+        "yes",
+        "1e3",
+        "a'b",
+        'a"b',
+        "${oc.env:HOME}",
+        "é",
+        "-",
+        "null",
+    ):
         folder = bench.folder() / text.replace("/", "_")
         described(folder / "d", lambda n: f"p{n}", lambda n: f"p{n}_seg")
         answer, file = init(folder)
@@ -296,7 +321,12 @@ def yaml_values(bench: Workbench) -> Iterator[Attempt]:
 
 @kind("HDF5 in init")
 def hdf5_layouts(bench: Workbench) -> Iterator[Attempt]:
-    for names in (("raw", "label"), ("image", "seg"), ("volumes/raw", "volumes/labels"), ("data", "mask")):
+    for names in (
+        ("raw", "label"),
+        ("image", "seg"),
+        ("volumes/raw", "volumes/labels"),
+        ("data", "mask"),
+    ):
         folder = bench.folder() / "data"
         folder.mkdir()
         for number in range(CASES):

@@ -3,81 +3,38 @@
 from __future__ import annotations
 
 import gzip
-import importlib
 import io
 import json
-import multiprocessing
 import os
 import pickle
-import resource
 import struct
 import subprocess
-import sys
-import time
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache
 from pathlib import Path
 
 import h5py
 import numpy as np
-import psutil
 import torch
 
-from field.workbench import Answer, Attempt, Workbench, judge, kind, phantom, run_command, save
+from field.workbench import Answer, Attempt, Workbench, judge, kind, phantom, run_forked, save
 
 SECONDS, MEMORY_MB = 10, 1000
-"""Within which every answer comes, without the start of Python and PyTorch."""
-LONGEST = 60
+"""CPU time and memory of every answer, without the start of Python and PyTorch."""
 MARK = "EXECUTED"
 _CONTROLS = ("\x1b]", "\x1b[2J", "\x1b[31m", "\x07", "\x9b", "\u202e")
-_FORK = multiprocessing.get_context("fork")
-
 
 
 def measured(arguments: Sequence[object], cwd: Path) -> tuple[Answer, str]:
-    """The answer of a command in a process of its own, and what was too much or too long.
-
-    The process is a fork of this one, so that importing PyTorch takes no time.
-    """
-    _import_all()
-    sys.stdout.flush()
-    process = _FORK.Process(target=_measure, args=([*map(str, arguments)], cwd))
-    started = time.monotonic()
-    process.start()
-    process.join(LONGEST)
-    if process.is_alive():
-        process.kill()
-        return Answer(None, f"no answer within {LONGEST} s"), "too long"
-    seconds = time.monotonic() - started
-    if process.exitcode != 0:
-        return Answer(None, f"ended by {process.exitcode}"), "killed"
-    code, text, memory_mb = json.loads((cwd / ".answer.json").read_text(encoding="utf-8"))
-    over = [f"{seconds:.0f} s"] if seconds > SECONDS else []
-    over += [f"{memory_mb:.0f} MB"] if memory_mb > MEMORY_MB else []
+    """The answer of a command in a process of its own, and what was too much or too long."""
+    done = run_forked(arguments, cwd)
+    over = [f"{done.seconds:.0f} s"] if done.seconds > SECONDS else []
+    over += [f"{done.memory_mb:.0f} MB"] if done.memory_mb > MEMORY_MB else []
     if (cwd / MARK).exists():
         over.append("executed")
-    if any(control in text for control in _CONTROLS):
+    if any(control in done.answer.text for control in _CONTROLS):
         over.append("control characters in the terminal")
-    return Answer(code, text), ", ".join(over)
-
-
-@cache
-def _import_all() -> None:
-    """Imports what commands import late."""
-    for module in ("check.case_pictures", "describe.describe_folder", "experiment.run"):
-        importlib.import_module(f"hsf_finetune.{module}")
-    run_command("plan", "datasets=phantom", "finetuning.pretrained=none")
-
-
-def _measure(arguments: list[str], cwd: Path) -> None:
-    os.chdir(cwd)
-    os.environ["SECRET_TOKEN"] = "hush-hush"
-    before = psutil.Process().memory_info().rss
-    answer = run_command(*arguments)
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    found = (answer.code, answer.text, (most - before) / 1e6)
-    (cwd / ".answer.json").write_text(json.dumps(found), encoding="utf-8")
+    return done.answer, ", ".join(over)
 
 
 def tried(name: str, arguments: Sequence[object], cwd: Path, code: int | None = None) -> Attempt:
@@ -101,7 +58,6 @@ class _Call:
 
 @kind("checkpoints that run code")
 def pickles(bench: Workbench) -> Iterator[Attempt]:
-    import builtins
     import collections
 
     import sympy
@@ -116,13 +72,15 @@ def pickles(bench: Workbench) -> Iterator[Attempt]:
         "exec": _Call(exec, source),
         "subprocess": _Call(subprocess.call, command.split()),
         "open": _Call(open, MARK, "w"),
-        "getattr": _Call(getattr, builtins, "eval"),
         "numpy.load": _Call(np.load, "x.npy", None, True),
         "torch.load": _Call(torch.load, "x.pt"),
         "counter": _Call(collections.Counter, {"a": 1}),
     }
     for name, attack in attacks.items():
-        for trust in ((), (f"finetuning.trust=[{attack._call[0].__module__}.{attack._call[0].__qualname__}]",)):
+        for trust in (
+            (),
+            (f"finetuning.trust=[{attack._call[0].__module__}.{attack._call[0].__qualname__}]",),
+        ):
             for legacy in (False, True):
                 data = bench.cohort(3)
                 file = data / "x.pt"
@@ -173,7 +131,10 @@ def bombs(bench: Workbench) -> Iterator[Attempt]:
     yield in_cohort("a header that claims 2.7e13 voxels", huge_header)
     yield in_cohort("an offset of 1e12", offset)
     yield in_cohort("an extension of 2 GB", extension, 2)
-    for name, shape, dtype in (("1e12 voxels", (10000,) * 3, "f8"), ("1e9 in a small file", (1000,) * 3, "f4")):
+    for name, shape, dtype in (
+        ("1e12 voxels", (10000,) * 3, "f8"),
+        ("1e9 in a small file", (1000,) * 3, "f4"),
+    ):
         data = bench.folder()
         for number in range(4):
             with h5py.File(data / f"v{number}.h5", "w") as file:
@@ -182,7 +143,9 @@ def bombs(bench: Workbench) -> Iterator[Attempt]:
                     file[key].attrs["affine"] = np.eye(4)
         with h5py.File(data / "v0.h5", "w") as file:
             for key in ("raw", "seg"):
-                file.create_dataset(key, shape=shape, dtype=dtype, chunks=(10,) * 3).attrs["affine"] = np.eye(4)
+                file.create_dataset(key, shape=shape, dtype=dtype, chunks=(10,) * 3).attrs[
+                    "affine"
+                ] = np.eye(4)
         given = {"patterns": '{a: {mri: "v*.h5", mri_key: raw, label_key: seg}}'}
         yield tried(f"HDF5 of {name}", ["check", *bench.overrides(data, **given)], data, 2)
     data = bench.cohort(3)
@@ -212,7 +175,9 @@ def links(bench: Workbench) -> Iterator[Attempt]:
                 if number or name not in ("external link", "soft link to nowhere"):
                     if number == 0 and name == "external storage":
                         size = image.nbytes
-                        file.create_dataset("raw", image.shape, "f4", external=[(str(secret), 0, size)])
+                        file.create_dataset(
+                            "raw", image.shape, "f4", external=[(str(secret), 0, size)]
+                        )
                     elif number == 0:
                         layout = h5py.VirtualLayout(image.shape, "f4")
                         layout[:] = h5py.VirtualSource(str(data / "other.h5"), "raw", image.shape)
@@ -238,8 +203,18 @@ def texts(bench: Workbench) -> Iterator[Attempt]:
     deep = "datasets: " + "[" * 5000 + "]" * 5000 + "\n"
     for name, text in (
         ("alias bomb", bomb),
-        ("alias bomb below datasets", "datasets:\n  mine:\n" + "".join(f"    {line}\n" for line in bomb.splitlines())),
-        ("merge bomb", "b0: &b0 {x: 1}\n" + "".join(f"b{n}: &b{n} {{<<: [{', '.join([f'*b{n - 1}'] * 10)}], k{n}: 1}}\n" for n in range(1, 9))),
+        (
+            "alias bomb below datasets",
+            "datasets:\n  mine:\n" + "".join(f"    {line}\n" for line in bomb.splitlines()),
+        ),
+        (
+            "merge bomb",
+            "b0: &b0 {x: 1}\n"
+            + "".join(
+                f"b{n}: &b{n} {{<<: [{', '.join([f'*b{n - 1}'] * 10)}], k{n}: 1}}\n"
+                for n in range(1, 9)
+            ),
+        ),
         ("5,000 brackets", deep),
         ("recursive alias", "datasets: &a\n  mine: *a\n"),
         ("python object", f"datasets: !!python/object/apply:os.system ['touch {MARK}']\n"),
@@ -255,8 +230,16 @@ def texts(bench: Workbench) -> Iterator[Attempt]:
         (data / "conf" / "datasets" / "mine.yaml").write_bytes(text.encode())
         yield tried(name, ["check", *given], data, 2)
     for name, header, lines in (
-        ("100,000 columns", ",".join(["image", "label", *(f"c{n}" for n in range(100_000))]), ["images/case0.nii.gz,labels/case0.nii.gz" + "," * 100_000]),
-        ("100,000 columns called image", ",".join(["image", "label", *(f"image{n}" for n in range(2, 100_000))]), ["images/case0.nii.gz,labels/case0.nii.gz" + "," * 99_998]),
+        (
+            "100,000 columns",
+            ",".join(["image", "label", *(f"c{n}" for n in range(100_000))]),
+            ["images/case0.nii.gz,labels/case0.nii.gz" + "," * 100_000],
+        ),
+        (
+            "100,000 columns called image",
+            ",".join(["image", "label", *(f"image{n}" for n in range(2, 100_000))]),
+            ["images/case0.nii.gz,labels/case0.nii.gz" + "," * 99_998],
+        ),
         ("100,000 lines", "image,label", ["images/case0.nii.gz,labels/case0.nii.gz"] * 100_000),
         ("one quoted field of 50 MB", "image,label", ['"' + "x" * 50_000_000]),
         ("paths outside", "image,label", ["../../../etc/passwd,/etc/shadow"] * 3),
@@ -287,9 +270,22 @@ def texts(bench: Workbench) -> Iterator[Attempt]:
 @kind("names with control characters, paths and formulas")
 def names(bench: Workbench) -> Iterator[Attempt]:
     escape = "\x1b]0;owned\x07\x1b[2J\x1b[31m"
-    for name in (escape, "a\nb", "a\rb", "\u202egnp", "../../outside", "=1+1", "x" * 200, "\udce9", "-rf", "a\u2028b", "\x9b31m"):
+    for name in (
+        escape,
+        "a\nb",
+        "a\rb",
+        "\u202egnp",
+        "../../outside",
+        "=1+1",
+        "x" * 200,
+        "\udce9",
+        "-rf",
+        "a\u2028b",
+        "\x9b31m",
+    ):
         for place in ("file", "class", "dataset", "folder"):
-            data = bench.folder()
+            base = bench.folder()
+            data = base / "x" / "y"
             shown = name.replace("/", "_") if place in ("file", "folder") else name
             below = data / shown if place == "folder" else data
             for number in range(3):
@@ -301,17 +297,26 @@ def names(bench: Workbench) -> Iterator[Attempt]:
                 except (OSError, UnicodeEncodeError):
                     break
             if place in ("file", "folder"):
-                arguments: list[object] = ["init", data, "-o", data / "conf" / "datasets" / "mine.yaml"]
+                arguments: list[object] = [
+                    "init",
+                    data,
+                    "-o",
+                    data / "conf" / "datasets" / "mine.yaml",
+                ]
             else:
                 arguments = ["check", *bench.overrides(data)]
                 quoted = json.dumps(name, ensure_ascii=True)
                 file = data / "conf" / "datasets" / "mine.yaml"
                 text = file.read_text()
-                text = text.replace("1: anterior", f"1: {quoted}") if place == "class" else text.replace("  mine:", f"  {quoted}:")
+                text = (
+                    text.replace("1: anterior", f"1: {quoted}")
+                    if place == "class"
+                    else text.replace("  mine:", f"  {quoted}:")
+                )
                 file.write_text(text)
-            before = {p for p in data.parent.parent.glob("*")}
             attempt = tried(f"{place} {name[:20]!r}", arguments, data)
-            outside = [p for p in data.parent.parent.glob("*") if p not in before]
+            outside = [p for p in (*base.glob("*"), *base.glob("x/*")) if p not in data.parents]
+            outside = [p for p in outside if p != data]
             yield Attempt(attempt.name, "wrong", f"wrote {outside}") if outside else attempt
 
 
@@ -343,5 +348,3 @@ def secrets(bench: Workbench) -> Iterator[Attempt]:
             note = ", ".join(filter(None, [over, *leaked]))
             outcome = "wrong" if note else "right" if answer.code == 0 else "refused"
             yield Attempt(f"{place}, {command}", outcome, note or answer.text[:200])
-
-

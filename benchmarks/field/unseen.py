@@ -37,7 +37,13 @@ def fill_values(bench: Workbench) -> Iterator[Attempt]:
 
 @kind("numbers beyond single precision")
 def overflow(bench: Workbench) -> Iterator[Attempt]:
-    for value, dtype in ((1e300, "f8"), (1.7e308, "f8"), (3.4e38, "f4"), (np.inf, "f4"), (np.nan, "f4")):
+    for value, dtype in (
+        (1e300, "f8"),
+        (1.7e308, "f8"),
+        (3.4e38, "f4"),
+        (np.inf, "f4"),
+        (np.nan, "f4"),
+    ):
         image, label = phantom(50)
         scan = image.astype(dtype)
         scan[:2] = value
@@ -88,7 +94,9 @@ def margins(bench: Workbench) -> Iterator[Attempt]:
             for width in ((8, 0), (0, 3), (5, 2)):
                 widths = [(0, 0)] * 3
                 widths[axis] = width
-                scan = save(bench.folder() / "scan.nii.gz", np.pad(image, widths, constant_values=value))
+                scan = save(
+                    bench.folder() / "scan.nii.gz", np.pad(image, widths, constant_values=value)
+                )
                 answer, output = bench.predict(scan)
                 good = answer.code == 0 and np.array_equal(
                     load(output / scan.name), np.pad(expected, widths)

@@ -24,13 +24,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("-o", "--output", type=Path, required=True, help="the new folder")
     parser.add_argument(
-        "--checkpoint", choices=["best", "last"], default="best", help="which one of a run"
-    )
-    parser.add_argument(
         "--scan", help="the scan for the proof; the channels of one scan are joined by commas"
     )
     parser.add_argument(
         "--no-proof", action="store_true", help="write the export without comparing it"
+    )
+    parser.add_argument(
+        "--upload", metavar="hf://OWNER/NAME", help="also send it to a new private repository"
     )
 
 
@@ -46,7 +46,7 @@ def run(options: argparse.Namespace) -> int:
         options.output,
         scan=list(split_channels(options.scan)) if options.scan else None,
         proof=not options.no_proof,
-        checkpoint=options.checkpoint,
+        upload=options.upload,
     )
     console.say(str(exported))
     return 0

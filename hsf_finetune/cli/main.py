@@ -130,6 +130,13 @@ def _explanation(error: Exception) -> UserError | None:
             found=error.strerror,
             fix="free some space, or write elsewhere; nothing half-written was left behind",
         )
+    if isinstance(error, UnicodeEncodeError):
+        near = error.object[max(error.start - 60, 0) : error.end + 20]
+        return OutputError(
+            "a name holds bytes that are no characters",
+            found=repr(near),
+            fix="rename the file or folder, or correct the name in the YAML",
+        )
     # By its name, since importing PyTorch would make --help slow.
     if type(error).__name__ == "OutOfMemoryError":
         return TrainingError(

@@ -73,7 +73,8 @@ def harmless_environment() -> Iterator[None]:
 
     def read(name: str, *default: str) -> str | None:
         value = os.environ.get(name)
-        if value is None or _HARMLESS.fullmatch(name) or _is_number(value) or os.path.exists(value):
+        is_plain = value is None or _is_number(value) or _is_path(value)
+        if is_plain or _HARMLESS.fullmatch(name):
             return oc.env(name, *default)
         raise ConfigError(
             f"the environment variable {name} is neither a path that exists nor a number",
@@ -90,3 +91,7 @@ def harmless_environment() -> Iterator[None]:
 
 def _is_number(text: str) -> bool:
     return re.fullmatch(r"[-+]?[\d.]+(e[-+]?\d+)?", text) is not None
+
+
+def _is_path(text: str) -> bool:
+    return os.path.isabs(text) and os.path.exists(text)

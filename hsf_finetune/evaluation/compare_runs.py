@@ -17,6 +17,7 @@ from hsf_finetune.evaluation.model_comparison import (
     ModelFigures,
     classes_table,
     compare_models,
+    judge_models,
     models_table,
     write_figures_csv,
 )
@@ -71,7 +72,8 @@ class Comparison:
         """
         write_figures_csv(folder / "compare.csv", self.figures, self.reference)
         runs = [one.to_dict(self.reference) for one in self.figures]
-        content = {"side": self.side, "reference": self.reference, "runs": runs}
+        sentence = judge_models(self.figures, self.reference)
+        content = {"side": self.side, "reference": self.reference, "result": sentence, "runs": runs}
         write_json(folder / "compare.json", content)
         with atomic_write(folder / "compare.png") as temporary:
             draw_figures(self.figures, self.reference, self.title).savefig(temporary)

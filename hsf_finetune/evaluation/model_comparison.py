@@ -94,9 +94,33 @@ def compare_models(models: Sequence[ComparedModel], reference: str) -> tuple[Mod
     )
 
 
+def judge_models(figures: Sequence[ModelFigures], reference: str) -> str:
+    """Which model is better, the best one or the reference, and how sure that is, in a sentence.
+
+    Where the best one is the reference, it is judged beside the next one.
+    """
+    ranked = sorted(figures, key=lambda one: -one.dice.mean)
+    best, *others = [one for one in ranked if not math.isnan(one.dice.mean)] or ranked
+    other = best if best.differences else next(iter(others), best)
+    change = other.differences.get(MEAN)
+    if change is None:
+        return "There is nothing to compare."
+    second = reference if other is best else other.model.name
+    sign = 1 if other is best else -1
+    low, high = sorted((sign * change.low, sign * change.high))
+    text = f"{best.model.name} against {second}: Dice {sign * change.mean:+.3f}"
+    if math.isnan(low):
+        return f"{text}; one subject does not tell how sure that is."
+    text += f", 95 % interval {low:+.3f} to {high:+.3f}"
+    if low <= 0 <= high:
+        return f"{text}: the difference may be chance; more subjects would tell."
+    chance = f" Of {len(figures)}, one may be best by chance." if len(figures) > 2 else ""
+    return f"{text}: {best.model.name} is better.{chance}"
+
+
 def models_table(figures: Sequence[ModelFigures], reference: str, title: str) -> Table:
     """One row per model: Dice, difference, what trained, and what it took; 110 columns at most."""
-    table = _make_table(title, _caption(figures))
+    table = _make_table(title, f"{judge_models(figures, reference)}\n{_caption(figures)}")
     clocks = _clocks_used(figures)
     table.add_column("Dice", justify="right", no_wrap=True)
     table.add_column(Text(f"less {reference}"), justify="right", no_wrap=True)

@@ -61,6 +61,8 @@ class ActiveRun:
         setup = self.setup
         summary.announce_run(self.folder, setup, self.kept_in)
         summary.show_labels(self.census["train"], self.data.flips, self.data.draws)
+        for line in self.data.intensity_warnings():
+            console.say(f"  {line}")
         self._write_down()
         show_plan(setup)
         write_forecast(setup, self.folder, self.data)

@@ -124,11 +124,20 @@ def keep_cases(cohort: Cohort, resumed: RunFolder | None) -> Cohort:
 
     Raises:
         DataError: a case of the run is no longer found.
+        ConfigError: its split cannot be read.
     """
     if resumed is None or not resumed.file(SPLITS).exists():
         return cohort
-    split = json.loads(resumed.file(SPLITS).read_text())
-    names = {name for side in ("train", "validation", "test") for name in split[side]}
+    try:
+        split = json.loads(resumed.file(SPLITS).read_text())
+        names = {str(name) for side in ("train", "validation", "test") for name in split[side]}
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise ConfigError(
+            f"{SPLITS} of the run is damaged, so that it is not known who trains",
+            file=resumed.file(SPLITS),
+            found=str(error),
+            fix="put back a copy of it, or start a new run",
+        ) from error
     missing = sorted(names - {case.name for case in cohort.cases})
     if missing:
         raise DataError(

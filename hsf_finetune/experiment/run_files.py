@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import shutil
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,11 @@ from typing import Any
 import torch
 
 from hsf_finetune.config.settings import Settings
-from hsf_finetune.system.atomic_files import atomic_write
+from hsf_finetune.system.atomic_files import atomic_write, first_free
 from hsf_finetune.system.console import count_of, say
 from hsf_finetune.system.errors import ConfigError
-from hsf_finetune.system.run_folder import BEST, LAST, PREVIOUS, RunFolder, epochs_done
+from hsf_finetune.system.run_folder import BEST, LAST, PREVIOUS, SPLITS, RunFolder
+from hsf_finetune.training.metrics_file import read_metrics
 
 
 def check_files(run: RunFolder, settings: Settings) -> None:
@@ -39,20 +41,34 @@ def check_files(run: RunFolder, settings: Settings) -> None:
         return
     best = run.checkpoints / BEST
     ended = int(checkpoint["epoch"]) + 1
-    if settings.finetuning.budget != "fixed" and best.exists() < _has_best(checkpoint):
+    if settings.finetuning.budget != "fixed" and _has_best(checkpoint) and _read(best) is None:
         raise ConfigError(
-            "the checkpoint of the run's best epoch is missing",
+            f"the checkpoint of the run's best epoch is {'damaged' if best.exists() else 'missing'}",
             file=best,
             fix=f"put it back, or start a new run from the newest: finetuning.pretrained={last}",
         )
-    missing = ended - epochs_done(run.path)
-    if missing > 0:
+    missing = ended - len(_read_epochs(run.file("metrics.csv")) & {*range(ended)})
+    if missing:
         say(f"warning: metrics.csv lacks {count_of(missing, 'epoch')} of {ended}")
+    if not run.file(SPLITS).exists():
+        say(f"warning: {SPLITS} is missing: the cases are split anew, as the settings say")
     if settings.weights.pretrained != "none" and not run.file("pretrained_scores.csv").exists():
         say(
             "warning: pretrained_scores.csv is missing: the trained model will not be compared "
             "with the pretrained one"
         )
+
+
+def _read_epochs(metrics: Path) -> set[int]:
+    """The epochs in metrics.csv; a damaged file is renamed, so that a new one can be begun."""
+    try:
+        return {int(row["epoch"]) for row in read_metrics(metrics)}
+    except FileNotFoundError:
+        return set()
+    except (OSError, KeyError, TypeError, ValueError, csv.Error):
+        renamed = metrics.rename(first_free(metrics.with_name("damaged_metrics.csv")))
+        say(f"warning: metrics.csv cannot be read; it is now {renamed.name}")
+        return set()
 
 
 def _read(path: Path) -> dict[str, Any] | None:

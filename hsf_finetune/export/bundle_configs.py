@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 import monai
 import numpy as np
 import torch
 
-from hsf_finetune.config.settings import Preprocessing
-from hsf_finetune.config.settings.preprocessing_settings import (
-    Intensity,
-    MinMaxIntensity,
-    PercentileIntensity,
-    WindowIntensity,
-    ZScoreIntensity,
+from hsf_finetune.export.bundle_transforms import (
+    Config,
+    compose_transforms,
+    label_type,
+    map_labels,
+    preparation,
+    transform,
 )
 from hsf_finetune.export.monai_networks import Definition, monai_definition
 from hsf_finetune.export.trained_model import TrainedModel
@@ -25,79 +22,7 @@ _SCHEMA_URL = (
     "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/" + SCHEMA
 )
 _SUFFIX = "/*.nii*"
-Config = dict[str, Any]
-
-
-def _step(name: str, keys: str | Sequence[str] = "image", **arguments: Any) -> Config:
-    return {"_target_": name, "keys": keys, **arguments}
-
-
-def _compose(*steps: Config | str) -> Config:
-    return {"_target_": "Compose", "transforms": list(steps)}
-
-
-def preparation(how: Preprocessing, divisor: Sequence[int]) -> list[Config]:
-    """The steps from files to the network's input.
-
-    MONAI pads the larger half at the back; between two flips that is the front, as here.
-
-    Args:
-        how: orientation, crop, intensity and padding.
-        divisor: of the network.
-    """
-    steps = [
-        _step("LoadImaged"),
-        _step("EnsureChannelFirstd"),
-        _step("EnsureTyped", dtype="$torch.float32"),
-        _step("Orientationd", axcodes=how.orientation),
-    ]
-    if how.crop in ("nonzero", "positive"):
-        chosen = "$lambda x: x > 0" if how.crop == "positive" else "$lambda x: x != 0"
-        crop: Config = {"source_key": "image", "select_fn": chosen, "margin": how.crop_margin_vox}
-        steps.append(_step("CropForegroundd", **crop, allow_smaller=False))
-    steps += normalisation(how.intensity[0])
-    # A network that halves needs two voxels at its deepest level.
-    least = [2 * n if n > 1 else 1 for n in divisor]
-    method = "symmetric" if how.padding == "both" else "end"
-    padding = [
-        _step("DivisiblePadd", k=list(divisor), method=method),
-        _step("SpatialPadd", spatial_size=least, method=method),
-    ]
-    if how.padding == "both":
-        flip = _step("Flipd", spatial_axis=[0, 1, 2])
-        padding = [flip, *padding, flip]
-    return steps + padding
-
-
-def normalisation(intensity: Intensity) -> list[Config]:
-    """The step that does to intensities what `normalise_intensity` does."""
-    if isinstance(intensity, ZScoreIntensity):
-        given: Config = {"subtrahend": intensity.mean, "divisor": intensity.std}
-        known = {name: value for name, value in given.items() if value is not None}
-        step = _step("NormalizeIntensityd", channel_wise=True, **known)
-        return [step | ({"nonzero": True} if intensity.mask == "nonzero" else {})]
-    if isinstance(intensity, WindowIntensity):
-        ends: Config = {"a_min": intensity.low, "a_max": intensity.high}
-        to: Config = {"b_min": intensity.to[0], "b_max": intensity.to[1], "clip": intensity.clip}
-        return [_step("ScaleIntensityRanged", **ends, **to)]
-    if isinstance(intensity, PercentileIntensity):
-        ends = {"lower": intensity.low, "upper": intensity.high, "channel_wise": True}
-        to = {"b_min": intensity.to[0], "b_max": intensity.to[1], "clip": intensity.clip}
-        return [_step("ScaleIntensityRangePercentilesd", **ends, **to)]
-    if isinstance(intensity, MinMaxIntensity):
-        ends = {"minv": intensity.to[0], "maxv": intensity.to[1], "channel_wise": True}
-        return [_step("ScaleIntensityd", **ends)]
-    return []
-
-
-def _classes_to_values(model: TrainedModel, keys: str, back: bool = False) -> Config:
-    """From class numbers to label values, or back."""
-    card = model.card
-    values = [int(card.label_values[name]) for name in card.classes]
-    kind = np.result_type(np.uint8, *(np.min_scalar_type(value) for value in values)).name
-    numbers = list(range(len(values)))
-    pair = (values, numbers) if back else (numbers, values)
-    return _step("MapLabelValued", keys, orig_labels=pair[0], target_labels=pair[1], dtype=kind)
+_IMPORTS = [f"$import {name}" for name in ("collections", "glob", "os", "numpy as np")]
 
 
 def network_definition(model: TrainedModel) -> Definition:
@@ -127,10 +52,10 @@ def inference_config(model: TrainedModel) -> Config:
         "output_postfix": "seg",
         "separate_folder": False,
         "resample": False,
-        "output_dtype": "$np.uint16",
+        "output_dtype": label_type(model),
     }
     return {
-        "imports": ["$import collections", "$import glob", "$import numpy as np"],
+        "imports": _IMPORTS,
         "bundle_root": ".",
         "ckpt_path": "$@bundle_root + '/models/model.pt'",
         "dataset_dir": "$@bundle_root + '/scans'",
@@ -139,7 +64,9 @@ def inference_config(model: TrainedModel) -> Config:
         "device": "$torch.device('cuda' if torch.cuda.is_available() else 'cpu')",
         **network_definition(model),
         "network": "$@network_def.to(@device)",
-        "preprocessing": _compose(*preparation(card.preprocessing, model.anatomy.divisor)),
+        "preprocessing": compose_transforms(
+            *preparation(card.preprocessing, model.anatomy.divisor)
+        ),
         "dataset": {
             "_target_": "Dataset",
             "data": "$[{'image': one} for one in @datalist]",
@@ -147,12 +74,12 @@ def inference_config(model: TrainedModel) -> Config:
         },
         "dataloader": {"_target_": "DataLoader", "dataset": "@dataset", "batch_size": 1},
         "inferer": {"_target_": "SimpleInferer"},
-        "postprocessing": _compose(
-            _step("Activationsd", "pred", softmax=True),
-            _step("Invertd", "pred", **back),
-            _step("AsDiscreted", "pred", argmax=True),
-            _classes_to_values(model, "pred"),
-            _step("SaveImaged", "pred", **saving),
+        "postprocessing": compose_transforms(
+            transform("Activationsd", "pred", softmax=True),
+            transform("Invertd", "pred", **back),
+            transform("AsDiscreted", "pred", argmax=True),
+            map_labels(model, "pred"),
+            transform("SaveImaged", "pred", **saving),
         ),
         "handlers": [
             {
@@ -184,25 +111,29 @@ def _labelled(several: bool) -> str:
     )
 
 
+def _label_reading(model: TrainedModel) -> list[Config]:
+    """The steps from a file of labels to class numbers."""
+    reading = [transform("LoadImaged", "label"), transform("EnsureChannelFirstd", "label")]
+    return [*reading, map_labels(model, "label", back=True)]
+
+
 def evaluation_config(model: TrainedModel) -> Config:
     """configs/evaluate.json, after inference.json: Dice on the scans' own grid."""
     count = len(model.card.classes)
-    reading = [_step("LoadImaged", "label"), _step("EnsureChannelFirstd", "label")]
-    numbers = _classes_to_values(model, "label", back=True)
     back = {"transform": "@preprocessing", "orig_keys": "image", "nearest_interp": False}
     return {
-        "imports": ["$import collections", "$import glob", "$import os", "$import numpy as np"],
+        "imports": _IMPORTS,
         "label_dir": "$@bundle_root + '/labels'",
         "dataset": {
             "_target_": "Dataset",
             "data": _labelled(model.card.in_channels > 1),
-            "transform": _compose(*reading, numbers, "@preprocessing"),
+            "transform": compose_transforms(*_label_reading(model), "@preprocessing"),
         },
-        "postprocessing": _compose(
-            _step("Activationsd", "pred", softmax=True),
-            _step("Invertd", "pred", **back),
-            _step("AsDiscreted", "pred", argmax=True, to_onehot=count),
-            _step("AsDiscreted", "label", to_onehot=count),
+        "postprocessing": compose_transforms(
+            transform("Activationsd", "pred", softmax=True),
+            transform("Invertd", "pred", **back),
+            transform("AsDiscreted", "pred", argmax=True, to_onehot=count),
+            transform("AsDiscreted", "label", to_onehot=count),
         ),
         "key_metric": {
             "val_mean_dice": {
@@ -226,37 +157,26 @@ def evaluation_config(model: TrainedModel) -> Config:
 
 
 def training_config(model: TrainedModel) -> Config:
-    """configs/train.json, after inference.json: fine-tunes on whole scans."""
-    several = model.card.in_channels > 1
-    reading = [_step("LoadImaged", "label"), _step("EnsureChannelFirstd", "label")]
-    divisor = model.anatomy.divisor
-    both = ("image", "label")
-    label_steps = [
-        _step("EnsureTyped", "label", dtype="$torch.float32"),
-        *(
-            one | {"keys": "label"}
-            for one in preparation(model.card.preprocessing, divisor)
-            if one["_target_"] in ("Orientationd", "Flipd", "DivisiblePadd", "SpatialPadd")
-        ),
-    ]
+    """configs/train.json, after inference.json: fine-tunes on parts of scans."""
+    reporting = {
+        "_target_": "StatsHandler",
+        "tag_name": "loss",
+        "output_transform": "$monai.handlers.from_engine(['loss'], first=True)",
+    }
+    saving = {
+        "_target_": "CheckpointSaver",
+        "save_dir": "$@bundle_root + '/models'",
+        "save_dict": {"model": "@network"},
+        "save_final": True,
+        "final_filename": "fine_tuned.pt",
+    }
     return {
-        "imports": ["$import collections", "$import glob", "$import os", "$import numpy as np"],
+        "imports": _IMPORTS,
         "label_dir": "$@bundle_root + '/labels'",
         "epochs": 50,
         "learning_rate": 0.0003,
-        "patch_vox": "$[64, 64, 64]",
-        "dataset": {
-            "_target_": "CacheDataset",
-            "data": _labelled(several),
-            "transform": _compose(
-                *reading,
-                _classes_to_values(model, "label", back=True),
-                "@preprocessing",
-                *label_steps,
-                _step("SpatialPadd", both, spatial_size="@patch_vox"),
-                _step("RandSpatialCropd", both, roi_size="@patch_vox", random_size=False),
-            ),
-        },
+        "patch_vox": [64, 64, 64],
+        "dataset": _training_data(model),
         "dataloader": {
             "_target_": "DataLoader",
             "dataset": "@dataset",
@@ -269,21 +189,7 @@ def training_config(model: TrainedModel) -> Config:
             "params": "$@network.parameters()",
             "lr": "@learning_rate",
         },
-        "train_handlers": [
-            *inference_config(model)["handlers"],
-            {
-                "_target_": "StatsHandler",
-                "tag_name": "loss",
-                "output_transform": "$monai.handlers.from_engine(['loss'], first=True)",
-            },
-            {
-                "_target_": "CheckpointSaver",
-                "save_dir": "$@bundle_root + '/models'",
-                "save_dict": {"model": "@network"},
-                "save_final": True,
-                "final_filename": "fine_tuned.pt",
-            },
-        ],
+        "train_handlers": [*inference_config(model)["handlers"], reporting, saving],
         "trainer": {
             "_target_": "SupervisedTrainer",
             "max_epochs": "@epochs",
@@ -296,6 +202,27 @@ def training_config(model: TrainedModel) -> Config:
             "train_handlers": "@train_handlers",
         },
         "run": ["$@trainer.run()"],
+    }
+
+
+def _training_data(model: TrainedModel) -> Config:
+    """Images and labels, prepared alike, and a random part of each."""
+    spatial = ("Orientationd", "CropForegroundd", "Flipd", "DivisiblePadd", "SpatialPadd")
+    both = ("image", "label")
+    steps = [
+        step | {"keys": both} if step["_target_"] in spatial else step
+        for step in preparation(model.card.preprocessing, model.anatomy.divisor)
+    ]
+    return {
+        "_target_": "CacheDataset",
+        "data": _labelled(model.card.in_channels > 1),
+        "transform": compose_transforms(
+            *_label_reading(model),
+            transform("EnsureTyped", "label", dtype="$torch.float32"),
+            *steps,
+            transform("SpatialPadd", both, spatial_size="@patch_vox"),
+            transform("RandSpatialCropd", both, roi_size="@patch_vox", random_size=False),
+        ),
     }
 
 

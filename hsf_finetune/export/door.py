@@ -83,7 +83,7 @@ def refuse_unlike(card: ModelCard, program: str, carried: Mapping[str, Collectio
         value, default = getattr(card.preprocessing, name), getattr(usual, name)
         allowed = carried.get(name, (default,))
         if name not in _DESCRIBING and value not in allowed:
-            possible = " or ".join(map(_text, allowed))
+            possible = " or ".join(map(_text, allowed)) or "one that it has, too"
             odd.append((f"{name}: {_text(value)}", f"{name}: {possible}"))
     if odd:
         raise ConfigError(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from hsf_finetune.data.volumes.read_volume import Volume
 from hsf_finetune.export import to_bundle, to_checkpoint, to_hsf, to_nnunet, to_onnx
@@ -13,6 +12,7 @@ from hsf_finetune.export.door import Door
 from hsf_finetune.export.export_folder import complete_folder, new_folder, refuse_existing
 from hsf_finetune.export.proof import Proof, compare_labels, require_equal
 from hsf_finetune.export.trained_model import TrainedModel
+from hsf_finetune.export.upload import repository_of, upload_folder
 from hsf_finetune.inference.predictor import Predictor
 from hsf_finetune.inference.read_scan import Scan, read_channels
 from hsf_finetune.system.errors import ConfigError
@@ -32,18 +32,22 @@ class Export:
         door: what it is for: `hsf`, `onnx`, ...
         usage: how it is used, as Markdown.
         proof: what the proof found; None where there was none.
+        page: where it was uploaded to; empty where it was not.
     """
 
     folder: Path
     door: str
     usage: str
     proof: Proof | None
+    page: str = ""
 
     def __str__(self) -> str:
         """Where it is, how it is used, and its proof."""
         found = self.proof.line() if self.proof else "nothing compared the export with the model"
         title = "proved" if self.proof else "not proved"
-        return f"{self.usage}\n\n{title}: {found}\neverything is in {self.folder}"
+        return f"{self.usage}\n\n{title}: {found}\neverything is in {self.folder}" + (
+            f"\nuploaded to {self.page}, which is private" if self.page else ""
+        )
 
 
 def export(
@@ -53,7 +57,7 @@ def export(
     *,
     scan: Scan | None = None,
     proof: bool = True,
-    checkpoint: Literal["best", "last"] = "best",
+    upload: str | None = None,
 ) -> Export:
     """Writes a model for another program, in a new folder, and proves it in the program's runtime.
 
@@ -67,7 +71,7 @@ def export(
         output: the folder, which must not exist.
         scan: for the proof; None is a validation case of the run.
         proof: whether to do so.
-        checkpoint: which one of a run's.
+        upload: `hf://OWNER/NAME`, a new private repository that the folder is also sent to.
 
     Returns:
         `.folder`, `.usage` with the command that uses it, and `.proof`.
@@ -75,7 +79,7 @@ def export(
     Raises:
         ConfigError: there is no such form of export, the model is one that it cannot carry, a
             package is missing, or there is no scan for the proof.
-        OutputError: the folder exists, cannot be written, or the proof failed.
+        OutputError: the folder exists, cannot be written or sent, or the proof failed.
 
     Examples:
         >>> import hsf_finetune as hf
@@ -86,8 +90,9 @@ def export(
     if to not in DOORS:
         raise ConfigError(f"there is no export to '{to}'", expected=", ".join(DOORS))
     door, output = DOORS[to], Path(output).expanduser()
+    repository = repository_of(upload) if upload else None
     refuse_existing(output)
-    trained = TrainedModel.read(model, output.name, checkpoint)
+    trained = TrainedModel.read(model, output.name)
     door.check(trained)
     _require_packages(door, proof)
     channels = _read_scan(trained, scan) if proof else []
@@ -95,7 +100,8 @@ def export(
         usage = door.write(trained, folder)
         found = _prove(door, trained, folder, channels) if proof else None
         complete_folder(folder, door, trained, usage, found)
-    return Export(output, to, usage, found)
+    page = upload_folder(output, repository) if repository else ""
+    return Export(output, to, usage, found, page)
 
 
 # -------------------------------------------------------------------- internals

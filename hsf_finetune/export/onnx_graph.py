@@ -37,7 +37,7 @@ class ProbabilityNetwork(nn.Module):
         super().__init__()
         self.network = network
         self.divisor = tuple(divisor)
-        self.in_front = padding == "both"
+        self.padding = padding
 
     def forward(self, image: Tensor) -> Tensor:
         """(B, C, X, Y, Z), z-normalised, to (B, classes, X, Y, Z), which sum to 1."""
@@ -48,7 +48,10 @@ class ProbabilityNetwork(nn.Module):
             least = 2 if divisor > 1 else 1
             blocks = torch.div(size + divisor - 1, divisor, rounding_mode="floor")
             missing = blocks.clamp_min(least) * divisor - size
-            front = torch.div(missing + 1, 2, rounding_mode="floor") if self.in_front else 0
+            front: Any = 0
+            if self.padding != "end":
+                extra = 1 if self.padding == "both" else 0
+                front = torch.div(missing + extra, 2, rounding_mode="floor")
             fronts.append(front)
             widths = [front, missing - front, *widths]
         logits = self.network(functional.pad(image, widths))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -39,8 +40,9 @@ class Proof:
     def line(self) -> str:
         """The proof in a sentence."""
         size = "x".join(map(str, self.shape))
+        equal = math.floor(self.share * 1e4) / 1e2  # never 100 where voxels differ
         return (
-            f"{self.share:.2%} of the segmented voxels are those of `predict`: {self.differing:,} "
+            f"{equal:.2f}% of the segmented voxels are those of `predict`: {self.differing:,} "
             f"of {self.segmented:,} differ, on a scan of {size} voxels, with {self.runtime}"
         )
 

@@ -94,8 +94,8 @@ pip install "monai[nibabel,ignite,fire]"
 ```
 
 Segmentations have the label values below. Labels have the names of their scans. Training
-leaves its weights in `models/fine_tuned.pt`. The network is {kind}. MONAI Label takes this
-folder, too.
+leaves its weights in `models/fine_tuned.pt`. The network is {kind}. The entries of the
+configurations have the names that MONAI Label looks for.
 
 - MONAI keeps empty margins, and fill values outside of the scan, which `predict` leaves out: give
   it scans without them. It takes a scan in one piece, `predict` in windows of {window} voxels

@@ -11,8 +11,8 @@ import numpy.typing as npt
 import torch
 import torchio
 import yaml
-from nibabel.orientations import apply_orientation, io_orientation, ornt_transform
 
+from hsf_finetune.data.preprocessing.orientation import axes_to, turn, turn_back
 from hsf_finetune.data.volumes.read_volume import Volume
 from hsf_finetune.export.door import Door, refuse_unlike
 from hsf_finetune.export.onnx_graph import refuse_fixed_sizes, write_onnx
@@ -28,7 +28,6 @@ _MOST_CLASSES = 255
 """HSF writes channel numbers as uint8."""
 _MODELS_PATH = "${hydra:runtime.config_sources.2.path}/../models"
 """The folder beside that of `--config-dir`, which is the second source after Hydra's own."""
-_RAS = np.array([[0, 1], [1, 1], [2, 1]])
 
 
 def _check(model: TrainedModel) -> None:
@@ -113,8 +112,8 @@ class and which label value of the training data that is.
 def _segment(model: TrainedModel, folder: Path, channels: Sequence[Volume]) -> npt.NDArray[Any]:
     """The label values that HSF's channels stand for; its steps by the same library, torchio."""
     scan = channels[0]
-    orientation = io_orientation(scan.affine)
-    array = np.array(apply_orientation(scan.array, orientation), dtype=np.float32)
+    axes = axes_to(scan.affine)
+    array = np.array(turn(scan.array, axes), dtype=np.float32)
     scalar: Any = torchio.ScalarImage
     image = scalar(tensor=torch.from_numpy(array)[None])
     steps = [torchio.ZNormalization(), torchio.EnsureShapeMultiple(_MULTIPLE)]
@@ -124,8 +123,7 @@ def _segment(model: TrainedModel, folder: Path, channels: Sequence[Volume]) -> n
     subject.mri.set_data(probabilities)
     channel = subject.apply_inverse_transform(warn=False).mri.data.argmax(dim=0).numpy()
     values = np.array([model.card.label_values[name] for name in model.card.classes])
-    turned = apply_orientation(values[channel], ornt_transform(_RAS, orientation))
-    return np.ascontiguousarray(turned)
+    return np.ascontiguousarray(turn_back(values[channel], axes))
 
 
 DOOR = Door(

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from hsf_finetune.config.run_settings import read_settings_of
 from hsf_finetune.data.discovery.cases import discover
@@ -48,18 +48,12 @@ class TrainedModel:
         return self.predictor.anatomy
 
     @classmethod
-    def read(
-        cls,
-        model: str | Path | Predictor,
-        name: str,
-        checkpoint: Literal["best", "last"] = "best",
-    ) -> TrainedModel:
+    def read(cls, model: str | Path | Predictor, name: str) -> TrainedModel:
         """The model of a run, a checkpoint, or in memory.
 
         Args:
-            model: folder of a run, a checkpoint, or a model from `Predictor.load`.
+            model: folder of a run, whose best epoch counts, a checkpoint, or a model from `Predictor.load`.
             name: what to call it; other characters than those of a name become underscores.
-            checkpoint: which one of a run's.
 
         Raises:
             WeightsError: it cannot be read, or was not written by this package.
@@ -67,7 +61,7 @@ class TrainedModel:
         plain = re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_") or "model"
         if isinstance(model, Predictor):
             return cls(model, plain)
-        file = find_checkpoint(model, checkpoint)
+        file = find_checkpoint(model)
         run = next((p for p in file.parents[:2] if (p / "config.yaml").exists()), None)
         return cls(Predictor.load(file, device="cpu"), plain, run, _read_origin(run))
 

@@ -148,6 +148,7 @@ class Predictor:
                 self.anatomy.divisor,
                 how.window_vox,
                 how.padding,
+                how.padded_size,
             )[0]
         if grid.resampler.takes_logits:
             return logits.float(), grid

@@ -43,4 +43,5 @@ def remove_padding(volume: Tensor, shape: Sequence[int], padding: Padding = "bot
 
 
 def _front_widths(missing: Sequence[int], padding: Padding) -> list[int]:
-    return [-(-n // 2) if padding == "both" else 0 for n in missing]
+    extra = {"both": 1, "symmetric": 0}
+    return [(n + extra[padding]) // 2 if padding in extra else 0 for n in missing]

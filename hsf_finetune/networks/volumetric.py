@@ -8,7 +8,8 @@ import torch
 from monai.inferers.utils import sliding_window_inference
 from torch import Tensor
 
-from hsf_finetune.networks.padding import Padding, pad_to, padded_shape, remove_padding
+from hsf_finetune.config.settings.preprocessing_settings import PaddedSize, Padding
+from hsf_finetune.networks.padding import pad_to, padded_shape, remove_padding
 
 _OVERLAP = 0.5
 """Share of a window that its neighbour also covers."""
@@ -22,6 +23,7 @@ def volume_logits(
     divisor: Sequence[int],
     window_vox: Sequence[int],
     padding: Padding = "both",
+    padded_size: PaddedSize = "multiple",
 ) -> Tensor:
     """Logits of whole volumes, in one piece where that fits, else through a sliding window.
 
@@ -34,19 +36,21 @@ def volume_logits(
         divisor: sizes the network needs multiples of.
         window_vox: largest size in one piece.
         padding: where volumes are padded; `end` also gives the windows of version 0.1.0.
+        padded_size: what they are padded to, at least.
 
     Returns:
         (B, classes, X, Y, Z).
     """
     shape, window = image.shape[2:], padded_shape(window_vox, divisor)
-    size = padded_shape(shape, divisor)
+    least = window if padded_size == "window" else shape
+    size = padded_shape([max(pair) for pair in zip(shape, least, strict=True)], divisor)
     part = tuple(min(n, w) for n, w in zip(size, window, strict=True))
     if part == size:
         logits = network(pad_to(image, size, 0.0, padding))
     elif padding == "end":
         return _slide(network, image, window, None)
     else:
-        logits = _slide(network, pad_to(image, size, 0.0), part, _window_weights(part))
+        logits = _slide(network, pad_to(image, size, 0.0, padding), part, _window_weights(part))
     return remove_padding(logits, shape, padding)
 
 

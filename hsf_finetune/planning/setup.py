@@ -138,8 +138,9 @@ def prepare(
         settings: of the run, or of all its folds, of which the first is prepared.
         cohort: from `discover`.
         resumed: the run that is to be resumed, if any.
-        preview: read no voxel: the data are not checked, and weights that are not given, or
-            that would have to be trained first, are left out.
+        preview: read no voxel (apart from `preprocessing=nnunet`, whose rules need them): the
+            data are not checked, and weights that are not given, or that would have to be
+            trained first, are left out.
 
     Returns:
         The setup; patches and batches that are `auto` are still to be decided by

@@ -156,7 +156,9 @@ class SegmentationModule(L.LightningModule):
         """Scores whole cases; returns their logits, which callbacks may draw."""
         card, how = self.card, self.card.preprocessing
         divisor = self.anatomy.divisor
-        logits = volume_logits(self, batch["image"], divisor, how.window_vox, how.padding)
+        logits = volume_logits(
+            self, batch["image"], divisor, how.window_vox, how.padding, how.padded_size
+        )
         loss = float(self.objective.loss(logits, batch["label"], batch["allowed"]))
         for one, case in enumerate(batch["case"]):
             dice = case_dice(logits[one], batch["label"][one], batch["allowed"][one], card.classes)

@@ -112,8 +112,9 @@ def build_augmentations(
     """The augmentation of batches on the training device in each stage; None is none."""
     flips = flips or plan_flips(job.settings.augmentation, job.cohort.classes)
     axes = (0,) if flips.allowed else ()
+    scaled = any(one.kind != "zscore" for one in job.card.preprocessing.intensity)
     return tuple(
-        BatchAugmentation(one, axes, flips.partners) if one.pipeline == "batched" else None
+        BatchAugmentation(one, axes, flips.partners, scaled) if one.pipeline == "batched" else None
         for one in (_stage_settings(job.settings, stage) for stage in job.schedule.stages)
     )
 

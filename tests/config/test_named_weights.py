@@ -246,7 +246,7 @@ def test_a_folder_has_no_checksum(data: Path, own: Path, tmp_path: Path) -> None
     (bundle / "configs" / "metadata.json").touch()
     nnunet = Path(__file__).parents[1] / "weights" / "stored" / "nnunet" / "plain"
     for folder, kind in ((bundle, "MONAI bundle"), (next(nnunet.glob("nnUNet*")), "nnU-Net")):
-        with pytest.raises(ConfigError, match=rf"a folder has no checksum[\s\S]*{kind}"):
+        with pytest.raises(ConfigError, match=rf"several files have no checksum[\s\S]*{kind}"):
             load(tiny(data, own, f"finetuning.pretrained={folder}", digits), [])
 
 

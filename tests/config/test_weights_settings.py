@@ -188,6 +188,6 @@ def test_settings_of_version_0_1_0_are_read() -> None:
         Settings.model_validate(both)
 
 
-def test_globals_to_trust_as_the_error_writes_them() -> None:
+def test_the_older_setting_of_trust_is_accepted() -> None:
     trust = weights("finetuning.trust=[numpy._core.multiarray.scalar,numpy.dtype]").trust
     assert trust == ["numpy._core.multiarray.scalar", "numpy.dtype"]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -13,8 +15,10 @@ from hsf_finetune.evaluation.compare_runs import (
     compare_runs,
 )
 from hsf_finetune.evaluation.finished_runs import FinishedRun
+from hsf_finetune.evaluation.intervals import Interval
 from hsf_finetune.evaluation.metrics import ClassScore
-from hsf_finetune.evaluation.score_tables import ScoreRow
+from hsf_finetune.evaluation.model_comparison import judge_models
+from hsf_finetune.evaluation.score_tables import MEAN, ScoreRow
 from hsf_finetune.system.errors import ConfigError
 from hsf_finetune.training.training_cost import read_cost
 
@@ -100,3 +104,26 @@ def test_it_shows_itself_and_writes_only_when_asked(source_run: Path, tmp_path: 
         "compare.json",
         "compare.png",
     }
+
+
+@pytest.mark.parametrize(
+    ("change", "low", "high", "words"),
+    [
+        (0.02, 0.01, 0.03, "hsf against full: Dice +0.020, 95 % interval +0.010 to +0.030: hsf is better"),
+        (0.02, -0.01, 0.05, "may be chance"),
+        (-0.02, -0.03, -0.01, "full against hsf: Dice +0.020, 95 % interval +0.010 to +0.030: full is"),
+        (0.02, math.nan, math.nan, "one subject does not tell"),
+    ],
+)  # fmt: skip
+def test_a_sentence_says_which_one_is_better_and_how_sure_that_is(
+    change: float, low: float, high: float, words: str
+) -> None:
+    def figures(name: str, dice: float, *differences: Interval) -> Any:
+        return SimpleNamespace(
+            model=SimpleNamespace(name=name),
+            dice=Interval(dice, dice, dice, 4, 4),
+            differences=dict(zip([MEAN], differences, strict=False)),
+        )
+
+    models = (figures("full", 0.8), figures("hsf", 0.8 + change, Interval(change, low, high, 4, 4)))
+    assert words in judge_models(models, "full")

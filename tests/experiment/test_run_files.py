@@ -96,10 +96,31 @@ def test_no_readable_checkpoint_is_an_error(own_data: Path, interrupted: Path) -
         resume(own_data, interrupted)
 
 
-def test_a_missing_best_checkpoint_is_noticed_at_once(own_data: Path, interrupted: Path) -> None:
-    (interrupted / "checkpoints" / "best.ckpt").unlink()
+def test_a_missing_or_damaged_best_checkpoint_is_noticed_at_once(
+    own_data: Path, interrupted: Path
+) -> None:
+    best = interrupted / "checkpoints" / "best.ckpt"
+    best.write_bytes(best.read_bytes()[:1000])
+    with pytest.raises(ConfigError, match="best epoch is damaged"):
+        resume(own_data, interrupted)
+    best.unlink()
     with pytest.raises(ConfigError, match="best epoch is missing"):
         resume(own_data, interrupted)
+
+
+def test_a_damaged_split_is_refused(own_data: Path, interrupted: Path) -> None:
+    for content in ("", '{"train": ["', "[]", "{}"):
+        (interrupted / "splits.json").write_text(content)
+        with pytest.raises(ConfigError, match=r"splits.json of the run is damaged"):
+            resume(own_data, interrupted)
+
+
+def test_damaged_metrics_are_put_aside(
+    own_data: Path, interrupted: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (interrupted / "metrics.csv").write_bytes(b"\xff\x00x" * 40)
+    resume(own_data, interrupted)
+    assert "metrics.csv cannot be read; it is now damaged_metrics.csv" in capsys.readouterr().out
 
 
 def test_rows_that_are_missing_from_metrics_are_said(

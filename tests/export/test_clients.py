@@ -70,7 +70,9 @@ def test_hsf_gives_the_same_segmentation(settings: NetworkSettings, tmp_path: Pa
     run(python, Path(__file__).with_name("run_hsf.py"), tmp_path / "made", "made", crop, out)
     channels = np.asarray(nib.load(out).dataobj).astype(int)
     values = np.array([model.card.label_values[name] for name in model.card.classes])
-    np.testing.assert_array_equal(values[channels], model.predict(crop).labels)
+    # Rounding decides where two classes tie, as they often do with random weights; padding at
+    # the end instead would change 3 of 100 voxels.
+    assert np.mean(values[channels] != model.predict(crop).labels) < 5e-5
     assert len(np.unique(channels)) == 3
 
 
@@ -101,8 +103,8 @@ def test_the_command_of_hsf_finds_the_model_of_a_moved_export(tmp_path: Path) ->
 
 
 def test_nnunet_gives_nearly_the_same_segmentation(data: Path, tmp_path: Path) -> None:
-    """It pads elsewhere where a size is odd, and the border of zeros is as wide as its patch."""
-    predict = environment("NNUNET") / "nnUNetv2_predict_from_modelfolder"
+    """It pads elsewhere where a size is odd, up to its patch, and rounds logits to 16 bits."""
+    programs = environment("NNUNET")
     trained = run_experiment(
         compose(
             "train",
@@ -119,12 +121,14 @@ def test_nnunet_gives_nearly_the_same_segmentation(data: Path, tmp_path: Path) -
             CONF,
         )
     )
-    hf.export(trained.folder, "nnunet", tmp_path / "made", proof=False)
+    export = [programs / "hsf-finetune", "export", trained.folder, "--to", "nnunet"]
+    assert "proved: " in run(*export, "-o", tmp_path / "made")
     scans = sorted((data / "tiny").glob("*/*_T2w.nii.gz"))
     (tmp_path / "scans").mkdir()
     for number, scan in enumerate(scans):
         (tmp_path / "scans" / f"case{number}_0000.nii.gz").write_bytes(scan.read_bytes())
     results = next((tmp_path / "made").glob("Dataset999_made/*"))
+    predict = programs / "nnUNetv2_predict_from_modelfolder"
     command = [predict, "-m", results, "-f", "0", "--disable_tta", "-device", "cpu"]
     run(*command, "-i", tmp_path / "scans", "-o", tmp_path / "out", "-npp", "1", "-nps", "1")
     for number, scan in enumerate(scans):
@@ -133,20 +137,6 @@ def test_nnunet_gives_nearly_the_same_segmentation(data: Path, tmp_path: Path) -
         dice = 2 * (found & expected).sum() / (found.sum() + expected.sum())
         assert expected.any()
         assert dice >= 0.999
-
-
-def test_nnunet_proves_its_export(tmp_path: Path) -> None:
-    """The command proves by nnU-Net's predictor where both are installed."""
-    program = environment("NNUNET") / "hsf-finetune"
-    model = random_model(
-        NnUNetSettings(features_per_stage=[4, 6, 8, 8], orientation="SAR"), window_vox=(40, 48, 40)
-    )
-    hf.export(model, "checkpoint", tmp_path / "slim", proof=False)
-    scan = save_scan(tmp_path / "scan.nii.gz", (40, 48, 40))
-    file = tmp_path / "slim" / "model.ckpt"
-    shown = run(program, "export", file, "--to", "nnunet", "-o", tmp_path / "made", "--scan", scan)
-    assert "proved: " in shown
-    assert (tmp_path / "made" / "README.md").exists()
 
 
 def test_the_command_of_monai_runs_a_bundle(tmp_path: Path) -> None:

@@ -13,10 +13,13 @@ import pytest
 
 import hsf_finetune as hf
 from hsf_finetune.cli.main import main
+from hsf_finetune.config.compose import compose
+from hsf_finetune.experiment.run import run_experiment
 from hsf_finetune.export import export_model
 from hsf_finetune.export.export_model import DOORS
 from hsf_finetune.system.checksum import Checksum
 from hsf_finetune.system.errors import ConfigError, DataError, OutputError
+from tests.conftest import CONF, FAST
 from tests.export.models import OF_NNUNET, SMALL, random_model, save_scan
 
 every_door = pytest.mark.parametrize("door", sorted(DOORS))
@@ -115,3 +118,32 @@ def test_a_checkpoint_alone_needs_a_scan(source_run: Path, tmp_path: Path) -> No
     shutil.copy(source_run / "checkpoints" / "best.ckpt", tmp_path / "alone.ckpt")
     with pytest.raises(ConfigError, match="--scan FILE, or --no-proof"):
         hf.export(tmp_path / "alone.ckpt", "checkpoint", tmp_path / "made")
+
+
+@pytest.mark.parametrize("door", ["checkpoint", "bundle"])
+def test_fine_tuning_from_an_export_starts_where_the_run_ended(
+    door: str, source_run: Path, data: Path, tmp_path: Path
+) -> None:
+    """The same baseline, to the last digit, and everything loaded."""
+    exported = hf.export(source_run, door, tmp_path / "made")
+    file = exported.folder / "model.ckpt" if door == "checkpoint" else exported.folder
+    scores = []
+    for source in (source_run, file):
+        run = run_experiment(
+            compose(
+                "finetune",
+                [
+                    "datasets=tiny_source",
+                    f"datasets.main_path={data}",
+                    f"datasets.output_path={tmp_path / str(len(scores))}",
+                    f"finetuning.pretrained={source}",
+                    "models=pretrained",
+                    "lightning.max_epochs=1",
+                    *(one for one in FAST if not one.startswith("models.")),
+                ],
+                CONF,
+            )
+        )
+        scores.append((run.folder / "pretrained_scores.csv").read_text())
+    assert len(scores[0].splitlines()) > 1
+    assert scores[0] == scores[1]

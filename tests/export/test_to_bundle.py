@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import hsf_finetune as hf
 from hsf_finetune.config.settings import NetworkSettings, UNetSettings
 from hsf_finetune.export.monai_networks import monai_definition
 from hsf_finetune.export.to_bundle import SCHEMA_FILE
+from hsf_finetune.inference.predictor import Predictor
 from hsf_finetune.networks.build import build
 from hsf_finetune.system.errors import ConfigError
 from tests.conftest import oblique_affine
@@ -88,11 +90,23 @@ def test_monai_gives_the_same_segmentation(
     np.testing.assert_allclose(found.affine, expected.affine, atol=1e-4)
 
 
+def test_label_values_of_any_size_are_written(tmp_path: Path) -> None:
+    model = random_model()
+    values = {"background": 0, "anterior": 300, "posterior": -2}
+    model = Predictor(model.anatomy, replace(model.card, label_values=values), torch.device("cpu"))
+    scan = save_scan(tmp_path / "a.nii.gz")
+    exported = hf.export(model, "bundle", tmp_path / "made", scan=scan)
+    assert exported.proof is not None
+    assert exported.proof.differing == 0
+    assert set(np.unique(model.predict(scan).labels)) == set(values.values())
+
+
+@pytest.mark.parametrize("crop", ["margins", "positive"])
 def test_a_bundle_is_evaluated_and_fine_tuned(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    crop: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Dice with the model's own segmentation as label is 1; training leaves other weights."""
-    model, folder = random_model(), tmp_path / "made"
+    model, folder = random_model(crop=crop), tmp_path / "made"
     for name in ("scans", "labels"):
         (tmp_path / name).mkdir()
     scan = save_scan(tmp_path / "scans" / "a.nii.gz")

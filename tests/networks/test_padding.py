@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from monai.transforms.croppad.array import DivisiblePad
 from torchio import EnsureShapeMultiple
 
 from hsf_finetune.networks.padding import Padding, pad_to, padded_shape, remove_padding
@@ -33,7 +34,7 @@ def test_a_padded_shape_stays_as_it_is(
     assert padded_shape(padded, divisor) == padded
 
 
-@pytest.mark.parametrize("padding", ["both", "end"])
+@pytest.mark.parametrize("padding", ["both", "symmetric", "end"])
 @given(st.tuples(*[st.integers(1, 6)] * 3), st.tuples(*[st.integers(0, 3)] * 3))
 def test_padding_holds_its_value_and_can_be_removed(
     padding: Padding, shape: tuple[int, int, int], more: tuple[int, int, int]
@@ -51,6 +52,14 @@ def test_padding_on_both_sides_is_that_of_hsf(shape: tuple[int, int, int]) -> No
     expected = EnsureShapeMultiple(8, method="pad")(volume)
     padded = pad_to(volume, [-(-n // 8) * 8 for n in shape], 0.0)
     assert torch.equal(padded, expected)
+
+
+@given(st.tuples(*[st.integers(1, 20)] * 3))
+@settings(deadline=None)
+def test_symmetric_padding_is_that_of_monai(shape: tuple[int, int, int]) -> None:
+    volume = torch.rand(1, *shape)
+    padded = pad_to(volume, [-(-n // 8) * 8 for n in shape], 0.0, "symmetric")
+    assert torch.equal(padded, DivisiblePad(8)(volume))
 
 
 def test_padding_at_the_end_is_that_of_version_0_1_0() -> None:

@@ -122,3 +122,15 @@ def test_volumes_are_padded_as_training_batches_are(network: Recorder) -> None:
         logits = volume_logits(record, image, (8, 8, 8), (32, 32, 32), padding)
         assert torch.equal(seen[0], pad_to(image, (16, 16, 32), 0.0, padding))
         assert_equal_up_to_rounding(logits, network.head(image))
+
+
+@torch.no_grad()
+def test_small_volumes_are_padded_to_windows_where_asked(network: Recorder) -> None:
+    network.seen.clear()
+    image = torch.randn(1, 2, 13, 9, 30)
+    given = ((8, 8, 8), (32, 16, 24), "symmetric", "window")
+    assert volume_logits(network, image, *given).shape[2:] == image.shape[2:]
+    assert set(network.seen) == {(32, 16, 24)}
+    network.seen.clear()
+    volume_logits(network, image, (8, 8, 8), (32, 16, 32), "symmetric")
+    assert set(network.seen) == {(16, 16, 32)}

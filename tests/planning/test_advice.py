@@ -53,6 +53,13 @@ def test_few_subjects_are_folded_and_stay_near_what_was_known() -> None:
     assert by_subject(PLAIN)["validation"].override == ""
 
 
+def test_classes_that_may_come_out_of_others_are_said_first() -> None:
+    derive_from = {"front": "whole", "CA2/3": ["CA2", "CA3"]}
+    first = next(iter(give_advice(replace(PLAIN, derive_from=derive_from), SETTINGS)))
+    assert first.override == "'finetuning.derive_from={front: whole, CA2/3: [CA2, CA3]}'"
+    assert "whole, CA2, CA3" in first.what
+
+
 def test_a_model_that_is_near_moves_little() -> None:
     assert by_subject(replace(PLAIN, dice=0.9))["learning rate"].override == "models.lr=3e-4"
     assert by_subject(replace(PLAIN, dice=0.2))["learning rate"].override == ""
@@ -108,6 +115,7 @@ def test_all_overrides_compose() -> None:
                 steps=1,
                 dice=0.9,
                 spacing_mm=(1.0, 1.0, 1.0),
+                derive_from={"a": "b"},
             )
             given = [
                 word

@@ -12,8 +12,8 @@ from hsf_finetune.config.settings.base_settings import Group, Probability, Text
 class AugmentationSettings(Group):
     """Random changes of training images.
 
-    Distances are in voxels, angles in degrees, intensities in units of the
-    z-normalised image. Each `*_p` is the probability per volume; what is applied is
+    Distances are in voxels, angles in degrees, intensities in standard
+    deviations of the image. Each `*_p` is the probability per volume; what is applied is
     uniform between nothing and the given strength.
     """
 

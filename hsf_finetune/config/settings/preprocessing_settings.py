@@ -25,9 +25,13 @@ Crop = Literal["none", "margins", "nonzero", "positive"]
 of the voxels that are not 0, or above 0, in any channel."""
 FillValues = Literal["outside", "kept"]
 """Values that mark the outside of a scan are not counted and replaced, or are voxels as others."""
-Padding = Literal["both", "end"]
+Padding = Literal["both", "symmetric", "end"]
 """Where a volume is padded: on both sides, as HSF does (torchio's `EnsureShapeMultiple`: the larger
-half in front), or at its end, as version 0.1.0 did."""
+half in front) or as MONAI and nnU-Net do (the larger half behind); or at its end, as version 0.1.0
+did."""
+PaddedSize = Literal["multiple", "window"]
+"""What volumes are padded to: the next size that the network can halve, or at least a window, as
+in nnU-Net's prediction."""
 
 
 def _rising(ends: tuple[float, float]) -> tuple[float, float]:
@@ -128,6 +132,7 @@ class Preprocessing(Group):
     crop_margin_vox: Annotated[int, Field(ge=0)] = 0
     """Voxels that are kept around the box of `crop`."""
     padding: Padding = "both"
+    padded_size: PaddedSize = "multiple"
     patch_vox: Triple | None = None
     """Volumes larger than this were trained on in patches of this size; None is unknown."""
     window_vox: Triple = (128, 128, 128)
@@ -223,4 +228,6 @@ class PreprocessingSettings(Group):
     crop_margin_vox: Annotated[int, Field(ge=0)] | None = None
     """Voxels that are kept around it."""
     padding: Padding | None = None
-    """Where volumes are padded: on both sides, or at the end."""
+    """Where volumes are padded: on `both` sides, as HSF, `symmetric`, as MONAI, or at the `end`."""
+    padded_size: PaddedSize | None = None
+    """What volumes are padded to in prediction: a `multiple`, or at least a `window`."""

@@ -29,7 +29,7 @@ def change_batch(
     background. Computed in float32, also under autocast.
 
     Args:
-        image: (B, C, X, Y, Z) floating point, z-normalised.
+        image: (B, C, X, Y, Z) floating point.
         label: (B, X, Y, Z) uint8 label rows, on the image's device.
         changes: of B samples with C channels.
         spacing: (B, 3) voxel size along X, Y, Z on the CPU, so that anisotropic volumes
@@ -57,11 +57,14 @@ class BatchAugmentation:
         flip_axes: axes (0, 1, 2) that may be reversed.
         partners: for each class, the one that it becomes in a flip along axis 0; None
             where flips change no class.
+        measure_noise: whether the strength of noise is in standard deviations of each image;
+            else in units of intensities, which z-scored images have in these.
     """
 
     settings: AugmentationSettings
     flip_axes: tuple[int, ...] = ()
     partners: tuple[int, ...] | None = None
+    measure_noise: bool = False
 
     def __call__(
         self,
@@ -82,6 +85,8 @@ class BatchAugmentation:
         """
         size, channels = image.shape[:2]
         changes = draw_changes(self.settings, size, channels, self.flip_axes, generator)
+        if self.measure_noise:
+            changes.noise_std.mul_(image.float().std(dim=(2, 3, 4)).cpu())
         image, label = change_batch(image, label, changes, spacing=spacing)
         if self.partners is not None:
             flipped = changes.flip[:, 0, None, None].to(allowed.device)

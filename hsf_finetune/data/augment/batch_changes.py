@@ -39,7 +39,7 @@ class BatchChanges:
     lowres: Tensor  # (B,) bool
     factor: Tensor  # (B, C, 3) how many voxels become one
     noise: Tensor  # (B,) bool
-    noise_std: Tensor  # (B, C) in units of the z-normalised image
+    noise_std: Tensor  # (B, C) in units of the image, or its standard deviations
     noise_seed: Tensor  # (B,) int64
 
 

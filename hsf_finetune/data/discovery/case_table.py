@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from hsf_finetune.config.settings import DatasetSettings
@@ -48,7 +49,7 @@ class CaseTable:
     columns: tuple[str, ...]
     rows: tuple[TableRow, ...]
 
-    @property
+    @cached_property
     def has_split(self) -> bool:
         """Whether it gives a side of the split for any case."""
         return any(row.cells.get("split") for row in self.rows)

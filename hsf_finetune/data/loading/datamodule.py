@@ -28,10 +28,17 @@ from hsf_finetune.data.loading.batches import (
 )
 from hsf_finetune.data.loading.epoch_sampler import EpochSampler, choose_draw_weights
 from hsf_finetune.data.loading.sample_store import Progress, SampleStore
+from hsf_finetune.data.preprocessing.choose_preprocessing import describe_intensity
+from hsf_finetune.data.preprocessing.normalise_intensity import used_share
 from hsf_finetune.data.preprocessing.resampling import Triple
 from hsf_finetune.data.splits import Split
 from hsf_finetune.networks.padding import padded_shape
 from hsf_finetune.system.errors import ConfigError
+
+_SEEN_CASES = 4
+"""Cases whose intensities are looked at."""
+_USED_SHARE = 0.05
+"""Scans that take up less than this of an interval are of another kind."""
 
 
 class CasesDataModule(L.LightningDataModule):
@@ -87,6 +94,23 @@ class CasesDataModule(L.LightningDataModule):
             for side in ("train", "validation")
         }
         return {side: take_census(cases, space) for side, cases in counted.items()}
+
+    def intensity_warnings(self) -> list[str]:
+        """Channels whose scans hardly use the interval that is the same for all; after `read`."""
+        how, found = self._store.preprocessing, []
+        cases = self.split.train[:_SEEN_CASES]
+        images = [self._store.sample(case).image for case in cases]
+        for number in range(len(images[0])):
+            intensity = how.intensity_of(number)
+            measured = [used_share(image[number], intensity) for image in images]
+            shares = [share for share in measured if share is not None]
+            if shares and max(shares) < _USED_SHARE:
+                found.append(
+                    f"channel {number + 1}: scans take up {max(shares):.1%} of what they are "
+                    f"expected to ({describe_intensity(intensity)}): are their intensities of "
+                    "another kind, such as normalised ones? See preprocessing.intensity"
+                )
+        return found
 
     @cached_property
     def flips(self) -> FlipPlan:

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -80,7 +81,7 @@ class SampleStore:
                 return error
             if self.mode == "memory":
                 self._samples[case.name] = sample
-            self._places[case.name] = find_places(case, sample)
+            self._places[case.name] = self._find_places(case, sample)
             return None
 
         with ThreadPoolExecutor(max_workers=min(os.cpu_count() or 1, 8)) as pool:
@@ -109,8 +110,14 @@ class SampleStore:
     def places(self, case: Case) -> LabelPlaces:
         """Where the labels of a case lie, and how large they are; measured by `prepare`."""
         if case.name not in self._places:
-            self._places[case.name] = find_places(case, self.sample(case))
+            self._places[case.name] = self._find_places(case, self.sample(case))
         return self._places[case.name]
+
+    def _find_places(self, case: Case, sample: Sample) -> LabelPlaces:
+        """Where labels lie, counted from the left, wherever the network's first axis points."""
+        if self.preprocessing.orientation.startswith("L"):
+            sample = replace(sample, label=sample.label.flip(0))
+        return find_places(case, sample)
 
     def _from_disk(self, case: Case) -> Sample:
         path = self._folder / f"{self._fingerprint(case)}.pt"
@@ -137,7 +144,8 @@ class SampleStore:
         protocol = [[value, sorted(names)] for value, names in case.protocol.sets]
         # Sizes of patches and windows, and padding, change no sample.
         how = self.preprocessing.model_dump(
-            mode="json", exclude={"patch_vox", "window_vox", "padding", "channel_names"}
+            mode="json",
+            exclude={"patch_vox", "window_vox", "padding", "padded_size", "channel_names"},
         )
         text = json.dumps([_FORMAT, files, protocol, case.protocol.space.names, how])
         return hashlib.sha256(text.encode()).hexdigest()[:24]

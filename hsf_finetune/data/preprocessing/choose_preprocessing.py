@@ -61,7 +61,8 @@ class PreprocessingChoice:
         for heading in ("part", "value", "from"):
             table.add_column(heading)
         for name, text in describe_preprocessing(self.value).items():
-            table.add_row(name.replace("_", " "), Text(text), self.origins.get(name, ""))
+            title = name.removesuffix("_vox").removesuffix("_mm").replace("_", " ")
+            table.add_row(title, Text(text), self.origins[name])
         return table
 
 
@@ -106,11 +107,12 @@ def choose_preprocessing(
     spacing = chosen.spacing if chosen.spacing is not None else data.target_spacing_mm
     if spacing is not None:
         given["spacing_mm"] = None if spacing == "data" else tuple(spacing)
-    given |= {"channel_names": names, **_sizes(data, base if known.weights is base else None)}
     origins |= dict.fromkeys(given, _USER)
-    if given["window_vox"] == base.window_vox and base is known.weights:
+    sizes = {"channel_names": names, **_sizes(data, base if origin in (_WEIGHTS, _RUN) else None)}
+    origins |= {name: f"datasets.{name}" for name in sizes}
+    if sizes["window_vox"] != tuple(data.window_vox):
         origins["window_vox"] = origin
-    value = Preprocessing.model_validate(parts | given)
+    value = Preprocessing.model_validate(parts | given | sizes)
     return PreprocessingChoice(value, origins, _warnings(value, known.weights, cases))
 
 
@@ -131,7 +133,7 @@ def describe_preprocessing(value: Preprocessing) -> dict[str, str]:
         "intensity": "; ".join(intensities) + (f", {first}" if value.spacing_mm else ""),
         "fill_values": "left out" if value.fill_values == "outside" else "kept",
         "crop": value.crop + margin,
-        "padding": value.padding,
+        "padding": value.padding + (", to windows" if value.padded_size == "window" else ""),
         "patch_vox": _sizes_text(value.patch_vox),
         "window_vox": _sizes_text(value.window_vox),
         "channel_names": ", ".join(names),
@@ -175,13 +177,13 @@ def _base(
     return HSF_PREPROCESSING, _HSF
 
 
-def _sizes(data: DatasetsSettings, weights: Preprocessing | None) -> dict[str, Any]:
-    """Patches and windows; where the user has left windows as they are, those of the weights."""
+def _sizes(data: DatasetsSettings, model: Preprocessing | None) -> dict[str, Any]:
+    """Patches and windows; where the user has left windows as they are, those of the model."""
     patch = None if data.patch_vox == "auto" else tuple(data.patch_vox)
     window = tuple(data.window_vox)
     default = tuple(DatasetsSettings.model_fields["window_vox"].default)
-    if weights is not None and window == default:
-        window = weights.window_vox
+    if model is not None and window == default:
+        window = model.window_vox
     return {"patch_vox": patch, "window_vox": window}
 
 

@@ -20,6 +20,9 @@ Array = npt.NDArray[np.float32]
 _ANISOTROPIC = 3.0
 """Ratio of voxel sizes beyond which nnU-Net resamples slices."""
 
+_TIE = 1e-5
+"""Where labels have equal shares of a voxel, the nearest one gets this much more."""
+
 
 @dataclass(frozen=True)
 class Resampler:
@@ -56,22 +59,19 @@ class Resampler:
 
     def mask(self, mask: Tensor) -> Tensor:
         """A mask (x, y, z), 0 or 1 as float32, on the other grid, as bool."""
-        made = self.image(mask)
-        return made > 0 if self.kind == "plain" else made >= 0.5
+        return self.image(mask) > 0 if self.kind == "plain" else self._share(mask) >= 0.5
 
     def labels(self, rows: Tensor) -> Tensor:
         """Labels (x, y, z), uint8, on the other grid."""
         if self.changes_nothing:
             return rows
+        nearest = interpolate(rows[None, None].float(), self.shapes[1], mode="nearest-exact")[0, 0]
         if self.kind == "plain":
-            nearest = interpolate(rows[None, None].float(), self.shapes[1], mode="nearest-exact")
-            return nearest[0, 0].to(torch.uint8)
-        if self.kind == "nnunet":
-            return torch.from_numpy(self._labels_by_nnunet(rows.numpy()))
+            return nearest.to(torch.uint8)
         best = torch.full(self.shapes[1], -1.0)
         result = torch.zeros(self.shapes[1], dtype=torch.uint8)
         for row in rows.unique().tolist():
-            share = self.image((rows == row).float())
+            share = self._share((rows == row).float()) + _TIE * (nearest == row)
             result[share > best] = row
             best = torch.maximum(best, share)
         return result
@@ -85,6 +85,12 @@ class Resampler:
         back = Resampler(self.kind, self.shapes[::-1], self.spacings_mm[::-1])
         channels = scores.float().cpu().numpy()
         return torch.from_numpy(np.stack([back._by_nnunet(one, order=1) for one in channels]))
+
+    def _share(self, mask: Tensor) -> Tensor:
+        """How much of each voxel of the other grid a mask (x, y, z) of 0 and 1 covers."""
+        if self.kind == "nnunet":
+            return torch.from_numpy(self._by_nnunet(mask.numpy(), order=1))
+        return self.image(mask)
 
     def _smooth(self, image: Array) -> Array:
         """A Gaussian along the axes that become coarser, so that no detail turns up as another.
@@ -106,15 +112,6 @@ class Resampler:
         flat = [n for n in range(3) if n != axis]
         size = [self.shapes[1][n] for n in flat]
         made = np.stack([_zoom(one, size, order) for one in slices])
-        return np.ascontiguousarray(np.moveaxis(made[self._slices_of(axis)], 0, axis))
-
-    def _labels_by_nnunet(self, rows: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """Where at least half of a voxel is of a label; within slices, where scans have such."""
-        axis = self._thick_axis()
-        if axis is None:
-            return _zoom_labels(rows, self.shapes[1])
-        size = [self.shapes[1][n] for n in range(3) if n != axis]
-        made = np.stack([_zoom_labels(one, size) for one in np.moveaxis(rows, axis, 0)])
         return np.ascontiguousarray(np.moveaxis(made[self._slices_of(axis)], 0, axis))
 
     def _thick_axis(self) -> int | None:
@@ -146,10 +143,3 @@ def _zoom(image: Array, shape: Sequence[int], order: int) -> Array:
         image.astype(np.float64), ratios, order=order, mode="nearest", grid_mode=True
     )
     return np.asarray(np.clip(made, image.min(), image.max()), np.float32)
-
-
-def _zoom_labels(rows: npt.NDArray[np.uint8], shape: Sequence[int]) -> npt.NDArray[np.uint8]:
-    made = np.zeros(tuple(shape), np.uint8)
-    for row in np.unique(rows):
-        made[_zoom((rows == row).astype(np.float32), shape, order=1) >= 0.5] = row
-    return made

@@ -11,8 +11,8 @@ from hsf_finetune.labels.classes import BACKGROUND
 from hsf_finetune.weights.files.stand_in import StandIn
 
 _KEYS = ("classes", "class_names", "labels", "label_names", "labels_names")
-_MOST_VALUES = 5000
-_MOST_LEVELS = 4
+_MOST_VALUES = 20_000
+_MOST_NAMES = 1000
 
 
 def find_class_names(
@@ -37,19 +37,19 @@ def find_class_names(
 # -------------------------------------------------------------------- internals
 def _candidates(described: Mapping[str, Any]) -> Iterator[Any]:
     """Values below a key that names classes, those of the outermost levels first."""
-    levels: list[tuple[Any, int]] = [(described, 0)]
-    for _ in range(_MOST_VALUES):
-        if not levels:
-            return
-        value, depth = levels.pop(0)
-        if not isinstance(value, Mapping):
-            continue
-        for key, below in value.items():
+    levels: list[Mapping[Any, Any]] = [described]
+    left = _MOST_VALUES
+    while levels:
+        levels, outer = [], levels
+        for key, below in (pair for values in outer for pair in values.items()):
+            left -= 1
+            if left < 0:
+                return
             inner = _plain(below)
             if key in _KEYS:
                 yield inner
-            if depth < _MOST_LEVELS and isinstance(inner, Mapping):
-                levels.append((inner, depth + 1))
+            if isinstance(inner, Mapping):
+                levels.append(inner)
 
 
 def _plain(value: Any) -> Any:
@@ -63,14 +63,14 @@ def _plain(value: Any) -> Any:
 
 def _names(given: Any) -> tuple[str, ...] | None:
     """Names from a list, or from a dictionary of numbers and names in either direction."""
+    if not isinstance(given, (Mapping, list, tuple)) or len(given) > _MOST_NAMES:
+        return None
     if isinstance(given, Mapping):
         pairs = [(key, _plain(value)) for key, value in given.items()]
         if all(isinstance(value, int) for _, value in pairs):
             pairs = [(value, key) for key, value in pairs]
         numbered = {int(k): v for k, v in pairs if str(k).isdecimal()}
         given = [numbered.get(number) for number in range(len(pairs))]
-    if not isinstance(given, (list, tuple)):
-        return None
     names = [_plain(name) for name in given]
     if len(names) < 2 or not all(isinstance(name, str) and name for name in names):
         return None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import math
 import pickle
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, Any, ClassVar
@@ -20,6 +19,11 @@ MOST_READS = 1_000_000
 thousand tensors with its optimiser's takes a quarter of it."""
 _LARGEST_READ = 64 << 20
 _LARGEST_KEY = 16
+_LONGEST_NAME = 1000
+_MOST_COPIED = 64 << 20
+_BYTES_EACH: Mapping[type, int] = {str: 1, dict: 100, list: 100, tuple: 100, set: 100}
+"""About what a copy takes, per letter or element."""
+_TYPES = {f"torch.{k}": v for k, v in vars(torch).items() if isinstance(v, torch.dtype)}
 _MOST_DIMENSIONS = 64
 _RENAMED = {"__builtin__": "builtins", "copy_reg": "copyreg"}
 """Modules of Python 2, which pickles before protocol 3 name."""
@@ -60,6 +64,7 @@ class InertUnpickler(pickle._Unpickler):
         # As torch.load has it, for texts that Python 2 wrote.
         super().__init__(_Reader(stream), encoding="utf-8", errors="replace")
         self.storage = storage
+        self.copied = 0
 
     def load(self) -> Any:
         """The pickle's content: plain data, tensors, and stand-ins."""
@@ -74,13 +79,15 @@ class InertUnpickler(pickle._Unpickler):
 
     def find_class(self, module: str, name: str) -> Global:
         """The name of a function or class; nothing is imported."""
+        if len(module) + len(name) > _LONGEST_NAME:
+            raise pickle.UnpicklingError("a very long name")
         return Global(f"{_RENAMED.get(module, module)}.{name}")
 
     def persistent_load(self, pid: Any) -> Any:
         """The numbers of a tensor; any other reference is a stand-in."""
         match pid:
             case ("storage" | b"storage", Global(kind), str(key), _, int(count), *rest):
-                if self.storage is not None:
+                if self.storage is not None and len(key) <= _LONGEST_NAME:
                     return self.storage(kind, key, count, *rest)
             case ("module" | b"module", Global() as kind, *_):
                 return kind
@@ -91,11 +98,26 @@ class InertUnpickler(pickle._Unpickler):
         raise pickle.UnpicklingError(f"extension code {code}")
 
     def _instantiate(self, called: Any, arguments: list[Any]) -> None:
-        self.append(_call(called, arguments))
+        self.append(self._make(called, arguments))
+
+    def _make(self, called: Any, arguments: Any) -> Any:
+        """What an instruction makes that calls something: plain data, or a stand-in."""
+        name, given = _name_of(called), _sequence(arguments)
+        build = _BUILDERS.get(name) if isinstance(called, Global) else None
+        if build is None:
+            return StandIn(name, given)
+        # A few instructions may ask for many copies of something large.
+        sized = [one for one in given if type(one) in _BYTES_EACH]
+        self.copied += sum(_BYTES_EACH[type(one)] * len(one) for one in sized)
+        if self.copied > _MOST_COPIED:
+            raise pickle.UnpicklingError("a pickle that copies very much")
+        if build is _of_type:
+            return self._make(*_of_type(*given))
+        return build(*given)
 
     def _reduce(self) -> None:
         arguments = self.stack.pop()
-        self.stack[-1] = _call(self.stack[-1], arguments)
+        self.stack[-1] = self._make(self.stack[-1], arguments)
 
     def _new_with_keywords(self) -> None:
         keywords, arguments = self.stack.pop(), self.stack.pop()
@@ -184,13 +206,6 @@ class _Reader:
 
 
 # ------------------------------------------------------- what stands for calls in a pickle
-def _call(called: Any, arguments: Any) -> Any:
-    """What an instruction makes that calls something: plain data, or a stand-in."""
-    name, given = _name_of(called), _sequence(arguments)
-    build = _BUILDERS.get(name) if isinstance(called, Global) else None
-    return StandIn(name, given) if build is None else build(*given)
-
-
 def _name_of(called: Any) -> str:
     if not isinstance(called, (Global, StandIn)):
         raise pickle.UnpicklingError(f"a call of a {type(called).__name__}")
@@ -254,11 +269,13 @@ def _tensor(
     torch would enlarge a storage that is smaller than the tensor. One that repeats its
     numbers (strides of 0) could be larger than the memory, and gets a stand-in.
     """
-    whole = (*_sequence(size), *_sequence(stride), offset)
-    if not isinstance(storage, Storage) or not all(type(n) is int and n >= 0 for n in whole):
-        raise pickle.UnpicklingError("a tensor in an unusual form")
-    if len(size) != len(stride) or len(size) > _MOST_DIMENSIONS:
+    if len(_sequence(size)) != len(_sequence(stride)) or len(size) > _MOST_DIMENSIONS:
         raise pickle.UnpicklingError("a tensor with another number of strides than dimensions")
+    whole = (*size, *stride, offset)
+    if not isinstance(storage, Storage) or not all(
+        type(n) is int and 0 <= n < 1 << 62 for n in whole
+    ):
+        raise pickle.UnpicklingError("a tensor in an unusual form")
     dtype = dtype or storage.dtype
     count, held = math.prod(size), storage.content.nbytes() // dtype.itemsize
     last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
@@ -274,10 +291,14 @@ def _tensor(
 def _typed_tensor(*given: Any) -> Tensor | StandIn:
     """A tensor of a type of its own, which is the seventh argument."""
     name = _name_of(given[6])
-    dtype = getattr(torch, name.removeprefix("torch."), None)
-    if not re.fullmatch(r"torch\.\w+", name) or not isinstance(dtype, torch.dtype):
+    if name not in _TYPES:
         raise pickle.UnpicklingError(f"a tensor of {name}")
-    return _tensor(*given[:4], dtype=dtype)
+    return _tensor(*given[:4], dtype=_TYPES[name])
+
+
+def _of_type(function: Any, kind: Any, arguments: Any, *_: Any) -> tuple[Any, Any]:
+    """What makes a tensor of another class, such as MONAI's with its affine; a plain one here."""
+    return function, arguments
 
 
 def _first(value: Any = None, *_: Any) -> Any:
@@ -298,9 +319,7 @@ _BUILDERS: Mapping[str, Callable[..., Any]] = {
     "collections.defaultdict": lambda *factory: {},
     "copyreg._reconstructor": _object,
     "torch.Size": _first,
-    "torch._tensor._rebuild_from_type_v2": lambda function, kind, given, state: _call(
-        function, given
-    ),
+    "torch._tensor._rebuild_from_type_v2": _of_type,
     "torch._utils._rebuild_parameter": _first,
     "torch._utils._rebuild_parameter_with_state": _first,
     "torch._utils._rebuild_tensor": _tensor,

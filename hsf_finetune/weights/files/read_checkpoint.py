@@ -25,6 +25,9 @@ from hsf_finetune.weights.files.state_dict import (
 from hsf_finetune.weights.files.torch_file import load_torch_file
 from hsf_finetune.weights.files.unreadable import unreadable_error
 
+_MOST_SHARED = 32
+"""How often tensors may use the same numbers; networks that share layers do so a few times."""
+_SMALL_BYTES = 1 << 20
 _DESCRIPTIONS = (
     "init_args", "trainer_name", "nnssl_adaptation_plan", "citations", "hyper_parameters",
     "hparams", "cfg", "config", "args", "classes", "class_names", "labels", "label_names",
@@ -103,6 +106,16 @@ def check_values(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
             found=", ".join(unusable[:6]),
             expected="tensors that the file holds in full, number by number",
             fix="save them so: {name: tensor.to_dense().clone() for each of the state dict}",
+        )
+    storages = {t.untyped_storage().data_ptr(): t.untyped_storage() for t in tensors.values()}
+    held = sum(storage.nbytes() for storage in storages.values())
+    if sum(t.nbytes for t in tensors.values()) > _MOST_SHARED * held + _SMALL_BYTES:
+        raise WeightsError(
+            "the checkpoint's tensors share their numbers many times over",
+            file=path,
+            found=f"{len(tensors):,} tensors in {held:,} bytes",
+            expected="tensors with numbers of their own",
+            fix="get it again from its publisher: it is damaged, or made to do harm",
         )
     broken = [n for n, t in tensors.items() if not _is_finite(t)]
     if broken:

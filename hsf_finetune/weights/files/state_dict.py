@@ -130,15 +130,19 @@ def _mapping(value: object) -> Mapping[str, Any] | None:
 
 def _candidates(content: Mapping[str, Any]) -> Iterator[StateDict]:
     """Every part of a file that holds weights, the likeliest first."""
-    found = list(_below_known_keys(content, "", False, 0))
-    if not found and (tensors := dict(_nested_tensors(content, "", 0))):
+    found = list(_below_known_keys(content, "", False, {}))
+    if not found and (tensors := dict(_nested_tensors(content, "", 0, {}))):
         found = [StateDict(tensors)]
     yield from found
 
 
 def _below_known_keys(
-    content: Mapping[str, Any], key: str, averaged: bool, depth: int
+    content: Mapping[str, Any], key: str, averaged: bool, seen: dict[int, object]
 ) -> Iterator[StateDict]:
+    # What is there several times is looked at once.
+    if id(content) in seen:
+        return
+    seen[id(content)] = content
     raw = _mapping(content.get(_RAW_BESIDE_AVERAGED))
     keys = [(name, averaged or (raw is not None and name == "state_dict")) for name in _KEYS]
     keys += [(_RAW_BESIDE_AVERAGED, False)]
@@ -146,9 +150,9 @@ def _below_known_keys(
     nested = False
     for name, is_averaged in keys:
         inner = _mapping(content.get(name))
-        if inner is None or depth == _MAX_DEPTH:
+        if inner is None or key.count(".") == _MAX_DEPTH - 1:
             continue
-        for found in _below_known_keys(inner, f"{key}.{name}".lstrip("."), is_averaged, depth + 1):
+        for found in _below_known_keys(inner, f"{key}.{name}".lstrip("."), is_averaged, seen):
             nested = True
             yield found
     own = _tensors(content)
@@ -171,15 +175,18 @@ def _tensor(value: object) -> torch.Tensor | None:
 
 
 def _nested_tensors(
-    content: Mapping[str, Any], prefix: str, depth: int
+    content: Mapping[str, Any], prefix: str, depth: int, seen: dict[int, object]
 ) -> Iterator[tuple[str, torch.Tensor]]:
     """The tensors of a network that was saved in parts, such as encoder and decoder."""
+    if id(content) in seen:
+        return
+    seen[id(content)] = content
     for name, tensor in _tensors(content).items():
         yield prefix + name, tensor
     for name, value in content.items():
         inner = _mapping(value)
         if inner is not None and depth < _MAX_DEPTH and not _NO_WEIGHTS.search(str(name)):
-            yield from _nested_tensors(inner, f"{prefix}{name}.", depth + 1)
+            yield from _nested_tensors(inner, f"{prefix}{name}.", depth + 1, seen)
 
 
 def _one_copy(weights: StateDict, use_ema: bool) -> StateDict:

@@ -40,7 +40,7 @@ _STORAGE_TYPES = {
 
 
 def load_torch_file(path: Path) -> object:
-    """What a file of torch.save holds, on the CPU: plain data, tensors, and stand-ins.
+    """What a file of torch.save (or torch.jit.save) holds, on the CPU: plain data, tensors, and stand-ins.
 
     Nothing in it is imported or called (`inert_pickle`), and no more memory is set aside
     than the file has bytes.
@@ -100,9 +100,11 @@ def _find_records(path: Path) -> tuple[Mapping[str, zipfile.ZipInfo], zipfile.Zi
             infos = archive.infolist()
     except (zipfile.BadZipFile, ValueError, EOFError, NotImplementedError) as error:
         raise unreadable_error(path, error) from error
+    # The program of a TorchScript file is beside its tensors.
+    infos = [info for info in infos if "/code/" not in info.filename]
     records = {info.filename: info for info in infos}
     inside = [name for name in records if PurePosixPath(name).name == "data.pkl"]
-    if len(inside) != 1 or any(PurePosixPath(n).name == "constants.pkl" for n in records):
+    if len(inside) != 1:
         raise _other_archive_error(path, list(records))
     total = sum(info.file_size for info in infos)
     if len(records) < len(infos) or total > path.stat().st_size:
@@ -144,17 +146,13 @@ def _other_archive_error(path: Path, names: Sequence[str]) -> WeightsError:
     inner = [n for n in names if PurePosixPath(n).suffix in (".ckpt", ".pt", ".pth")]
     fix = f"unpack it, and give {inner[0]}" if inner else "unpack it, and give the checkpoint in it"
     what = "the file is an archive, but not one of torch.save"
-    if any(PurePosixPath(n).name == "constants.pkl" for n in names):
-        what = "the file is a TorchScript program, which is not run to get at its weights"
-        fix = "save them alone, where you trust it: "
-        fix += f"torch.save(torch.jit.load('{path.name}').state_dict(), 'weights.pt')"
     return WeightsError(what, file=path, found=listed or "nothing in it", fix=fix)
 
 
 # ------------------------------------------------------------------- the older format
 def _load_old_format(path: Path) -> object:
     """What torch.save wrote before version 1.6: pickles in a row, then the numbers."""
-    size = path.stat().st_size
+    left = [path.stat().st_size]
     # Stored before their content, which comes last: key -> bytes, and size of an element.
     stored: dict[str, tuple[torch.UntypedStorage, int]] = {}
 
@@ -164,8 +162,8 @@ def _load_old_format(path: Path) -> object:
             return StandIn(kind)
         if key not in stored:
             claimed = count * dtype.itemsize
-            held = sum(content.nbytes() for content, _ in stored.values())
-            if not 0 <= claimed <= size - held:
+            left[0] -= claimed
+            if claimed < 0 or left[0] < 0:
                 raise _oversize_error(path, f"a tensor of {count:,} numbers")
             stored[key] = (_empty(claimed), dtype.itemsize)
         content = stored[key][0]

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from hsf_finetune.config.settings import Preprocessing
 from hsf_finetune.labels.classes import BACKGROUND
 from hsf_finetune.system.errors import WeightsError
 from hsf_finetune.weights.files.archive import extract_safely
@@ -25,6 +26,8 @@ from hsf_finetune.weights.sources.bundle_config import (
 from hsf_finetune.weights.sources.bundle_network import network_settings
 from hsf_finetune.weights.sources.infer_network import with_inferred_network
 
+_CARD = "model_card.json"
+"""In the bundles that this package exports."""
 _METADATA = re.compile(r"(?:[^/]+/)?configs/metadata\.json")
 _PREFERRED = ("inference", "train")
 _SUFFIXES = (".json", ".yaml", ".yml")
@@ -59,7 +62,8 @@ def read_bundle(path: Path | str, use_ema: bool = True) -> Checkpoint:
     """Reads a bundle's weights, network, classes and channels.
 
     Its configuration is read as data: no expression (`$`) is run and no class
-    (`_target_`) is imported. The weights are those of `models/model.pt`.
+    (`_target_`) is imported. The weights are those of `models/model.pt`, or the tensors of
+    `models/model.ts`.
 
     Args:
         path: the bundle's folder or zip archive.
@@ -89,7 +93,34 @@ def read_bundle(path: Path | str, use_ema: bool = True) -> Checkpoint:
 
 
 # -------------------------------------------------------------------- internals
+def _read_own(root: Path, use_ema: bool) -> Checkpoint:
+    """A bundle that this package exported, whose model card says more than a bundle can."""
+    card = read_config(root / _CARD)
+    weights = read_checkpoint(_weights_file(root), use_ema)
+    try:
+        how = Preprocessing.from_card(card)
+        return replace(
+            weights,
+            classes=tuple(card["classes"]),
+            models=card["models"],
+            in_channels=card["in_channels"],
+            channel_names=how.channel_names,
+            preprocessing=how,
+            origin=_origin(root, read_config(root / "configs" / "metadata.json"), []),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise WeightsError(
+            "the bundle's model card cannot be read",
+            file=root / _CARD,
+            found=f"{type(error).__name__}: {error}",
+            expected="the file as hsf-finetune export wrote it",
+            fix="without that file, the bundle is read as any other",
+        ) from error
+
+
 def _read(root: Path, use_ema: bool) -> Checkpoint:
+    if (root / _CARD).is_file():
+        return _read_own(root, use_ema)
     computed: ComputedValueError | None = None
     network = NetworkDescription("", {}, "network_def", {}, root)
     notes: list[str] = []
@@ -146,17 +177,13 @@ def _find_description(root: Path) -> NetworkDescription:
 
 def _weights_file(root: Path) -> Path:
     path, folder = root / "models" / "model.pt", root / "models"
-    if path.is_file():
-        return path
+    for file in (path, folder / "model.ts"):
+        if file.is_file():
+            return file
     found = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
     fix = "give one of its weights files: finetuning.pretrained=.../models/FILE models=..."
     if (root / "large_files.yml").exists() or (root / "large_files.yaml").exists():
         fix = "fetch what large_files.yml lists: python -m monai.bundle download_large_files"
-    elif any(name.endswith(".ts") for name in found):
-        fix = (
-            "TorchScript (.ts) is a program that would have to run, and cannot be trained further;\n"
-            "get the bundle with models/model.pt"
-        )
     raise WeightsError(
         "the bundle has no models/model.pt",
         file=path,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -33,7 +33,7 @@ class NetworkMatch:
         channels: of its inputs, and of its outputs.
         assumed: names of the settings that neither names nor shapes tell.
         size: how many tensors the network has; 0 if it cannot be built.
-        missing: its tensors that the checkpoint lacks, or has in another shape.
+        missing: its tensors that the checkpoint lacks, or has in another shape, each with why.
         problems: what else is wrong: tensors that the network lacks inside its trunk, or
             why it cannot be built.
         encoder_alone: whether the tensors that fit are all of the encoder, and no others.
@@ -43,7 +43,7 @@ class NetworkMatch:
     channels: tuple[int, int]
     assumed: tuple[str, ...] = ()
     size: int = 0
-    missing: tuple[str, ...] = ()
+    missing: Mapping[str, str] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
     encoder_alone: bool = False
 
@@ -115,7 +115,7 @@ def compare_networks(tensors: Mapping[str, torch.Tensor]) -> Iterator[NetworkMat
             try:
                 models = {"name": kind, **reader.read(shapes)}
                 in_channels = shapes.tensors[stem].shape[1]
-            except (KeyError, IndexError, ValueError):
+            except (LookupError, ValueError, ArithmeticError, RuntimeError):
                 continue
             heads = (shapes.tensors.get(f"{head}.bias") for head in reader.heads)
             out_channels = next((head.numel() for head in heads if head is not None), 2)
@@ -135,11 +135,10 @@ def unrecognised_network_error(checkpoint: Checkpoint) -> ConfigError:
         names = shorten_list(list(checkpoint.tensors), _SHOWN)
         return unknown_network_error(checkpoint.path, f"{tried}, but {names}")
     fit = nearest.size - len(nearest.missing)
-    missing = shorten_list(nearest.missing, _SHOWN)
     lines = [
         tried,
         f"nearest: {nearest.models['name']}, {fit} of {nearest.size} tensors fit",
-        *([f"not in the checkpoint: {missing}"] if missing else []),
+        *(f"{name}: {why}" for name, why in list(nearest.missing.items())[:_SHOWN]),
         *nearest.problems,
     ]
     line = override_line(nearest.models)
@@ -159,7 +158,7 @@ def _compared(read: NetworkMatch, tensors: Mapping[str, torch.Tensor]) -> Networ
     except (ConfigError, AssertionError, RuntimeError, ValueError) as error:
         return replace(read, problems=(str(error),))
     pairs = pair_by_name(anatomy.network, tensors)
-    missing = tuple(name for name in pairs.target if pairs.mismatch(name))
+    missing = {name: why for name in pairs.target if (why := pairs.mismatch(name))}
     encoder = anatomy.encoder_names()
     trunk = {name for name, block in anatomy.tensor_block().items() if block != anatomy.head.name}
     beyond = [name for name, place in pairs.places.items() if place.is_within(trunk)]
@@ -168,5 +167,5 @@ def _compared(read: NetworkMatch, tensors: Mapping[str, torch.Tensor]) -> Networ
         size=len(pairs.target),
         missing=missing,
         problems=(f"not in that network: {shorten_list(beyond, _SHOWN)}",) if beyond else (),
-        encoder_alone=pairs.source.keys() - {*missing} == encoder & pairs.target.keys(),
+        encoder_alone=pairs.source.keys() - missing.keys() == encoder & pairs.target.keys(),
     )

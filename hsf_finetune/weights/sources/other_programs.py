@@ -12,7 +12,9 @@ _CONVERT = (
     "python -m torch.distributed.checkpoint.format_utils dcp_to_torch '{folder}' model.pt\n"
     "and then finetuning.pretrained=model.pt"
 )
-_KINDS = (
+SUFFIXES = (".ckpt", ".pt", ".pth", ".safetensors")
+"""What files of weights usually end in."""
+_DIVIDED = (
     (
         (".metadata", "*.distcp"),
         "a checkpoint that several processes wrote together (FSDP, torch.distributed.checkpoint)",
@@ -24,6 +26,8 @@ _KINDS = (
         "python '{folder}/zero_to_fp32.py' '{folder}' model.pt\n"
         "and then finetuning.pretrained=model.pt",
     ),
+)
+_OTHERS = (
     (("plans.pkl", "*.model.pkl", "*.model"), "a model of nnU-Net v1", NNUNET_V1_FIX),
     (
         ("saved_model.pb", "*.pb", "*.ckpt.index", "*.tflite", "*.h5", "*.keras"),
@@ -36,7 +40,7 @@ _KINDS = (
         "give the checkpoint it was exported from",
     ),
 )
-"""Names of files, any of which tells a kind; what it is, and what to do."""
+"""For each: names of files, any of which tells it; what it is, and what to do."""
 
 
 def other_program_error(path: Path) -> WeightsError | None:
@@ -46,7 +50,9 @@ def other_program_error(path: Path) -> WeightsError | None:
         path: a folder, or a file.
     """
     folder = path if path.is_dir() else path.parent
-    for patterns, what, fix in _KINDS:
+    # Exports often lie beside weights that can be read.
+    has_weights = path.is_dir() and any(file.suffix in SUFFIXES for file in path.iterdir())
+    for patterns, what, fix in _DIVIDED if has_weights else (*_DIVIDED, *_OTHERS):
         found = sorted(_matching(path, patterns))
         if found:
             return WeightsError(

@@ -17,9 +17,7 @@ from hsf_finetune.weights.sources.infer_network import with_inferred_network
 from hsf_finetune.weights.sources.nnssl_file import describe_nnssl_file, is_nnssl_file
 from hsf_finetune.weights.sources.nnunet_folder import is_nnunet, read_nnunet
 from hsf_finetune.weights.sources.nnunet_model import describe_nnunet_file, is_nnunet_file
-from hsf_finetune.weights.sources.other_programs import other_program_error
-
-_SUFFIXES = (".ckpt", ".pt", ".pth", ".safetensors")
+from hsf_finetune.weights.sources.other_programs import SUFFIXES, other_program_error
 
 
 @dataclass(frozen=True)
@@ -97,7 +95,7 @@ def find_checkpoint(pretrained: str | Path, checkpoint: Literal["best", "last"] 
             "there is no checkpoint and no run",
             file=path,
             found=_listing(path.parent) if path.parent.is_dir() else "no such folder",
-            expected="a checkpoint (" + ", ".join(_SUFFIXES) + ") or the folder of a run",
+            expected="a checkpoint (" + ", ".join(SUFFIXES) + ") or the folder of a run",
         )
     for folder in (path / "checkpoints", path, path / "final" / "checkpoints"):
         if (folder / f"{checkpoint}.ckpt").is_file():
@@ -172,7 +170,7 @@ def _no_weights_error(path: Path) -> WeightsError:
             expected="a run of finetune.py or train.py, or a checkpoint of one",
             fix=f"python finetune.py models=pretrained 'finetuning.pretrained={path}' datasets=...",
         )
-    files = sorted(p for p in path.rglob("*") if p.suffix in _SUFFIXES)
+    files = sorted(p for p in path.rglob("*") if p.suffix in SUFFIXES)
     return WeightsError(
         "no weights can be read from this folder",
         file=path,
@@ -184,7 +182,7 @@ def _no_weights_error(path: Path) -> WeightsError:
         "weights in several files: one .index.json, and the files that it names",
         fix=f"give a checkpoint in it: 'finetuning.pretrained={files[0]}'"
         if files
-        else "give a checkpoint (" + ", ".join(_SUFFIXES) + ") or one of these folders",
+        else "give a checkpoint (" + ", ".join(SUFFIXES) + ") or one of these folders",
     )
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from pydantic import ValidationError
 
 from hsf_finetune.config.settings import ModelSettings, NetworkSettings
+from hsf_finetune.config.settings.base_settings import Group
 from hsf_finetune.networks.anatomy import Anatomy
 from hsf_finetune.networks.build import build
 from hsf_finetune.networks.pretrained_network import (
@@ -49,7 +50,7 @@ class TrunkLimits:
 
 def check_trunk(
     anatomy: Anatomy, receipt: Receipt, checkpoint: Checkpoint, limits: TrunkLimits
-) -> None:
+) -> Receipt:
     """Refuses a checkpoint that does not make the network compute what it computed.
 
     Args:
@@ -58,24 +59,26 @@ def check_trunk(
         checkpoint: the weights.
         limits: what has to fit.
 
+    Returns:
+        The receipt, with the settings that are allowed to differ.
+
     Raises:
         WeightsError: too little of the trunk would be loaded, tensors of the checkpoint's
             trunk have no place in the network, or the settings recorded with it give
             another function. It names the tensors, and the settings that explain them.
     """
     too_little = receipt.share_loaded < limits.min_loaded
-    differing: dict[str, tuple[Any, Any]] = {}
-    if not _is_inferred(checkpoint):
-        found = differing_settings(anatomy, checkpoint.models or {}, receipt.load)
-        differing = {k: v for k, v in found.items() if not limits.matching.allows(f"models.{k}")}
-    if not (too_little or receipt.beyond or differing):
-        return
+    silent = _silent_differences(anatomy, receipt, checkpoint)
+    allowed = [key for key in silent if limits.matching.allows(f"models.{key}")]
+    refused = {key: pair for key, pair in silent.items() if key not in allowed}
+    if not (too_little or receipt.beyond or refused):
+        return replace(receipt, allowed=(*receipt.allowed, *(f"models.{key}" for key in allowed)))
     raise WeightsError(
         "the checkpoint does not fit this network",
         file=checkpoint.path,
-        found="\n".join(_found(receipt, differing)),
-        expected=f"at least {limits.min_loaded:.0%} of both (finetuning.min_loaded), and nothing "
-        "left of the checkpoint's trunk",
+        found="\n".join(_found(receipt, refused)),
+        expected=f"at least {limits.min_loaded:.0%} of the trunk (finetuning.min_loaded), nothing "
+        "left of the checkpoint's, and the same layers",
         fix="\n".join(_fixes(anatomy, receipt, checkpoint, limits)),
     )
 
@@ -108,18 +111,39 @@ def differing_settings(
     described = type(ours).model_fields.keys() - ModelSettings.model_fields.keys() - _NO_EFFECT
     values = {key: (getattr(theirs, key), getattr(ours, key)) for key in described}
     changed = {key: pair for key, pair in sorted(values.items()) if pair[0] != pair[1]}
+    if not changed:
+        return {}
     own = _signature(ours, load, shapes_only)
 
     def is_other(*keys: str) -> bool:
         changes = {key: changed[key][0] for key in keys}
         return _signature(ours.model_copy(update=changes), load, shapes_only) != own
 
-    if not changed or not is_other(*changed):
+    if not is_other(*changed):
         return {}
-    return {key: pair for key, pair in changed.items() if is_other(key)}
+    found: dict[str, tuple[Any, Any]] = {}
+    for key in filter(is_other, changed):
+        a, b = changed[key]
+        if isinstance(a, Group):
+            inner = [name for name in type(a).model_fields if getattr(a, name) != getattr(b, name)]
+            found |= {f"{key}.{name}": (getattr(a, name), getattr(b, name)) for name in inner}
+        else:
+            found[key] = a, b
+    return found
 
 
 # -------------------------------------------------------------------- internals
+def _silent_differences(
+    anatomy: Anatomy, receipt: Receipt, checkpoint: Checkpoint
+) -> dict[str, tuple[Any, Any]]:
+    """The recorded settings that give another function of the same tensors."""
+    if _is_inferred(checkpoint) or not checkpoint.models:
+        return {}
+    found = differing_settings(anatomy, checkpoint.models, receipt.load)
+    told = differing_settings(anatomy, checkpoint.models, receipt.load, True) if found else {}
+    return {key: pair for key, pair in found.items() if key not in told}
+
+
 def _signature(settings: NetworkSettings, load: str, shapes_only: bool) -> object:
     """What a network computes, as far as its layers and tensors show it; None for none."""
     try:

@@ -64,7 +64,8 @@ def _listed(name: str) -> set[str]:
     parts = [part for piece in re.split(r"[+&,]|\band\b", name) for part in split_name(piece)]
     found = {_bare(part) for part in parts}
     for part in tuple(found):
-        if several := re.fullmatch(r"(ca)(\d{2,})", part):
+        several = re.fullmatch(r"(ca)([1-4]{2,4})", part)
+        if several and sorted({*several[2]}) == [*several[2]]:
             found |= {several[1] + digit for digit in several[2]}
     return found
 

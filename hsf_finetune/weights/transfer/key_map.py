@@ -17,7 +17,7 @@ def map_names(
     An entry is a name -> a name, a pattern -> a pattern, where each `*` stands for any text,
     the same on both sides, or a prefix -> a prefix where it ends in a dot (the empty prefix
     stands for none). A name that several entries fit belongs to the entry of its full name,
-    else to that with the most characters.
+    else to that with the most characters beside its stars.
 
     Args:
         key_map: checkpoint's name, pattern or prefix -> the network's.
@@ -80,7 +80,8 @@ def _owner(name: str, patterns: Mapping[str, re.Pattern[str]]) -> str:
     """The entry that decides on a name that at least one of them fits."""
     if name in patterns:
         return name
-    return max((old for old, p in patterns.items() if p.fullmatch(name)), key=len)
+    fitting = (old for old, pattern in patterns.items() if pattern.fullmatch(name))
+    return max(fitting, key=lambda old: len(old.replace("*", "")))
 
 
 def _malformed(old: str, new: str) -> ConfigError | None:

@@ -142,7 +142,9 @@ class _Match:
         if self._respelled:
             wrappers = {w for name in self._respelled for w in _WRAPPERS.findall(name)}
             listed = ", ".join(f"'{word}'" for word in sorted(wrappers))
-            words.append(f"{listed} removed anywhere" if wrappers else "layers under other names")
+            words += [f"{listed} removed anywhere"] if wrappers else []
+            other = next((n for n in self._respelled if _WRAPPERS.sub("", n) != plain_name(n)), "")
+            words += [f"layers in another spelling, such as {other}"] if other else []
         return "; ".join(words)
 
     def _find_parts(self, spelled: Mapping[str, str]) -> dict[str, str]:
@@ -151,7 +153,7 @@ class _Match:
         while True:
             open_names = {n: k for n, k in self._target.items() if k not in self.origins}
             # A name within a part that was found stays a name of that part.
-            free = [n for n in unused if not self._changes or not self._place(n).module]
+            free = [n for n in unused if not (self._fitting(n) and self._place(n).module)]
             change = find_prefix_change(free, open_names)
             found = {n: open_names[new] for n in free if (new := change(n)) in open_names}
             if not found or (self._changes and not self._is_part(change, free, found, spelled)):
@@ -180,10 +182,13 @@ class _Match:
         )
         return not change.added or (same and len(found) >= _FEWEST)
 
+    def _fitting(self, name: str) -> list[PrefixChange]:
+        """The changes so far that a name has the prefix for."""
+        return [change for change in self._changes if name.startswith(change.removed)]
+
     def _place(self, name: str) -> Place:
         """Where a name that the network lacks would belong in it."""
-        fitting = [change for change in self._changes if name.startswith(change.removed)]
-        change = max(fitting, key=lambda c: len(c.removed), default=PrefixChange())
+        change = max(self._fitting(name), key=lambda c: len(c.removed), default=PrefixChange())
         mapped = change(name) or name
         for end in reversed([dot.end() for dot in re.finditer(r"\.", mapped)]):
             if mapped[:end] in self._modules and end > len(change.added):

@@ -195,7 +195,9 @@ class Receipt:
             settings = ", ".join(f"models.{key}" for key in assumed)
             lines.append(f"Neither names nor shapes of the weights show {settings}: taken as set.")
         if self.allowed:
-            lines.append(f"Other than in the weights: {', '.join(self.allowed)} (allow_mismatch).")
+            lines.append(
+                f"Other than in the weights: {shorten_list(self.allowed, 8)} (allow_mismatch)."
+            )
         if any(rule.sources == (f"channel {n}",) for n, rule in enumerate(self.channels)):
             lines.append(
                 "Nothing names the checkpoint's outputs, and there are as many as classes: they "

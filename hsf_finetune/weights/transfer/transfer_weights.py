@@ -69,7 +69,8 @@ def transfer(
     head_plan = plan_head(pairs, head, checkpoint.classes, anatomy.coarser_heads())
     input_plan = plan_inputs(pairs, inputs, checkpoint.channel_names)
     receipt = _receipt(anatomy, checkpoint, pairs, _Plans(head_plan, input_plan, matching))
-    check_trunk(anatomy, receipt, checkpoint, TrunkLimits(min_loaded, matching, pairs.hint))
+    limits = TrunkLimits(min_loaded, matching, pairs.hint)
+    receipt = check_trunk(anatomy, receipt, checkpoint, limits)
     new = _new_values(anatomy, pairs, receipt, head_plan, input_plan)
     with torch.no_grad():
         for name, value in new.items():

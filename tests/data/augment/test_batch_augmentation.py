@@ -305,6 +305,17 @@ def test_noise_has_the_drawn_deviation() -> None:
     )
 
 
+def test_noise_follows_the_range_of_images_that_are_not_z_scored() -> None:
+    image, label = batch(channels=2)
+    settings = only("noise", noise_std=0.5)
+    z_scored = BatchAugmentation(settings)(image, label, ALLOWED[:2], seeded())[0]
+    scaled = BatchAugmentation(settings, measure_noise=True)
+    found = scaled(image * 0.1 + 5, label, ALLOWED[:2], seeded())[0]
+    ratio = (found - (image * 0.1 + 5)) / (z_scored - image)
+    expected = 0.1 * image.std(dim=(2, 3, 4), keepdim=True)
+    assert torch.allclose(ratio.median(), expected.mean(), rtol=0.02)
+
+
 @pytest.mark.parametrize("event", INTENSITY)
 def test_a_constant_image_gives_no_nan(event: str) -> None:
     image, label = torch.zeros(2, 1, 4, 4, 4), torch.ones(2, 4, 4, 4, dtype=torch.uint8)

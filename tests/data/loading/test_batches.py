@@ -20,7 +20,7 @@ from hsf_finetune.networks.padding import Padding, pad_to
 from tests.data.writing import AFFINE, PROTOCOL, SPACE, case, minimal_settings, nifti, scan
 
 
-@pytest.mark.parametrize("padding", ["both", "end"])
+@pytest.mark.parametrize("padding", ["both", "symmetric", "end"])
 def test_batches_are_padded_with_background_and_the_mean(padding: Padding) -> None:
     # Raw value 0 is not the smallest one.
     shifted = LabelMap.from_sets(SPACE, {-1: ["CA1"], 1: ["DG"]})

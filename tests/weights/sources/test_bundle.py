@@ -64,6 +64,18 @@ def test_an_archive_is_read_like_its_folder(tmp_path: Path, below: str) -> None:
     assert all(torch.equal(t, plain.tensors[name]) for name, t in packed.tensors.items())
 
 
+def test_torchscript_takes_the_place_of_a_missing_file(tmp_path: Path) -> None:
+    network = monai_network(NETWORKS["segresnet"])
+    path = bundle(tmp_path / "made", weights=network)
+    torch.jit.script(network).save(path / "models" / "model.ts")
+    expected = read_bundle(path)
+    (path / "models" / "model.pt").unlink()
+    found = read_bundle(path)
+    assert (found.path.name, found.models) == ("model.ts", expected.models)
+    assert found.tensors.keys() == expected.tensors.keys()
+    assert all(torch.equal(found.tensors[n], expected.tensors[n]) for n in expected.tensors)
+
+
 def test_origin_says_whose_it_is(tmp_path: Path) -> None:
     path = bundle(tmp_path / "hippo")
     (path / "LICENSE").write_text("\n   Apache License\n  Version 2.0, January 2004\n ...\n")

@@ -133,10 +133,9 @@ def test_damaged_configurations_are_named(tmp_path: Path) -> None:
 
 def test_missing_weights_say_what_is_there_instead(tmp_path: Path) -> None:
     path = bundle(tmp_path / "a")
-    (path / "models" / "model.pt").rename(path / "models" / "model.ts")
+    (path / "models" / "model.pt").rename(path / "models" / "model_trt.engine")
     message = _refused(path)
-    assert "found:    model.ts" in message
-    assert "TorchScript" in message
+    assert "found:    model_trt.engine" in message
     (path / "large_files.yml").write_text("large_files: []")
     assert "download_large_files" in _refused(path)
 

@@ -260,7 +260,7 @@ def test_weights_of_no_network_are_refused_with_the_nearest(tmp_path: Path) -> N
     state = {name: t for name, t in theirs.items() if "linear1" not in name}
     text = refusal(tmp_path, state)
     assert f"nearest: swinunetr, {len(state)} of {len(theirs)} tensors fit" in text
-    assert "not in the checkpoint: swinViT.layers1.0.blocks.0.mlp.linear1.weight" in text
+    assert "swinViT.layers1.0.blocks.0.mlp.linear1.weight: not in the checkpoint" in text
     assert "models=swinunetr models.feature_size=12 models.depths=" in text
     text = refusal(tmp_path, {"fc.weight": torch.ones(2, 2)})
     assert "none of unet, monai_unet, basicunet, dynunet, segresnet" in text
@@ -272,7 +272,7 @@ def test_weights_of_other_layers_are_refused(tmp_path: Path) -> None:
     text = refusal(tmp_path, changed(state, down_layers__1__gate__weight=(16, 1)))
     assert "not in that network: down_layers.1.gate.weight" in text
     text = refusal(tmp_path, changed(state, convInit__conv__weight=(8, 1, 5, 5, 5)))
-    assert "not in the checkpoint: convInit.conv.weight" in text
+    assert "convInit.conv.weight: (8, 1, 5, 5, 5) in the checkpoint" in text
     plain = UNet(3, 1, 4, (4, 8, 8), (2, 2), bias=False).state_dict()
     assert "model.0.conv.bias" in refusal(tmp_path, plain)
     wide = SwinUNETR(1, 4, feature_size=12, patch_size=4).state_dict()

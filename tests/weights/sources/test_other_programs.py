@@ -38,6 +38,12 @@ def test_folders(tmp_path: Path, names: tuple[str, ...], said: str) -> None:
     assert said.format(path=tmp_path) in _refused(tmp_path)
 
 
+def test_an_export_beside_weights_is_no_hindrance(tmp_path: Path) -> None:
+    for name in ("model.onnx", "model.pt"):
+        (tmp_path / name).touch()
+    assert "finetuning.pretrained=" in _refused(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [

@@ -1,11 +1,14 @@
-"""Names of tensors are brought together by one prefix off and one on."""
+"""Names of tensors are brought together: prefixes off and on, wrappers and spellings aside."""
 
 from __future__ import annotations
+
+import re
+from collections.abc import Callable
 
 import pytest
 import torch
 
-from hsf_finetune.config.settings import UNetSettings
+from hsf_finetune.config.settings import SegResNetSettings, SwinUNETRSettings, UNetSettings
 from hsf_finetune.networks.build import build
 from hsf_finetune.system.errors import WeightsError
 from hsf_finetune.weights.transfer.match_names import find_prefix_change, pair_by_name
@@ -61,3 +64,55 @@ def test_the_names_as_they_are_come_first() -> None:
     pairs = pair_by_name(NETWORK, _copies("", "teacher.", 2))
     assert pairs.renamed == ""
     assert len(pairs.unused) == len(pairs.target)
+
+
+SEGRESNET = build(SegResNetSettings(init_filters=8), 1, 2).network
+SWIN = SwinUNETRSettings(feature_size=12, num_heads=[1, 2, 2, 2], window_size=3)
+SWINUNETR = build(SWIN, 1, 2).network
+
+
+def _parts(name: str) -> str:
+    """A network that a program holds in three parts."""
+    part = {"conv_final": "seg_head.", "up": "parts.decoder."}
+    return next((p for b, p in part.items() if name.startswith(b)), "backbone.0.") + name
+
+
+@pytest.mark.parametrize(
+    ("network", "rename"),
+    [
+        (SEGRESNET, lambda n: n.replace("_layers.", "_layers._orig_mod.")),
+        (SEGRESNET, lambda n: "_fsdp_wrapped_module." + n.replace("s.1.", "s.1.module.net.")),
+        (SEGRESNET, lambda n: n.replace("s.2.", "s.2._checkpoint_wrapped_module.")),
+        (SEGRESNET, lambda n: "model." + n.replace("up_", "net.up_")),
+        (SEGRESNET, _parts),
+        (SWINUNETR, lambda n: n.replace("mlp.linear", "mlp.fc")),
+        (SWINUNETR, lambda n: "module." + n.replace("swinViT.", "swin_vit.")),
+        (SWINUNETR, lambda n: n.replace("swinViT", "swin_vit").replace("mlp.linear", "mlp.fc")),
+    ],
+)
+def test_every_tensor_is_found(network: torch.nn.Module, rename: Callable[[str], str]) -> None:
+    state = network.state_dict()
+    pairs = pair_by_name(network, {rename(name): tensor for name, tensor in state.items()})
+    assert pairs.source.keys() == state.keys()
+    assert all(tensor is state[name] for name, tensor in pairs.source.items())
+    assert pairs.renamed
+    assert not pairs.unused
+
+
+def test_an_encoder_of_monais_autoencoders_is_found() -> None:
+    state = {n: t for n, t in SWINUNETR.state_dict().items() if n.startswith("swinViT.")}
+    given = {re.sub(r"(layers\d)\.0\.", r"\1.0.0.", f"encoder{n[7:]}"): state[n] for n in state}
+    beside = {"encoder.mask_token": torch.ones(1), "encoder.norm.weight": torch.ones(1)}
+    pairs = pair_by_name(SWINUNETR, given | beside)
+    assert pairs.source.keys() == state.keys()
+    assert set(pairs.unused) == set(beside)
+    assert not any(place.module for place in pairs.places.values())
+
+
+def test_what_another_part_left_over_fills_no_gap() -> None:
+    state = SEGRESNET.state_dict()
+    gone = {n: t for n, t in state.items() if not n.startswith("up_layers.1.")}
+    # The names of an encoder's level are those of a decoder's, under another prefix.
+    more = {n.replace("up_", "down_").replace("s.1.", "s.9."): t for n, t in state.items()}
+    pairs = pair_by_name(SEGRESNET, gone | more)
+    assert not any(name.startswith("up_layers.1.") for name in pairs.source)

@@ -45,6 +45,16 @@ def test_names_and_the_longest_prefix_decide() -> None:
     assert map_names({"": "trunk."}, ("a.weight", "step"), TARGET) == {"a.weight": "trunk.a.weight"}
 
 
+def test_a_star_stands_for_the_same_text_on_both_sides() -> None:
+    source = ("enc.a.conv.weight", "enc.a.conv.bias", "enc.b.conv.weight", "out.weight")
+    key_map = {"enc.*.conv.*": "trunk.*.*", "enc.b.conv.*": "head.*"}
+    assert map_names(key_map, source, TARGET) == {
+        "enc.a.conv.weight": "trunk.a.weight",
+        "enc.a.conv.bias": "trunk.a.bias",
+        "enc.b.conv.weight": "head.weight",
+    }
+
+
 @pytest.mark.parametrize(
     ("key_map", "said"),
     [
@@ -53,6 +63,8 @@ def test_names_and_the_longest_prefix_decide() -> None:
         ({"nt.": "trunk."}, "no name begins with 'nt.'(?s:.*)net.a"),
         ({"net.": "trnk."}, "leads to nothing in the network(?s:.*)trunk.a"),
         ({"net.": "trunk"}, r"a prefix with a name(?s:.*)\{net.: trunk.\}"),
+        ({"net.*": "trunk.weight"}, r"another number of stars(?s:.*)net.\*: trunk.weight"),
+        ({"nt.*": "trunk.*"}, r"no name fits 'nt.\*'"),
         ({"out.weight": "head.weight", "net.b.weight": "head.weight"}, "several tensors to 'head"),
         ({"x": "y", "z": "w"}, "several entries(?s:.*)'x'(?s:.*)'z'"),
     ],

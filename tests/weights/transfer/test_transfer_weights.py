@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 
 from hsf_finetune.config.settings import NetworkSettings, UNetSettings
 from hsf_finetune.system.errors import ConfigError, WeightsError
 from hsf_finetune.weights.files.read_checkpoint import read_checkpoint
+from hsf_finetune.weights.transfer.pair_tensors import MatchRequest
+from hsf_finetune.weights.transfer.receipt import Load, Receipt
 from tests.weights.small_networks import (
     DYNUNET,
     SETTINGS,
@@ -251,3 +255,69 @@ def test_gradients_still_flow_after_a_transfer(tmp_path: Path) -> None:
     load(settings, target, saved(tmp_path, random_network(settings, 4, seed=1), SOURCE), SOURCE)
     target.network(image(target).float()).sum().backward()
     assert all(p.requires_grad and p.grad is not None for p in target.network.parameters())
+
+
+@every_network
+@pytest.mark.parametrize("taken", ["trunk", "encoder"])
+def test_a_part_is_taken_and_the_rest_stays(
+    tmp_path: Path, settings: NetworkSettings, taken: Load
+) -> None:
+    source, target = random_network(settings, 4, seed=1), fresh(settings, SOURCE)
+    before, expected = copied(target), source.network.state_dict()
+    matching = MatchRequest(load=taken)
+    receipt = load(settings, target, saved(tmp_path, source, SOURCE), SOURCE, matching=matching)
+    assert receipt.share_loaded == 1
+    loaded = {entry.name for entry in receipt.entries if entry.filled}
+    wanted = {
+        e.name for e in receipt.entries if e.trunk and (taken == "trunk" or e.part == "encoder")
+    }
+    assert loaded == wanted
+    for name, tensor in target.network.state_dict().items():
+        if name in loaded:
+            assert torch.equal(tensor, expected[name])
+        elif name in {entry.name for entry in receipt.entries}:
+            assert torch.equal(tensor, before[name])
+
+
+@every_network
+def test_weights_of_an_encoder_alone_have_their_own_setting(
+    tmp_path: Path, settings: NetworkSettings
+) -> None:
+    source, target = random_network(settings, 4, seed=1), fresh(settings, SOURCE)
+    encoder, state = source.encoder_names(), source.network.state_dict()
+    heads = {"rotation_head.weight": torch.ones(2), "projector.0.weight": torch.ones(2)}
+    torch.save({n: state[n] for n in state if n in encoder} | heads, tmp_path / "a.pt")
+    checkpoint = read_checkpoint(tmp_path / "a.pt")
+    with pytest.raises(WeightsError, match=r"weights\.load=encoder"):
+        load(settings, target, checkpoint, SOURCE)
+    receipt = load(settings, target, checkpoint, SOURCE, matching=MatchRequest(load="encoder"))
+    filled, size = receipt.count("encoder")
+    assert filled == size
+    assert (receipt.count("decoder")[0], receipt.count("head")[0]) == (0, 0)
+    assert set(receipt.unused) == set(heads)
+    assert f"encoder {size} of {size} tensors, decoder fresh, head fresh" in shown(receipt)
+
+
+def test_an_incomplete_encoder_is_refused(tmp_path: Path) -> None:
+    state = random_network(UNET, 4, seed=1).network.state_dict()
+    (*kept, _) = [name for name in state if name.startswith("trunk.model.1.submodule.1.")]
+    torch.save({name: state[name] for name in kept}, tmp_path / "a.pt")
+    checkpoint = read_checkpoint(tmp_path / "a.pt")
+    with pytest.raises(WeightsError, match="not in the checkpoint"):
+        load(UNET, fresh(UNET, SOURCE), checkpoint, SOURCE, matching=MatchRequest(load="encoder"))
+
+
+def shown(receipt: Receipt) -> str:
+    """The receipt as a terminal shows it."""
+    console = Console(width=200, file=io.StringIO(), force_terminal=False)
+    console.print(receipt.table())
+    return console.file.getvalue()  # type: ignore[attr-defined,no-any-return]
+
+
+def test_a_head_without_names_goes_by_position_and_says_so(tmp_path: Path) -> None:
+    source = random_network(UNET, 4, seed=1)
+    torch.save(source.network.state_dict(), tmp_path / "a.pt")
+    receipt = load(UNET, fresh(UNET, SOURCE), read_checkpoint(tmp_path / "a.pt"), SOURCE)
+    text = shown(receipt)
+    assert "taken by position" in text
+    assert "'finetuning.source_classes=[background, ...]'" in text

@@ -1,0 +1,174 @@
+"""Scans are prepared in one place: nothing else reads orientation, voxel size or normalisation."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
+
+import hsf_finetune
+from hsf_finetune.config.settings import HSF_PREPROCESSING, Preprocessing, UNetSettings
+from hsf_finetune.config.settings.preprocessing_settings import (
+    MinMaxIntensity,
+    PercentileIntensity,
+    WindowIntensity,
+    ZScoreIntensity,
+)
+from hsf_finetune.data.preprocessing.load_case import load_case
+from hsf_finetune.inference.model_card import ModelCard
+from hsf_finetune.inference.predictor import Predictor
+from hsf_finetune.networks.build import build
+from tests.closeness import assert_equal_up_to_rounding
+from tests.data.writing import AFFINE, SPACE, case, nifti, scan
+
+PACKAGE = Path(hsf_finetune.__file__).parent
+MEASURING = {
+    "check/check_case.py": "measures and pictures of the report",
+    "check/check_alignment.py": "how well label and image fit",
+    "data/typical_scans.py": "numbers to tell unusual scans by",
+}
+"""Modules that compare intensities in units of their standard deviation, and give none away."""
+
+CONTRACTS = {
+    "hsf": HSF_PREPROCESSING,
+    "version 0.1.0": Preprocessing(
+        padding="end", crop="none", resampling="plain", spacing_mm=(1.0, 1.2, 0.7)
+    ),
+    "ct": Preprocessing(
+        orientation="LPS",
+        spacing_mm=(1.5, 1.5, 2.0),
+        intensity=(WindowIntensity(low=80, high=110),),
+        fill_values="kept",
+        crop="none",
+    ),
+    "nnunet": Preprocessing(
+        spacing_mm=(0.5, 0.5, 2.0),
+        resampling="nnunet",
+        intensity=(ZScoreIntensity(mask="nonzero_filled"),),
+        intensity_first=True,
+        fill_values="kept",
+        crop="nonzero",
+    ),
+    "percentiles": Preprocessing(
+        intensity=(PercentileIntensity(mask="nonzero"),), crop="positive", crop_margin_vox=1
+    ),
+    "minmax": Preprocessing(orientation="LAS", intensity=(MinMaxIntensity(),)),
+}
+
+
+def modules_with(found: Callable[[ast.AST], bool]) -> set[str]:
+    """Modules that have such a node, as `room/module.py`."""
+
+    def named() -> Iterator[tuple[str, ast.Module]]:
+        for path in PACKAGE.rglob("*.py"):
+            yield path.relative_to(PACKAGE).as_posix(), ast.parse(path.read_text(encoding="utf-8"))
+
+    return {name for name, tree in named() if any(map(found, ast.walk(tree)))}
+
+
+def test_orientations_are_read_in_one_module() -> None:
+    def reads(node: ast.AST) -> bool:
+        if isinstance(node, ast.ImportFrom):
+            return node.module == "nibabel.orientations"
+        names = ("aff2axcodes", "orientations", "as_closest_canonical", "as_reoriented")
+        return isinstance(node, ast.Attribute) and node.attr in names
+
+    assert modules_with(reads) == {"data/preprocessing/orientation.py"}
+
+
+def test_the_former_name_of_the_voxel_size_is_read_where_it_is_chosen() -> None:
+    def reads(node: ast.AST) -> bool:
+        return isinstance(node, ast.Attribute) and node.attr == "target_spacing_mm"
+
+    assert modules_with(reads) == {
+        "config/settings/all_settings.py",
+        "data/preprocessing/choose_preprocessing.py",
+    }
+
+
+def test_intensities_are_normalised_in_one_module() -> None:
+    def divides_by_deviation(node: ast.AST) -> bool:
+        if not (isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div)):
+            return False
+        parts = [n for n in ast.walk(node.right) if isinstance(n, ast.Attribute | ast.Name)]
+        return any(getattr(n, "attr", getattr(n, "id", "")) == "std" for n in parts)
+
+    found = modules_with(divides_by_deviation) - MEASURING.keys()
+    assert {name for name in found if name.startswith(("data/", "inference/", "check/"))} == set()
+
+    def calls(node: ast.AST) -> bool:
+        named = isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
+        return named and node.id in ("normalise_intensity", "Resampler")
+
+    assert modules_with(calls) == {
+        "data/preprocessing/load_case.py",
+        "data/preprocessing/resampling.py",
+        "data/preprocessing/voxel_grid.py",
+    }
+
+
+@pytest.mark.parametrize("contract", CONTRACTS)
+@pytest.mark.parametrize("codes", ["RAS", "LPI", "SAR", "AIL"])
+def test_a_raw_scan_is_predicted_as_training_saw_it(
+    tmp_path: Path, contract: str, codes: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    how = CONTRACTS[contract]
+    made = case(tmp_path, "a")
+    image = scan()
+    image[:2], image[:, -1:] = 0, 0
+    nifti(made.images[0].path, image)
+    trained = load_case(made, how)
+    raw = tmp_path / "raw.nii.gz"
+    turn = ornt_transform(io_orientation(AFFINE), axcodes2ornt(codes))
+    nib.save(nib.Nifti1Image(image, AFFINE).as_reoriented(turn), raw)
+    seen: list[Any] = []
+    model = _predictor(how)
+    forward = model.anatomy.network.forward
+    monkeypatch.setattr(
+        model.anatomy.network, "forward", lambda x: (seen.append(x.clone()), forward(x))[1]
+    )
+    found = model.predict(raw)
+    x, y, z = trained.image.shape[1:]
+    front = [-(-(n - m) // 2) for n, m in zip(seen[0].shape[2:], (x, y, z), strict=True)]
+    a, b, c = front if how.padding == "both" else (0, 0, 0)
+    inside = seen[0][0][:, a : a + x, b : b + y, c : c + z]
+    assert_equal_up_to_rounding(inside, trained.image)
+    # What is found lies on the grid of the scan, wherever its axes point.
+    assert found.labels.shape == nib.load(raw).shape
+    label = nib.Nifti1Image(model.predict(made.images[0]).labels, AFFINE)
+    assert (label.as_reoriented(turn).get_fdata() == found.labels).mean() > 0.99
+
+
+def test_labels_go_the_way_of_the_image(tmp_path: Path) -> None:
+    made = case(tmp_path, "a", shape=(26, 24, 22))
+    where = np.indices((26, 24, 22)) - np.array([10, 13, 9]).reshape(3, 1, 1, 1)
+    rows = ((where**2).sum(0) < 7**2).astype(np.uint8)
+    nifti(made.label.path, rows)
+    nifti(made.images[0].path, 100 * rows.astype(np.float32) + 10)
+    for how in CONTRACTS.values():
+        sample = load_case(made, replace_intensity(how))
+        assert sample.image.shape[1:] == sample.label.shape
+        bright, labelled = sample.image[0] > 60, sample.label == 1
+        overlap = 2 * float((bright & labelled).sum()) / float(bright.sum() + labelled.sum())
+        assert overlap > 0.9
+
+
+def replace_intensity(how: Preprocessing) -> Preprocessing:
+    """The same with intensities as they are in a file."""
+    plain = {**how.to_dict(), "intensity": [{"kind": "none"}], "crop": "none"}
+    return Preprocessing.from_dict(plain)
+
+
+def _predictor(how: Preprocessing) -> Predictor:
+    torch.manual_seed(0)
+    network = UNetSettings(channels=[4, 8], strides=[2], features=4, num_res_units=1)
+    values = dict(zip(SPACE.names, range(3), strict=True))
+    card = ModelCard(SPACE.names, values, network, 1, how)
+    return Predictor(build(network, 1, 3), card, torch.device("cpu"))
