@@ -30,22 +30,19 @@ test-rounding: install
 		--dist loadfile -m 'exactness and not gpu and not clients'
 
 # Exports in the programs that they are for, each in an environment of its own: HSF, nnU-Net.
-test-clients: install $(VENV)/hsf $(VENV)/nnunet
+test-clients: install $(VENV)/hsf/installed $(VENV)/nnunet/installed
 	HSF_FINETUNE_ENV_HSF=$(CURDIR)/$(VENV)/hsf HSF_FINETUNE_ENV_NNUNET=$(CURDIR)/$(VENV)/nnunet \
 		$(BIN)/python -m pytest -m clients
 
 # torch comes first, of the tested version, so that nothing else pulls another build of it.
-$(VENV)/hsf: | $(VENV)/installed
-	$(PYTHON) -m venv $@
-	$@/bin/pip install -q -c constraints.txt torch
-	$@/bin/pip install -q torch==$$($@/bin/python -c "import torch; print(torch.__version__)") \
-		hsf==1.2.3 onnxruntime
-
-$(VENV)/nnunet: | $(VENV)/installed
-	$(PYTHON) -m venv $@
-	$@/bin/pip install -q -c constraints.txt torch
-	$@/bin/pip install -q torch==$$($@/bin/python -c "import torch; print(torch.__version__)") \
-		nnunetv2==2.8.1 -e .
+$(VENV)/hsf/installed: PACKAGES = hsf==1.2.3 onnxruntime
+$(VENV)/nnunet/installed: PACKAGES = nnunetv2==2.8.1 -e .
+$(VENV)/hsf/installed $(VENV)/nnunet/installed: | $(VENV)/installed
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install -q -c constraints.txt torch
+	$(@D)/bin/pip install -q $(PACKAGES) \
+		torch==$$($(@D)/bin/python -c "import torch; print(torch.__version__)")
+	touch $@
 
 # The documentation's site, in site/; nothing is fetched while it is built or read.
 docs: install

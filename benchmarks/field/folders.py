@@ -8,6 +8,7 @@ import shlex
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import h5py
 import nibabel as nib
@@ -20,9 +21,11 @@ from field.workbench import (
     Workbench,
     judge,
     kind,
+    load,
     phantom,
     run_command,
     save,
+    save_mgh,
 )
 
 CASES = 6
@@ -200,11 +203,7 @@ def unpaired(bench: Workbench) -> Iterator[Attempt]:
 
     def foreign(data: Path) -> str:
         path = data / "images" / "case0.nii.gz"
-        scan = nib.nifti1.load(path)
-        nib.freesurfer.save(
-            nib.freesurfer.MGHImage(scan.get_fdata(dtype="f4"), scan.affine),
-            path.with_name("case0.mgz"),
-        )
+        save_mgh(path.with_name("case0.mgz"), load(path).astype(np.float32), np.eye(4))
         path.unlink()
         return "case0"
 
@@ -226,7 +225,7 @@ def unpaired(bench: Workbench) -> Iterator[Attempt]:
 
 @kind("names that evaluate pairs")
 def evaluate_names(bench: Workbench) -> Iterator[Attempt]:
-    for name, prediction, label in (
+    names: list[tuple[str, Name, Name]] = [
         ("nnU-Net", lambda n: f"case_{n:03d}_0000", lambda n: f"case_{n:03d}"),
         ("BIDS", lambda n: f"sub-{n:02d}_T2w", lambda n: f"sub-{n:02d}_dseg"),
         ("BIDS, description", lambda n: f"sub-{n:02d}_ses-1_T2w", lambda n: f"sub-{n:02d}_ses-1_desc-manual_dseg"),
@@ -238,7 +237,8 @@ def evaluate_names(bench: Workbench) -> Iterator[Attempt]:
         ("folders per person", lambda n: f"p{n}/T2", lambda n: f"p{n}/T2_seg"),
         ("folders, other names", lambda n: f"p{n}/T2", lambda n: f"p{n}/seg_final"),
         ("numbers that begin alike", lambda n: f"p1{n or ''}_0000", lambda n: f"p1{n or ''}"),
-    ):  # fmt: skip
+    ]  # fmt: skip
+    for name, prediction, label in names:
         folder = bench.folder()
         for number in range(4):
             drawn = phantom(number)[1]
@@ -256,7 +256,8 @@ def evaluate_names(bench: Workbench) -> Iterator[Attempt]:
 @kind("what a written segmentation keeps of its scan")
 def headers(bench: Workbench) -> Iterator[Attempt]:
     image, _ = phantom(55)
-    for version in (nib.nifti1.Nifti1Image, nib.nifti2.Nifti2Image):
+    versions: tuple[Any, ...] = (nib.nifti1.Nifti1Image, nib.nifti2.Nifti2Image)
+    for version in versions:
         scan = version(image, np.eye(4))
         scan.header.extensions.append(nib.nifti1.Nifti1Extension("comment", b"made by hand"))
         scan.header["aux_file"], scan.header["intent_name"] = b"aux", b"intent"
@@ -264,15 +265,13 @@ def headers(bench: Workbench) -> Iterator[Attempt]:
         scan.set_sform(np.eye(4), 2)
         scan.set_qform(np.eye(4), 1)
         file = bench.folder() / "scan.nii.gz"
-        nib.save(scan, file)
+        version.to_filename(scan, file)
         answer, output = bench.predict(file)
-        found = nib.load(output / file.name) if answer.code == 0 else scan
-        header, right = found.header, answer.code == 0
-        right &= [e.get_content() for e in header.extensions] == [b"made by hand"] and type(
-            found
-        ) is version
+        found = version.from_filename(output / file.name) if answer.code == 0 else scan
+        right = answer.code == 0
+        right &= [e.get_content() for e in found.header.extensions] == [b"made by hand"]
         for key in ("aux_file", "intent_name", "sform_code", "qform_code", "xyzt_units"):
-            right &= bool(header[key] == scan.header[key])
+            right &= bool(found.header[key] == scan.header[key])
         yield judge(version.__name__, answer, right)
 
 

@@ -60,7 +60,7 @@ class _Call:
 def pickles(bench: Workbench) -> Iterator[Attempt]:
     import collections
 
-    import sympy
+    import sympy  # type: ignore[import-untyped]
 
     command = f"touch {MARK}"
     source = f"__import__('os').system({command!r})"
@@ -154,11 +154,11 @@ def bombs(bench: Workbench) -> Iterator[Attempt]:
         archive.writestr("archive/data.pkl", bytes(1 << 30))
         archive.writestr("archive/version", "3\n")
     (data / "x.pt").write_bytes(bomb.getvalue())
-    given = bench.overrides(data, f"finetuning.pretrained={data / 'x.pt'}")
-    yield tried("a checkpoint of 1 GB in 1 MB", ["plan", *given], data, 2)
+    others = bench.overrides(data, f"finetuning.pretrained={data / 'x.pt'}")
+    yield tried("a checkpoint of 1 GB in 1 MB", ["plan", *others], data, 2)
     (data / "y.safetensors").write_bytes(struct.pack("<Q", 1 << 40) + b"{}")
-    given = bench.overrides(data, f"finetuning.pretrained={data / 'y.safetensors'}")
-    yield tried("safetensors with a header of 1 TB", ["plan", *given], data, 2)
+    others = bench.overrides(data, f"finetuning.pretrained={data / 'y.safetensors'}")
+    yield tried("safetensors with a header of 1 TB", ["plan", *others], data, 2)
 
 
 @kind("HDF5 that leads to other files")
@@ -322,7 +322,7 @@ def names(bench: Workbench) -> Iterator[Attempt]:
 
 @kind("values of the environment in files that are shared")
 def secrets(bench: Workbench) -> Iterator[Attempt]:
-    for place in ("name", "labels_names", "datasets.main_path", "note"):
+    for place in ("a path that exists", "name", "labels_names", "datasets.main_path", "note"):
         data = bench.cohort(4)
         given = bench.overrides(data, "lightning.max_epochs=1")
         file = data / "conf" / "datasets" / "mine.yaml"
@@ -332,6 +332,8 @@ def secrets(bench: Workbench) -> Iterator[Attempt]:
         elif place == "note":
             text += "    exclude: ['${oc.env:SECRET_TOKEN}']\n"
         file.write_text(text)
+        if place == "a path that exists":
+            given.append("datasets.cache_dir=${oc.env:FOLDER}")
         if place == "name":
             given.append("name=${oc.env:SECRET_TOKEN}")
         if place == "datasets.main_path":
@@ -346,5 +348,5 @@ def secrets(bench: Workbench) -> Iterator[Attempt]:
                 if p.is_file() and b"hush-hush" in p.read_bytes()
             ]
             note = ", ".join(filter(None, [over, *leaked]))
-            outcome = "wrong" if note else "right" if answer.code == 0 else "refused"
-            yield Attempt(f"{place}, {command}", outcome, note or answer.text[:200])
+            name = f"{place}, {command}"
+            yield Attempt(name, "wrong", note) if note else judge(name, answer, answer.code == 0)

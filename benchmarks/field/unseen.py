@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import h5py
-import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
-from field.workbench import Attempt, Workbench, dice, judge, kind, load, phantom, run_command, save
+from field.workbench import (
+    Attempt,
+    Workbench,
+    dice,
+    judge,
+    kind,
+    load,
+    phantom,
+    run_command,
+    save,
+    save_mgh,
+)
 
-FILLS = (-32768, 65535, -1024, 1e20, -2000, -1000, -9999, -10000, -999, -99999, 1e6, -1e6)
-FILLS = (*FILLS, -3024, -3072, 32767, 2147483647, -2147483648, 3.4e38, -1e10, 1e12, 4095)
+FILLS = (
+    *(-32768, 65535, -1024, 1e20, -2000, -1000, -9999, -10000, -999, -99999, 1e6, -1e6),
+    *(-3024, -3072, 32767, 2147483647, -2147483648, 3.4e38, -1e10, 1e12, 4095),
+)
 
 
 @kind("fill values")
@@ -23,7 +36,7 @@ def fill_values(bench: Workbench) -> Iterator[Attempt]:
         for planes in (1, 3):
             for where in ("first", "last", "all"):
                 filled = image.astype(np.float64)
-                places = [np.s_[:planes]] if where != "last" else [np.s_[-planes:]]
+                places: list[Any] = [np.s_[:planes]] if where != "last" else [np.s_[-planes:]]
                 places += [np.s_[:, -planes:], np.s_[:, :, :planes]] if where == "all" else []
                 for place in places:
                     filled[place] = value
@@ -37,13 +50,8 @@ def fill_values(bench: Workbench) -> Iterator[Attempt]:
 
 @kind("numbers beyond single precision")
 def overflow(bench: Workbench) -> Iterator[Attempt]:
-    for value, dtype in (
-        (1e300, "f8"),
-        (1.7e308, "f8"),
-        (3.4e38, "f4"),
-        (np.inf, "f4"),
-        (np.nan, "f4"),
-    ):
+    values = ((3.4e38, "f4"), (1e300, "f8"), (1.7e308, "f8"), (np.inf, "f4"), (np.nan, "f4"))
+    for value, dtype in values:
         image, label = phantom(50)
         scan = image.astype(dtype)
         scan[:2] = value
@@ -54,7 +62,11 @@ def overflow(bench: Workbench) -> Iterator[Attempt]:
         data = bench.cohort(4)
         save(data / "images" / "case0.nii.gz", scan)
         checked = run_command("check", *bench.overrides(data))
-        yield judge(f"check {value:g}", checked, checked.code == 0 and checked.says("fill value"))
+        yield judge(
+            f"check {value:g}",
+            checked,
+            checked.code == 0 and checked.says("marks voxels as outside"),
+        )
 
 
 @kind("scans unlike the training data")
@@ -120,9 +132,9 @@ def folders(bench: Workbench) -> Iterator[Attempt]:
         folder = bench.folder()
         save(folder / "scan.nii.gz", image)
         if name == "b.mgz":
-            nib.freesurfer.save(nib.freesurfer.MGHImage(image, np.eye(4)), folder / name)
+            save_mgh(folder / name, image, np.eye(4))
         elif name == "b.hdr":
-            nib.nifti1.save(nib.nifti1.Nifti1Pair(image, np.eye(4)), folder / name)
+            save(folder / name, image, pair=True)
         else:
             (folder / name).write_bytes(b"anything")
         answer, _ = bench.predict(folder)

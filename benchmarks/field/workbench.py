@@ -147,7 +147,7 @@ def run_forked(
 
 def _answer_and_exit(arguments: list[str], cwd: Path, before: Callable[[], None] | None) -> None:
     os.chdir(cwd)
-    os.environ["SECRET_TOKEN"] = "hush-hush"
+    os.environ |= {"SECRET_TOKEN": "hush-hush", "FOLDER": str(cwd)}
     memory = psutil.Process().memory_info().rss
     started = time.process_time()
     if before:
@@ -178,11 +178,18 @@ def phantom(seed: int, shape: Sequence[int] = SHAPE) -> tuple[Array, Array]:
     return (brightness + random.normal(0, 8, shape)).astype(np.float32), label
 
 
-def save(path: Path, array: Array, affine: Array | None = None) -> Path:
-    """Writes a NIfTI, 1 mm and RAS unless an affine is given."""
+def save(path: Path, array: Array, affine: Array | None = None, pair: bool = False) -> Path:
+    """Writes a NIfTI, 1 mm and RAS unless an affine is given; a pair has .hdr and .img."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    nib.nifti1.save(nib.nifti1.Nifti1Image(array, np.eye(4) if affine is None else affine), path)
+    kind: Any = nib.nifti1.Nifti1Pair if pair else nib.nifti1.Nifti1Image
+    kind(array, np.eye(4) if affine is None else affine).to_filename(path)
     return path
+
+
+def save_mgh(path: Path, array: Array, affine: Array) -> None:
+    """Writes a file of FreeSurfer."""
+    kind: Any = nib.freesurfer.mghformat.MGHImage
+    kind(array, affine).to_filename(path)
 
 
 def load(path: Path) -> Array:
@@ -213,11 +220,11 @@ class Workbench:
         path.mkdir(parents=True)
         return path
 
-    def cohort(self, cases: int = 6) -> Path:
-        """A new folder with images/ and labels/ of the same names."""
+    def cohort(self, cases: int = 6, seed: int = 0) -> Path:
+        """A new folder with images/ and labels/ of the same names, the phantoms from a seed on."""
         folder = self.folder()
         for number in range(cases):
-            image, label = phantom(number)
+            image, label = phantom(seed + number)
             save(folder / "images" / f"case{number}.nii.gz", image)
             save(folder / "labels" / f"case{number}.nii.gz", label)
         return folder

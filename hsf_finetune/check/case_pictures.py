@@ -64,9 +64,16 @@ def mark_ends(axis: Axes, plane: str) -> None:
     """Writes L and R, or P and A, at the sides of a plane along RAS+ axes."""
     for place, text in zip((0.02, 0.98), _ENDS[plane], strict=True):
         side = "left" if place < 0.5 else "right"
-        text_style = {"color": "yellow", "ha": side, "va": "center", "transform": axis.transAxes}
-        frame = {"facecolor": "black", "alpha": 0.5, "pad": 1, "linewidth": 0}
-        axis.text(place, 0.5, text, bbox=frame, **text_style)
+        axis.text(
+            place,
+            0.5,
+            text,
+            color="yellow",
+            ha=side,
+            va="center",
+            transform=axis.transAxes,
+            bbox={"facecolor": "black", "alpha": 0.5, "pad": 1, "linewidth": 0},
+        )
 
 
 def _draw(case: Case, findings: Sequence[Finding]) -> Figure | None:

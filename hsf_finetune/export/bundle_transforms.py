@@ -16,9 +16,12 @@ from hsf_finetune.config.settings.preprocessing_settings import (
     ZScoreIntensity,
 )
 from hsf_finetune.export.trained_model import TrainedModel
+from hsf_finetune.networks.padding import padded_shape
 
 Config = dict[str, Any]
 """Entries of a bundle's configuration."""
+_ENDS = [["L", "R"], ["P", "A"], ["I", "S"]]
+"""Names of the ends of axes, of which MONAI's default changes with its version."""
 
 
 def transform(name: str, keys: str | Sequence[str] = "image", **arguments: Any) -> Config:
@@ -44,7 +47,7 @@ def preparation(how: Preprocessing, divisor: Sequence[int]) -> list[Config]:
         transform("LoadImaged"),
         transform("EnsureChannelFirstd"),
         transform("EnsureTyped", dtype="$torch.float32"),
-        transform("Orientationd", axcodes=how.orientation),
+        transform("Orientationd", axcodes=how.orientation, labels=_ENDS),
     ]
     if how.crop in ("nonzero", "positive"):
         chosen = "$lambda x: x > 0" if how.crop == "positive" else "$lambda x: x != 0"
@@ -52,8 +55,10 @@ def preparation(how: Preprocessing, divisor: Sequence[int]) -> list[Config]:
         steps.append(transform("CropForegroundd", **crop, allow_smaller=False))
     steps += normalisation(how.intensity[0])
     # A network that halves needs two voxels at its deepest level.
-    least = [2 * n if n > 1 else 1 for n in divisor]
-    method = "symmetric" if how.padding == "both" else "end"
+    least = list(
+        padded_shape(how.window_vox if how.padded_size == "window" else (1, 1, 1), divisor)
+    )
+    method = "end" if how.padding == "end" else "symmetric"
     padding = [
         transform("DivisiblePadd", k=list(divisor), method=method),
         transform("SpatialPadd", spatial_size=least, method=method),

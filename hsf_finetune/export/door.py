@@ -41,6 +41,7 @@ class Door:
         segment: label values, (X, Y, Z), of a scan's channels, by the program's own runtime.
         hub: tag of the Hugging Face Hub for the library that uses it.
         least_equal: share of the segmented voxels that must be equal in the proof.
+        advice: what to do where the proof fails.
         writers: those of the packages, by their names in pip, without which it cannot be written.
     """
 
@@ -52,6 +53,7 @@ class Door:
     segment: Callable[[TrainedModel, Path, Sequence[Volume]], npt.NDArray[Any]]
     hub: str
     least_equal: float = LEAST_EQUAL
+    advice: str = ""
     writers: frozenset[str] = frozenset()
 
     def missing_packages(self) -> list[str]:

@@ -64,10 +64,11 @@ def dataset_json(model: TrainedModel) -> Plain:
 def patch_size(model: TrainedModel) -> tuple[int, int, int]:
     """The patch, along RAS: nnU-Net pads smaller scans to it, and takes larger ones in windows.
 
-    It is the median size of the training scans, so that most are taken almost as they are.
+    It is the window of the model where that pads so, too; otherwise the median size of the
+    training scans, so that most are taken almost as they are.
     """
-    data = model.card.data
-    size = data.size_vox if data else model.card.preprocessing.window_vox
+    how, data = model.card.preprocessing, model.card.data
+    size = data.size_vox if data and how.padded_size == "multiple" else how.window_vox
     return padded_shape(size, model.anatomy.divisor)
 
 

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from hsf_finetune.config.settings import Preprocessing
 from hsf_finetune.networks.anatomy import Anatomy
-from hsf_finetune.networks.padding import Padding
+from hsf_finetune.networks.padding import padded_shape
 from hsf_finetune.system.errors import ConfigError
 
 INPUT, OUTPUT = "image", "probabilities"
@@ -30,28 +31,28 @@ class ProbabilityNetwork(nn.Module):
     Args:
         network: logits of volumes whose sizes are multiples of `divisor`.
         divisor: of the network.
-        padding: where volumes are padded.
+        how: where volumes are padded, and up to what.
     """
 
-    def __init__(self, network: nn.Module, divisor: Sequence[int], padding: Padding) -> None:
+    def __init__(self, network: nn.Module, divisor: Sequence[int], how: Preprocessing) -> None:
         super().__init__()
         self.network = network
         self.divisor = tuple(divisor)
-        self.padding = padding
+        least = how.window_vox if how.padded_size == "window" else (1, 1, 1)
+        self.least = padded_shape(least, divisor)
+        self.padding = how.padding
 
     def forward(self, image: Tensor) -> Tensor:
-        """(B, C, X, Y, Z), z-normalised, to (B, classes, X, Y, Z), which sum to 1."""
+        """(B, C, X, Y, Z), prepared, to (B, classes, X, Y, Z), which sum to 1."""
         sizes = [torch.as_tensor(n, dtype=torch.int64) for n in image.shape[2:]]
         fronts: list[Any] = []
         widths: list[Any] = []
-        for size, divisor in zip(sizes, self.divisor, strict=True):
-            least = 2 if divisor > 1 else 1
+        for size, divisor, least in zip(sizes, self.divisor, self.least, strict=True):
             blocks = torch.div(size + divisor - 1, divisor, rounding_mode="floor")
-            missing = blocks.clamp_min(least) * divisor - size
-            front: Any = 0
-            if self.padding != "end":
-                extra = 1 if self.padding == "both" else 0
-                front = torch.div(missing + extra, 2, rounding_mode="floor")
+            missing = (blocks * divisor).clamp_min(least) - size
+            extra = 1 if self.padding == "both" else 0
+            half = torch.div(missing + extra, 2, rounding_mode="floor")
+            front = 0 if self.padding == "end" else half
             fronts.append(front)
             widths = [front, missing - front, *widths]
         logits = self.network(functional.pad(image, widths))
@@ -60,20 +61,17 @@ class ProbabilityNetwork(nn.Module):
         return probabilities
 
 
-def write_onnx(path: Path, anatomy: Anatomy, in_channels: int, padding: Padding) -> None:
+def write_onnx(path: Path, anatomy: Anatomy, in_channels: int, how: Preprocessing) -> None:
     """Writes a network as one ONNX file, with free batch, x, y and z.
 
     Args:
         path: the file.
         anatomy: the network.
         in_channels: channels of the image.
-        padding: where volumes are padded.
-
-    Raises:
-        ConfigError: the network's graph depends on the size of the image.
+        how: where volumes are padded, and up to what.
     """
     network = copy.deepcopy(anatomy.network).cpu().float().eval()
-    model = ProbabilityNetwork(network, anatomy.divisor, padding).eval()
+    model = ProbabilityNetwork(network, anatomy.divisor, how).eval()
     # The exporter merges tensors of equal value and then misses some of them (SwitchNorm's);
     # of a model in training mode it leaves them alone. The network itself stays in eval mode.
     model.training = True

@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 
 from hsf_finetune.data.volumes.read_volume import Volume
-from hsf_finetune.export.trained_model import TrainedModel
 from hsf_finetune.inference.segmentation import Segmentation
 from hsf_finetune.system.errors import DataError, OutputError
 
@@ -78,31 +77,23 @@ def compare_labels(expected: Segmentation, labels: npt.NDArray[Any], runtime: st
     return Proof(runtime, tuple(own.shape), segmented, differing)
 
 
-def require_equal(proof: Proof, least: float, model: TrainedModel, scan: Sequence[Volume]) -> None:
+def require_equal(proof: Proof, least: float, scan: Volume, advice: Sequence[str]) -> None:
     """Refuses an export that segments otherwise than the model.
 
     Args:
         proof: what was found.
         least: share of the segmented voxels that must be equal.
-        model: that was exported.
-        scan: the channels of the scan.
+        scan: its first channel.
+        advice: what else to do than to give another scan.
 
     Raises:
         OutputError: the share of equal voxels is below the bound.
     """
-    if proof.share >= least:
-        return
-    window = model.card.preprocessing.window_vox
-    reasons = ["give another scan: --scan FILE"]
-    if any(n > w for n, w in zip(sorted(proof.shape), sorted(window), strict=True)):
-        size = "x".join(map(str, window))
-        reasons.insert(
-            0, f"give a scan of at most {size} voxels, which `predict` takes in one piece"
+    if proof.share < least:
+        raise OutputError(
+            "the export segments otherwise than the model, so nothing was written",
+            file=scan.ref,
+            found=proof.line(),
+            expected=f"at least {least:.1%}",
+            fix="; or ".join([*filter(None, advice), "give another scan: --scan FILE"]),
         )
-    raise OutputError(
-        "the export segments otherwise than the model, so nothing was written",
-        file=scan[0].ref,
-        found=proof.line(),
-        expected=f"at least {least:.1%}",
-        fix="; ".join(reasons),
-    )

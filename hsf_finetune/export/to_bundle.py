@@ -41,7 +41,8 @@ def _check(model: TrainedModel) -> None:
         "crop_margin_vox": (0,) if how.crop == "margins" else (how.crop_margin_vox,),
         "fill_values": ("outside", "kept"),
         "intensity_first": (True, False),
-        "padding": ("both", "end"),
+        "padding": ("both", "symmetric", "end"),
+        "padded_size": ("multiple", "window"),
         "intensity": (how.intensity,) if _has_step(how.intensity) else (),
     }
     refuse_unlike(model.card, "a MONAI bundle", carried)

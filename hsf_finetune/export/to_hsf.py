@@ -67,7 +67,7 @@ def _write(model: TrainedModel, folder: Path) -> str:
     # HSF runs every ONNX file of its folder, so the model has one of its own.
     file = folder / "models" / f"{name}.onnx"
     file.parent.mkdir()
-    write_onnx(file, model.anatomy, 1, card.preprocessing.padding)
+    write_onnx(file, model.anatomy, 1, card.preprocessing)
     config = {
         "ca_mode": "1/2/3",
         "models_path": _MODELS_PATH,

@@ -29,7 +29,8 @@ from hsf_finetune.system.atomic_files import write_json
 from hsf_finetune.system.errors import ConfigError
 
 _LEAST_EQUAL = 0.99
-"""nnU-Net pads the larger half behind a scan, and up to its patch, which moves some borders."""
+"""nnU-Net rounds logits to 16 bits, and may pad otherwise than the model was trained."""
+_AS_NNUNET = "preprocessing.padding=symmetric preprocessing.padded_size=window"
 
 
 def _check(model: TrainedModel) -> None:
@@ -52,7 +53,8 @@ def _check(model: TrainedModel) -> None:
     carried: dict[str, Sequence[Any]] = {
         "crop": ("none", "margins", "nonzero"),
         "fill_values": ("outside", "kept"),
-        "padding": ("both", "end"),
+        "padding": ("both", "symmetric", "end"),
+        "padded_size": ("multiple", "window"),
         "intensity": (how.intensity,) if all(map(scheme_of, how.intensity)) else (),
         "intensity_first": (True, False) if how.spacing_mm is None else (True,),
         "spacing_mm": (how.spacing_mm,) if how.resampling == "nnunet" else (None,),
@@ -92,8 +94,9 @@ nnUNetv2_predict_from_modelfolder -m {_results(model)} -f 0 --disable_tta -i SCA
 nnU-Net writes the channel below as the label. `{results.parent.name}` can also be copied into
 the folder of `nnUNet_results`, for `nnUNetv2_predict -d 999 -c {CONFIGURATION} -f 0 --disable_tta`.
 
-- nnU-Net pads scans to {patch} voxels and takes larger ones in windows of that size, while
-  `predict` pads to multiples of {" x ".join(map(str, model.anatomy.divisor))}: borders may differ by a few voxels.
+- nnU-Net pads scans to {patch} voxels, the larger half behind them, and takes larger ones in windows
+  of that size. A model that was trained with `{_AS_NNUNET}`
+  does so, too; of others, borders differ where a size is odd.
 - Without `--disable_tta` nothing changes: mirroring was not trained, and is switched off.
 {"" if resampled else "- Scans are not resampled (`no_resampling_hack` of nnunetv2 2.5 or later), as in training."}"""
 
@@ -132,4 +135,5 @@ DOOR = Door(
     _segment,
     "nnunetv2",
     least_equal=_LEAST_EQUAL,
+    advice=f"train with {_AS_NNUNET}, as nnU-Net pads",
 )

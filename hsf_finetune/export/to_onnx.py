@@ -33,7 +33,7 @@ def _check(model: TrainedModel) -> None:
 
 def _write(model: TrainedModel, folder: Path) -> str:
     file, card = f"{model.name}.onnx", model.card
-    write_onnx(folder / file, model.anatomy, card.in_channels, card.preprocessing.padding)
+    write_onnx(folder / file, model.anatomy, card.in_channels, card.preprocessing)
     window = " x ".join(map(str, card.preprocessing.window_vox))
     return f"""`{file}` (ONNX opset {OPSET}) maps `{INPUT}`, float32 of shape (batch, {card.in_channels}, x, y, z), to
 `{OUTPUT}`, (batch, {len(card.classes)}, x, y, z). Every size is allowed: padding is part of the graph.
@@ -70,6 +70,7 @@ def _segment(model: TrainedModel, folder: Path, channels: Sequence[Volume]) -> n
             model.anatomy.divisor,
             how.window_vox,
             how.padding,
+            how.padded_size,
         )[0].softmax(0)
     values = np.array([model.card.label_values[name] for name in model.card.classes])
     found: npt.NDArray[Any] = values[grid.classes_to_file(probabilities)]

@@ -178,8 +178,9 @@ class Segmentation:
         return picture
 
 
-def _class_colour(number: int) -> tuple[float, ...]:
+def _class_colour(number: int) -> tuple[float, float, float]:
     """The colour, RGB, of a class by its number without the background."""
     from matplotlib import colormaps
 
-    return tuple(colormaps["tab10"](number % 10)[:3])
+    red, green, blue, _ = colormaps["tab10"](number % 10)
+    return red, green, blue

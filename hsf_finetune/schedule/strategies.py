@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 
 from hsf_finetune.config.settings import (
     FinetuningSettings,
@@ -17,6 +16,11 @@ from hsf_finetune.config.settings import (
     StageSettings,
 )
 from hsf_finetune.schedule.blocks import BlockNames
+from hsf_finetune.schedule.schedule_remarks import (
+    remark_early_end,
+    remark_lost_epochs,
+    remark_sudden_stages,
+)
 from hsf_finetune.schedule.stages import NORMS, RateBoost, RateCurve, Schedule, Stage
 from hsf_finetune.system.console import count_of
 from hsf_finetune.system.errors import ConfigError
@@ -81,8 +85,8 @@ def plan_schedule(
     remarks = []
     if lightning.max_epochs is not None:
         planned, stages = stages, _shorten(stages, lightning.max_epochs)
-        remarks += _remark_lost_epochs(blocks, planned, stages)
-        remarks += _remark_early_end(finetuning, stages, lightning.max_epochs)
+        remarks += remark_lost_epochs(blocks, planned, stages)
+        remarks += remark_early_end(finetuning, stages, lightning.max_epochs)
     factors = _rate_factors(blocks, finetuning)
     stages = [
         replace(stage, rates={block: rate * factors[block] for block, rate in stage.rates.items()})
@@ -94,7 +98,7 @@ def plan_schedule(
         strategy=finetuning.chosen_strategy,
         blocks=blocks.all,
         stages=tuple(stages),
-        remarks=(*remarks, *_remark_sudden_stages(blocks, stages)),
+        remarks=(*remarks, *remark_sudden_stages(blocks, stages)),
     )
 
 
@@ -309,51 +313,3 @@ def _rate_factors(blocks: BlockNames, tuning: FinetuningSettings) -> dict[str, f
         for block in blocks.select([name], "finetuning.lr_factors"):
             factors[block] *= factor
     return factors
-
-
-def _remark_lost_epochs(
-    blocks: BlockNames, planned: Sequence[Stage], kept: Sequence[Stage]
-) -> list[str]:
-    """A remark if `lightning.max_epochs` ends a schedule early; a lost stage counts more."""
-    epochs, needed = (sum(stage.epochs for stage in stages) for stages in (kept, planned))
-    if epochs == needed:
-        return []
-    ends = f"lightning.max_epochs={epochs} ends the schedule in stage {len(kept)} of {len(planned)}"
-    if len(kept) == len(planned):
-        return [f"{ends}, {count_of(needed - epochs, 'epoch')} early"]
-    trained: set[str] = set().union(*(stage.rates for stage in kept))
-    lost = set().union(*(stage.rates for stage in planned)) - trained
-    names = ", ".join(name for name in (*blocks.from_head, NORMS) if name in lost)
-    effect = (
-        f"{names} never train{'s' if len(lost) == 1 else ''}" if lost else "the others are lost"
-    )
-    return [
-        f"{ends}, so that {effect} (all of it takes {needed} epochs or more, or leave max_epochs out)"
-    ]
-
-
-def _remark_early_end(
-    tuning: FinetuningSettings, stages: Sequence[Stage], max_epochs: int
-) -> list[str]:
-    """A remark if a strategy ends before `lightning.max_epochs`."""
-    epochs = sum(stage.epochs for stage in stages)
-    if epochs >= max_epochs:
-        return []
-    return [
-        f"lightning.max_epochs={max_epochs}, but {tuning.chosen_strategy} ends after {epochs} "
-        f"(finetuning.linear_probe_epochs={max_epochs} makes it longer)"
-    ]
-
-
-def _remark_sudden_stages(blocks: BlockNames, stages: Sequence[Stage]) -> list[str]:
-    """A remark for each stage after the head alone that trains everything as fast or faster."""
-    only_head, everything = {blocks.head}, set(blocks.all)
-    return [
-        f"stage {number} trains everything, after the head alone, at an equal or higher rate, "
-        "which can undo what was learnt before: put a stage with freeze_level: 1 between them, "
-        "or lower its lr"
-        for number, (before, stage) in enumerate(pairwise(stages), start=2)
-        if before.rates.keys() == only_head
-        and stage.rates.keys() >= everything
-        and max(stage.rates.values()) >= max(before.rates.values())
-    ]

@@ -44,7 +44,7 @@ def check_yaml(file: Path) -> None:
         if isinstance(event, yaml.AliasEvent):
             if event.anchor in names:
                 raise _refusal(file, f"*{event.anchor} holds itself", "no such alias")
-            counts[-1] += values.get(event.anchor, 1)
+            counts[-1] += values.get(str(event.anchor), 1)
         elif isinstance(event, yaml.ScalarEvent):
             counts[-1] += 1
             if event.anchor:

@@ -19,7 +19,7 @@ from field import folders, hostile, labels, runs, unseen, weights
 from field.workbench import KINDS, Workbench
 
 MODULES = (unseen, folders, labels, runs, hostile, weights)
-MANY = {"laterality": 50, "kills": 3, "damaged files of a run": 4, "names that mean the same": 3}
+MANY = {"laterality": 50, "kills": 2, "damaged files of a run": 3, "names that mean the same": 3}
 FEW = 2
 """Inputs of other kinds."""
 

@@ -61,7 +61,9 @@ def test_a_bare_file_name_is_written_there_with_the_way_to_use_it(
     assert first == "mkdir -p my_conf/datasets && mv mine.yaml my_conf/datasets/"
     Path("my_conf/datasets").mkdir(parents=True)
     Path("mine.yaml").rename("my_conf/datasets/mine.yaml")
-    assert rest[-1] == "hsf-finetune finetune --config-dir my_conf datasets=mine"
+    options = "--config-dir my_conf datasets=mine"
+    assert rest[0] == f"hsf-finetune check {options}"
+    assert rest[-1] == f"hsf-finetune finetune {options} finetuning.pretrained=PATH"
     assert len(discover(compose("finetune", ["datasets=mine"], "my_conf").datasets).cases) == 4
 
 

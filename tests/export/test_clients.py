@@ -103,7 +103,7 @@ def test_the_command_of_hsf_finds_the_model_of_a_moved_export(tmp_path: Path) ->
 
 
 def test_nnunet_gives_nearly_the_same_segmentation(data: Path, tmp_path: Path) -> None:
-    """It pads elsewhere where a size is odd, up to its patch, and rounds logits to 16 bits."""
+    """It rounds logits to 16 bits."""
     programs = environment("NNUNET")
     trained = run_experiment(
         compose(
@@ -117,6 +117,8 @@ def test_nnunet_gives_nearly_the_same_segmentation(data: Path, tmp_path: Path) -
                 "models=nnunet",
                 "models.lr=1e-2",
                 "models.features_per_stage=[8,12,16]",
+                "preprocessing.padding=symmetric",
+                "preprocessing.padded_size=window",
             ],
             CONF,
         )

@@ -62,6 +62,8 @@ def test_the_class_of_monai_has_the_same_tensors(settings: NetworkSettings) -> N
         (SMALL, "ASR", {"intensity": ({"kind": "minmax", "to": (-1, 1)},), "crop": "positive"}),
         (SMALL, "RAS", {"intensity": ({"kind": "percentile"},)}),
         (SMALL, "RAS", {"in_channels": 2}),
+        (SMALL, "RAS", {"padding": "symmetric"}),
+        (SMALL, "PIR", {"padded_size": "window", "window_vox": (40, 44, 36)}),
         *((settings, "RAS", {}) for settings in OTHERS),
     ],
 )

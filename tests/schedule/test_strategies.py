@@ -243,7 +243,7 @@ def test_early_stopping_is_the_patience_of_the_last_stage(strategy: str) -> None
     ("setting", "blocks"),
     [
         ({"strategy": "encoder_first", "encoder_blocks": 4}, 3),
-        ({"strategy": "gradual", "gradual_top_blocks": 7}, 6),
+        ({"strategy": "gradual", "gradual_top_blocks": 8}, 7),
         ({"depth": 4}, 3),
     ],
 )

@@ -16,10 +16,11 @@ Orientation = Annotated[str, Field(pattern="^[RL][AP][SI]$")]
 Mask = Literal["whole", "nonzero", "nonzero_filled"]
 """Voxels that count: all; those that are not 0; or those within the holes of these, in any
 channel, too, as in nnU-Net. The others become 0."""
-Resampling = Literal["linear", "plain", "nnunet"]
+Resampling = Literal["linear", "plain", "nnunet", "monai"]
 """`linear`: trilinear, after smoothing along axes that become coarser; labels by the same of each
 class. `plain`: without smoothing, labels by the nearest voxel, as version 0.1.0 did. `nnunet`:
-third order, of anisotropic scans within slices alone (Isensee et al., 2021)."""
+third order, of anisotropic scans within slices alone (Isensee et al., 2021). `monai`: as its
+`Spacing`, trilinear, between the centres of voxels; labels by the nearest."""
 Crop = Literal["none", "margins", "nonzero", "positive"]
 """Which part of a scan the network sees: all; without outer planes of one value; or the box
 of the voxels that are not 0, or above 0, in any channel."""
@@ -216,7 +217,7 @@ class PreprocessingSettings(Group):
     spacing: Literal["data"] | Spacing | None = None
     """Voxel size in mm to resample to, along the network's axes; `data` keeps that of each scan."""
     resampling: Resampling | None = None
-    """How: `linear`, `plain` (as version 0.1.0) or `nnunet`."""
+    """How: `linear`, `plain` (as version 0.1.0), `nnunet` or `monai`."""
     intensity: Intensities | None = None
     """What is done to intensities: for all channels, as a list, or by names of channels."""
     intensity_first: bool | None = None

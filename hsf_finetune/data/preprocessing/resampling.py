@@ -1,4 +1,4 @@
-"""Volumes at another voxel size, which cover the same box."""
+"""Volumes at another voxel size."""
 
 from __future__ import annotations
 
@@ -26,22 +26,51 @@ _TIE = 1e-5
 
 @dataclass(frozen=True)
 class Resampler:
-    """Resampling between a grid and another one of the same box.
+    """Resampling between a grid and another one.
 
     Args:
         kind: how, see `Resampling`.
         shapes: (x, y, z) of the one grid and of the other.
         spacings_mm: their voxel sizes.
+
+    Both cover the same box, but for the kind `monai`, whose first voxels have one centre.
     """
 
     kind: Resampling
     shapes: tuple[Triple, Triple]
     spacings_mm: tuple[Sequence[float], Sequence[float]]
 
+    @classmethod
+    def to_spacing(
+        cls,
+        kind: Resampling,
+        shape: Triple,
+        spacing_mm: Sequence[float],
+        wanted_mm: Sequence[float] | None,
+    ) -> Resampler:
+        """From a grid to one of another voxel size, as near to it as whole voxels allow.
+
+        Args:
+            kind: how.
+            shape: (x, y, z) of the grid.
+            spacing_mm: its voxel size.
+            wanted_mm: that of the other one; None keeps it.
+        """
+        if wanted_mm is None:
+            return cls(kind, (shape, shape), (spacing_mm, spacing_mm))
+        sizes = list(zip(shape, spacing_mm, wanted_mm, strict=True))
+        if kind == "monai":
+            x, y, z = (round((n - 1) * old / new + 1) for n, old, new in sizes)
+            return cls(kind, (shape, (x, y, z)), (spacing_mm, wanted_mm))
+        x, y, z = made = [max(round(n * old / new), 1) for n, old, new in sizes]
+        spacing = [n * old / m for (n, old, _), m in zip(sizes, made, strict=True)]
+        return cls(kind, (shape, (x, y, z)), (spacing_mm, spacing))
+
     @property
     def changes_nothing(self) -> bool:
         """Whether both grids are the same."""
-        return self.shapes[0] == self.shapes[1]
+        same_size = self.kind != "monai" or np.allclose(*self.spacings_mm)
+        return self.shapes[0] == self.shapes[1] and same_size
 
     @property
     def takes_logits(self) -> bool:
@@ -54,6 +83,8 @@ class Resampler:
             return image
         if self.kind == "nnunet":
             return torch.from_numpy(self._by_nnunet(image.numpy(), order=3))
+        if self.kind == "monai":
+            return self._between_centres(image[None])[0]
         smooth = self._smooth(image.numpy()) if self.kind == "linear" else image.numpy()
         return _linear(torch.from_numpy(smooth)[None], self.shapes[1])[0]
 
@@ -64,6 +95,10 @@ class Resampler:
     def labels(self, rows: Tensor) -> Tensor:
         """Labels (x, y, z), uint8, on the other grid."""
         if self.changes_nothing:
+            return rows
+        if self.kind == "monai":
+            for axis, place in enumerate(self._places()):
+                rows = rows.index_select(axis, place.round().long())
             return rows
         nearest = interpolate(rows[None, None].float(), self.shapes[1], mode="nearest-exact")[0, 0]
         if self.kind == "plain":
@@ -80,9 +115,11 @@ class Resampler:
         """Scores (C, x, y, z) on the other grid, on the first one again."""
         if self.changes_nothing:
             return scores
+        back = Resampler(self.kind, self.shapes[::-1], self.spacings_mm[::-1])
+        if self.kind == "monai":
+            return back._between_centres(scores.float())
         if self.kind != "nnunet":
             return _linear(scores.float(), self.shapes[0])
-        back = Resampler(self.kind, self.shapes[::-1], self.spacings_mm[::-1])
         channels = scores.float().cpu().numpy()
         return torch.from_numpy(np.stack([back._by_nnunet(one, order=1) for one in channels]))
 
@@ -91,6 +128,25 @@ class Resampler:
         if self.kind == "nnunet":
             return torch.from_numpy(self._by_nnunet(mask.numpy(), order=1))
         return self.image(mask)
+
+    def _places(self) -> list[Tensor]:
+        """Where voxels of the other grid lie on the first, along each axis, as MONAI's `Spacing`.
+
+        The centres of the first voxels coincide; what lies beyond the last is at its centre.
+        """
+        sizes = zip(self.shapes[0], self.shapes[1], *self.spacings_mm, strict=True)
+        return [(torch.arange(m) * new / old).clamp(max=n - 1) for n, m, old, new in sizes]
+
+    def _between_centres(self, volumes: Tensor) -> Tensor:
+        """Volumes (C, x, y, z) by trilinear interpolation at these places."""
+        for axis, place in enumerate(self._places(), start=1):
+            place = place.to(volumes.device)
+            low = place.floor().long()
+            high = (low + 1).clamp(max=volumes.shape[axis] - 1)
+            share = (place - low).view([-1 if n == axis else 1 for n in range(4)])
+            first, last = volumes.index_select(axis, low), volumes.index_select(axis, high)
+            volumes = torch.lerp(first, last, share.to(volumes.dtype))
+        return volumes
 
     def _smooth(self, image: Array) -> Array:
         """A Gaussian along the axes that become coarser, so that no detail turns up as another.

@@ -85,14 +85,11 @@ class VoxelGrid:
             raise DataError("the affine has an empty axis", file=ref)
         order, sizes = file_axes(axes), voxel_size_mm(affine)
         box = box or _box_of(shape)
-        new = old = [box[axis].stop - box[axis].start for axis in order]
-        spacing = old_mm = [sizes[axis] for axis in order]
-        if preprocessing.spacing_mm is not None:
-            wanted = zip(old, old_mm, preprocessing.spacing_mm, strict=True)
-            new = [max(round(n * s / t), 1) for n, s, t in wanted]
-            spacing = [n * s / m for n, s, m in zip(old, old_mm, new, strict=True)]
-        shapes, spacings = (_triple(old), _triple(new)), (tuple(old_mm), tuple(spacing))
-        resampler = Resampler(preprocessing.resampling, shapes, spacings)
+        old = _triple([box[axis].stop - box[axis].start for axis in order])
+        spacing = [sizes[axis] for axis in order]
+        resampler = Resampler.to_spacing(
+            preprocessing.resampling, old, spacing, preprocessing.spacing_mm
+        )
         return cls(_triple(shape), box, affine, axes, resampler)
 
     @property

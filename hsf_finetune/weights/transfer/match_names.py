@@ -24,8 +24,6 @@ _SPELLINGS = (
     (re.compile(r"\b(layers\d)\.0\.0\."), r"\1.0."),
 )
 """One spelling for layers that timm, MONAI's transformers and its autoencoders name otherwise."""
-_FEWEST = 4
-"""Tensors that a further part of the network needs under a name of its own."""
 
 
 @dataclass(frozen=True)
@@ -63,11 +61,7 @@ def find_prefix_change(source: Iterable[str], target: Iterable[str]) -> PrefixCh
         source: names in the checkpoint.
         target: names in the network.
     """
-    counts = _count_matches(source, target)
-    if not counts:
-        return PrefixChange()
-    best = min(counts, key=lambda pair: (-counts[pair], len(pair[0]) + len(pair[1]), pair))
-    return PrefixChange(*best)
+    return _most_frequent(_count_matches(source, target))
 
 
 def pair_by_name(network: nn.Module, tensors: Mapping[str, torch.Tensor]) -> TensorPairs:
@@ -82,9 +76,9 @@ def pair_by_name(network: nn.Module, tensors: Mapping[str, torch.Tensor]) -> Ten
     """
     state = network.state_dict(keep_vars=True)
     canonical = canonical_names(network)
-    match = _Match(canonical, state, tensors, str)
+    match = _Match(canonical, tensors, str)
     if len(match.origins) < len({*canonical.values()}):
-        other = _Match(canonical, state, tensors, plain_name)
+        other = _Match(canonical, tensors, plain_name)
         match = max((match, other), key=lambda one: len(one.origins))
     return TensorPairs(
         target={name: state[name] for name in dict.fromkeys(canonical.values())},
@@ -106,7 +100,6 @@ class _Match:
 
     Args:
         canonical: name in the network -> the first name of the same tensor.
-        state: the network's tensors.
         tensors: the checkpoint's.
         spell: name -> name to compare.
     """
@@ -114,12 +107,11 @@ class _Match:
     def __init__(
         self,
         canonical: Mapping[str, str],
-        state: Mapping[str, torch.Tensor],
         tensors: Mapping[str, torch.Tensor],
         spell: Callable[[str], str],
     ) -> None:
         self._target = {spell(name): known for name, known in canonical.items()}
-        self._state, self._tensors = state, tensors
+        self._tensors = tensors
         self._changes: list[PrefixChange] = []
         self._modules: dict[str, set[str]] = defaultdict(set)
         for name, known in self._target.items():
@@ -154,9 +146,14 @@ class _Match:
             open_names = {n: k for n, k in self._target.items() if k not in self.origins}
             # A name within a part that was found stays a name of that part.
             free = [n for n in unused if not (self._fitting(n) and self._place(n).module)]
-            change = find_prefix_change(free, open_names)
+            counts = _count_matches(free, open_names)
+            if self._changes:
+                # A further part has the network's own names: no level becomes another one.
+                added = {"", *(change.added for change in self._changes)}
+                counts = Counter({pair: n for pair, n in counts.items() if pair[1] in added})
+            change = _most_frequent(counts)
             found = {n: open_names[new] for n in free if (new := change(n)) in open_names}
-            if not found or (self._changes and not self._is_part(change, free, found, spelled)):
+            if not found or (self._changes and not self._is_part(change, free, found)):
                 return unused
             if not self._changes:
                 _check_one_copy(
@@ -166,21 +163,10 @@ class _Match:
             for new, known in found.items():
                 self.origins.setdefault(known, unused.pop(new))
 
-    def _is_part(
-        self,
-        change: PrefixChange,
-        free: Collection[str],
-        found: Mapping[str, str],
-        spelled: Mapping[str, str],
-    ) -> bool:
-        """Whether a further change of prefix brings a part of the network, and no chance match."""
+    def _is_part(self, change: PrefixChange, free: Collection[str], found: Collection[str]) -> bool:
+        """Whether a further change of prefix brings a part, and no copy or chance match."""
         filled = (self._target.get(change(name) or "") in self.origins for name in free)
-        if any(filled) or any("." not in name[len(change.removed) :] for name in found):
-            return False
-        same = all(
-            self._tensors[spelled[n]].shape == self._state[k].shape for n, k in found.items()
-        )
-        return not change.added or (same and len(found) >= _FEWEST)
+        return not any(filled) and all("." in name[len(change.removed) :] for name in found)
 
     def _fitting(self, name: str) -> list[PrefixChange]:
         """The changes so far that a name has the prefix for."""
@@ -209,6 +195,14 @@ def plain_name(name: str) -> str:
     for pattern, spelling in _SPELLINGS:
         name = pattern.sub(spelling, name)
     return name
+
+
+def _most_frequent(counts: Mapping[tuple[str, str], int]) -> PrefixChange:
+    """The change that brings most names together, the shortest of several."""
+    if not counts:
+        return PrefixChange()
+    best = min(counts, key=lambda pair: (-counts[pair], len(pair[0]) + len(pair[1]), pair))
+    return PrefixChange(*best)
 
 
 def _count_matches(source: Iterable[str], target: Iterable[str]) -> Counter[tuple[str, str]]:

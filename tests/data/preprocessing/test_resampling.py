@@ -7,6 +7,8 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 import torch
+from monai.data.meta_tensor import MetaTensor
+from monai.transforms.spatial.array import Spacing
 from scipy import ndimage
 
 from hsf_finetune.config.settings.preprocessing_settings import Resampling
@@ -18,8 +20,7 @@ FINER, COARSER, THICK = (1.0, 1.0, 1.0), (2.0, 1.5, 3.0), (1.0, 1.0, 5.0)
 
 
 def resampler(kind: Resampling, shape: Triple, old: Any, new: Any) -> Resampler:
-    x, y, z = (round(n * a / b) for n, a, b in zip(shape, old, new, strict=True))
-    return Resampler(kind, (shape, (x, y, z)), (old, new))
+    return Resampler.to_spacing(kind, shape, old, new)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -32,6 +33,8 @@ def test_a_ramp_stays_a_ramp_and_labels_stay_in_place(kind: Resampling, new: Any
     found = change.image(ramp)[inner]
     sizes = change.shapes
     places = (np.arange(sizes[1][0]) + 0.5) * sizes[0][0] / sizes[1][0] - 0.5
+    if kind == "monai":
+        places = np.arange(sizes[1][0]) * new[0]
     assert np.allclose(found[:, 5, 3], places[inner], atol=0.02)
     rows = (ramp > 11.5).to(torch.uint8) * 2
     labels = change.labels(rows)
@@ -116,3 +119,20 @@ def test_volumes_without_one_thick_axis_are_resampled_at_once(spacing: Any) -> N
     expected = ndimage.zoom(wide, ratios, order=3, mode="nearest", grid_mode=True)
     found = change.image(torch.from_numpy(image))
     assert np.allclose(found, expected.clip(wide.min(), wide.max()), atol=1e-3)
+
+
+@pytest.mark.parametrize("new", [COARSER, (0.5, 0.7, 0.6), (1.0, 1.0, 1.0)])
+def test_monais_way_is_that_of_its_spacing_and_its_inverse(new: Any) -> None:
+    old = (0.9, 1.0, 1.3)
+    volume = MetaTensor(torch.from_numpy(scan())[None], affine=torch.diag(torch.tensor([*old, 1])))
+    change = resampler("monai", (10, 9, 8), old, new)
+    linear, nearest = (Spacing(new, mode=m, padding_mode="border") for m in ("bilinear", "nearest"))
+    expected = linear(volume)
+    assert expected.shape[1:] == change.shapes[1]
+    assert torch.allclose(change.image(volume[0].as_tensor()), expected[0], atol=1e-2)
+    assert torch.allclose(
+        change.scores_back(expected.as_tensor()), linear.inverse(expected), atol=1e-2
+    )
+    rows = (volume > 100).as_tensor().to(torch.uint8)
+    same = change.labels(rows[0]) == nearest((volume > 100).float())[0]
+    assert float(same.float().mean()) > 0.97

@@ -109,10 +109,12 @@ def test_an_encoder_of_monais_autoencoders_is_found() -> None:
     assert not any(place.module for place in pairs.places.values())
 
 
-def test_what_another_part_left_over_fills_no_gap() -> None:
+@pytest.mark.parametrize("other", ["down_layers.1.", "lower.1.", "up_layers.9."])
+def test_what_is_left_over_fills_no_gap_of_another_name(other: str) -> None:
     state = SEGRESNET.state_dict()
-    gone = {n: t for n, t in state.items() if not n.startswith("up_layers.1.")}
-    # The names of an encoder's level are those of a decoder's, under another prefix.
-    more = {n.replace("up_", "down_").replace("s.1.", "s.9."): t for n, t in state.items()}
-    pairs = pair_by_name(SEGRESNET, gone | more)
+    given = {name.replace("up_layers.1.", other): tensor for name, tensor in state.items()}
+    pairs = pair_by_name(SEGRESNET, state | given)
+    assert pairs.source.keys() == state.keys()
+    gone = {n: t for n, t in (given | state).items() if not n.startswith("up_layers.1.")}
+    pairs = pair_by_name(SEGRESNET, gone)
     assert not any(name.startswith("up_layers.1.") for name in pairs.source)
