@@ -23,6 +23,10 @@ _SCHEMA_URL = (
 )
 _SUFFIX = "/*.nii*"
 _IMPORTS = [f"$import {name}" for name in ("collections", "glob", "os", "numpy as np")]
+_BACK = transform(
+    "Invertd", "pred", transform="@preprocessing", orig_keys="image", nearest_interp=False
+)
+"""From the network's grid to that of the file."""
 
 
 def network_definition(model: TrainedModel) -> Definition:
@@ -41,12 +45,10 @@ def network_definition(model: TrainedModel) -> Definition:
 def inference_config(model: TrainedModel) -> Config:
     """configs/inference.json: segments the scans of a folder."""
     card = model.card
-    several = card.in_channels > 1
     scans = f"$sorted(glob.glob(@dataset_dir + '{_SUFFIX}'))"
     folders = (
         f"$[sorted(glob.glob(f + '{_SUFFIX}')) for f in sorted(glob.glob(@dataset_dir + '/*/'))]"
     )
-    back = {"transform": "@preprocessing", "orig_keys": "image", "nearest_interp": False}
     saving = {
         "output_dir": "@output_dir",
         "output_postfix": "seg",
@@ -60,7 +62,7 @@ def inference_config(model: TrainedModel) -> Config:
         "ckpt_path": "$@bundle_root + '/models/model.pt'",
         "dataset_dir": "$@bundle_root + '/scans'",
         "output_dir": "$@bundle_root + '/segmentations'",
-        "datalist": folders if several else scans,
+        "datalist": folders if card.in_channels > 1 else scans,
         "device": "$torch.device('cuda' if torch.cuda.is_available() else 'cpu')",
         **network_definition(model),
         "network": "$@network_def.to(@device)",
@@ -76,7 +78,7 @@ def inference_config(model: TrainedModel) -> Config:
         "inferer": {"_target_": "SimpleInferer"},
         "postprocessing": compose_transforms(
             transform("Activationsd", "pred", softmax=True),
-            transform("Invertd", "pred", **back),
+            _BACK,
             transform("AsDiscreted", "pred", argmax=True),
             map_labels(model, "pred"),
             transform("SaveImaged", "pred", **saving),
@@ -120,7 +122,6 @@ def _label_reading(model: TrainedModel) -> list[Config]:
 def evaluation_config(model: TrainedModel) -> Config:
     """configs/evaluate.json, after inference.json: Dice on the scans' own grid."""
     count = len(model.card.classes)
-    back = {"transform": "@preprocessing", "orig_keys": "image", "nearest_interp": False}
     return {
         "imports": _IMPORTS,
         "label_dir": "$@bundle_root + '/labels'",
@@ -131,7 +132,7 @@ def evaluation_config(model: TrainedModel) -> Config:
         },
         "postprocessing": compose_transforms(
             transform("Activationsd", "pred", softmax=True),
-            transform("Invertd", "pred", **back),
+            _BACK,
             transform("AsDiscreted", "pred", argmax=True, to_onehot=count),
             transform("AsDiscreted", "label", to_onehot=count),
         ),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from itertools import product
 
 import torch
 from monai.inferers.utils import sliding_window_inference
@@ -36,17 +38,22 @@ def volume_logits(
         divisor: sizes the network needs multiples of.
         window_vox: largest size in one piece.
         padding: where volumes are padded; `end` also gives the windows of version 0.1.0.
-        padded_size: what they are padded to, at least.
+        padded_size: what they are padded to, at least; `window` also gives nnU-Net's windows,
+            evenly spread over the volume.
 
     Returns:
         (B, classes, X, Y, Z).
     """
     shape, window = image.shape[2:], padded_shape(window_vox, divisor)
-    least = window if padded_size == "window" else shape
-    size = padded_shape([max(pair) for pair in zip(shape, least, strict=True)], divisor)
+    size = padded_shape(shape, divisor)
+    if padded_size == "window":
+        x, y, z = (max(pair) for pair in zip(shape, window, strict=True))
+        size = (x, y, z)
     part = tuple(min(n, w) for n, w in zip(size, window, strict=True))
     if part == size:
         logits = network(pad_to(image, size, 0.0, padding))
+    elif padded_size == "window":
+        logits = _slide_evenly(network, pad_to(image, size, 0.0, padding), window)
     elif padding == "end":
         return _slide(network, image, window, None)
     else:
@@ -75,14 +82,42 @@ def _slide(
     return result
 
 
-def _window_weights(window: Sequence[int]) -> Tensor:
+def _slide_evenly(
+    network: Callable[[Tensor], Tensor], image: Tensor, window: Sequence[int]
+) -> Tensor:
+    """Logits through windows at equal distances, from one end of the volume to the other."""
+    weights = _window_weights(window, even_centre=0.0).to(image.device)
+    starts = [_even_starts(n, w) for n, w in zip(image.shape[2:], window, strict=True)]
+    total, seen = torch.zeros(()), torch.zeros(image.shape[2:], device=image.device)
+    for start in product(*starts):
+        x, y, z = (slice(first, first + w) for first, w in zip(start, window, strict=True))
+        logits = network(image[..., x, y, z]).float()
+        if not total.dim():
+            total = logits.new_zeros((*logits.shape[:2], *image.shape[2:]))
+        total[..., x, y, z] += logits * weights
+        seen[x, y, z] += weights
+    return total / seen
+
+
+def _even_starts(size: int, window: int) -> list[int]:
+    """Where windows start along an axis: at both ends, and between them at most half a window on."""
+    rest = size - window
+    steps = math.ceil(rest / (window * (1 - _OVERLAP)))
+    return [round(rest / steps * n) for n in range(steps + 1)] if steps else [0]
+
+
+def _window_weights(window: Sequence[int], even_centre: float = -0.5) -> Tensor:
     """Gaussian weights of a window, (x, y, z).
+
+    They are highest in its middle; where its size is even, that is at `even_centre` voxels from
+    the second of the two in the middle.
 
     MONAI's own are at least 1e-3, which makes more than half of a window equally important, its
     border included, where the network sees least of the surroundings.
     """
     x, y, z = (
-        torch.exp(-0.5 * ((torch.arange(n) - (n - 1) / 2) / (_SIGMA_SHARE * n)) ** 2)
+        torch.exp(-0.5 * ((torch.arange(n) - middle) / (_SIGMA_SHARE * n)) ** 2)
         for n in window
+        for middle in [n // 2 + (even_centre if n % 2 == 0 else 0.0)]
     )
     return x[:, None, None] * y[:, None] * z

@@ -40,27 +40,30 @@ def check_yaml(file: Path) -> None:
     values: dict[str, int] = {}
     counts: list[int] = [0]
     names: list[str | None] = [None]
-    for event in yaml.parse(file.read_text(encoding="utf-8"), Loader=yaml.SafeLoader):
-        if isinstance(event, yaml.AliasEvent):
-            if event.anchor in names:
-                raise _refusal(file, f"*{event.anchor} holds itself", "no such alias")
-            counts[-1] += values.get(str(event.anchor), 1)
-        elif isinstance(event, yaml.ScalarEvent):
-            counts[-1] += 1
-            if event.anchor:
-                values[event.anchor] = 1
-        elif isinstance(event, yaml.CollectionStartEvent):
-            counts.append(1)
-            names.append(event.anchor)
-        elif isinstance(event, yaml.CollectionEndEvent):
-            count, name = counts.pop(), names.pop()
-            counts[-1] += count
-            if name:
-                values[name] = count
-        if counts[-1] > _MAX_VALUES:
-            raise _refusal(file, "more values, aliases counted", f"at most {_MAX_VALUES:,} values")
-        if len(counts) > _MAX_DEPTH:
-            raise _refusal(file, "more levels", f"at most {_MAX_DEPTH} levels")
+    with file.open(encoding="utf-8") as opened:  # errors then name the file
+        for event in yaml.parse(opened, Loader=yaml.SafeLoader):
+            if isinstance(event, yaml.AliasEvent):
+                if event.anchor in names:
+                    raise _refusal(file, f"*{event.anchor} holds itself", "no such alias")
+                counts[-1] += values.get(str(event.anchor), 1)
+            elif isinstance(event, yaml.ScalarEvent):
+                counts[-1] += 1
+                if event.anchor:
+                    values[event.anchor] = 1
+            elif isinstance(event, yaml.CollectionStartEvent):
+                counts.append(1)
+                names.append(event.anchor)
+            elif isinstance(event, yaml.CollectionEndEvent):
+                count, name = counts.pop(), names.pop()
+                counts[-1] += count
+                if name:
+                    values[name] = count
+            if counts[-1] > _MAX_VALUES:
+                raise _refusal(
+                    file, "more values, aliases counted", f"at most {_MAX_VALUES:,} values"
+                )
+            if len(counts) > _MAX_DEPTH:
+                raise _refusal(file, "more levels", f"at most {_MAX_DEPTH} levels")
 
 
 def _refusal(file: Path, found: str, expected: str) -> ConfigError:

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 import hsf_finetune
-from hsf_finetune.check import check_data as check_data_module
 from hsf_finetune.check.check_data import check_data
 from hsf_finetune.cli.check_command import check
+from hsf_finetune.planning import plan_run as plan_run_module
 from tests.conftest import CONF, FAST, SUBJECTS, save_nifti, tiny_case
 
 SCAN = "tiny/sub-03/sub-03_T2w.nii.gz"
@@ -40,7 +40,7 @@ class Checked:
             self.checks += 1
             return check_data(*arguments)  # type: ignore[arg-type]
 
-        monkeypatch.setattr(check_data_module, "check_data", counted)
+        monkeypatch.setattr(plan_run_module, "check_data", counted)
 
     def check(self, output: Path | None = None, strict: bool = False) -> int:
         return check(self.given, config_dir=self.conf, output=output, jobs=1, strict=strict)
@@ -154,14 +154,14 @@ def test_folders_behind_links_are_included(cohort: Checked) -> None:
 def test_what_changes_during_the_check_is_checked_again(
     cohort: Checked, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    counted = check_data_module.check_data
+    counted = plan_run_module.check_data
 
     def slow(*arguments: object) -> object:
         report = counted(*arguments)  # type: ignore[arg-type]
         save_nifti(cohort.root / LABEL, tiny_case(cohort.checks)[1])
         return report
 
-    monkeypatch.setattr(check_data_module, "check_data", slow)
+    monkeypatch.setattr(plan_run_module, "check_data", slow)
     cohort.check()
     cohort.check()
     assert cohort.checks == 2

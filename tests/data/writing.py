@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import h5py
 import nibabel as nib
@@ -53,9 +54,11 @@ def hdf5(
 
 
 def pair(folder: Path, image: str, label: str) -> None:
-    """An image and its label as NIfTI files."""
-    nifti(folder / image)
-    nifti(folder / label, blobs())
+    """An image and its label as NIfTI files, other ones for each name of an image."""
+    seed = crc32(image.encode())
+    nifti(folder / image, scan(seed))
+    shift = (seed % 7 - 3, seed // 7 % 6 - 2, seed // 42 % 5 - 2)
+    nifti(folder / label, np.roll(blobs(), shift, axis=(0, 1, 2)))
 
 
 def settings(

@@ -21,6 +21,8 @@ from hsf_finetune.system.errors import ConfigError, DataError, UserError
 
 _COLUMNS = "image[, image2, ...], label[, subject][, split]"
 _MAX_COLUMNS, _MAX_BYTES = 1000, 1 << 28
+_MAX_PROBLEMS = 1000
+"""With so many problems the rest of a table is not read."""
 _OTHERS = ("label", "subject", "split")
 _SIDES = {
     "train": ("train", "training"),
@@ -132,6 +134,10 @@ def read_listed_images(
     problems: list[UserError] = []
     first: dict[VolumeRef, TableRow] = {}
     for row in table.rows:
+        if len(problems) >= _MAX_PROBLEMS:
+            what = f"the table has {_MAX_PROBLEMS} problems up to here; the rest was not read"
+            problems.append(DataError(what, file=f"{table.path}, line {row.line}"))
+            break
         pair = _read_row(name, dataset, root, table, row)
         if isinstance(pair, list):
             problems += pair

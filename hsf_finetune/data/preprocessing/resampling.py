@@ -62,6 +62,9 @@ class Resampler:
         if kind == "monai":
             x, y, z = (round((n - 1) * old / new + 1) for n, old, new in sizes)
             return cls(kind, (shape, (x, y, z)), (spacing_mm, wanted_mm))
+        if kind == "nnunet":  # it decides on slices by the voxel size that is wanted
+            x, y, z = (max(round(old / new * n), 1) for n, old, new in sizes)
+            return cls(kind, (shape, (x, y, z)), (spacing_mm, wanted_mm))
         x, y, z = made = [max(round(n * old / new), 1) for n, old, new in sizes]
         spacing = [n * old / m for (n, old, _), m in zip(sizes, made, strict=True)]
         return cls(kind, (shape, (x, y, z)), (spacing_mm, spacing))
@@ -174,7 +177,7 @@ class Resampler:
         """The axis along which voxels are much larger than along both others."""
         for spacing in self.spacings_mm:
             if max(spacing) / min(spacing) > _ANISOTROPIC:
-                thick = [n for n in range(3) if spacing[n] == max(spacing)]
+                thick = [n for n in range(3) if np.isclose(spacing[n], max(spacing))]
                 return thick[0] if len(thick) == 1 else None
         return None
 

@@ -83,14 +83,16 @@ def describe_nnssl_file(checkpoint: Checkpoint, orientation: str) -> Checkpoint:
         checkpoint,
         models=dict(plans.models),
         in_channels=channels,
+        # Restoring images has no prediction to repeat, so that small ones stay small.
+        preprocessing=plans.preprocessing.model_copy(update={"padded_size": "multiple"}),
         origin={
             **checkpoint.origin,
             "format": "nnssl",
             "name": name,
             "dataset": plans.dataset,
             "configuration": str(configuration),
-            "target_spacing_mm": list(plans.spacing_mm or ()),
-            "patch_vox": list(plans.patch_vox),
+            "target_spacing_mm": list(plans.preprocessing.spacing_mm or ()),
+            "patch_vox": list(plans.preprocessing.patch_vox or ()),
             "normalisation": list(plans.normalisation),
             "stored": plans.orientation,
             **({"citation": "; ".join(citations)} if citations else {}),

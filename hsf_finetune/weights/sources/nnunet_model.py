@@ -47,7 +47,7 @@ class NnUNetDescription:
 def with_nnunet_description(
     weights: Checkpoint, description: NnUNetDescription, orientation: str
 ) -> Checkpoint:
-    """The weights, with the network, classes, channels and origin that are described.
+    """The weights, with the network, classes, channels, preprocessing and origin that are described.
 
     Args:
         weights: of an nnU-Net.
@@ -63,6 +63,7 @@ def with_nnunet_description(
     labels = _labels(description.dataset, dataset_file)
     channels = _channel_names(description.dataset, dataset_file)
     _check_counts(weights, labels, channels)
+    _check_schemes(plans, channels, plans_file)
     models = dict(plans.models)
     if any(name.endswith(".running_mean") for name in weights.tensors):
         # nnUNetTrainerBN uses batch normalisation, although its plans name InstanceNorm3d.
@@ -73,6 +74,7 @@ def with_nnunet_description(
         models=models,
         in_channels=len(channels),
         channel_names=channels,
+        preprocessing=plans.preprocessing.model_copy(update={"channel_names": channels}),
         origin=_origin(weights, description, plans, labels),
     )
 
@@ -165,6 +167,18 @@ def _check_counts(weights: Checkpoint, labels: Mapping[str, int], channels: Sequ
             )
 
 
+def _check_schemes(plans: NnUNetPlans, channels: Sequence[str], file: Path) -> None:
+    """Refuses plans that do not say how the intensities of each channel are normalised."""
+    if len(plans.normalisation) != len(channels):
+        raise WeightsError(
+            "nnU-Net's plans and dataset.json disagree about the input channels",
+            file=file,
+            found=f"normalization_schemes: {', '.join(plans.normalisation)}",
+            expected=f"one for each of {', '.join(channels)}",
+            fix="copy the plans.json that nnU-Net wrote into its folder",
+        )
+
+
 def _size(tensors: Mapping[str, Tensor], name: str, axis: int) -> int | None:
     for full_name, tensor in tensors.items():
         if full_name.endswith(name) and tensor.dim() == 5:
@@ -188,8 +202,8 @@ def _origin(
         "other_folds": list(description.other_folds),
         "checkpoint": weights.path.name,
         "label_values": dict(labels),
-        "target_spacing_mm": list(plans.spacing_mm or ()),
-        "patch_vox": list(plans.patch_vox),
+        "target_spacing_mm": list(plans.preprocessing.spacing_mm or ()),
+        "patch_vox": list(plans.preprocessing.patch_vox or ()),
         "normalisation": list(plans.normalisation),
         "stored": plans.orientation,
         "citation": _CITATION,

@@ -10,8 +10,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from hsf_finetune.config.settings import NnUNetSettings
+from hsf_finetune.config.settings import NnUNetSettings, Preprocessing
 from hsf_finetune.system.errors import WeightsError
+from hsf_finetune.weights.sources.nnunet_preprocessing import (
+    read_preprocessing,
+    unusual_resampling,
+)
 
 _KINDS = ("PlainConvUNet", "ResidualEncoderUNet")
 _LAYERS = ("conv_op", "norm_op", "dropout_op", "nonlin")
@@ -28,9 +32,9 @@ class NnUNetPlans:
     Args:
         dataset: its name.
         models: the network, as the plain form of `NnUNetSettings`.
-        spacing_mm: voxel size that images are resampled to; None where they keep theirs.
-        patch_vox: size of the training patches.
-        normalisation: of the intensities, per input channel.
+        preprocessing: how images are prepared for it.
+        normalisation: nnU-Net's names of what is done to intensities, per input channel.
+        unusual_resampling: how its images were resampled, where that is not repeated exactly.
         orientation: where the voxel axes of the training images point.
         assumed: whether that comes from the caller, and not from the plans.
         program: that trained it: nnU-Net, or nnssl, whose plans have the same form.
@@ -38,16 +42,16 @@ class NnUNetPlans:
 
     dataset: str
     models: Mapping[str, Any]
-    spacing_mm: tuple[float, ...] | None
-    patch_vox: tuple[int, ...]
+    preprocessing: Preprocessing
     normalisation: tuple[str, ...]
+    unusual_resampling: str | None
     orientation: str
     assumed: bool
     program: str = "nnU-Net"
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """How images were prepared for this network, and are by this package, in words."""
+        """What a user should know of its images, in words."""
         program = self.program
         axes = f"{program}'s reader turned all images to RAS, as this package does"
         if self.assumed:
@@ -55,16 +59,13 @@ class NnUNetPlans:
                 f"its training images are assumed to be stored as {self.orientation}, since "
                 f"{program} keeps a file's axes and does not record them"
             )
-        resampled = f"{program} resampled no images"
-        if self.spacing_mm is not None:
-            size = ",".join(f"{mm:.4g}" for mm in self.spacing_mm)
-            resampled = f"{program} resampled images to datasets.target_spacing_mm=[{size}]"
-        return (
-            f"{program} normalised intensities by {', '.join(self.normalisation)}; this package "
-            "brings each image to mean 0 and standard deviation 1",
-            axes,
-            resampled,
+        if self.unusual_resampling is None:
+            return (axes,)
+        resampled = (
+            f"{program} resampled images by {self.unusual_resampling}, and this package does by "
+            "nnU-Net's usual way (preprocessing.resampling=linear is another one)"
         )
+        return axes, resampled
 
 
 def read_plans(
@@ -109,14 +110,12 @@ def read_plans(
         if models is None or len(chosen["patch_size"]) != 3:
             raise _flat_network_error(path, configuration)
         axes = [_axis_of(array_axes, pair) for pair in _AXES]
-        spacing, patch = chosen.get("spacing"), chosen["patch_size"]
-        schemes = chosen.get("normalization_schemes", ())
         return NnUNetPlans(
             dataset=str(plans.get("dataset_name")),
             models=_validated(models | {"orientation": array_axes}, path),
-            spacing_mm=tuple(float(spacing[axis]) for axis in axes) if spacing else None,
-            patch_vox=tuple(int(patch[axis]) for axis in axes),
-            normalisation=tuple(str(scheme) for scheme in schemes),
+            preprocessing=read_preprocessing(plans, chosen, axes, path),
+            normalisation=tuple(str(scheme) for scheme in chosen["normalization_schemes"]),
+            unusual_resampling=unusual_resampling(chosen),
             orientation=stored,
             assumed=reader not in _REORIENTING,
             program=program,

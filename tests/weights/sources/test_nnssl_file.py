@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from hsf_finetune.config.settings.preprocessing_settings import ZScoreIntensity
 from hsf_finetune.networks.build import build
 from hsf_finetune.networks.pretrained_network import validate_network
 from hsf_finetune.system.errors import WeightsError
@@ -112,16 +113,24 @@ def test_what_the_user_should_know_is_said(tmp_path: Path) -> None:
     notes = "\n".join(read_source(_file(tmp_path / "a.pth", "ResEncL")).origin["notes"])
     for said in (
         "name no classes",
-        "nnssl normalised intensities by ZScoreNormalization",
-        "nnssl resampled images to datasets.target_spacing_mm=[1,1,1]",
+        "nnssl keeps a file's axes",
         "please cite: Isensee et al. (2024).",
         "please cite: @article{wald, year={2024}}",
     ):
         assert said in notes
-    path = _file(tmp_path / "b.pth", "ResEncL", spacing=None, spacing_style="noresample")
-    assert "nnssl resampled no images" in read_source(path).origin["notes"]
     skipless = read_source(_file(tmp_path / "c.pth", "NoSkipResEncL"))
     assert any("weights.load=encoder" in note for note in skipless.origin["notes"])
+
+
+@pytest.mark.parametrize("spacing", [[1, 2, 3], None])
+def test_scans_are_prepared_as_the_plan_says(tmp_path: Path, spacing: list[int] | None) -> None:
+    how = read_source(_file(tmp_path / "a.pth", "ResEncL", spacing=spacing)).preprocessing
+    assert how is not None
+    # nnssl's readers give (z, y, x).
+    assert how.spacing_mm == ((3, 2, 1) if spacing else None)
+    assert how.intensity == (ZScoreIntensity(),)
+    assert (how.intensity_first, how.crop) == (True, "nonzero")
+    assert (how.window_vox, how.padded_size) == ((160, 160, 160), "multiple")
 
 
 @pytest.mark.parametrize(

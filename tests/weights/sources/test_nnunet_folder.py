@@ -90,16 +90,15 @@ def test_what_the_files_tell_is_kept() -> None:
     assert origin["target_spacing_mm"] == pytest.approx([1.0, 2.6, 0.8])
     assert origin["patch_vox"] == [16, 8, 24]
     assert origin["label_values"] == {"background": 0, "anterior": 1, "posterior": 2}
-    assert "ZScoreNormalization, NoNormalization" in origin["notes"][0]
-    assert "stored as RAS" in origin["notes"][1]
-    assert "target_spacing_mm=[1,2.6,0.8]" in origin["notes"][2]
+    assert origin["normalisation"] == ["ZScoreNormalization", "NoNormalization"]
+    assert "stored as RAS" in origin["notes"][0]
     json.dumps([origin, checkpoint.models])
 
 
 def test_the_ignore_label_is_no_class_and_a_reorienting_reader_needs_no_assumption() -> None:
     checkpoint = read_nnunet(RESIDUAL)
     assert checkpoint.classes == ("background", "anterior", "posterior")
-    assert "turned all images to RAS" in checkpoint.origin["notes"][1]
+    assert "turned all images to RAS" in checkpoint.origin["notes"][0]
 
 
 @pytest.mark.parametrize("part", ["", "fold_0", str(FINAL)])
