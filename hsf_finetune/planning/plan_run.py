@@ -11,6 +11,7 @@ from hsf_finetune.check.check_data import ReadWeights, check_data, has_local_wei
 from hsf_finetune.check.check_report import CheckReport
 from hsf_finetune.check.findings import Finding, flatten_errors
 from hsf_finetune.config.settings import PretrainedSettings, Settings
+from hsf_finetune.data.augment.flips import plan_flips
 from hsf_finetune.data.discovery.cases import discover
 from hsf_finetune.data.phantom.write_phantoms import make_phantom_cohort
 from hsf_finetune.labels.similar_names import warn_similar_names
@@ -97,6 +98,7 @@ def preview_run(
     datasets, classes = settings.datasets.datasets, setup.cohort.classes
     for line in warn_similar_names(datasets, settings.models, classes):
         say(f"names: {line}")
+    say(plan_flips(settings.augmentation, classes).remark)
     if setup.transfer is None and settings.task == "finetune":
         say("no pretrained weights were read: " + _why_without_weights(settings))
     if picture is not None:

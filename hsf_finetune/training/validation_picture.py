@@ -19,8 +19,10 @@ from matplotlib.image import imsave
 from matplotlib.patches import Patch
 from torch import Tensor
 
+from hsf_finetune.check.case_pictures import mark_ends
 from hsf_finetune.data.loading.batches import Batch
 from hsf_finetune.system.atomic_files import atomic_write
+from hsf_finetune.training.validation_dice import case_dice
 
 _PLANES = ("sagittal", "coronal", "axial")
 _ALPHA = 0.6
@@ -55,7 +57,9 @@ class ValidationPicture(Callback):
         if batch_idx or trainer.sanity_checking or not trainer.is_global_zero or not due:
             return
         figure = draw_first_case(batch, outputs[0].argmax(dim=0), self._classes)
-        figure.suptitle(f"{batch['case'][0]}, epoch {epoch}", fontsize=11)
+        scores = case_dice(outputs[0], batch["label"][0], batch["allowed"][0], self._classes)
+        dice = f", Dice {np.mean([*scores.values()]):.3f}" if scores else ""
+        figure.suptitle(f"{batch['case'][0]}, epoch {epoch}{dice}", fontsize=11)
         canvas = FigureCanvasAgg(figure)
         canvas.draw()
         picture = np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3])
@@ -103,6 +107,7 @@ def draw_first_case(batch: Batch, prediction: Tensor, classes: Sequence[str]) ->
                 axis.imshow(label_colours[_slice(labels, row, centre).astype(int)])
             axis.set_axis_off()
             axis.set_title(f"{name}, {plane}" if row == 0 else plane, fontsize=9)
+            mark_ends(axis, plane)
     patches = [Patch(color=c, label=n) for c, n in zip(colours, classes[1:], strict=True)]
     figure.legend(handles=patches, loc="lower center", ncols=min(len(patches), 8))
     return figure

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from hsf_finetune.system.errors import WeightsError
+from hsf_finetune.system.read_yaml import read_yaml
 from hsf_finetune.weights.sources.bundle_expression import REFERENCE, read_expression
 
 LIMIT_BYTES = 8 << 20
@@ -99,9 +100,8 @@ def read_config(path: Path) -> Mapping[str, Any]:
             expected=f"at most {LIMIT_BYTES:,}",
         )
     try:
-        text = path.read_text(encoding="utf-8")
-        # Plain data only: safe_load creates no objects.
-        content = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+        is_json = path.suffix == ".json"
+        content = json.loads(path.read_text(encoding="utf-8")) if is_json else read_yaml(path)
     except (ValueError, yaml.YAMLError, RecursionError) as error:
         raise WeightsError(
             "the bundle's configuration cannot be read",

@@ -136,3 +136,12 @@ def test_monais_way_is_that_of_its_spacing_and_its_inverse(new: Any) -> None:
     rows = (volume > 100).as_tensor().to(torch.uint8)
     same = change.labels(rows[0]) == nearest((volume > 100).float())[0]
     assert float(same.float().mean()) > 0.97
+
+
+def test_two_coarse_axes_that_are_wanted_alike_are_no_slices() -> None:
+    """nnU-Net compares the wanted voxel sizes, not those that whole voxels lead to."""
+    image = torch.rand(10, 11, 12)
+    made = Resampler.to_spacing("nnunet", (10, 11, 12), (1.0, 1.0, 1.0), (1.25, 1.25, 0.24))
+    cubes = Resampler("nnunet", made.shapes, ((1.0, 1.0, 1.0), (1.0, 1.0, 1.0)))
+    assert made.shapes[1] == (8, 9, 50)
+    assert torch.equal(made.image(image), cubes.image(image))
