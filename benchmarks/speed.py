@@ -75,6 +75,7 @@ def phantom_settings(folder: Path, device: torch.device) -> Settings:
             "lightning.devices=1",
             f"lightning.max_epochs={EPOCHS}",
             f"lightning.check_val_every_n_epoch={EPOCHS + 1}",
+            "finetuning.budget=fixed",
             "logger=csv",
         ],
     )

@@ -184,7 +184,9 @@ def stage_rows(settings: Settings, device: torch.device, rounds: int, folder: Pa
             own = settings.model_copy(
                 update={
                     "datasets": datasets,
-                    "finetuning": settings.finetuning.model_copy(update=regime),
+                    "finetuning": settings.finetuning.model_copy(
+                        update={**regime, "budget": "fixed"}
+                    ),
                     "lightning": settings.lightning.model_copy(
                         update={"max_epochs": epochs, "check_val_every_n_epoch": epochs + 1}
                     ),

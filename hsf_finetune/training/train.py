@@ -60,7 +60,7 @@ def check_training_job(job: TrainingJob) -> None:
     Raises:
         ConfigError: the trainer refuses its settings on this machine.
     """
-    check_trainer(job.settings.lightning, job.settings.logger, job.schedule.max_epochs)
+    check_trainer(job.settings, job.schedule.max_epochs)
 
 
 def fit_model(

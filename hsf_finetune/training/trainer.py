@@ -19,7 +19,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from hsf_finetune.config.settings import LightningSettings, LoggerSettings
+from hsf_finetune.config.settings import LightningSettings, LoggerSettings, Settings
 from hsf_finetune.data.loading.datamodule import CasesDataModule
 from hsf_finetune.system.atomic_files import atomic_write
 from hsf_finetune.system.console import count_of
@@ -89,21 +89,21 @@ def make_trainer(
         ) from error
 
 
-def check_trainer(settings: LightningSettings, logger: LoggerSettings, max_epochs: int) -> None:
+def check_trainer(settings: Settings, max_epochs: int) -> None:
     """Refuses what no training on this machine can be made with, before anything is read.
 
     Raises:
         ConfigError: the settings do not suit Lightning on this machine, or no epoch of the
-            schedule is validated.
+            schedule is validated although validation chooses one.
     """
-    every = settings.check_val_every_n_epoch
-    if every > max_epochs:
+    every = settings.lightning.check_val_every_n_epoch
+    if every > max_epochs and settings.finetuning.budget != "fixed":
         raise ConfigError(
             f"no epoch is validated, since the schedule has {count_of(max_epochs, 'epoch')}",
             found=f"lightning.check_val_every_n_epoch={every}",
-            fix=f"lightning.check_val_every_n_epoch={max_epochs} or less",
+            fix=f"lightning.check_val_every_n_epoch={max_epochs} or less; or finetuning.budget=fixed",
         )
-    make_trainer(settings, logger, Path(), max_epochs, [])
+    make_trainer(settings.lightning, settings.logger, Path(), max_epochs, [])
 
 
 def one_device(engine: LightningSettings, what: str, instead: str) -> LightningSettings:

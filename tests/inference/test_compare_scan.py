@@ -69,7 +69,7 @@ def test_another_voxel_size_is_told(spacing_mm: float) -> None:
     image = ndimage.zoom(anatomy(100), 1 / spacing_mm, order=1)
     assert "scan/spacing" in kinds(volume(image, spacing_mm))
     (finding, *_) = compare_scan(volume(image, spacing_mm), SEEN, None)
-    assert finding.found == f"{spacing_mm} x {spacing_mm} x {spacing_mm} mm"
+    assert finding.found == " x ".join([f"{spacing_mm:g}"] * 3) + " mm"
     assert finding.expected == "1 x 1 x 1 mm"
 
 

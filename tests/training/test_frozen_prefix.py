@@ -113,6 +113,7 @@ def watched(data: Path, folder: Path, network: str, mode: str) -> tuple[Schedule
             "logger=csv",
             "lightning.accelerator=cpu",
             "lightning.check_val_every_n_epoch=100",
+            "finetuning.budget=fixed",
         ],
         CONF,
     )

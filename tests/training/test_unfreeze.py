@@ -107,7 +107,7 @@ def watched_fit(data: Path, folder: Path, *overrides: str) -> tuple[Schedule, Wa
             "models.weight_decay=0.1",
             "augmentation=none",
             "weights.pretrained=none",
-            "finetuning.budget=validation",
+            "finetuning.budget=fixed",
             "logger=csv",
             "lightning.accelerator=cpu",
             "lightning.check_val_every_n_epoch=100",
@@ -165,6 +165,7 @@ def test_every_preset_trains_what_its_table_says_at_its_rates(
         f"finetuning={preset}",
         *PRESETS[preset],
         "models.lr=1e-6",
+        "finetuning.budget=validation",
         "lightning.check_val_every_n_epoch=1",
         "models.norm=batch",
     )
