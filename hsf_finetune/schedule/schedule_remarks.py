@@ -32,6 +32,20 @@ def remark_lost_epochs(
     ]
 
 
+def remark_missing_blocks(blocks: BlockNames, tuning: FinetuningSettings) -> list[str]:
+    """A remark if a strategy is to train more blocks than the network has."""
+    counted = {
+        "encoder_first": ("encoder_blocks", tuning.encoder_blocks, blocks.encoders),
+        "gradual": ("gradual_top_blocks", tuning.gradual_top_blocks, blocks.from_head[1:]),
+    }
+    if tuning.chosen_strategy not in counted:
+        return []
+    name, wanted, those = counted[tuning.chosen_strategy]
+    if wanted <= len(those):
+        return []
+    return [f"finetuning.{name}={wanted}, but there are {len(those)}: {', '.join(those)}"]
+
+
 def remark_early_end(
     tuning: FinetuningSettings, stages: Sequence[Stage], max_epochs: int
 ) -> list[str]:

@@ -19,6 +19,7 @@ from hsf_finetune.schedule.blocks import BlockNames
 from hsf_finetune.schedule.schedule_remarks import (
     remark_early_end,
     remark_lost_epochs,
+    remark_missing_blocks,
     remark_sudden_stages,
 )
 from hsf_finetune.schedule.stages import NORMS, RateBoost, RateCurve, Schedule, Stage
@@ -82,7 +83,7 @@ def plan_schedule(
     """
     inputs = StrategyInputs(blocks, finetuning, models.lr, lightning.max_epochs)
     stages = STRATEGIES[finetuning.chosen_strategy](inputs)
-    remarks = []
+    remarks = remark_missing_blocks(blocks, finetuning)
     if lightning.max_epochs is not None:
         planned, stages = stages, _shorten(stages, lightning.max_epochs)
         remarks += remark_lost_epochs(blocks, planned, stages)
@@ -120,7 +121,13 @@ def hsf(inputs: StrategyInputs) -> list[Stage]:
         "encoder": blocks.encoders,
         "both": blocks.from_head[1:],
     }[mode]
-    _check_count(depth, order, "depth", f" of mode '{mode}'", " (or -1 for every block)")
+    if depth > len(order):
+        raise ConfigError(
+            f"finetuning.depth={depth} is more than the {count_of(len(order), 'block')} of mode "
+            f"'{mode}'",
+            found=", ".join(order),
+            fix=f"finetuning.depth={len(order)} (or -1 for every block)",
+        )
     unfreezing = order if depth < 0 else order[:depth]
     lengths = [tuning.unfreeze_frequency or DEFAULT_FREQUENCY] * (len(unfreezing) + 1)
     if inputs.max_epochs is not None:
@@ -151,7 +158,7 @@ def gradual(inputs: StrategyInputs) -> list[Stage]:
     Every phase starts from the best weights of the one before.
 
     Raises:
-        ConfigError: there are fewer epochs than phases, or blocks than wanted.
+        ConfigError: there are fewer epochs than phases.
     """
     blocks, tuning = inputs.blocks, inputs.tuning
     total = inputs.max_epochs or 3 * DEFAULT_PHASE_EPOCHS
@@ -160,7 +167,6 @@ def gradual(inputs: StrategyInputs) -> list[Stage]:
             f"finetuning=gradual has three phases, and lightning.max_epochs is {total}",
             fix="lightning.max_epochs=3 or more",
         )
-    _check_count(tuning.gradual_top_blocks, blocks.from_head[1:], "gradual_top_blocks")
     top = blocks.from_head[: tuning.gradual_top_blocks + 1]
     trains = ([blocks.head], top, blocks.from_head)
     lengths = (total // 3, total // 3, total - 2 * (total // 3))
@@ -210,13 +216,8 @@ def lpft(inputs: StrategyInputs) -> list[Stage]:
 
 
 def encoder_first(inputs: StrategyInputs) -> list[Stage]:
-    """First encoder blocks, all normalisation layers and the head: for another contrast.
-
-    Raises:
-        ConfigError: the encoder has fewer blocks than wanted.
-    """
+    """First encoder blocks, all normalisation layers and the head: for another contrast."""
     blocks, tuning = inputs.blocks, inputs.tuning
-    _check_count(tuning.encoder_blocks, blocks.encoders, "encoder_blocks")
     names = [*blocks.encoders[: tuning.encoder_blocks], blocks.head, NORMS]
     return [Stage(inputs.rates(names), inputs.max_epochs or DEFAULT_EPOCHS, curve=inputs.curve)]
 
@@ -274,18 +275,6 @@ def _user_stage(inputs: StrategyInputs, number: int, wanted: StageSettings) -> S
         augmentation=wanted.augmentation,
         augmentation_strength=wanted.augmentation_strength,
     )
-
-
-def _check_count(
-    wanted: int, blocks: Sequence[str], name: str, of_what: str = "", instead: str = ""
-) -> None:
-    """Refuses a setting that counts more blocks than there are."""
-    if wanted > len(blocks):
-        raise ConfigError(
-            f"finetuning.{name}={wanted} is more than the {count_of(len(blocks), 'block')}{of_what}",
-            found=", ".join(blocks),
-            fix=f"finetuning.{name}={len(blocks)}{instead}",
-        )
 
 
 def _shorten(stages: list[Stage], max_epochs: int) -> list[Stage]:

@@ -19,8 +19,6 @@ from tests.conftest import CONF, FAST
 REFUSED = {
     "block of a factor": (["+finetuning.lr_factors.encodr1=0.5"], "encodr1"),
     "depth": (["finetuning.depth=9"], "finetuning.depth=9"),
-    "encoder blocks": (["finetuning=encoder_first", "finetuning.encoder_blocks=7"], "=7"),
-    "blocks of the second phase": (["finetuning=gradual", "finetuning.gradual_top_blocks=7"], "=7"),
     "outputs": (["finetuning.out_channels=7"], "out_channels"),
     "channels": (["datasets.channel_names=[T1w,T2w]"], "channel"),
     "no validation": (["lightning.check_val_every_n_epoch=9", "lightning.max_epochs=3"], "=9"),
