@@ -45,7 +45,7 @@ def test_a_run_is_scored_on_a_side_of_its_split(source_run: Path) -> None:
     assert [(row.case, row.score.dice) for row in found.rows] == [
         (row.case, pytest.approx(row.score.dice)) for row in stored
     ]
-    assert found.title == f"{source_run.name} on 2 validation cases"
+    assert found.title == f"{source_run.name} on 2 validation cases; NSD within 1 mm"
     with pytest.raises(ConfigError, match="no test cases"):
         evaluate_run(source_run, "test")
     with pytest.raises(ConfigError, match="not the folder of a run"):
