@@ -170,6 +170,8 @@ class _Presence(threading.Thread):
             print(f"error: this process cannot continue alone: {self.problem}", file=sys.stderr)
             sys.stderr.flush()
             self._sign_off(self.problem or "")
+            with suppress(OSError):
+                _remove_notes(self._meeting.parent)
             os._exit(1)
 
     def sees(self, process: int) -> bool:
