@@ -5,13 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from hsf_finetune.config.settings import NetworkSettings
-from hsf_finetune.networks.layers.norms import activation_layer, norm_layer
+from hsf_finetune.config.settings import NetworkSettings, UNetSettings
+from hsf_finetune.networks.architectures.basicunet import basicunet_arguments
+from hsf_finetune.networks.architectures.dynunet import dynunet_arguments
+from hsf_finetune.networks.architectures.monai_unet import monai_unet_arguments
+from hsf_finetune.networks.architectures.segresnet import segresnet_arguments
+from hsf_finetune.networks.architectures.swinunetr import swinunetr_arguments
+from hsf_finetune.networks.architectures.unet import trunk_arguments
 
 Definition = dict[str, Any]
 """Entries of a bundle's configuration; `network_def` is the network."""
 
-_CHANNELS = {"spatial_dims": 3, "in_channels": "@in_channels", "out_channels": "@out_channels"}
+_CHANNELS = {"in_channels": "@in_channels", "out_channels": "@out_channels"}
+_CLASSES: Mapping[str, tuple[str, Callable[[Any], dict[str, Any]]]] = {
+    "monai_unet": ("UNet", monai_unet_arguments),
+    "basicunet": ("BasicUNet", basicunet_arguments),
+    "dynunet": ("DynUNet", dynunet_arguments),
+    "segresnet": ("SegResNet", segresnet_arguments),
+    "swinunetr": ("SwinUNETR", swinunetr_arguments),
+}
+"""`models.name` -> MONAI's class, and its arguments; tests load the tensors of each into it."""
 
 
 def monai_definition(settings: NetworkSettings) -> Definition | None:
@@ -24,24 +37,16 @@ def monai_definition(settings: NetworkSettings) -> Definition | None:
         Entries of a configuration that also has `in_channels` and `out_channels`; None where
         MONAI has no such network.
     """
-    define = _DEFINITIONS.get(settings.name)
-    return define(settings) if define else None
+    if isinstance(settings, UNetSettings):
+        return _trunk_and_head(settings)
+    if settings.name not in _CLASSES:
+        return None
+    name, arguments = _CLASSES[settings.name]
+    return {"network_def": {"_target_": name, **_CHANNELS, **arguments(settings)}}
 
 
-def _class(name: str, **arguments: Any) -> Definition:
-    return {"_target_": name, **_CHANNELS, **arguments}
-
-
-def _unet(settings: Any) -> Definition:
-    trunk = _class(
-        "UNet",
-        channels=settings.channels,
-        strides=settings.strides,
-        num_res_units=settings.num_res_units,
-        act="PRELU",
-        norm=norm_layer(settings.norm, [*settings.channels, settings.features]),
-        dropout=settings.dropout,
-    )
+def _trunk_and_head(settings: UNetSettings) -> Definition:
+    trunk = {"_target_": "UNet", **_CHANNELS, **trunk_arguments(settings)}
     head = {
         "_target_": "torch.nn.Conv3d",
         "in_channels": settings.features,
@@ -49,96 +54,4 @@ def _unet(settings: Any) -> Definition:
         "kernel_size": 1,
     }
     joined = "$torch.nn.Sequential(collections.OrderedDict(trunk=@trunk, head=@head))"
-    return {
-        "trunk": trunk | {"out_channels": settings.features},
-        "head": head,
-        "network_def": joined,
-    }
-
-
-def _monai_unet(settings: Any) -> Definition:
-    network = _class(
-        "UNet",
-        channels=settings.channels,
-        strides=settings.strides,
-        kernel_size=settings.kernel_size,
-        up_kernel_size=settings.up_kernel_size,
-        num_res_units=settings.num_res_units,
-        act=activation_layer(settings.act, settings.negative_slope),
-        norm=norm_layer(settings.norm, settings.channels),
-        dropout=settings.dropout,
-    )
-    return {"network_def": network}
-
-
-def _basicunet(settings: Any) -> Definition:
-    network = _class(
-        "BasicUNet",
-        features=settings.features,
-        act=activation_layer(settings.act, settings.negative_slope),
-        norm=norm_layer(settings.norm, settings.features, settings.norm_groups),
-        dropout=settings.dropout,
-        upsample=settings.upsample,
-    )
-    return {"network_def": network}
-
-
-def _dynunet(settings: Any) -> Definition:
-    levels = len(settings.channels)
-    strides = settings.strides or [1] + [2] * (levels - 1)
-    network = _class(
-        "DynUNet",
-        kernel_size=settings.kernel_size or [3] * levels,
-        strides=strides,
-        upsample_kernel_size=strides[1:],
-        filters=settings.channels,
-        dropout=settings.dropout or None,
-        norm_name=norm_layer(settings.norm, settings.channels, settings.norm_groups),
-        deep_supervision=settings.deep_supervision,
-        deep_supr_num=settings.deep_supr_num,
-        res_block=settings.residual,
-        trans_bias=settings.trans_bias,
-    )
-    return {"network_def": network}
-
-
-def _segresnet(settings: Any) -> Definition:
-    network = _class(
-        "SegResNet",
-        init_filters=settings.init_filters,
-        dropout_prob=settings.dropout or None,
-        norm=norm_layer(settings.norm, [settings.init_filters], settings.norm_groups),
-        blocks_down=settings.blocks_down,
-        blocks_up=settings.blocks_up,
-        upsample_mode=settings.upsample,
-    )
-    return {"network_def": network}
-
-
-def _swinunetr(settings: Any) -> Definition:
-    network = _class(
-        "SwinUNETR",
-        feature_size=settings.feature_size,
-        depths=settings.depths,
-        num_heads=settings.num_heads,
-        window_size=settings.window_size,
-        norm_name=norm_layer(settings.norm, [settings.feature_size], settings.norm_groups),
-        drop_rate=settings.dropout,
-        attn_drop_rate=settings.attention_dropout,
-        dropout_path_rate=settings.drop_path,
-        use_checkpoint=settings.use_checkpoint,
-        downsample=settings.downsample,
-        use_v2=settings.use_v2,
-    )
-    return {"network_def": network}
-
-
-_DEFINITIONS: Mapping[str, Callable[[Any], Definition]] = {
-    "unet": _unet,
-    "monai_unet": _monai_unet,
-    "basicunet": _basicunet,
-    "dynunet": _dynunet,
-    "segresnet": _segresnet,
-    "swinunetr": _swinunetr,
-}
-"""`models.name` -> its definition; tests load the tensors of each into MONAI's class."""
+    return {"trunk": trunk, "head": head, "network_def": joined}

@@ -108,7 +108,7 @@ def test_pictures_have_a_cap_that_is_said(lab: Lab, capsys: pytest.CaptureFixtur
     assert "4 pictures)" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", ["'../../evil'", "'/tmp/evil/x'", "'a/../../../b'", "'..'"])
+@pytest.mark.parametrize("name", ["'../../evil'", "'/evil/x'", "'a/../../../b'", "'..'"])
 def test_a_name_of_a_dataset_leads_nowhere(name: str, lab: Lab, tmp_path: Path) -> None:
     lab.name = name
     nifti(lab.root / "labels" / "p0.nii.gz", 0 * blobs())

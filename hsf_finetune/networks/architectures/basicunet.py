@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from monai.networks.nets.basic_unet import BasicUNet
 
 from hsf_finetune.config.settings import BasicUNetSettings
 from hsf_finetune.networks.anatomy import Anatomy
 from hsf_finetune.networks.layers.norms import activation_layer, norm_layer
+
+
+def basicunet_arguments(settings: BasicUNetSettings) -> dict[str, Any]:
+    """The arguments of MONAI's class, apart from its channels."""
+    return {
+        "spatial_dims": 3,
+        "features": settings.features,
+        "act": activation_layer(settings.act, settings.negative_slope),
+        "norm": norm_layer(settings.norm, settings.features, settings.norm_groups),
+        "dropout": settings.dropout,
+        "upsample": settings.upsample,
+    }
 
 
 def basicunet(settings: BasicUNetSettings, in_channels: int, out_channels: int) -> Anatomy:
@@ -16,14 +30,7 @@ def basicunet(settings: BasicUNetSettings, in_channels: int, out_channels: int) 
     halving lost one; with multiples of 16 it never has to.
     """
     network = BasicUNet(
-        spatial_dims=3,
-        in_channels=in_channels,
-        out_channels=out_channels,
-        features=settings.features,
-        act=activation_layer(settings.act, settings.negative_slope),
-        norm=norm_layer(settings.norm, settings.features, settings.norm_groups),
-        dropout=settings.dropout,
-        upsample=settings.upsample,
+        in_channels=in_channels, out_channels=out_channels, **basicunet_arguments(settings)
     )
     down = (network.conv_0, network.down_1, network.down_2, network.down_3)
     up = (network.upcat_1, network.upcat_2, network.upcat_3, network.upcat_4)

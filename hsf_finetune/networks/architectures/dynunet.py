@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from monai.networks.blocks.dynunet_block import UnetOutBlock
 from monai.networks.nets.dynunet import DynUNet as MonaiDynUNet
@@ -38,31 +40,36 @@ class DynUNet(MonaiDynUNet):
         return logits
 
 
+def dynunet_arguments(settings: DynUNetSettings) -> dict[str, Any]:
+    """The arguments of MONAI's class, apart from its channels."""
+    levels = len(settings.channels)
+    strides = [triple(s) for s in settings.strides or [1] + [2] * (levels - 1)]
+    return {
+        "spatial_dims": 3,
+        "kernel_size": [triple(k) for k in settings.kernel_size or [3] * levels],
+        "strides": strides,
+        "upsample_kernel_size": strides[1:],
+        "filters": settings.channels,
+        "dropout": settings.dropout or None,
+        "norm_name": norm_layer(settings.norm, settings.channels, settings.norm_groups),
+        "deep_supervision": settings.deep_supervision,
+        "deep_supr_num": settings.deep_supr_num,
+        "res_block": settings.residual,
+        "trans_bias": settings.trans_bias,
+    }
+
+
 def dynunet(settings: DynUNetSettings, in_channels: int, out_channels: int) -> Anatomy:
     """Builds the DynUNet (Isensee et al. 2021, doi:10.1038/s41592-020-01008-z).
 
     Full resolution on the first level. With deep supervision, the heads of the coarser
     levels belong to the head.
     """
-    levels = len(settings.channels)
-    strides = [triple(s) for s in settings.strides or [1] + [2] * (levels - 1)]
-    kernels = [triple(k) for k in settings.kernel_size or [3] * levels]
-    network = DynUNet(
-        spatial_dims=3,
-        in_channels=in_channels,
-        out_channels=out_channels,
-        kernel_size=kernels,
-        strides=strides,
-        upsample_kernel_size=strides[1:],
-        filters=settings.channels,
-        dropout=settings.dropout or None,
-        norm_name=norm_layer(settings.norm, settings.channels, settings.norm_groups),
-        deep_supervision=settings.deep_supervision,
-        deep_supr_num=settings.deep_supr_num,
-        res_block=settings.residual,
-        trans_bias=settings.trans_bias,
-    )
+    arguments = dynunet_arguments(settings)
+    network = DynUNet(in_channels=in_channels, out_channels=out_channels, **arguments)
     coarser = tuple(network.deep_supervision_heads) if settings.deep_supervision else ()
     down = (network.input_block, *network.downsamples)
     up, head = tuple(network.upsamples)[::-1], (network.output_block, *coarser)
-    return Anatomy.of_levels(network, down, network.bottleneck, up, head, divisor(strides))
+    return Anatomy.of_levels(
+        network, down, network.bottleneck, up, head, divisor(arguments["strides"])
+    )

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
-from typing import cast
+from typing import Any, cast
 
 from monai.networks.nets.unet import UNet
 from torch import nn
@@ -15,6 +14,21 @@ from hsf_finetune.networks.layers.norms import activation_layer, norm_layer
 from hsf_finetune.networks.layers.strides import divisor, triple
 
 
+def monai_unet_arguments(settings: MonaiUNetSettings) -> dict[str, Any]:
+    """The arguments of MONAI's class, apart from its channels."""
+    return {
+        "spatial_dims": 3,
+        "channels": settings.channels,
+        "strides": settings.strides,
+        "kernel_size": settings.kernel_size,
+        "up_kernel_size": settings.up_kernel_size,
+        "num_res_units": settings.num_res_units,
+        "act": activation_layer(settings.act, settings.negative_slope),
+        "norm": norm_layer(settings.norm, settings.channels),
+        "dropout": settings.dropout,
+    }
+
+
 def monai_unet(settings: MonaiUNetSettings, in_channels: int, out_channels: int) -> Anatomy:
     """Builds the UNet (Kerfoot et al. 2019, doi:10.1007/978-3-030-12029-0_40) as MONAI has it.
 
@@ -22,18 +36,7 @@ def monai_unet(settings: MonaiUNetSettings, in_channels: int, out_channels: int)
     This whole block has one channel per class, so it is the head; there is no `decoder1`.
     """
     network = UNet(
-        spatial_dims=3,
-        in_channels=in_channels,
-        out_channels=out_channels,
-        channels=settings.channels,
-        # MONAI's annotations allow strides of one number only; its code takes three.
-        strides=cast(Sequence[int], settings.strides),
-        kernel_size=settings.kernel_size,
-        up_kernel_size=settings.up_kernel_size,
-        num_res_units=settings.num_res_units,
-        act=activation_layer(settings.act, settings.negative_slope),
-        norm=norm_layer(settings.norm, settings.channels),
-        dropout=settings.dropout,
+        in_channels=in_channels, out_channels=out_channels, **monai_unet_arguments(settings)
     )
     down, deepest, up = unet_levels(network, len(settings.strides))
     head, *decoders = up

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from monai.networks.nets.segresnet import SegResNet
 from torch import nn
 
 from hsf_finetune.config.settings import SegResNetSettings
 from hsf_finetune.networks.anatomy import Anatomy
 from hsf_finetune.networks.layers.norms import norm_layer
+
+
+def segresnet_arguments(settings: SegResNetSettings) -> dict[str, Any]:
+    """The arguments of MONAI's class, apart from its channels."""
+    return {
+        "spatial_dims": 3,
+        "init_filters": settings.init_filters,
+        "dropout_prob": settings.dropout or None,
+        "norm": norm_layer(settings.norm, [settings.init_filters], settings.norm_groups),
+        "blocks_down": settings.blocks_down,
+        "blocks_up": settings.blocks_up,
+        "upsample_mode": settings.upsample,
+    }
 
 
 def segresnet(settings: SegResNetSettings, in_channels: int, out_channels: int) -> Anatomy:
@@ -17,15 +32,7 @@ def segresnet(settings: SegResNetSettings, in_channels: int, out_channels: int) 
     depend on the classes and belongs to the shallowest decoder.
     """
     network = SegResNet(
-        spatial_dims=3,
-        init_filters=settings.init_filters,
-        in_channels=in_channels,
-        out_channels=out_channels,
-        dropout_prob=settings.dropout or None,
-        norm=norm_layer(settings.norm, [settings.init_filters], settings.norm_groups),
-        blocks_down=tuple(settings.blocks_down),
-        blocks_up=tuple(settings.blocks_up),
-        upsample_mode=settings.upsample,
+        in_channels=in_channels, out_channels=out_channels, **segresnet_arguments(settings)
     )
     *down, deepest = network.down_layers
     norm, activation, logits = network.conv_final

@@ -15,6 +15,24 @@ from hsf_finetune.networks.anatomy import Anatomy
 from hsf_finetune.networks.layers.norms import norm_layer
 
 
+def swinunetr_arguments(settings: SwinUNETRSettings) -> dict[str, Any]:
+    """The arguments of MONAI's class, apart from its channels."""
+    return {
+        "spatial_dims": 3,
+        "feature_size": settings.feature_size,
+        "depths": settings.depths,
+        "num_heads": settings.num_heads,
+        "window_size": settings.window_size,
+        "norm_name": norm_layer(settings.norm, [settings.feature_size], settings.norm_groups),
+        "drop_rate": settings.dropout,
+        "attn_drop_rate": settings.attention_dropout,
+        "dropout_path_rate": settings.drop_path,
+        "use_checkpoint": settings.use_checkpoint,
+        "downsample": settings.downsample,
+        "use_v2": settings.use_v2,
+    }
+
+
 def swinunetr(settings: SwinUNETRSettings, in_channels: int, out_channels: int) -> Anatomy:
     """Builds the SwinUNETR (Hatamizadeh et al. 2022, arXiv:2201.01266; V2: He et al. 2023).
 
@@ -22,23 +40,9 @@ def swinunetr(settings: SwinUNETRSettings, in_channels: int, out_channels: int) 
     convolutions through which that level's skip connection passes; the patch
     embedding, which takes the image to half its resolution, to the first.
     """
-    widths = [settings.feature_size]
     with _LinspaceOnCPU():
         network = SwinUNETR(
-            in_channels=in_channels,
-            out_channels=out_channels,
-            feature_size=settings.feature_size,
-            depths=settings.depths,
-            num_heads=settings.num_heads,
-            window_size=settings.window_size,
-            norm_name=norm_layer(settings.norm, widths, settings.norm_groups),
-            drop_rate=settings.dropout,
-            attn_drop_rate=settings.attention_dropout,
-            dropout_path_rate=settings.drop_path,
-            use_checkpoint=settings.use_checkpoint,
-            spatial_dims=3,
-            downsample=settings.downsample,
-            use_v2=settings.use_v2,
+            in_channels=in_channels, out_channels=out_channels, **swinunetr_arguments(settings)
         )
     swin = network.swinViT
     # Each list holds one module, which MONAI calls by its index.

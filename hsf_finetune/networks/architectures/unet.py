@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import cast
+from typing import Any, cast
 
 import torch
 from monai.networks.nets.unet import UNet as MonaiUNet
@@ -31,22 +31,26 @@ class UNet(nn.Module):
             out_channels: classes, background included.
         """
         super().__init__()
-        self.trunk = MonaiUNet(
-            spatial_dims=3,
-            in_channels=in_channels,
-            out_channels=settings.features,
-            channels=settings.channels,
-            strides=settings.strides,
-            num_res_units=settings.num_res_units,
-            act="PRELU",
-            norm=norm_layer(settings.norm, [*settings.channels, settings.features]),
-            dropout=settings.dropout,
-        )
+        self.trunk = MonaiUNet(in_channels=in_channels, **trunk_arguments(settings))
         self.head = nn.Conv3d(settings.features, out_channels, kernel_size=1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Logits (B, out_channels, X, Y, Z) of images (B, in_channels, X, Y, Z)."""
         return cast(torch.Tensor, self.head(self.trunk(x)))
+
+
+def trunk_arguments(settings: UNetSettings) -> dict[str, Any]:
+    """The arguments of MONAI's class for the trunk, apart from the channels of the image."""
+    return {
+        "spatial_dims": 3,
+        "out_channels": settings.features,
+        "channels": settings.channels,
+        "strides": settings.strides,
+        "num_res_units": settings.num_res_units,
+        "act": "PRELU",
+        "norm": norm_layer(settings.norm, [*settings.channels, settings.features]),
+        "dropout": settings.dropout,
+    }
 
 
 def unet(settings: UNetSettings, in_channels: int, out_channels: int) -> Anatomy:

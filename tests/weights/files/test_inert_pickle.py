@@ -110,7 +110,7 @@ def _others() -> dict[str, Any]:
         "numpy array": np.arange(6.0).reshape(2, 3),
         "enum": _Mode.FAST,
         "namespace": argparse.Namespace(lr=1e-3),
-        "path": pathlib.Path("/tmp/x"),
+        "path": pathlib.Path("folder/x"),
         "date": datetime.datetime(2024, 1, 1),
         "deque": collections.deque([1, 2]),
         "partial": functools.partial(os.system, "true"),
