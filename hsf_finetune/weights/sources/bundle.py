@@ -29,6 +29,17 @@ from hsf_finetune.weights.sources.infer_network import with_inferred_network
 _CARD = "model_card.json"
 """In the bundles that this package exports."""
 _METADATA = re.compile(r"(?:[^/]+/)?configs/metadata\.json")
+_PREPARING = {
+    "CropForeground",
+    "NormalizeIntensity",
+    "Orientation",
+    "Resize",
+    "ScaleIntensity",
+    "ScaleIntensityRange",
+    "ScaleIntensityRangePercentiles",
+    "Spacing",
+}
+"""Transforms of MONAI, in arrays or dictionaries, on which a network's weights depend."""
 _PREFERRED = ("inference", "train")
 _SUFFIXES = (".json", ".yaml", ".yml")
 _MAX_LENGTH = 300
@@ -138,6 +149,12 @@ def _read(root: Path, use_ema: bool) -> Checkpoint:
         if models is None:
             raise computed
         notes.append(f"its configuration computes its network, which is not run: {computed.found}")
+    if transforms := _find_transforms(network.config):
+        notes.append(
+            f"its configuration prepares images by {', '.join(transforms)}, which are not read: "
+            "compare them with the table of the preprocessing, and set preprocessing=... where "
+            "they differ"
+        )
     outputs = _channel_count(network, metadata, "outputs", "pred")
     inputs = _channel_count(network, metadata, "inputs", "image")
     classes = _channels(metadata, "outputs", "pred", outputs, notes)
@@ -173,6 +190,18 @@ def _find_description(root: Path) -> NetworkDescription:
         fix="choose the network yourself (models=...) and give the file of the weights: "
         "finetuning.pretrained=.../models/model.pt",
     )
+
+
+def _find_transforms(config: object) -> list[str]:
+    """Names of MONAI's transforms in a configuration that decide what a network is given."""
+    if not isinstance(config, Mapping | list):
+        return []
+    parts = config.values() if isinstance(config, Mapping) else config
+    found = [name for part in parts for name in _find_transforms(part)]
+    if isinstance(config, Mapping) and isinstance(target := config.get("_target_"), str):
+        name = target.rpartition(".")[2]
+        found += [name] if name.removesuffix("d") in _PREPARING else []
+    return list(dict.fromkeys(found))
 
 
 def _weights_file(root: Path) -> Path:

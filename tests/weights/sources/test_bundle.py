@@ -131,6 +131,19 @@ def test_computed_channels_are_those_of_the_metadata(tmp_path: Path) -> None:
     assert checkpoint.classes == CLASSES
 
 
+def test_transforms_that_are_not_read_are_named(tmp_path: Path) -> None:
+    steps = [
+        {"_target_": "LoadImaged", "keys": "image"},
+        {"_target_": "monai.transforms.ScaleIntensityRanged", "keys": "image", "a_min": -175},
+        {"_target_": "Spacingd", "keys": "image", "pixdim": [1.5, 1.5, 2]},
+    ]
+    preprocessing = {"_target_": "Compose", "transforms": steps}
+    folder = bundle(tmp_path / "ct", further={"preprocessing": preprocessing})
+    (note,) = read_bundle(folder).origin["notes"]
+    assert "ScaleIntensityRanged, Spacingd, which are not read" in note
+    assert "notes" not in read_bundle(bundle(tmp_path / "plain")).origin
+
+
 @pytest.mark.parametrize(
     ("given", "note"),
     [
