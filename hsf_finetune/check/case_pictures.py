@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
@@ -18,11 +17,13 @@ from hsf_finetune.check.findings import Finding
 from hsf_finetune.data.discovery.cases import Case
 from hsf_finetune.data.preprocessing.orientation import axes_to, turn
 from hsf_finetune.data.volumes.read_volume import VolumeRef, read_volume
+from hsf_finetune.labels.label_colours import palette_colour, unit_colour
 from hsf_finetune.system.atomic_files import atomic_write
 from hsf_finetune.system.errors import UserError
 
-_PLANES = ("sagittal", "coronal", "axial")
-_ENDS = {"sagittal": "PA", "coronal": "LR", "axial": "LR"}
+PLANES = ("sagittal", "coronal", "axial")
+"""The planes across the three axes of RAS+ volumes."""
+PLANE_ENDS = {"sagittal": "PA", "coronal": "LR", "axial": "LR"}
 """What lies at the left and at the right of a plane: patients' sides are not exchanged."""
 _LINE_CHARS = 110
 _LEGEND_COLUMNS, _LEGEND_NAMES = 6, 12
@@ -62,7 +63,7 @@ def draw_flagged_cases(
 
 def mark_ends(axis: Axes, plane: str) -> None:
     """Writes L and R, or P and A, at the sides of a plane along RAS+ axes."""
-    for place, text in zip((0.02, 0.98), _ENDS[plane], strict=True):
+    for place, text in zip((0.02, 0.98), PLANE_ENDS[plane], strict=True):
         side = "left" if place < 0.5 else "right"
         axis.text(
             place,
@@ -92,7 +93,7 @@ def _draw(case: Case, findings: Sequence[Finding]) -> Figure | None:
     axes = figure.subplots(2, 3)
     figure.subplots_adjust(0.01, 0.08, 0.99, 0.8, wspace=0.03, hspace=0.03)
     low, high = np.percentile(image, [1, 99])
-    for column, plane in enumerate(_PLANES):
+    for column, plane in enumerate(PLANES):
         grey = np.rot90(np.take(image, int(position[column]), axis=column))
         for axis in axes[:, column]:
             axis.imshow(grey, cmap="gray", vmin=low, vmax=max(high, low + 1e-6))
@@ -112,7 +113,10 @@ def _draw(case: Case, findings: Sequence[Finding]) -> Figure | None:
 
 def _colours(values: npt.NDArray[np.int64], alpha: npt.NDArray[np.float64] | float) -> Any:
     """The colours of label values, RGBA."""
-    return mpl.colormaps["tab10"]((values - 1) % 10, alpha=alpha)
+    shown, places = np.unique(values, return_inverse=True)
+    palette = np.array([unit_colour(palette_colour(max(value - 1, 0))) for value in shown.tolist()])
+    rgb = palette[places].reshape(*values.shape, 3)
+    return np.concatenate([rgb, np.broadcast_to(alpha, values.shape)[..., None]], axis=-1)
 
 
 def _add_legend(figure: Figure, case: Case, values: npt.NDArray[np.int64]) -> None:

@@ -230,11 +230,12 @@ def protocol_table(rows: Iterable[ScoreRow]) -> Table | None:
     return table
 
 
-def format_interval(interval: Interval | None, sign: str = "") -> Text:
+def format_interval(interval: Interval | None, sign: str = "", digits: int = 3) -> Text:
     """`0.842 [0.811, 0.868]`; a `Text`, since Rich reads brackets as markup."""
     if interval is None or interval.n == 0:
         return Text("-")
-    mean, low, high = (f"{v:{sign}.3f}" for v in (interval.mean, interval.low, interval.high))
+    values = (interval.mean, interval.low, interval.high)
+    mean, low, high = (f"{value:{sign}.{digits}f}" for value in values)
     return Text(mean if math.isnan(interval.low) else f"{mean} [{low}, {high}]")
 
 

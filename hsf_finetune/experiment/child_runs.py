@@ -18,6 +18,8 @@ def make_run(
 ) -> None:
     """Makes a run, resumes it, or leaves it as it is, if it has ended.
 
+    It writes no report of its own: that of the whole has everything.
+
     Args:
         settings: of the run.
         folder: of the run.
@@ -31,6 +33,6 @@ def make_run(
     if has_ended(folder) and not (longer or "epoch" in settings.reset):
         console.say(f"this run has ended already: {folder}")
         return
-    where = {"run_dir": str(folder), "resume": str(folder) if begun else None}
+    where = {"run_dir": str(folder), "resume": str(folder) if begun else None, "report": "off"}
     reset: dict[str, list[str]] = {} if begun else {"reset": []}
     run_experiment(settings.model_copy(update={**where, **reset}))

@@ -19,6 +19,7 @@ from hsf_finetune.experiment.presets import (
     settings_by_preset,
 )
 from hsf_finetune.experiment.run import run_experiment
+from hsf_finetune.report.save_report import save_comparison_report
 from hsf_finetune.system import console
 from hsf_finetune.system.errors import SeveralErrors, UserError
 from hsf_finetune.system.run_folder import has_ended
@@ -82,9 +83,10 @@ def compare_presets(
 
 
 def show_comparison(compared: Comparison) -> None:
-    """Prints the tables of a comparison, and where it was written."""
+    """Prints the tables of a comparison, writes its report, and says where."""
     console.console.print(*compared.tables(), sep="\n")
     console.say(f"compare.csv, compare.json and compare.png are in {compared.folder}")
+    save_comparison_report(compared)
     if compared.side == "validation":
         console.say(
             "where validation cases chose the epoch that a run keeps, its figures are a little high"

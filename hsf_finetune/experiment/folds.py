@@ -31,7 +31,7 @@ from hsf_finetune.evaluation.score_tables import (
 )
 from hsf_finetune.experiment.child_runs import RunExperiment, make_run
 from hsf_finetune.experiment.resume import open_folder
-from hsf_finetune.experiment.run_result import RunResult
+from hsf_finetune.experiment.run_result import RunResult, write_report_of
 from hsf_finetune.planning.budget import settings_of_folds
 from hsf_finetune.system import console
 from hsf_finetune.system.atomic_files import write_json
@@ -181,6 +181,7 @@ def _pool(run: RunFolder, plan: FoldPlan) -> RunResult:
     budget = settings.finetuning.budget
     write_result(run.path, before, after, budget, folds=own, final=FINAL, **kept)
     _show_scores(run, plan, before, after)
+    write_report_of(run.path, settings)
     return RunResult(run.path, tuple(before), tuple(after))
 
 

@@ -42,6 +42,7 @@ _FREE_TO_CHANGE = (
     "resume",
     "reset",
     "check",
+    "report",
     "run_dir",
     "name",
     "lightning.accelerator",

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from hsf_finetune.config.settings import Settings
 from hsf_finetune.evaluation.score_tables import (
     ScoreRow,
     comparison_table,
@@ -13,7 +14,9 @@ from hsf_finetune.evaluation.score_tables import (
     summary_table,
 )
 from hsf_finetune.inference.predictor import Predictor
-from hsf_finetune.system.console import html_of
+from hsf_finetune.report.save_report import save_report
+from hsf_finetune.system.console import html_of, say
+from hsf_finetune.system.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -43,3 +46,18 @@ class RunResult:
         if not self.before:
             return html_of(summary_table(summarise(self.after), title="Scores after training"))
         return html_of(comparison_table(self.before, self.after))
+
+
+def write_report_of(folder: Path, settings: Settings) -> None:
+    """Writes report.html of a run that has ended; that it cannot be made is said, and no error.
+
+    Args:
+        folder: of the run.
+        settings: of the run.
+    """
+    if settings.report == "off":
+        return
+    try:
+        save_report(folder)
+    except UserError as error:
+        say(f"warning: there is no report: {error}")

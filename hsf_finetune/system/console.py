@@ -76,16 +76,15 @@ class TitledTable(Table):
 
     def __init__(self, title: str = "", caption: str = "") -> None:
         super().__init__(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-        self._above = Text(title, style="table.title")
-        self._below = Text(caption, style="table.caption")
+        self.above, self.below = title, caption
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Title, table and caption, from top to bottom."""
-        if self._above:
-            yield self._above
+        if self.above:
+            yield Text(self.above, style="table.title")
         yield from super().__rich_console__(console, options)
-        if self._below:
-            yield self._below
+        if self.below:
+            yield Text(self.below, style="table.caption")
 
 
 @contextmanager

@@ -15,6 +15,8 @@ from typing import Any
 
 RESULT = "result.json"
 """File of a run that is written last."""
+REPORT = "report.html"
+"""File of a run or a comparison: what came of it, to read."""
 BEST, LAST, PREVIOUS = "best.ckpt", "last.ckpt", "previous.ckpt"
 """Checkpoints of a run: of its best epoch, of its newest, and of the one before that."""
 SPLITS = "splits.json"

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -19,12 +18,12 @@ from matplotlib.image import imsave
 from matplotlib.patches import Patch
 from torch import Tensor
 
-from hsf_finetune.check.case_pictures import mark_ends
+from hsf_finetune.check.case_pictures import PLANES, mark_ends
 from hsf_finetune.data.loading.batches import Batch
+from hsf_finetune.labels.label_colours import LabelRow, palette_colour, unit_colour
 from hsf_finetune.system.atomic_files import atomic_write
 from hsf_finetune.training.validation_dice import case_dice
 
-_PLANES = ("sagittal", "coronal", "axial")
 _ALPHA = 0.6
 
 
@@ -36,11 +35,13 @@ class ValidationPicture(Callback):
     Args:
         path: where to write the latest picture.
         classes: names of the output channels.
+        rows: the labels with their colours.
     """
 
-    def __init__(self, path: Path, classes: Sequence[str]) -> None:
+    def __init__(self, path: Path, classes: Sequence[str], rows: Sequence[LabelRow]) -> None:
         self._path = path
         self._classes = tuple(classes)
+        self._colours = [unit_colour(row.colour) for row in rows]
 
     def on_validation_batch_end(
         self,
@@ -56,7 +57,8 @@ class ValidationPicture(Callback):
         due = epoch % max(epochs // 10, 1) == 0 or epoch == epochs - 1
         if batch_idx or trainer.sanity_checking or not trainer.is_global_zero or not due:
             return
-        figure = draw_first_case(batch, outputs[0].argmax(dim=0), self._classes)
+        found = outputs[0].argmax(dim=0)
+        figure = draw_first_case(batch, found, self._classes, self._colours)
         scores = case_dice(outputs[0], batch["label"][0], batch["allowed"][0], self._classes)
         dice = f", Dice {np.mean([*scores.values()]):.3f}" if scores else ""
         figure.suptitle(f"{batch['case'][0]}, epoch {epoch}{dice}", fontsize=11)
@@ -72,7 +74,12 @@ class ValidationPicture(Callback):
                 )
 
 
-def draw_first_case(batch: Batch, prediction: Tensor, classes: Sequence[str]) -> Figure:
+def draw_first_case(
+    batch: Batch,
+    prediction: Tensor,
+    classes: Sequence[str],
+    colours: Sequence[tuple[float, float, float]] = (),
+) -> Figure:
     """Three planes through the centre of a batch's first case: image, truth and prediction.
 
     A set of classes has the mean of their colours; voxels of any class are grey.
@@ -81,11 +88,12 @@ def draw_first_case(batch: Batch, prediction: Tensor, classes: Sequence[str]) ->
         batch: of which the first case is drawn, with RAS+ axes.
         prediction: its class indices, (X, Y, Z).
         classes: names, background first.
+        colours: of the classes without the background; none are those of the palette.
     """
     image, rows, allowed = batch["image"][0, 0], batch["label"][0], batch["allowed"][0]
     drawn = (allowed.any(dim=1) & ~allowed[:, 0])[rows.long()]
     centre = _centre(drawn if bool(drawn.any()) else prediction > 0)
-    colours = [mpl.colormaps["tab10"](k % 10)[:3] for k in range(len(classes) - 1)]
+    colours = colours or [unit_colour(palette_colour(k)) for k in range(len(classes) - 1)]
     class_colours = np.array([(0, 0, 0, 0), *((*colour, _ALPHA) for colour in colours)])
     row_colours = _row_colours(allowed.cpu().numpy(), class_colours)
     figure = Figure(figsize=(9, 9.6), dpi=80)
@@ -97,7 +105,7 @@ def draw_first_case(batch: Batch, prediction: Tensor, classes: Sequence[str]) ->
         ("truth", rows, row_colours),
         ("prediction", prediction, class_colours),
     )
-    for row, plane in enumerate(_PLANES):
+    for row, plane in enumerate(PLANES):
         grey = _slice(image, row, centre)
         low, high = np.percentile(grey, [1, 99])
         for column, (name, labels, label_colours) in enumerate(columns):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from html import escape as html_escape
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,14 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def compared(data: Path, outputs: Path, source_run: Path) -> Comparison:
     given = overrides(data, outputs, source_run)
     return compare_presets(given, presets=PRESETS_HERE, config_dir=CONF, reference="hsf")
+
+
+def test_report_says_which_is_better(compared: Comparison) -> None:
+    html = (compared.folder / "report.html").read_text(encoding="utf-8")
+    result = json.loads((compared.folder / "compare.json").read_text())["result"]
+    assert f"<p>{html_escape(result)}</p>" in html
+    assert all(f">{name}</th>" in html for name in RUNS)
+    assert not list(compared.folder.glob("*/report.html"))
 
 
 def table(comparison: Comparison) -> dict[str, dict[str, str]]:

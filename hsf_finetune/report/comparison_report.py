@@ -1,0 +1,34 @@
+"""The report of a comparison of finished runs."""
+
+from __future__ import annotations
+
+from hsf_finetune.evaluation.compare_runs import Comparison
+from hsf_finetune.evaluation.comparison_plots import draw_figures
+from hsf_finetune.evaluation.model_comparison import judge_models
+from hsf_finetune.report.page import Grid, Lines, Page, Picture, Section
+
+
+def report_comparison(compared: Comparison) -> Page:
+    """The report of models on the same cases, from what `compare_runs` found."""
+    figures, reference = compared.figures, compared.reference
+    text = f"Dice of {len(figures)} models, differences to {reference}, seconds and what trained"
+    drawn = draw_figures(figures, reference, compared.title)
+    caveat = []
+    if compared.side == "validation":
+        caveat = ["Where validation cases chose the epoch, the figures are a little high."]
+    runs = [one.model for one in figures if one.model.folder]
+    return Page(
+        title=f"Comparison of {len(runs)} runs",
+        about=compared.title,
+        answer=[judge_models(figures, reference), *caveat],
+        sections=[
+            Section("Models", [Picture(drawn, text), *map(Grid.from_rich, compared.tables())]),
+            Section(
+                "Runs",
+                [
+                    Grid(["run", "folder"], [[one.name, str(one.folder)] for one in runs]),
+                    Lines(["hsf-finetune report RUN writes the report of one of them."]),
+                ],
+            ),
+        ],
+    )

@@ -1,0 +1,110 @@
+"""The paragraph on methods that a paper needs, and what it refers to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from hsf_finetune.config.settings import Settings
+from hsf_finetune.data.preprocessing.choose_preprocessing import describe_preprocessing
+from hsf_finetune.inference.model_card import ModelCard
+from hsf_finetune.system.console import count_of
+from hsf_finetune.system.version import __version__
+from hsf_finetune.training.training_cost import TrainingCost
+
+_MONAI = "Cardoso et al. MONAI: An open-source framework for deep learning in healthcare. arXiv:2211.02701, 2022."
+_DICE = "Dice. Measures of the amount of ecologic association between species. Ecology 26:297-302, 1945."
+_NSD = (
+    "Nikolov et al. Clinically applicable segmentation of head and neck anatomy for radiotherapy. "
+    "J Med Internet Res 23:e26151, 2021."
+)
+_INTERVALS = "Hesterberg. What teachers should know about the bootstrap. Am Stat 69:371-386, 2015."
+_BLAND = (
+    "Bland, Altman. Statistical methods for assessing agreement between two methods of clinical "
+    "measurement. Lancet 327:307-310, 1986."
+)
+_ICC = "McGraw, Wong. Forming inferences about some intraclass correlation coefficients. Psychol Methods 1:30-46, 1996."
+_OF_STRATEGY: Mapping[str, str] = {
+    "lpft": "Kumar et al. Fine-tuning can distort pretrained features and underperform "
+    "out-of-distribution. ICLR, 2022.",
+    "gradual": "Howard, Ruder. Universal language model fine-tuning for text classification. ACL, 2018.",
+    "hsf": "Poiret et al. A fast and robust hippocampal subfields segmentation: HSF. "
+    "Front Neuroinform 17:1130845, 2023.",
+}
+_OF_NETWORK: Mapping[str, str] = {
+    "unet": "Kerfoot et al. Left-ventricle quantification using residual U-Net. STACOM, 2018.",
+    "monai_unet": "Kerfoot et al. Left-ventricle quantification using residual U-Net. STACOM, 2018.",
+    "segresnet": "Myronenko. 3D MRI brain tumor segmentation using autoencoder regularization. "
+    "BrainLes, 2018.",
+    "swinunetr": "Hatamizadeh et al. Swin UNETR: Swin transformers for semantic segmentation of "
+    "brain tumors in MRI images. BrainLes, 2021.",
+    "dynunet": "Isensee et al. nnU-Net: a self-configuring method for deep learning-based "
+    "biomedical image segmentation. Nat Methods 18:203-211, 2021.",
+    "nnunet": "Isensee et al. nnU-Net: a self-configuring method for deep learning-based "
+    "biomedical image segmentation. Nat Methods 18:203-211, 2021.",
+}
+
+
+def describe_methods(
+    settings: Settings,
+    card: ModelCard,
+    split: Mapping[str, Any],
+    cost: TrainingCost,
+    weights: Mapping[str, Any] | None,
+) -> list[str]:
+    """The paragraph; numbers in brackets are those of `list_references`.
+
+    Args:
+        settings: of the run.
+        card: of its model.
+        split: from splits.json.
+        cost: of its training.
+        weights: from transfer.json; None for random weights.
+    """
+    subjects = split.get("subjects", {})
+    counts = ", ".join(
+        f"{count_of(len(split[side]), 'scan')} of {count_of(len(subjects.get(side, [])), 'subject')} "
+        f"for {side.replace('train', 'training')}"
+        for side in ("train", "validation", "test")
+        if split.get(side)
+    )
+    start = "random weights"
+    if weights:
+        start = f"pretrained weights ({100 * weights['share_parameters']:.1f} % of the parameters)"
+    tuning, optimiser = settings.finetuning, settings.models
+    trained = "trained" if weights is None else f"fine-tuned (strategy '{tuning.chosen_strategy}')"
+    augmented = settings.augmentation.pipeline
+    prepared = "; ".join(f"{k}: {v}" for k, v in describe_preprocessing(card.preprocessing).items())
+    return [
+        f"A {card.models.name} network with {card.in_channels} input and {len(card.classes)} output "
+        f"channels ({', '.join(card.classes)}) was {trained} from {start} with hsf_finetune "
+        f"{__version__} on MONAI [1]. Images were prepared as follows ({prepared}). The data were "
+        f"split by subject: {counts}. Training took {cost.epochs} epochs ({cost.steps} steps of "
+        f"batch size {settings.datasets.batch_size}) at a peak learning rate of {optimiser.lr:g} "
+        f"with the {augmented} augmentation; "
+        + (
+            "the weights of the last epoch were kept. "
+            if tuning.budget == "fixed"
+            else "the weights of the epoch with the best mean validation Dice were kept. "
+        )
+        + "Segmentations were compared with manual labels by the Dice coefficient [2], the "
+        "95th percentile Hausdorff distance and the normalised surface Dice [3]; 95 % intervals "
+        "are over subjects (Student's t below 8 subjects, else an expanded percentile bootstrap "
+        "[4]). Agreement of volumes was assessed by limits of agreement [5] and the intraclass "
+        "correlation ICC(A,1) [6]."
+    ]
+
+
+def list_references(
+    settings: Settings, card: ModelCard, weights: Mapping[str, Any] | None
+) -> list[str]:
+    """What the paragraph refers to, numbered; then network, strategy and weights."""
+    numbered = [_MONAI, _DICE, _NSD, _INTERVALS, _BLAND, _ICC]
+    origin = (weights or {}).get("origin") or {}
+    more = [
+        _OF_NETWORK.get(card.models.name),
+        _OF_STRATEGY.get(settings.finetuning.chosen_strategy) if weights else None,
+        str(origin["citation"]) if origin.get("citation") else None,
+    ]
+    known = [*numbered, *dict.fromkeys(filter(None, more))]
+    return [f"[{number}] {text}" for number, text in enumerate(known, start=1)]

@@ -1,0 +1,314 @@
+"""The report of a run, or of a run of several folds, from what it left behind."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import shlex
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from hsf_finetune.config.run_settings import read_settings_of
+from hsf_finetune.data.discovery.cases import Case, discover
+from hsf_finetune.data.preprocessing.choose_preprocessing import describe_preprocessing
+from hsf_finetune.data.splits import split_cases
+from hsf_finetune.evaluation.finished_runs import (
+    FINAL,
+    FinishedRun,
+    Side,
+    fold_folders,
+    read_run,
+    read_scores_if_any,
+)
+from hsf_finetune.evaluation.score_tables import (
+    MEAN,
+    ScoreRow,
+    comparison_table,
+    paired_differences,
+    protocol_table,
+    summarise,
+    summary_table,
+)
+from hsf_finetune.evaluation.volume_agreement import agree_in_volume, volumes_table
+from hsf_finetune.inference.model_card import ModelCard
+from hsf_finetune.inference.predictor import Predictor
+from hsf_finetune.report import figures
+from hsf_finetune.report.case_views import view_case
+from hsf_finetune.report.methods import describe_methods, list_references
+from hsf_finetune.report.page import Cases, Grid, Lines, Page, Part, Picture, Section
+from hsf_finetune.system.console import count_of
+from hsf_finetune.system.errors import UserError
+from hsf_finetune.system.run_folder import RESULT, SPLITS
+from hsf_finetune.training.metrics_file import read_metrics
+
+_FEW_SUBJECTS = 5
+
+
+def report_run(folder: Path, cases: int = 4, device: str = "auto") -> Page:
+    """The report of a run that has ended.
+
+    The worst cases are segmented again; where their files are gone they are left out.
+
+    Args:
+        folder: of the run.
+        cases: how many of the worst cases are shown.
+        device: as for `Predictor.load`.
+
+    Raises:
+        ConfigError: it is no run, or one that has not ended.
+        DataError: its files cannot be read.
+        WeightsError: its checkpoint is damaged.
+    """
+    run = read_run(folder, folder.name)
+    side: Side = "test" if run.after["test"] else "validation"
+    folds = fold_folders(folder)
+    parts = folds or [folder]
+    settings = read_settings_of(parts[0])
+    model = Predictor.load(folder / FINAL if folds else folder, "best", device)
+    result = _read_json(folder / RESULT) or {}
+    weights = _read_json(parts[0] / "transfer.json")
+    started = (_read_json(parts[0] / "environment.json") or {}).get("started", "")
+    scored = count_of(len({row.case for row in run.after[side]}), f"{side} case")
+    return Page(
+        title=f"Report of {folder.name}",
+        about=" \u00b7 ".join(filter(None, [started[:10], model.card.models.name, scored])),
+        answer=_answer(run, side, bool(folds), result),
+        sections=[
+            *_compare_sides(run),
+            Section("Each class", [Grid.from_rich(t) for t in _class_tables(run.after[side])]),
+            Section("Worst cases", _worst_cases(run, side, parts, cases, device)),
+            Section("Learning", [*_curves(parts, run.classes(side))]),
+            Section("Volumes", _volumes(run.after[side])),
+            Section("What was forgotten", _forgotten(folder, result)),
+            Section("Data and split", [*_data(folder, parts)]),
+            Section("Weights and model", [*_weights(model.card, weights)]),
+            Section(
+                "Methods",
+                [
+                    Lines(
+                        describe_methods(settings, model.card, _split(folder), run.cost, weights)
+                    ),
+                    Lines(list_references(settings, model.card, weights)),
+                ],
+            ),
+            Section("Settings and versions", [*_settings(parts[0])]),
+        ],
+    )
+
+
+def _answer(run: FinishedRun, side: Side, folds: bool, result: dict[str, Any]) -> list[str]:
+    """What came of it, where it is weakest, and how sure that is: a sentence each."""
+    before, after = run.before[side], run.after[side]
+    summaries = {one.class_name: one for one in summarise(after)}
+    mean = summaries.pop(MEAN).dice
+    on = f"{count_of(mean.n, f'{side} case')} of {count_of(mean.subjects, 'subject')}"
+    if before:
+        old = summarise(before)[-1].dice.mean
+        change = paired_differences(before, after)[MEAN]
+        first = f"Mean Dice on {on} went from {old:.3f} to {mean.mean:.3f} ({change.mean:+.3f}"
+        if math.isnan(change.low):
+            first += "); one subject does not tell how sure that is."
+        else:
+            sure = change.low > 0 or change.high < 0
+            word = "fine-tuning helped" if change.mean > 0 else "fine-tuning harmed"
+            first += f", 95 % interval {change.low:+.3f} to {change.high:+.3f}): "
+            first += f"{word}." if sure else "the difference may be chance."
+    else:
+        first = f"Mean Dice on {on}, after training from random weights, is {mean.mean:.3f}."
+    known = [one for one in summaries.values() if not math.isnan(one.dice.mean)]
+    lowest = min(known, key=lambda one: one.dice.mean, default=None)
+    case, dice = _by_case(after)[0]
+    second = f"The worst case is {case} ({dice:.3f})"
+    if lowest and len(known) > 1:
+        second = f"The weakest class is {lowest.class_name} ({lowest.dice.mean:.3f}), " + (
+            second[0].lower() + second[1:]
+        )
+    caveats = []
+    if mean.subjects < _FEW_SUBJECTS:
+        caveats.append(
+            f"{count_of(mean.subjects, 'subject')} cannot tell a small change from chance"
+        )
+    if side == "validation" and result.get("budget") != "fixed":
+        caveats.append("these cases chose the epoch that is kept, so the figures are a little high")
+    if folds:
+        caveats.append("each case is scored by the fold that did not train on it")
+        caveats.append("the final model trained on all of them, so none is left to score it with")
+    if (change := (result.get("retention") or {}).get("change", {}).get(MEAN)) is not None:
+        caveats.append(f"Dice on the source's own task changed by {change['mean']:+.3f}")
+    third = "; ".join(caveats)
+    return [first, f"{second}.", f"{third[0].upper()}{third[1:]}." if third else ""]
+
+
+def _compare_sides(run: FinishedRun) -> Iterator[Section]:
+    """Before against after, on each side of the split that was scored."""
+    for side in ("test", "validation"):
+        before, after = run.before[side], run.after[side]
+        if after:
+            text = "Dice of each class" + (" before and after, and its change" if before else "")
+            parts: list[Part] = [Picture(figures.draw_change(before, after), text)]
+            if before:
+                parts.append(Grid.from_rich(comparison_table(before, after)))
+            title = "Before and after" if before else "Scores"
+            yield Section(f"{title}: {side} cases", parts)
+
+
+def _class_tables(after: Sequence[ScoreRow]) -> Iterator[Any]:
+    yield summary_table(summarise(after))
+    if (by_protocol := protocol_table(after)) is not None:
+        yield by_protocol
+
+
+def _worst_cases(
+    run: FinishedRun, side: Side, parts: Sequence[Path], count: int, device: str
+) -> list[Part]:
+    rows = run.after[side]
+    order = _by_case(rows)
+    listed = Grid(
+        ["case", "mean Dice"],
+        [[case, f"{dice:.3f}"] for case, dice in order[:20]],
+        note=f"the first {min(len(order), 20)} of {count_of(len(order), 'case')}, worst first",
+    )
+    chosen = [case for case, _ in order[:count]]
+    try:
+        views = [
+            view_case(model, case, [row for row in rows if row.case == case.name])
+            for part in parts
+            for model, case in _models_and_cases(part, chosen, device)
+        ]
+    except (UserError, OSError) as error:
+        return [listed, Lines([f"The cases cannot be shown: {error}"])]
+    views.sort(key=lambda view: chosen.index(view.name))
+    return [listed, Cases(views)] if views else [listed]
+
+
+def _models_and_cases(
+    part: Path, names: Sequence[str], device: str
+) -> Iterator[tuple[Predictor, Case]]:
+    """Of a run or fold: its model, with each of those cases that it did not train on."""
+    sides = _split(part)
+    if not {*sides["validation"], *sides["test"]} & {*names}:
+        return
+    settings = read_settings_of(part)
+    datasets = settings.datasets.model_copy(update={"split_file": str(part / SPLITS)})
+    split = split_cases(discover(datasets, settings.models).cases, datasets, settings.seed)
+    model = Predictor.load(part, "best", device)
+    for case in (*split.validation, *split.test):
+        if case.name in names:
+            yield model, case
+
+
+def _by_case(rows: Sequence[ScoreRow]) -> list[tuple[str, float]]:
+    """Mean Dice of each case, the worst first; those without any come last."""
+    found: dict[str, list[float]] = {}
+    for row in rows:
+        found.setdefault(row.case, []).append(row.score.dice)
+    means = {
+        case: sum(known) / len(known) if (known := [d for d in dice if d == d]) else math.nan
+        for case, dice in found.items()
+    }
+    return sorted(means.items(), key=lambda one: (math.isnan(one[1]), one[1]))
+
+
+def _curves(parts: Sequence[Path], classes: Sequence[str]) -> Iterator[Picture]:
+    for part in parts:
+        if (part / "metrics.csv").exists() and (metrics := read_metrics(part / "metrics.csv")):
+            text = "validation Dice and losses over epochs, and the rate of each block below"
+            note = part.name if len(parts) > 1 else ""
+            yield Picture(figures.draw_learning(metrics, classes), text, note)
+
+
+def _volumes(after: Sequence[ScoreRow]) -> list[Part]:
+    agreements = agree_in_volume(after)
+    if not agreements:
+        return []
+    text = "differences of predicted and true volumes over their means, class by class"
+    note = "solid: mean difference; dashed: limits of agreement (Bland, Altman 1986)"
+    return [
+        Grid.from_rich(volumes_table(agreements)),
+        Picture(figures.draw_volumes(agreements), text, note),
+    ]
+
+
+def _forgotten(folder: Path, result: dict[str, Any]) -> list[Part]:
+    before, after = (
+        read_scores_if_any(folder / f"retention_{when}.csv") for when in ("before", "after")
+    )
+    lost = (result.get("retention") or {}).get("without_counterpart")
+    parts: list[Part] = []
+    if before and after:
+        table = comparison_table(before, after, ("before", "after"))
+        parts.append(Lines(["The source's own task, before and after."]))
+        parts.append(Grid.from_rich(table))
+    if lost:
+        parts.append(Lines([f"Without a counterpart in the new head: {', '.join(lost)}."]))
+    return parts
+
+
+def _data(folder: Path, parts: Sequence[Path]) -> Iterator[Part]:
+    split = _split(folder)
+    yield Lines([f"Split: {split['how']}."])
+    sides = {case: side for side in ("train", "validation", "test") for case in split[side]}
+    if len(parts) == 1:
+        yield Grid(
+            ["case", "side"],
+            [[case, side] for case, side in sides.items()],
+            title="Cases",
+        )
+    census = _read_csv(parts[0] / "census.csv")
+    if census:
+        yield Grid(census[0], census[1:], title="What the labels draw")
+    ledger = _read_csv(parts[0] / "ledger.csv")
+    apart = [line for line in ledger[1:] if line[1] not in ("image", "label")]
+    if apart:
+        rows = [[Path(line[0]).name, line[1], line[6]] for line in apart[:100]]
+        yield Grid(["file", "status", "reason"], rows, title="Files that are not used")
+    report = _read_json(parts[0] / "check.json")
+    if report is not None:
+        rows = [[f["tier"], f["case"] or "", f["what"]] for f in report["findings"]]
+        if rows:
+            yield Grid(["finding", "case", "what"], rows, title="Findings")
+        else:
+            yield Lines(["The check of the data found nothing."])
+
+
+def _weights(card: ModelCard, weights: dict[str, Any] | None) -> Iterator[Part]:
+    rows = [["network", card.models.name], ["input channels", str(card.in_channels)]]
+    rows += [["classes", ", ".join(f"{card.label_values[c]} {c}" for c in card.classes)]]
+    rows += [[name, text] for name, text in describe_preprocessing(card.preprocessing).items()]
+    if weights:
+        share = f"{100 * weights['share_parameters']:.1f} % of the parameters"
+        rows += [["started from", Path(str(weights["source"])).name], ["loaded", share]]
+        rows += [
+            [key, str(weights["origin"][key])]
+            for key in ("licence", "citation", "url")
+            if (weights.get("origin") or {}).get(key)
+        ]
+    yield Grid(["property", "value"], rows)
+
+
+def _settings(part: Path) -> Iterator[Part]:
+    about = _read_json(part / "environment.json") or {}
+    if command := about.get("command"):
+        yield Lines([shlex.join(["python", *map(str, command)])], "code")
+    versions = {**about.get("packages", {}), "python": about.get("python", "")}
+    rows = [[name, str(version)] for name, version in versions.items()]
+    yield Grid(["program", "version"], [*rows, ["platform", about.get("platform", "")]])
+    yield Lines([(part / "config.yaml").read_text(encoding="utf-8").rstrip()], "code")
+
+
+def _split(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / SPLITS).read_text())
+    return found
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    return json.loads(path.read_text("utf-8", "surrogateescape")) if path.exists() else None
+
+
+def _read_csv(path: Path) -> list[list[str]]:
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+        return list(csv.reader(file))
