@@ -31,6 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o", "--output", type=Path, help="CSV to write, one line per case and class"
     )
+    parser.add_argument(
+        "--report", type=Path, metavar="FILE.html", help="page to write: classes, cases, volumes"
+    )
     parser.add_argument("--device", default="auto", help="of a run: auto, cpu, cuda, cuda:1 or mps")
 
 
@@ -39,8 +42,8 @@ def run(options: argparse.Namespace) -> int:
     from hsf_finetune.evaluation.evaluate import check_is_free, evaluate_files, evaluate_run
     from hsf_finetune.system.console import console, say
 
-    if options.output is not None:
-        check_is_free(options.output)
+    for path in filter(None, (options.output, options.report)):
+        check_is_free(path)
     if options.label is None:
         found = evaluate_run(
             options.prediction, options.split, options.tolerance_mm, options.device
@@ -52,6 +55,10 @@ def run(options: argparse.Namespace) -> int:
     if options.output is not None:
         found.save(options.output)
         say(f"scores of every case: {options.output}")
+    if options.report is not None:
+        from hsf_finetune.report.save_report import save_scores_report
+
+        save_scores_report(found, options.report)
     return 0
 
 

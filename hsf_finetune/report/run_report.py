@@ -24,20 +24,23 @@ from hsf_finetune.evaluation.finished_runs import (
 )
 from hsf_finetune.evaluation.score_tables import (
     MEAN,
-    ScoreRow,
     comparison_table,
     paired_differences,
-    protocol_table,
     summarise,
-    summary_table,
 )
-from hsf_finetune.evaluation.volume_agreement import agree_in_volume, volumes_table
 from hsf_finetune.inference.model_card import ModelCard
 from hsf_finetune.inference.predictor import Predictor
 from hsf_finetune.report import figures
 from hsf_finetune.report.case_views import view_case
 from hsf_finetune.report.methods import describe_methods, list_references
 from hsf_finetune.report.page import Cases, Grid, Lines, Page, Part, Picture, Section
+from hsf_finetune.report.score_sections import (
+    list_worst,
+    name_weakest,
+    rank_cases,
+    show_volumes,
+    tables_of_classes,
+)
 from hsf_finetune.system.console import count_of
 from hsf_finetune.system.errors import UserError
 from hsf_finetune.system.run_folder import RESULT, SPLITS
@@ -77,10 +80,10 @@ def report_run(folder: Path, cases: int = 4, device: str = "auto") -> Page:
         answer=_answer(run, side, bool(folds), result),
         sections=[
             *_compare_sides(run),
-            Section("Each class", [Grid.from_rich(t) for t in _class_tables(run.after[side])]),
+            Section("Each class", tables_of_classes(run.after[side])),
             Section("Worst cases", _worst_cases(run, side, parts, cases, device)),
             Section("Learning", [*_curves(parts, run.classes(side))]),
-            Section("Volumes", _volumes(run.after[side])),
+            Section("Volumes", show_volumes(run.after[side])),
             Section("What was forgotten", _forgotten(folder, result)),
             Section("Data and split", [*_data(folder, parts)]),
             Section("Weights and model", [*_weights(model.card, weights)]),
@@ -101,8 +104,7 @@ def report_run(folder: Path, cases: int = 4, device: str = "auto") -> Page:
 def _answer(run: FinishedRun, side: Side, folds: bool, result: dict[str, Any]) -> list[str]:
     """What came of it, where it is weakest, and how sure that is: a sentence each."""
     before, after = run.before[side], run.after[side]
-    summaries = {one.class_name: one for one in summarise(after)}
-    mean = summaries.pop(MEAN).dice
+    mean = summarise(after)[-1].dice
     on = f"{count_of(mean.n, f'{side} case')} of {count_of(mean.subjects, 'subject')}"
     if before:
         old = summarise(before)[-1].dice.mean
@@ -117,14 +119,6 @@ def _answer(run: FinishedRun, side: Side, folds: bool, result: dict[str, Any]) -
             first += f"{word}." if sure else "the difference may be chance."
     else:
         first = f"Mean Dice on {on}, after training from random weights, is {mean.mean:.3f}."
-    known = [one for one in summaries.values() if not math.isnan(one.dice.mean)]
-    lowest = min(known, key=lambda one: one.dice.mean, default=None)
-    case, dice = _by_case(after)[0]
-    second = f"The worst case is {case} ({dice:.3f})"
-    if lowest and len(known) > 1:
-        second = f"The weakest class is {lowest.class_name} ({lowest.dice.mean:.3f}), " + (
-            second[0].lower() + second[1:]
-        )
     caveats = []
     if mean.subjects < _FEW_SUBJECTS:
         caveats.append(
@@ -138,7 +132,7 @@ def _answer(run: FinishedRun, side: Side, folds: bool, result: dict[str, Any]) -
     if (change := (result.get("retention") or {}).get("change", {}).get(MEAN)) is not None:
         caveats.append(f"Dice on the source's own task changed by {change['mean']:+.3f}")
     third = "; ".join(caveats)
-    return [first, f"{second}.", f"{third[0].upper()}{third[1:]}." if third else ""]
+    return [first, name_weakest(after), *([f"{third[0].upper()}{third[1:]}."] if third else [])]
 
 
 def _compare_sides(run: FinishedRun) -> Iterator[Section]:
@@ -154,23 +148,12 @@ def _compare_sides(run: FinishedRun) -> Iterator[Section]:
             yield Section(f"{title}: {side} cases", parts)
 
 
-def _class_tables(after: Sequence[ScoreRow]) -> Iterator[Any]:
-    yield summary_table(summarise(after))
-    if (by_protocol := protocol_table(after)) is not None:
-        yield by_protocol
-
-
 def _worst_cases(
     run: FinishedRun, side: Side, parts: Sequence[Path], count: int, device: str
 ) -> list[Part]:
     rows = run.after[side]
-    order = _by_case(rows)
-    listed = Grid(
-        ["case", "mean Dice"],
-        [[case, f"{dice:.3f}"] for case, dice in order[:20]],
-        note=f"the first {min(len(order), 20)} of {count_of(len(order), 'case')}, worst first",
-    )
-    chosen = [case for case, _ in order[:count]]
+    listed = list_worst(rows)
+    chosen = [case for case, _ in rank_cases(rows)[:count]]
     try:
         views = [
             view_case(model, case, [row for row in rows if row.case == case.name])
@@ -199,36 +182,12 @@ def _models_and_cases(
             yield model, case
 
 
-def _by_case(rows: Sequence[ScoreRow]) -> list[tuple[str, float]]:
-    """Mean Dice of each case, the worst first; those without any come last."""
-    found: dict[str, list[float]] = {}
-    for row in rows:
-        found.setdefault(row.case, []).append(row.score.dice)
-    means = {
-        case: sum(known) / len(known) if (known := [d for d in dice if d == d]) else math.nan
-        for case, dice in found.items()
-    }
-    return sorted(means.items(), key=lambda one: (math.isnan(one[1]), one[1]))
-
-
 def _curves(parts: Sequence[Path], classes: Sequence[str]) -> Iterator[Picture]:
     for part in parts:
         if (part / "metrics.csv").exists() and (metrics := read_metrics(part / "metrics.csv")):
             text = "validation Dice and losses over epochs, and the rate of each block below"
             note = part.name if len(parts) > 1 else ""
             yield Picture(figures.draw_learning(metrics, classes), text, note)
-
-
-def _volumes(after: Sequence[ScoreRow]) -> list[Part]:
-    agreements = agree_in_volume(after)
-    if not agreements:
-        return []
-    text = "differences of predicted and true volumes over their means, class by class"
-    note = "solid: mean difference; dashed: limits of agreement (Bland, Altman 1986)"
-    return [
-        Grid.from_rich(volumes_table(agreements)),
-        Picture(figures.draw_volumes(agreements), text, note),
-    ]
 
 
 def _forgotten(folder: Path, result: dict[str, Any]) -> list[Part]:

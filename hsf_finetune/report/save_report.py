@@ -6,9 +6,11 @@ import json
 from pathlib import Path
 
 from hsf_finetune.evaluation.compare_runs import Comparison, compare_runs
+from hsf_finetune.evaluation.evaluate import Evaluation
 from hsf_finetune.report.comparison_report import report_comparison
 from hsf_finetune.report.page import Page
 from hsf_finetune.report.run_report import report_run
+from hsf_finetune.report.score_sections import report_scores
 from hsf_finetune.system.console import say
 from hsf_finetune.system.run_folder import REPORT
 
@@ -41,6 +43,11 @@ def save_comparison_report(compared: Comparison) -> None:
     """Writes the report of a comparison that has been saved, into its folder."""
     assert compared.folder is not None
     _save(report_comparison(compared), compared.folder / REPORT)
+
+
+def save_scores_report(evaluation: Evaluation, path: Path) -> None:
+    """Writes the report of segmentations that were compared with labels."""
+    _save(report_scores(evaluation), path)
 
 
 def _save(page: Page, path: Path) -> Path:

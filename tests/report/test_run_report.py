@@ -122,3 +122,15 @@ def test_folds_have_one_report(data: Path, source_run: Path, tmp_path: Path) -> 
     text = text_of(folder / "report.html")
     assert "on 5 validation cases of 5 subjects" in text
     assert "Each case is scored by the fold that did not train on it" in text
+
+
+def test_segmentations_against_labels_have_a_report(data: Path, tmp_path: Path) -> None:
+    labels = tmp_path / "labels"
+    labels.mkdir()
+    for label in (data / "tiny").rglob("*_dseg.nii.gz"):
+        shutil.copy(label, labels)
+    page, names = tmp_path / "scores.html", "10=anterior,20=posterior"
+    with pytest.raises(SystemExit) as stop:
+        main(["evaluate", str(labels), str(labels), "--labels", names, "--report", str(page)])
+    assert stop.value.code == 0
+    assert "Mean Dice on 5 cases of 5 subjects: 1.000 [1.000, 1.000]." in text_of(page)
