@@ -29,20 +29,19 @@ test-rounding: install
 	ATEN_CPU_CAPABILITY=default HSF_FINETUNE_TEST_THREADS=2 $(BIN)/python -m pytest -n 2 \
 		--dist loadfile -m 'exactness and not gpu and not clients'
 
-# Exports in the programs that they are for, each in an environment of its own: HSF, nnU-Net.
-test-clients: install $(VENV)/hsf/installed $(VENV)/nnunet/installed
-	HSF_FINETUNE_ENV_HSF=$(CURDIR)/$(VENV)/hsf HSF_FINETUNE_ENV_NNUNET=$(CURDIR)/$(VENV)/nnunet \
-		$(BIN)/python -m pytest -m clients
-
-# torch comes first, of the tested version, so that nothing else pulls another build of it.
-$(VENV)/hsf/installed: PACKAGES = hsf==1.2.3 onnxruntime
-$(VENV)/nnunet/installed: PACKAGES = nnunetv2==2.8.1 -e .
-$(VENV)/hsf/installed $(VENV)/nnunet/installed: | $(VENV)/installed
-	$(PYTHON) -m venv $(@D)
-	$(@D)/bin/pip install -q -c constraints.txt torch
-	$(@D)/bin/pip install -q $(PACKAGES) \
-		torch==$$($(@D)/bin/python -c "import torch; print(torch.__version__)")
-	touch $@
+# Exports in the programs that they are for. Each has an environment of its own, which the first
+# run makes, outside of the checkout (see .ci/client_environment).
+test-clients: install
+	export PYTHON=$(PYTHON); \
+	hsf=$$(.ci/client_environment hsf torch hsf==1.2.3 onnxruntime==1.32.0) && \
+	nnunet=$$(.ci/client_environment nnunet torch nnunetv2==2.8.1 .) && \
+	nnunet_v1=$$(.ci/client_environment nnunet_v1 torch nnunet==1.7.1 batchgenerators==0.25.1) && \
+	formats=$$(.ci/client_environment formats bids-validator-deno==3.0.2 slicerio==1.4.0 \
+		simpleitk==2.5.7) && \
+	HSF_FINETUNE_ENV_HSF=$$hsf HSF_FINETUNE_ENV_NNUNET=$$nnunet \
+		HSF_FINETUNE_ENV_NNUNET_V1=$$nnunet_v1 \
+		HSF_FINETUNE_ENV_FORMATS=$$formats $(BIN)/python -m pytest -n 2 \
+		--dist loadfile -m clients
 
 # The documentation's site, in site/; nothing is fetched while it is built or read.
 docs: install
@@ -50,7 +49,7 @@ docs: install
 
 # The table of docs/weights.md, from the files that its test writes.
 docs-table: install
-	HSF_FINETUNE_DOCS_TABLE=write $(BIN)/python -m pytest -q tests/weights/test_formats.py
+	HSF_FINETUNE_DOCS_TABLE=write $(BIN)/python -m pytest -q tests/weights/test_formats.py tests/weights/test_families.py
 
 check: install
 	$(BIN)/ruff check .

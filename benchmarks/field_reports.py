@@ -18,11 +18,11 @@ from collections import Counter
 from pathlib import Path
 
 import torch
-from field import folders, hostile, labels, runs, unseen, weights
+from field import folders, hostile, hostile_texts, labels, runs, unseen, weights
 from field.workbench import KINDS, Workbench
 from rows import show, write
 
-MODULES = (folders, hostile, labels, runs, unseen, weights)
+MODULES = (folders, hostile, hostile_texts, labels, runs, unseen, weights)
 """They register their kinds when they are imported."""
 
 

@@ -1,11 +1,13 @@
 """How much a margin around a scan changes what a model finds.
 
-    python benchmarks/shift.py RUN --data ../shared/data/msd_hippocampus --threads 1
+    python benchmarks/msd_hippocampus.py --work RUNS
+    python benchmarks/shift.py RUNS/*_fine-tuned_* --threads 1
 
 Crops of MSD's hippocampus get a margin of some voxels on one face at a time. A margin of one value holds
-nothing: it should change nothing. Noise, as in air around a head, is more than the crops that the model was
-trained on, and shows how it copes with another field of view. Scores are means over validation and extra
-subjects; the test subjects are left for the end.
+nothing: it should change nothing. A nearly constant one (0 or 1 where tissue has hundreds) and noise, as in air
+around a head, are more than the crops that the models were trained on, and show how they cope with another
+field of view. `end` is no margin, with padding at the end as in version 0.1.0. Scores are means over
+validation and extra subjects; the test subjects are left for the end.
 """
 
 from __future__ import annotations
@@ -13,6 +15,8 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -35,29 +39,24 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     split = json.loads((options.data / "split.json").read_text())
     names = [*split["validation"], *split["extra"]][: options.cases]
-    model = Predictor.load(options.run, device="cpu")
-    plain = [np.mean([dice(model, options.data, name) for name in names])]
-    rows: list[dict[str, object]] = [
-        {
-            "margin": "none",
-            "voxels": 0,
-            "dice": round(float(plain[0]), 4),
-            "change": 0.0,
-            "worst": 0.0,
-        }
-    ]
-    for kind in options.kinds:
-        for width in options.widths:
-            scores = [
-                np.mean([dice(model, options.data, name, kind, width, face) for name in names])
-                for face in FACES
-            ]
-            changes = np.array(scores) - plain[0]
+    rows: list[dict[str, object]] = []
+    for run in options.runs:
+        model = Predictor.load(run, device="cpu")
+        plain = scores(model, options.data, names)
+        for kind, width in [("none", 0), ("end", 0), *product(options.kinds, options.widths)]:
+            if kind == "none":
+                found = [plain]
+            elif kind == "end":
+                found = [scores(padded_at_end(model), options.data, names)]
+            else:
+                found = [scores(model, options.data, names, kind, width, face) for face in FACES]
+            changes = np.array(found) - plain
             rows.append(
                 {
+                    "run": run.name,
                     "margin": kind,
                     "voxels": width,
-                    "dice": round(float(np.mean(scores)), 4),
+                    "dice": round(float(np.mean(found)), 4),
                     "change": round(float(changes.mean()), 4),
                     "worst": round(float(changes[np.abs(changes).argmax()]), 4),
                 }
@@ -67,13 +66,24 @@ def main() -> None:
     write(options.json, rows)
 
 
+def scores(model: Predictor, data: Path, names: list[str], *margin: Any) -> float:
+    """Mean Dice over scans with a margin."""
+    return float(np.mean([dice(model, data, name, *margin) for name in names]))
+
+
+def padded_at_end(model: Predictor) -> Predictor:
+    """The same weights, with volumes padded as in version 0.1.0."""
+    how = model.card.preprocessing.model_copy(update={"padding": "end", "crop": "none"})
+    return Predictor(model.anatomy, replace(model.card, preprocessing=how), torch.device("cpu"))
+
+
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("run", type=Path, help="folder of a run on MSD's hippocampus")
+    parser.add_argument("runs", nargs="+", type=Path, help="folders of runs on MSD's hippocampus")
     parser.add_argument("--data", type=Path, default=Path("../shared/data/msd_hippocampus"))
     parser.add_argument("--cases", type=int, default=104, help="use so many scans")
     parser.add_argument("--widths", type=numbers, default=[1, 2, 4, 8], help="such as 1,8")
-    parser.add_argument("--kinds", type=words, default=["zeros", "minimum", "noise"])
+    parser.add_argument("--kinds", type=words, default=["zeros", "minimum", "nearly", "noise"])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", type=Path, help="write the rows there too")
     return parser.parse_args()
@@ -103,13 +113,15 @@ def dice(
     widths = [(0, 0)] * 3
     widths[axis] = (width, 0) if side == 0 else (0, width)
     wide, affine = np.pad(image, widths), scan.affine.copy()
+    outside = np.pad(np.zeros(image.shape, bool), widths, constant_values=True)
     if kind == "minimum":
         wide = np.pad(image, widths, constant_values=image.min())
+    elif kind == "nearly":
+        wide[outside] = np.random.default_rng(0).integers(0, 2, outside.sum())
     elif kind == "noise":
         random = np.random.default_rng(0)
         spread = NOISE_SHARE * np.percentile(image, 99)
         parts = random.normal(0, spread, (2, *wide.shape))
-        outside = np.pad(np.zeros(image.shape), widths, constant_values=1) > 0
         wide = np.where(outside, np.hypot(*parts), wide).astype(np.float32)
     affine[:3, 3] -= affine[:3, axis] * widths[axis][0]
     found = model.predict((wide, affine)).labels

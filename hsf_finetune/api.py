@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from hsf_finetune.evaluation.compare_runs import Comparison
     from hsf_finetune.evaluation.evaluate import Evaluation
     from hsf_finetune.experiment.run_result import RunResult
+    from hsf_finetune.inference.engines import EngineName
     from hsf_finetune.inference.predictor import Predictor
     from hsf_finetune.planning.setup import Setup
     from hsf_finetune.weights.transfer.receipt import Receipt
@@ -58,7 +59,7 @@ def compose(
 
 
 def plan(config: Settings, *, forecast: bool = True) -> Setup:
-    """What a run would do: schedule, transfer receipt and forecast, without reading a voxel.
+    """What a run would do: schedule, transfer receipt and forecast, from the headers of scans.
 
     Args:
         config: from `compose`.
@@ -113,24 +114,28 @@ def finetune(config: Settings) -> RunResult:
 
 
 def load_model(
-    run_or_checkpoint: PathLike,
+    weights: PathLike,
     *,
     checkpoint: Literal["best", "last"] = "best",
     device: str = "auto",
+    settings: Sequence[str] = (),
+    engine: EngineName = "torch",
 ) -> Predictor:
-    """A trained model, which segments scans.
+    """A trained model, or weights by others as they are, which segments scans.
 
     Args:
-        run_or_checkpoint: folder of a run, or a checkpoint that this package wrote.
+        weights: folder of a run, a checkpoint, or what `finetuning.pretrained` takes: an nnU-Net,
+            a MONAI bundle, an address, or a name.
         checkpoint: which one of a run.
         device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
+        settings: of weights by others, what they do not say: `preprocessing=hsf`.
+        engine: what runs the network, as `--engine` of the command.
 
     Returns:
-        The model: `.predict(scan)` takes a path, the paths of several channels, a nibabel
-        image, or (array, affine).
+        The model: `.predict(scan)` takes paths, nibabel images, or (array, affine).
 
     Raises:
-        WeightsError: it cannot be read, or was not written by this package.
+        WeightsError: it cannot be read, or does not say its classes or how scans are prepared.
 
     Examples:
         >>> import hsf_finetune as hf
@@ -141,7 +146,7 @@ def load_model(
     """
     from hsf_finetune.inference.predictor import Predictor
 
-    return Predictor.load(run_or_checkpoint, checkpoint, device)
+    return Predictor.load(weights, checkpoint, device, settings, engine=engine)
 
 
 def check(config: Settings, *, jobs: int | None = None) -> CheckReport:

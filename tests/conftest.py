@@ -26,6 +26,7 @@ NETWORK = (
 FAST = (
     *NETWORK,
     "logger=csv",
+    "report=off",
     "augmentation=none",
     "datasets.few_subjects=0",
     "lightning.forecast=false",

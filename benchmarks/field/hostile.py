@@ -1,10 +1,9 @@
-"""Inputs made to do harm, or to use up time and memory: every answer is short, and nothing else happens."""
+"""Files made to do harm, or to use up time and memory: every answer is short, and nothing else happens."""
 
 from __future__ import annotations
 
 import gzip
 import io
-import json
 import os
 import pickle
 import struct
@@ -17,7 +16,17 @@ import h5py
 import numpy as np
 import torch
 
-from field.workbench import Answer, Attempt, Workbench, judge, kind, phantom, run_forked, save
+from field.workbench import (
+    Answer,
+    Array,
+    Attempt,
+    Workbench,
+    judge,
+    kind,
+    phantom,
+    run_forked,
+    save_hdf5,
+)
 
 SECONDS, MEMORY_MB = 10, 1000
 """CPU time and memory of every answer, without the start of Python and PyTorch."""
@@ -97,8 +106,6 @@ def pickles(bench: Workbench) -> Iterator[Attempt]:
 
 @kind("archives that unpack to too much")
 def bombs(bench: Workbench) -> Iterator[Attempt]:
-    image, label = phantom(60)
-
     def in_cohort(name: str, write: Callable[[Path], None], code: int = 2) -> Attempt:
         data = bench.cohort(4)
         write(data / "images" / "case0.nii.gz")
@@ -135,19 +142,12 @@ def bombs(bench: Workbench) -> Iterator[Attempt]:
         ("1e12 voxels", (10000,) * 3, "f8"),
         ("1e9 in a small file", (1000,) * 3, "f4"),
     ):
-        data = bench.folder()
-        for number in range(4):
-            with h5py.File(data / f"v{number}.h5", "w") as file:
-                file["raw"], file["seg"] = image, label
-                for key in ("raw", "seg"):
-                    file[key].attrs["affine"] = np.eye(4)
+        data = hdf5_cohort(bench)
         with h5py.File(data / "v0.h5", "w") as file:
             for key in ("raw", "seg"):
-                file.create_dataset(key, shape=shape, dtype=dtype, chunks=(10,) * 3).attrs[
-                    "affine"
-                ] = np.eye(4)
-        given = {"patterns": '{a: {mri: "v*.h5", mri_key: raw, label_key: seg}}'}
-        yield tried(f"HDF5 of {name}", ["check", *bench.overrides(data, **given)], data, 2)
+                node = file.create_dataset(key, shape=shape, dtype=dtype, chunks=(10,) * 3)
+                node.attrs["spacing_mm"] = (1, 1, 1)
+        yield tried(f"HDF5 of {name}", ["check", *bench.overrides(data, **HDF5)], data, 2)
     data = bench.cohort(3)
     bomb = io.BytesIO()
     with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -161,192 +161,42 @@ def bombs(bench: Workbench) -> Iterator[Attempt]:
     yield tried("safetensors with a header of 1 TB", ["plan", *others], data, 2)
 
 
+HDF5 = {"patterns": '{a: {mri: "v*.h5", mri_key: raw, label_key: seg}}'}
+
+
+def hdf5_cohort(bench: Workbench) -> Path:
+    """A new folder of phantoms as HDF5."""
+    data = bench.folder()
+    for number in range(4):
+        image, label = phantom(61 + number)
+        save_hdf5(data / f"v{number}.h5", {"raw": image, "seg": label})
+    return data
+
+
+def links_to(data: Path, image: Array) -> dict[str, Callable[[h5py.File], object]]:
+    """How a dataset `raw` leads to voxels outside of its file."""
+    layout = h5py.VirtualLayout(image.shape, "f4")
+    layout[:] = h5py.VirtualSource(str(data / "other.h5"), "raw", image.shape)
+    stored = [(str(data / "secret.bin"), 0, image.nbytes)]
+    elsewhere = h5py.ExternalLink(str(data / "other.h5"), "raw")
+    return {
+        "external link": lambda file: file.__setitem__("raw", elsewhere),
+        "external storage": lambda file: file.create_dataset(
+            "raw", image.shape, "f4", external=stored
+        ),
+        "virtual dataset": lambda file: file.create_virtual_dataset("raw", layout),
+        "soft link to nowhere": lambda file: file.__setitem__("raw", h5py.SoftLink("/nowhere")),
+    }
+
+
 @kind("HDF5 that leads to other files")
 def links(bench: Workbench) -> Iterator[Attempt]:
-    image, label = phantom(61)
-    for name in ("external link", "external storage", "virtual dataset", "soft link to nowhere"):
-        data = bench.folder()
-        secret = data / "secret.bin"
-        secret.write_bytes(image.tobytes())
-        with h5py.File(data / "other.h5", "w") as file:
-            file["raw"] = image
-        for number in range(4):
-            with h5py.File(data / f"v{number}.h5", "w") as file:
-                if number or name not in ("external link", "soft link to nowhere"):
-                    if number == 0 and name == "external storage":
-                        size = image.nbytes
-                        file.create_dataset(
-                            "raw", image.shape, "f4", external=[(str(secret), 0, size)]
-                        )
-                    elif number == 0:
-                        layout = h5py.VirtualLayout(image.shape, "f4")
-                        layout[:] = h5py.VirtualSource(str(data / "other.h5"), "raw", image.shape)
-                        file.create_virtual_dataset("raw", layout)
-                    else:
-                        file["raw"] = image + number
-                    file["raw"].attrs["affine"] = np.eye(4)
-                elif name == "external link":
-                    file["raw"] = h5py.ExternalLink(str(data / "other.h5"), "raw")
-                else:
-                    file["raw"] = h5py.SoftLink("/nowhere")
-                file["seg"] = label
-                file["seg"].attrs["affine"] = np.eye(4)
-        given = {"patterns": '{a: {mri: "v*.h5", mri_key: raw, label_key: seg}}'}
-        yield tried(name, ["check", *bench.overrides(data, **given)], data, 2)
-
-
-@kind("YAML, JSON and tables that are hostile")
-def texts(bench: Workbench) -> Iterator[Attempt]:
-    bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
-        f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 9)
-    )
-    deep = "datasets: " + "[" * 5000 + "]" * 5000 + "\n"
-    for name, text in (
-        ("alias bomb", bomb),
-        (
-            "alias bomb below datasets",
-            "datasets:\n  mine:\n" + "".join(f"    {line}\n" for line in bomb.splitlines()),
-        ),
-        (
-            "merge bomb",
-            "b0: &b0 {x: 1}\n"
-            + "".join(
-                f"b{n}: &b{n} {{<<: [{', '.join([f'*b{n - 1}'] * 10)}], k{n}: 1}}\n"
-                for n in range(1, 9)
-            ),
-        ),
-        ("5,000 brackets", deep),
-        ("recursive alias", "datasets: &a\n  mine: *a\n"),
-        ("python object", f"datasets: !!python/object/apply:os.system ['touch {MARK}']\n"),
-        ("100,000 keys", "".join(f"k{n}: {n}\n" for n in range(100_000))),
-        ("10 MB of one word", "main_path: " + "x" * 10_000_000 + "\n"),
-        ("binary", "\x00\x01\x02"),
-        ("duplicate keys", "main_path: a\nmain_path: b\n"),
-        ("interpolation of itself", "main_path: ${datasets.main_path}\n"),
-        ("a number of 10,000 digits", "batch_size: " + "9" * 10_000 + "\n"),
-    ):
-        data = bench.cohort(3)
-        given = bench.overrides(data)
-        (data / "conf" / "datasets" / "mine.yaml").write_bytes(text.encode())
-        yield tried(name, ["check", *given], data, 2)
-    for name, header, lines in (
-        (
-            "100,000 columns",
-            ",".join(["image", "label", *(f"c{n}" for n in range(100_000))]),
-            ["images/case0.nii.gz,labels/case0.nii.gz" + "," * 100_000],
-        ),
-        (
-            "100,000 columns called image",
-            ",".join(["image", "label", *(f"image{n}" for n in range(2, 100_000))]),
-            ["images/case0.nii.gz,labels/case0.nii.gz" + "," * 99_998],
-        ),
-        ("100,000 lines", "image,label", ["images/case0.nii.gz,labels/case0.nii.gz"] * 100_000),
-        ("one quoted field of 50 MB", "image,label", ['"' + "x" * 50_000_000]),
-        ("paths outside", "image,label", ["../../../etc/passwd,/etc/shadow"] * 3),
-        ("NUL bytes", "image,label", ["images/\0case0.nii.gz,x"]),
-    ):
-        data = bench.cohort(3)
-        (data / "table.csv").write_text("\n".join([header, *lines]) + "\n")
-        keys = {"table": "table.csv", "patterns": "{}"}
-        yield tried(f"table of {name}", ["check", *bench.overrides(data, **keys)], data, 2)
-    for name, text in (
-        ("deep", "[" * 200_000),
-        ("huge numbers", json.dumps({"labels": {"a": 10**400}})),
-        ("100,000 labels", json.dumps({"labels": {f"c{n}": n for n in range(100_000)}})),
-        ("not a mapping", "[1, 2]"),
-        ("labels as text", json.dumps({"labels": "x" * 1_000_000})),
-        ("NaN", '{"labels": {"a": NaN, "b": Infinity}}'),
-    ):
-        folder = bench.folder() / "d"
-        for number in range(3):
-            image, label = phantom(number)
-            save(folder / "imagesTr" / f"c{number}_0000.nii.gz", image)
-            save(folder / "labelsTr" / f"c{number}.nii.gz", label)
-        (folder / "dataset.json").write_text(text)
-        output = folder.parent / "conf" / "datasets" / "x.yaml"
-        yield tried(f"dataset.json, {name}", ["init", folder, "-o", output], folder.parent)
-
-
-@kind("names with control characters, paths and formulas")
-def names(bench: Workbench) -> Iterator[Attempt]:
-    escape = "\x1b]0;owned\x07\x1b[2J\x1b[31m"
-    for name in (
-        escape,
-        "a\nb",
-        "a\rb",
-        "\u202egnp",
-        "../../outside",
-        "=1+1",
-        "x" * 200,
-        "\udce9",
-        "-rf",
-        "a\u2028b",
-        "\x9b31m",
-    ):
-        for place in ("file", "class", "dataset", "folder"):
-            base = bench.folder()
-            data = base / "x" / "y"
-            shown = name.replace("/", "_") if place in ("file", "folder") else name
-            below = data / shown if place == "folder" else data
-            for number in range(3):
-                image, label = phantom(number)
-                stem = f"{shown}{number}" if place == "file" else f"case{number}"
-                try:
-                    save(below / "images" / f"{stem}.nii.gz", image)
-                    save(below / "labels" / f"{stem}.nii.gz", label)
-                except (OSError, UnicodeEncodeError):
-                    break
-            if place in ("file", "folder"):
-                arguments: list[object] = [
-                    "init",
-                    data,
-                    "-o",
-                    data / "conf" / "datasets" / "mine.yaml",
-                ]
-            else:
-                arguments = ["check", *bench.overrides(data)]
-                quoted = json.dumps(name, ensure_ascii=True)
-                file = data / "conf" / "datasets" / "mine.yaml"
-                text = file.read_text()
-                text = (
-                    text.replace("1: anterior", f"1: {quoted}")
-                    if place == "class"
-                    else text.replace("  mine:", f"  {quoted}:")
-                )
-                file.write_text(text)
-            attempt = tried(f"{place} {name[:20]!r}", arguments, data)
-            outside = [p for p in (*base.glob("*"), *base.glob("x/*")) if p not in data.parents]
-            outside = [p for p in outside if p != data]
-            yield Attempt(attempt.name, "wrong", f"wrote {outside}") if outside else attempt
-
-
-@kind("values of the environment in files that are shared")
-def secrets(bench: Workbench) -> Iterator[Attempt]:
-    for place in ("a path that exists", "name", "labels_names", "datasets.main_path", "note"):
-        data = bench.cohort(4)
-        given = bench.overrides(data, "lightning.max_epochs=1")
-        file = data / "conf" / "datasets" / "mine.yaml"
-        text = file.read_text()
-        if place == "labels_names":
-            text = text.replace("1: anterior", '1: "${oc.env:SECRET_TOKEN}"')
-        elif place == "note":
-            text += "    exclude: ['${oc.env:SECRET_TOKEN}']\n"
-        file.write_text(text)
-        if place == "a path that exists":
-            given.append("datasets.cache_dir=${oc.env:FOLDER}")
-        if place == "name":
-            given.append("name=${oc.env:SECRET_TOKEN}")
-        if place == "datasets.main_path":
-            (data / "hush-hush").symlink_to(data, target_is_directory=True)
-            given = [g for g in given if not g.startswith("datasets.main_path=")]
-            given.append(f"datasets.main_path={data}/${{oc.env:SECRET_TOKEN}}")
-        for command in ("check", "train"):
-            answer, over = measured([command, *given], data)
-            leaked = [
-                p.name
-                for p in (data / "outputs").rglob("*")
-                if p.is_file() and b"hush-hush" in p.read_bytes()
-            ]
-            note = ", ".join(filter(None, [over, *leaked]))
-            name = f"{place}, {command}"
-            yield Attempt(name, "wrong", note) if note else judge(name, answer, answer.code == 0)
+    image, _ = phantom(61)
+    for name in links_to(bench.root, image):
+        data = hdf5_cohort(bench)
+        (data / "secret.bin").write_bytes(image.tobytes())
+        save_hdf5(data / "other.h5", {"raw": image})
+        with h5py.File(data / "v0.h5", "a") as file:
+            del file["raw"]
+            links_to(data, image)[name](file)
+        yield tried(name, ["check", *bench.overrides(data, **HDF5)], data, 2)

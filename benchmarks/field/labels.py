@@ -22,6 +22,8 @@ SIDES = (
     ("vänster", "höger"), ("venstre", "høyre"), ("lewy", "prawy"), ("levá", "pravá"), ("lijevi", "desni"), ("kiri", "kanan"),
     ("vasen", "oikea"), ("αριστερά", "δεξιά"), ("يسار", "يمين"), ("bal", "jobb"), ("stâng", "drept"), ("trái", "phải"),
     ("CA2/3_L", "CA2/3_R"), ("1L", "1R"), ("lh.CA1", "rh.CA1"), ("CA1_lft", "CA1_rgt"), ("hippocampus_sin", "hippocampus_dext"),
+    ("izda", "dcha"), ("hippocampe_gche", "hippocampe_dte"), ("tail_sn", "tail_dx"), ("vlevo", "vpravo"), ("ліва", "права"),
+    ("שמאל", "ימין"), ("چپ", "راست"), ("ซ้าย", "ขวา"), ("बायाँ", "दायाँ"), ("kairė", "dešinė"), ("vasak", "parem"),
 )  # fmt: skip
 NO_SIDES = (
     ("SL", "SR"),

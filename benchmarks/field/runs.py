@@ -15,10 +15,11 @@ import torch
 from filelock import FileLock
 
 from field.workbench import Attempt, Workbench, judge, kind, phantom, run_command, run_forked, save
+from hsf_finetune.cli.main import EXIT_TERMINATED
 
 EPOCHS = 3
 KILLS = 5
-"""Seeds of `kills`; benchmarks/field_reports.py --kills 100 tries more."""
+"""Seeds of `kills` and `terminations`; benchmarks/field_reports.py --kills 100 tries more."""
 _CHANGES = ("open", "os.rename", "os.remove", "os.mkdir", "os.truncate", "shutil.copyfile")
 DAMAGES: dict[str, Callable[[Path], object]] = {
     "removed": Path.unlink,
@@ -47,10 +48,16 @@ class Campaign:
     def __init__(self, bench: Workbench) -> None:
         self.bench = bench
         self.data = bench.cohort(5)
-        others = (f"lightning.max_epochs={EPOCHS}", "augmentation=mri", "models.dropout=0.2")
+        others = [f"lightning.max_epochs={EPOCHS}", "augmentation=mri", "models.dropout=0.2"]
+        others += [
+            "finetuning=hsf",
+            "finetuning.unfreeze_frequency=1",
+            "finetuning.pretrained=none",
+        ]
         self._given = ("train", *bench.overrides(self.data, *others))
         counted = self.data / "changes"
-        self._start(self.run(), before=lambda: _watch(counted, 0))
+        whole = self._start(self.run(), before=lambda: _watch(counted, 0))
+        assert whole.code == 0, whole.text
         self.changes = len(counted.read_bytes())
         self.weights = weights_of(self.run())
 
@@ -58,21 +65,23 @@ class Campaign:
         """The folder of a run; always the same, so that equal runs have equal settings."""
         return self.data / "outputs" / "run"
 
-    def kill(self, seed: int) -> Attempt:
+    def kill(self, seed: int, how: signal.Signals = signal.SIGKILL) -> Attempt:
         """Kills a run at one of its changes of files, and resumes it."""
         number = random.Random(seed).randint(1, self.changes)
         shutil.rmtree(self.run(), ignore_errors=True)
-        counted = self.data / f"changes_{seed}"
-        self._start(self.run(), before=lambda: _watch(counted, number))
+        counted = self.data / f"changes_{how.name}_{seed}"
+        stopped = self._start(self.run(), before=lambda: _watch(counted, number, how))
         ended = (self.run() / "result.json").exists()
+        name = f"seed {seed}, at change {number} of {self.changes}"
+        if how == signal.SIGTERM and stopped.code != (0 if ended else EXIT_TERMINATED):
+            return Attempt(name, "wrong", f"exit code {stopped.code}: {stopped.text[-500:]}")
         if not ended:
             resumed = self._start(self.run(), "resume=auto")
             if resumed.code != 0:
-                return judge(f"seed {seed}", resumed, False)
+                return Attempt(name, "wrong", resumed.text[-500:])
         left = [path.name for path in self.run().rglob(".partial-*")] if not ended else []
         same = equal(weights_of(self.run()), self.weights) and not left
-        note = f"at change {number} of {self.changes}; {left}"
-        return Attempt(f"seed {seed}", "right" if same else "wrong", note)
+        return Attempt(name, "right" if same else "wrong", f"left {left}")
 
     def interrupted(self) -> Path:
         """A run that was killed in its last epoch, made once; a copy of it lies in `run`."""
@@ -112,8 +121,8 @@ def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
 
 
-def _watch(counted: Path, fatal: int) -> None:
-    """Counts changes of files below `outputs` as bytes of a file, and dies at one of them."""
+def _watch(counted: Path, fatal: int, how: signal.Signals = signal.SIGKILL) -> None:
+    """Counts changes of files below `outputs` as bytes of a file; a signal comes at one of them."""
     file = os.open(counted, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     count = 0
 
@@ -128,7 +137,7 @@ def _watch(counted: Path, fatal: int) -> None:
         count += 1
         os.write(file, b"x")
         if count == fatal:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), how)
 
     sys.addaudithook(see)
 
@@ -160,6 +169,12 @@ def campaign(bench: Workbench) -> Campaign:
 def kills(bench: Workbench) -> Iterator[Attempt]:
     """SIGKILL at any change of a file; resumed, the weights are those of an uninterrupted run."""
     yield from (campaign(bench).kill(seed) for seed in range(KILLS))
+
+
+@kind("terminations")
+def terminations(bench: Workbench) -> Iterator[Attempt]:
+    """SIGTERM, as from a cluster: its exit code, and nothing is lost."""
+    yield from (campaign(bench).kill(seed, signal.SIGTERM) for seed in range(min(KILLS, 12)))
 
 
 @kind("damaged files of a run")

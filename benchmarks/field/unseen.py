@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import h5py
 import numpy as np
 from scipy import ndimage
 
@@ -19,6 +18,7 @@ from field.workbench import (
     phantom,
     run_command,
     save,
+    save_hdf5,
     save_mgh,
 )
 
@@ -151,8 +151,7 @@ def hdf5_geometry(bench: Workbench) -> Iterator[Attempt]:
     data = bench.folder()
     for number in range(5):
         image, label = phantom(number)
-        with h5py.File(data / f"vol{number}.h5", "w") as file:
-            file["raw"], file["seg"] = image, label
+        save_hdf5(data / f"vol{number}.h5", {"raw": image, "seg": label}, None)
     given = {
         "patterns": '{a: {mri: "vol*.h5", mri_key: raw, label_key: seg}}',
         "hdf5": "{spacing_mm: [1, 1, 1]}",

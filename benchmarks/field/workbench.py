@@ -12,12 +12,13 @@ import resource
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+import h5py
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
@@ -190,6 +191,17 @@ def save_mgh(path: Path, array: Array, affine: Array) -> None:
     """Writes a file of FreeSurfer."""
     kind: Any = nib.freesurfer.mghformat.MGHImage
     kind(array, affine).to_filename(path)
+
+
+def save_hdf5(path: Path, arrays: Mapping[str, Array], spacing_mm: float | None = 1.0) -> Path:
+    """Writes datasets, each with its voxel size unless that is None."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with h5py.File(path, "w") as file:
+        for name, array in arrays.items():
+            file[name] = array
+            if spacing_mm is not None:
+                file[name].attrs["spacing_mm"] = (spacing_mm,) * 3
+    return path
 
 
 def load(path: Path) -> Array:

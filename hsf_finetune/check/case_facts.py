@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from hsf_finetune.check.findings import Finding
 from hsf_finetune.data.discovery.cases import Case
+from hsf_finetune.data.volumes.read_volume import file_stamp
 from hsf_finetune.system.atomic_files import atomic_write, cache_folder
 from hsf_finetune.system.errors import OutputError
 
@@ -127,13 +128,10 @@ def fingerprint(case: Case) -> str | None:
     None where a file is missing: nothing should be kept of such a case.
     """
     try:
-        stats = [(ref, ref.path.stat()) for ref in case.volumes]
+        stamps = [(ref, file_stamp(ref.path)) for ref in case.volumes]
     except OSError:
         return None
-    files = [
-        [str(ref), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, ref.spacing_mm, ref.affine]
-        for ref, stat in stats
-    ]
+    files = [[str(ref), *stamp, ref.spacing_mm, ref.affine] for ref, stamp in stamps]
     protocol = [[value, sorted(names)] for value, names in case.protocol.sets]
     text = json.dumps([_FORMAT, case.name, files, protocol, case.protocol.row_names])
     return hashlib.sha256(text.encode()).hexdigest()[:24]

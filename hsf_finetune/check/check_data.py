@@ -141,7 +141,12 @@ def _check(
         if how is None:
             known = KnownPreprocessing(weights.preprocessing)
             how = choose_preprocessing(settings, training, cohort.channels, known).value
-        findings += compare_with_source(target, source, str(weights.path), how.spacing_mm)
+        known_spacing = weights.preprocessing and weights.preprocessing.spacing_mm
+        findings += [
+            finding
+            for finding in compare_with_source(target, source, str(weights.path), how.spacing_mm)
+            if not (known_spacing and finding.kind == "source/spacing")  # it is said of them
+        ]
     findings.sort(key=lambda finding: TIERS.index(finding.tier))
     return CheckReport(
         tuple(findings),

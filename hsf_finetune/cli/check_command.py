@@ -125,7 +125,7 @@ def _check_and_write(
     from hsf_finetune.planning.plan_run import check_run
 
     started_ns = time.time_ns()
-    with _as_overrides(arguments, config_dir) as (overrides, folder_of_groups):
+    with as_overrides(arguments, config_dir) as (overrides, folder_of_groups):
         settings = compose("finetune", overrides, folder_of_groups)
     data = settings.datasets
     folder = report_folder(Path(data.output_path), f"check_{'_'.join(data.datasets)}", output)
@@ -163,10 +163,14 @@ def _check_and_write(
 
 
 @contextmanager
-def _as_overrides(
+def as_overrides(
     arguments: Sequence[str], config_dir: Path | None
 ) -> Iterator[tuple[list[str], Path | None]]:
-    """Overrides and folder of groups that choose the dataset YAML, where a file is given."""
+    """Overrides and folder of groups that choose the dataset YAML, where a file is given.
+
+    Raises:
+        ConfigError: there are several files, or there is none.
+    """
     files = [text for text in arguments if is_yaml_file(text)]
     rest = [text for text in arguments if not is_yaml_file(text)]
     if not files:
@@ -175,9 +179,9 @@ def _as_overrides(
     file = Path(files[0]).expanduser()
     if len(files) > 1 or config_dir is not None or file.suffix not in (".yaml", ".yml"):
         raise ConfigError(
-            "check takes overrides, or one dataset YAML and overrides",
+            "give overrides, or one dataset YAML and overrides",
             found=" ".join([*files, *(["--config-dir"] if config_dir else [])]),
-            expected="hsf-finetune check datasets=custom, or hsf-finetune check my.yaml",
+            expected="datasets=custom, or my.yaml",
         )
     if not file.is_file():
         raise ConfigError("no such dataset YAML", file=file)

@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Runs the command and returns its exit code."""
     from hsf_finetune.export.export_model import export
-    from hsf_finetune.inference.segment_files import split_channels
+    from hsf_finetune.inference.scan_jobs import split_channels
     from hsf_finetune.system import console
 
     exported = export(

@@ -35,8 +35,12 @@ COMMANDS = {
     "plan": "show which blocks train when and at which rate, without training",
     "predict": "segment scans with a trained model",
     "export": "write a trained model for another program, and prove it there",
+    "convert": "write a dataset as nnU-Net's raw data, or nnU-Net's plans as settings",
     "evaluate": "score segmentations against labels, or a run on one side of its split",
     "compare": "fine-tune with every preset and compare the results, or compare finished runs",
+    "report": "write one HTML page about a run: to read, print and send",
+    "weights": "list the published weights that have a name, with licence and contract",
+    "cache": "list what is kept between runs, and remove what is no longer used",
     "init": "write the dataset YAML that describes a folder of images and labels",
     "phantom": "write the phantom cohort that the demo runs on",
 }

@@ -1,4 +1,4 @@
-"""Segment scans with a trained model.
+"""Segment scans with a trained model, or with weights by others as they are.
 
 A segmentation lies on its scan's own grid, has the label values of the training data, and gets
 the name of the scan's first file. Of a folder, files that are named like labels are left out. What
@@ -11,23 +11,41 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+_FORMATS = ("nifti", "seg.nrrd", "dicom-seg", "bids")
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
-    parser.add_argument("model", help="folder of a run, or a checkpoint")
+    parser.add_argument(
+        "model",
+        metavar="WEIGHTS",
+        help="folder of a run, a checkpoint, or other weights that say their classes and how scans "
+        "are prepared: an nnU-Net, a MONAI bundle, an address, or a name of conf/weights",
+    )
     parser.add_argument(
         "scans",
         nargs="+",
-        help="images or folders; the channels of one scan are joined by commas",
+        metavar="SCANS",
+        help="images or folders; the channels of one scan are joined by commas, or are files "
+        "case_0000, case_0001 of one folder",
     )
-    parser.add_argument("-o", "--output", type=Path, required=True, help="folder to write into")
     parser.add_argument(
         "--checkpoint", choices=["best", "last"], default="best", help="which one of a run"
     )
     parser.add_argument(
+        "--set",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="of weights by others, what they do not say, as for finetune.py: "
+        "finetuning.source_classes=[background,DG] preprocessing=hsf models=unet",
+    )
+    parser.add_argument(
         "--pattern", metavar="GLOB", help="which files of a folder; all but labels if left out"
     )
-    parser.add_argument("--key", help="HDF5: dataset inside the files")
+    parser.add_argument(
+        "--key", help="HDF5: dataset inside the files; DICOM: series, by its UID or description"
+    )
     parser.add_argument(
         "--spacing",
         nargs=3,
@@ -38,25 +56,116 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
     parser.add_argument(
-        "--overwrite", action="store_true", help="segment scans again whose segmentation exists"
+        "--engine",
+        choices=["auto", "torch", "torch-bf16", "onnxruntime", "openvino", "openvino-bf16"],
+        default="auto",
+        help="what runs the network; auto takes, on a CPU, the fastest one whose segmentation of "
+        "the first scan is that of torch, and says so",
     )
     parser.add_argument(
         "--strict", action="store_true", help="refuse scans that are unlike the training data"
     )
+    _add_outputs(parser)
+
+
+def _add_outputs(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments about what is written."""
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder to write into")
+    parser.add_argument(
+        "--format",
+        action="extend",
+        type=_list_formats,
+        metavar="FORMAT",
+        help="nifti, seg.nrrd (3D Slicer), dicom-seg (of DICOM series) or bids (a dataset of "
+        "derivatives), also several, nifti,bids, which get a folder each; the scan's own, or NIfTI, "
+        "if left out",
+    )
+    parser.add_argument(
+        "--terminology",
+        type=Path,
+        metavar="FILE",
+        help="dicom-seg, seg.nrrd: CSV of codes, with the columns class, code, scheme and meaning",
+    )
+    parser.add_argument(
+        "--probabilities",
+        action="store_true",
+        help="write the probability of each class too, as one 4D NIfTI",
+    )
+    parser.add_argument(
+        "--volumes",
+        type=Path,
+        metavar="FILE",
+        help="write a row for each scan into a table: mm3 of each class, and what is unusual",
+    )
+    parser.add_argument(
+        "--where",
+        nargs=2,
+        metavar=("TEMPLATE", "REGIONS"),
+        help="of scans of the whole head, segment only the regions that are drawn on a template, "
+        "which is registered to each scan: a scan such as an MNI template, and a mask or atlas on "
+        "its grid",
+    )
+    parser.add_argument(
+        "--where-values",
+        nargs="+",
+        type=int,
+        default=[],
+        metavar="N",
+        help="which numbers of REGIONS are regions, each cut out for itself; all but 0 if left out",
+    )
+    parser.add_argument(
+        "--where-margin",
+        type=float,
+        default=8.0,
+        metavar="MM",
+        help="what is cut out around each region; 8 mm if left out",
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="segment scans again whose segmentation exists"
+    )
+
+
+def _list_formats(text: str) -> list[str]:
+    """The formats that a text names, separated by commas."""
+    names = text.split(",")
+    if unknown := [name for name in names if name not in _FORMATS]:
+        known = ", ".join(_FORMATS)
+        raise argparse.ArgumentTypeError(f"no format is called {unknown[0]!r}; there are {known}")
+    return names
 
 
 def run(options: argparse.Namespace) -> int:
     """Runs the command and returns its exit code."""
+    from hsf_finetune.inference.formats.output_formats import OutputChoice
+    from hsf_finetune.inference.localisation import RegionFinder
     from hsf_finetune.inference.predictor import Predictor
-    from hsf_finetune.inference.segment_files import SegmentOptions, segment_files
+    from hsf_finetune.inference.scan_jobs import SegmentOptions
+    from hsf_finetune.inference.segment_files import segment_files
+    from hsf_finetune.system.console import say
+    from hsf_finetune.training.allocator import keep_freed_memory
 
+    where = None
+    if options.where:
+        template, regions = options.where
+        margin_mm = options.where_margin
+        where = RegionFinder.read(template, regions, options.where_values, margin_mm)
     chosen = SegmentOptions(
         options.key,
         tuple(options.spacing) if options.spacing else None,
         options.pattern,
         options.overwrite,
         options.strict,
+        OutputChoice(
+            tuple(dict.fromkeys(options.format or ())),
+            options.terminology,
+            options.probabilities,
+            options.volumes,
+        ),
+        where,
     )
-    model = Predictor.load(options.model, options.checkpoint, options.device)
+    keep_freed_memory()
+    model = Predictor.load(
+        options.model, options.checkpoint, options.device, options.set, say, options.engine
+    )
     results = segment_files(model, options.scans, options.output, chosen)
     return 1 if any(result.status == "failed" for result in results) else 0

@@ -317,6 +317,8 @@ def _with_absolute_paths(settings: Settings) -> Settings:
             "run_dir": absolute(settings.run_dir),
             "resume": absolute(settings.resume, "auto"),
             "datasets": data.model_copy(update={n: absolute(getattr(data, n)) for n in names}),
-            "weights": weights.model_copy(update={"pretrained": pretrained}),
+            "weights": weights.model_copy(
+                update={"pretrained": pretrained, "file": absolute(weights.file)}
+            ),
         }
     )

@@ -47,7 +47,13 @@ def with_description(settings: Settings, own: Path | None) -> Settings:
             "finetuning.named is filled in, and cannot be given",
             fix="put it into DIR/weights/NAME.yaml: --config-dir DIR finetuning.pretrained=NAME",
         )
-    weights = settings.weights.model_copy(update={"named": named})
+    if named is None and given is not None and settings.weights.file is not None:
+        raise ConfigError(
+            "weights.file is the file of named weights, and no name is given",
+            found=f"weights.pretrained={given}",
+            fix="weights.pretrained=NAME, or weights.pretrained=PATH without weights.file",
+        )
+    weights = named.completed(settings.weights) if named else settings.weights
     return settings.model_copy(update={"weights": weights})
 
 
@@ -102,7 +108,10 @@ def read_named(path: Path) -> NamedWeights:
             expected=f"the keys {known}",
         ) from error
     try:
-        Checksum.parse(named.checksum)
+        if named.checksum is not None:
+            Checksum.parse(named.checksum)
+        if named.url is None:
+            return named
         if is_remote(named.url):
             parse_address(named.url)
             return named
@@ -116,6 +125,16 @@ def read_named(path: Path) -> NamedWeights:
         found=named.url,
         expected="https://HOST/FILE or hf://OWNER/REPO/FILE",
     )
+
+
+def named_weights(own: Path | None = None) -> dict[str, NamedWeights]:
+    """Name -> description of all named weights, shipped and the user's own.
+
+    Raises:
+        ConfigError: a description is wrong.
+    """
+    files = {name: _description(name, own) for name in options_of("weights", own)}
+    return {name: read_named(file) for name, file in files.items() if file}
 
 
 def check_network(name: str, named: NamedWeights, models: NetworkSettings) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from hsf_finetune.config.settings import DatasetsSettings
 from hsf_finetune.data.discovery.cases import Case
+from hsf_finetune.data.volumes.read_volume import stem
 from hsf_finetune.system.console import count_of
 from hsf_finetune.system.errors import ConfigError, DataError
 
@@ -58,7 +59,7 @@ def split_cases(cases: Sequence[Case], settings: DatasetsSettings, seed: int) ->
             split names unknown cases or divides a subject.
     """
     if settings.split_file:
-        return _read_split_file(cases, Path(settings.split_file).expanduser())
+        return _read_split_file(cases, Path(settings.split_file).expanduser(), settings.fold)
     if settings.train_val_test_idx:
         return _split_by_indices(cases, settings.train_val_test_idx)
     if settings.fold == "auto" and not settings.train_on_all and any(c.side for c in cases):
@@ -170,11 +171,14 @@ def _split_by_tables(cases: Sequence[Case]) -> Split:
     return _check_given_split(sides, "column split of the table")
 
 
-def _read_split_file(cases: Sequence[Case], path: Path) -> Split:
+def _read_split_file(cases: Sequence[Case], path: Path, fold: int | str | None = None) -> Split:
     try:
         given = json.loads(path.read_text())
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ConfigError("the split file cannot be read", file=path, found=str(error)) from error
+    of_nnunet = isinstance(given, list)
+    if of_nnunet:
+        given = _fold_of_nnunet(given, path, fold)
     if not isinstance(given, Mapping) or not {"train", "validation"} <= set(given):
         raise ConfigError(
             "the split file needs the keys train and validation",
@@ -185,7 +189,8 @@ def _read_split_file(cases: Sequence[Case], path: Path) -> Split:
         )
     known: dict[str, list[Case]] = {}
     for case in cases:
-        for name in {case.name, case.subject, case.subject.rsplit("/", 1)[-1]}:
+        names = {case.name, case.subject, case.subject.rsplit("/", 1)[-1]}
+        for name in names | ({stem(case.label.path)} if of_nnunet else set()):
             known.setdefault(name, []).append(case)
     sides: dict[str, list[str]] = {}
     for side in SIDES:
@@ -208,6 +213,22 @@ def _read_split_file(cases: Sequence[Case], path: Path) -> Split:
         )
     chosen = {side: [c for name in names for c in known[name]] for side, names in sides.items()}
     return _check_given_split(chosen, f"split file {path.name}", given.get("held_out") is False)
+
+
+def _fold_of_nnunet(folds: Sequence[Any], path: Path, fold: int | str | None) -> object:
+    """One fold of nnU-Net's splits_final.json, in the words of this package."""
+    number = fold if isinstance(fold, int) else 0 if len(folds) == 1 else None
+    if number is None or number >= len(folds):
+        raise ConfigError(
+            "nnU-Net's split file has several folds, of which one is used",
+            file=path,
+            found=f"datasets.fold={fold}",
+            expected=f"0 to {len(folds) - 1}",
+            fix="datasets.fold=0",
+        )
+    one = folds[number]
+    named = isinstance(one, Mapping) and {"train", "val"} <= set(one)
+    return {"train": one["train"], "validation": one["val"]} if named else one
 
 
 def _check_given_split(

@@ -1,6 +1,6 @@
 """Tables that name label values, in the four formats that are found beside segmentations.
 
-- BIDS `*dseg.tsv`: columns index and name.
+- BIDS `*dseg.tsv`: columns index and name, and if needed color (#RRGGBB).
 - FreeSurfer colour tables (`FreeSurferColorLUT.txt`, `.ctab`): number, name, red, green, blue, alpha.
 - ITK-SNAP label descriptions: number, red, green, blue, alpha, visibility, mesh, "name".
 - `dataset.json`: `{"1": "name"}` (Medical Segmentation Decathlon) or `{"name": 1}` (nnU-Net).
@@ -12,16 +12,21 @@ import csv
 import json
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from hsf_finetune.data.discovery.pairing import is_hidden
+from hsf_finetune.labels.label_colours import Colour
 
 _LARGEST_BYTES = 2_000_000
 _SUFFIXES = (".tsv", ".txt", ".ctab", ".ctbl", ".label", ".lut", ".json")
-_FREESURFER = re.compile(r"\s*(\d+)\s+(\S+)((?:\s+\d+){4})\s*")
-_SNAP = re.compile(r'\s*(-?\d+)(?:\s+\d+){3}\s+[\d.]+\s+\d+\s+\d+\s+"(.*)"\s*')
+_FREESURFER = re.compile(r"\s*(?P<value>\d+)\s+(?P<name>\S+)(?P<colour>(?:\s+\d+){4})\s*")
+_SNAP = re.compile(
+    r'\s*(?P<value>-?\d+)(?P<colour>(?:\s+\d+){3})\s+[\d.]+\s+\d+\s+\d+\s+"(?P<name>.*)"\s*'
+)
+_WHOLE = r"-?\d{1,9}(\.0+)?"
+_HEX = re.compile(r"#?([0-9a-fA-F]{6})")
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,7 @@ class NameTable:
         names: value -> name, the background included where the file has it.
         ignore: values that mean "not annotated".
         regions: name -> values, where a file names regions of several values.
+        colours: value -> red, green and blue, where the file has colours.
     """
 
     path: Path
@@ -41,6 +47,7 @@ class NameTable:
     names: Mapping[int, str]
     ignore: tuple[int, ...] = ()
     regions: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    colours: Mapping[int, Colour] = field(default_factory=dict)
 
 
 def read_name_table(path: Path) -> NameTable | None:
@@ -104,20 +111,26 @@ def _bids(path: Path) -> NameTable | None:
     header = [cell.strip().lower() for cell in rows[0]] if rows else []
     if "index" not in header or "name" not in header:
         return None
-    index, name = header.index("index"), header.index("name")
-    names = [(row[index].strip(), row[name]) for row in rows[1:] if len(row) > max(index, name)]
-    return _make_table(path, "BIDS table", names)
+    columns = [header.index("index"), header.index("name")]
+    columns += [header.index("color")] if "color" in header else []
+    full = [[row[n].strip() for n in columns] for row in rows[1:] if len(row) > max(columns)]
+    texts = {row[0]: match[1] for row in full if (match := _HEX.fullmatch(row[-1]))}
+    colours = {value: [*bytes.fromhex(text)] for value, text in texts.items()}
+    return _make_table(path, "BIDS table", [(row[0], row[1]) for row in full], colours)
 
 
 def _text_table(path: Path) -> NameTable | None:
     lines = [line for line in _lines(path) if line.strip() and not line.lstrip().startswith("#")]
-    names = [(match[1], match[2]) for line in lines if (match := _SNAP.fullmatch(line))]
-    if found := _make_table(path, "ITK-SNAP label descriptions", names):
-        return found
-    names = [(match[1], match[2]) for line in lines if (match := _FREESURFER.fullmatch(line))]
-    # A text that only contains such lines among others is something else.
-    few = 2 * len(names) <= len(lines)
-    return None if few else _make_table(path, "FreeSurfer colour table", names)
+    kinds = (("ITK-SNAP label descriptions", _SNAP), ("FreeSurfer colour table", _FREESURFER))
+    for kind, expression in kinds:
+        rows = [match for line in lines if (match := expression.fullmatch(line))]
+        names = [(row["value"], row["name"]) for row in rows]
+        colours = {row["value"]: [*map(int, row["colour"].split()[:3])] for row in rows}
+        # A text that only contains such lines among others is something else.
+        few = expression is _FREESURFER and 2 * len(names) <= len(lines)
+        if not few and (found := _make_table(path, kind, names, colours)):
+            return found
+    return None
 
 
 def _dataset_json(path: Path) -> NameTable | None:
@@ -144,9 +157,19 @@ def _dataset_json(path: Path) -> NameTable | None:
     return NameTable(path, "dataset.json", known, ignore, tuple(regions))
 
 
-def _make_table(path: Path, kind: str, rows: Sequence[tuple[str, str]]) -> NameTable | None:
+def _make_table(
+    path: Path,
+    kind: str,
+    rows: Sequence[tuple[str, str]],
+    colours: Mapping[str, Sequence[int]] | None = None,
+) -> NameTable | None:
     names: dict[int, str] = {}
     for value, name in rows:
-        if re.fullmatch(r"-?\d{1,9}(\.0+)?", value) and name.strip():
+        if re.fullmatch(_WHOLE, value) and name.strip():
             names.setdefault(int(float(value)), " ".join(name.split()))
-    return NameTable(path, kind, names) if names else None
+    known = {
+        int(float(value)): (r, g, b)
+        for value, (r, g, b) in (colours or {}).items()
+        if re.fullmatch(_WHOLE, value) and max(r, g, b) < 256
+    }
+    return NameTable(path, kind, names, colours=known) if names else None

@@ -9,6 +9,7 @@ from pathlib import Path
 import h5py
 
 from hsf_finetune.data.discovery.pairing import is_hidden, split_suffix
+from hsf_finetune.data.volumes.dicom_series import is_dicom_file, is_dicom_folder
 from hsf_finetune.data.volumes.read_volume import (
     FOREIGN,
     SUFFIXES,
@@ -31,7 +32,7 @@ class FolderListing:
 
 
 def list_volumes(folder: Path) -> FolderListing:
-    """Lists the volumes below a folder, without hidden files.
+    """Lists the volumes below a folder, without hidden files; a folder of DICOM files is one.
 
     Raises:
         DataError: it is no folder, or contains no volume.
@@ -42,9 +43,16 @@ def list_volumes(folder: Path) -> FolderListing:
     volumes: list[ListedVolume] = []
     unreadable: list[tuple[Path, str]] = []
     others: Counter[str] = Counter()
+    dicom: set[Path] = set()
     for path in sorted(root.rglob("*")):
         suffix = split_suffix(path.name, (*SUFFIXES, *FOREIGN))[1].lower() or path.suffix.lower()
-        if is_hidden(path, root) or path.is_dir():
+        if is_hidden(path, root) or (path.parent in dicom and is_dicom_file(path)):
+            continue
+        if path.is_dir():
+            if is_dicom_folder(path):
+                dicom.add(path)
+                folders = path.relative_to(root).parts[:-1]
+                volumes.append(ListedVolume(VolumeRef(path), folders, path.name))
             continue
         if not path.is_file():
             unreadable.append((path, "a link that leads to no file"))

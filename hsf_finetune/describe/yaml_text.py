@@ -136,6 +136,9 @@ class DatasetDescription:
         lines += self._commented(f"label number -> class; {origin}", "labels_names")
         lines.append("    labels_names:")
         lines += [f"      {number}: {_quoted(names[value])}" for value, number in numbers.items()]
+        if table is not None and table.colours:
+            lut = table.path.relative_to(self.folder).as_posix()
+            lines += ["    # colours of the values, for segmentations", f"    lut: {_quoted(lut)}"]
         return lines
 
     def _rest(self) -> list[str]:

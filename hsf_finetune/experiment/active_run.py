@@ -15,7 +15,7 @@ from hsf_finetune.evaluation.score_tables import ScoreRow, summarise, write_scor
 from hsf_finetune.experiment import summary
 from hsf_finetune.experiment.resume import lock_run, open_folder, publish_run_dir
 from hsf_finetune.experiment.retention import score_source_after, score_source_before
-from hsf_finetune.experiment.run_result import RunResult
+from hsf_finetune.experiment.run_result import RunResult, write_report_of
 from hsf_finetune.inference.predictor import Predictor
 from hsf_finetune.planning.forecast_run import write_forecast
 from hsf_finetune.planning.plan_run import show_plan
@@ -24,6 +24,7 @@ from hsf_finetune.planning.source_model import check_new_head
 from hsf_finetune.schedule.display.schedule_picture import save_picture
 from hsf_finetune.system import console
 from hsf_finetune.system.atomic_files import write_json
+from hsf_finetune.system.cache import sweep
 from hsf_finetune.system.processes import is_main_process
 from hsf_finetune.system.run_folder import SPLITS, RunFolder
 from hsf_finetune.training.train import fit_model
@@ -61,8 +62,6 @@ class ActiveRun:
         setup = self.setup
         summary.announce_run(self.folder, setup, self.kept_in)
         summary.show_labels(self.census["train"], self.data.flips, self.data.draws)
-        for line in self.data.intensity_warnings():
-            console.say(f"  {line}")
         self._write_down()
         show_plan(setup)
         write_forecast(setup, self.folder, self.data)
@@ -87,6 +86,8 @@ class ActiveRun:
         retained = score_source_after(setup, self.folder) if setup.source_task else None
         more = {"retention": retained} if retained else {}
         write_result(self.folder.path, before, after, setup.settings.finetuning.budget, **more)
+        write_report_of(self.folder.path, setup.settings)
+        sweep()
         return RunResult(self.folder.path, before, after)
 
     def _write_down(self) -> None:
@@ -142,6 +143,7 @@ def open_run(setup: Setup) -> Iterator[ActiveRun]:
     data = make_data(setup)
     with console.progress("reading cases") as tick:
         kept_in = data.read(tick)
+    setup = setup.with_sides(data.flips.allowed)
     census = data.take_censuses()
     check_census(census["train"], setup.settings.datasets.allow_unsupervised)
     folder = open_folder(setup.requested, setup.resumed)

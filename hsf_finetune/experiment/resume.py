@@ -209,7 +209,10 @@ def _output_path(settings: Settings) -> Path:
 def _new_folder(settings: Settings) -> Path:
     if settings.run_dir is not None:
         path = Path(settings.run_dir).expanduser()
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        # A run that was killed while it wrote its first file leaves nothing else.
+        if path.exists() and (
+            not path.is_dir() or any(not p.name.startswith(".partial-") for p in path.iterdir())
+        ):
             raise ConfigError(
                 "the run's folder is in use",
                 file=path,

@@ -9,6 +9,7 @@ import torch
 from hsf_finetune.export.bundle_transforms import (
     Config,
     compose_transforms,
+    inferer,
     label_type,
     map_labels,
     preparation,
@@ -23,10 +24,24 @@ _SCHEMA_URL = (
 )
 _SUFFIX = "/*.nii*"
 _IMPORTS = [f"$import {name}" for name in ("collections", "glob", "os", "numpy as np")]
-_BACK = transform(
-    "Invertd", "pred", transform="@preprocessing", orig_keys="image", nearest_interp=False
-)
-"""From the network's grid to that of the file."""
+
+
+def _back(model: TrainedModel) -> Config:
+    """From the network's grid to that of the file."""
+    nearest = model.card.preprocessing.resampling == "monai_nearest"
+    given: Config = {"transform": "@preprocessing", "orig_keys": "image"}
+    return transform("Invertd", "pred", **given, nearest_interp=nearest)
+
+
+_EVALUATOR = {
+    "_target_": "SupervisedEvaluator",
+    "device": "@device",
+    "val_data_loader": "@dataloader",
+    "network": "@network",
+    "inferer": "@inferer",
+    "postprocessing": "@postprocessing",
+    "val_handlers": "@handlers",
+}
 
 
 def network_definition(model: TrainedModel) -> Definition:
@@ -75,10 +90,10 @@ def inference_config(model: TrainedModel) -> Config:
             "transform": "@preprocessing",
         },
         "dataloader": {"_target_": "DataLoader", "dataset": "@dataset", "batch_size": 1},
-        "inferer": {"_target_": "SimpleInferer"},
+        "inferer": inferer(card.preprocessing),
         "postprocessing": compose_transforms(
             transform("Activationsd", "pred", softmax=True),
-            _BACK,
+            _back(model),
             transform("AsDiscreted", "pred", argmax=True),
             map_labels(model, "pred"),
             transform("SaveImaged", "pred", **saving),
@@ -91,15 +106,7 @@ def inference_config(model: TrainedModel) -> Config:
                 "map_location": "@device",
             }
         ],
-        "evaluator": {
-            "_target_": "SupervisedEvaluator",
-            "device": "@device",
-            "val_data_loader": "@dataloader",
-            "network": "@network",
-            "inferer": "@inferer",
-            "postprocessing": "@postprocessing",
-            "val_handlers": "@handlers",
-        },
+        "evaluator": _EVALUATOR,
         "run": ["$@evaluator.run()"],
     }
 
@@ -132,7 +139,7 @@ def evaluation_config(model: TrainedModel) -> Config:
         },
         "postprocessing": compose_transforms(
             transform("Activationsd", "pred", softmax=True),
-            _BACK,
+            _back(model),
             transform("AsDiscreted", "pred", argmax=True, to_onehot=count),
             transform("AsDiscreted", "label", to_onehot=count),
         ),
@@ -143,16 +150,7 @@ def evaluation_config(model: TrainedModel) -> Config:
                 "output_transform": "$monai.handlers.from_engine(['pred', 'label'])",
             }
         },
-        "evaluator": {
-            "_target_": "SupervisedEvaluator",
-            "device": "@device",
-            "val_data_loader": "@dataloader",
-            "network": "@network",
-            "inferer": "@inferer",
-            "postprocessing": "@postprocessing",
-            "key_val_metric": "@key_metric",
-            "val_handlers": "@handlers",
-        },
+        "evaluator": _EVALUATOR | {"key_val_metric": "@key_metric"},
         "run": ["$@evaluator.run()", "$print('mean Dice', @evaluator.state.metrics)"],
     }
 
@@ -214,6 +212,8 @@ def _training_data(model: TrainedModel) -> Config:
         step | {"keys": both} if step["_target_"] in spatial else step
         for step in preparation(model.card.preprocessing, model.anatomy.divisor)
     ]
+    nearest = {"keys": both, "mode": ["bilinear", "nearest"]}
+    steps = [step | nearest if step["_target_"] == "Spacingd" else step for step in steps]
     return {
         "_target_": "CacheDataset",
         "data": _labelled(model.card.in_channels > 1),

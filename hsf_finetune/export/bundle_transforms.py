@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from hsf_finetune.config.settings import Preprocessing
 from hsf_finetune.config.settings.preprocessing_settings import (
     Intensity,
+    IntensitySteps,
     MinMaxIntensity,
     PercentileIntensity,
     WindowIntensity,
@@ -35,42 +37,76 @@ def compose_transforms(*steps: Config | str) -> Config:
 
 
 def preparation(how: Preprocessing, divisor: Sequence[int]) -> list[Config]:
-    """The steps from files to the network's input.
+    """The steps from files to what the inferer is given.
 
     MONAI pads the larger half at the back; between two flips that is the front, as here.
 
     Args:
-        how: orientation, crop, intensity and padding.
+        how: orientation, voxel size, crop, intensity and padding.
         divisor: of the network.
     """
-    steps = [
+    parts: dict[str, list[Config]] = {"C": [], "S": [], "I": []}
+    if how.crop in ("nonzero", "positive"):
+        chosen = "$lambda x: x > 0" if how.crop == "positive" else "$lambda x: x != 0"
+        crop: Config = {"source_key": "image", "select_fn": chosen, "margin": how.crop_margin_vox}
+        parts["C"] = [transform("CropForegroundd", **crop, allow_smaller=True)]
+    if how.spacing_mm:
+        parts["S"] = [transform("Spacingd", pixdim=list(how.spacing_mm), mode="bilinear")]
+    parts["I"] = normalisation(how.intensity[0])
+    return [
         transform("LoadImaged"),
         transform("EnsureChannelFirstd"),
         transform("EnsureTyped", dtype="$torch.float32"),
         transform("Orientationd", axcodes=how.orientation, labels=_ENDS),
+        *(step for letter in how.order for step in parts[letter]),
+        *_padding(how, divisor),
     ]
-    if how.crop in ("nonzero", "positive"):
-        chosen = "$lambda x: x > 0" if how.crop == "positive" else "$lambda x: x != 0"
-        crop: Config = {"source_key": "image", "select_fn": chosen, "margin": how.crop_margin_vox}
-        steps.append(transform("CropForegroundd", **crop, allow_smaller=False))
-    steps += normalisation(how.intensity[0])
-    # A network that halves needs two voxels at its deepest level.
-    least = list(
-        padded_shape(how.window_vox if how.padded_size == "window" else (1, 1, 1), divisor)
-    )
-    method = "end" if how.padding == "end" else "symmetric"
-    padding = [
-        transform("DivisiblePadd", k=list(divisor), method=method),
-        transform("SpatialPadd", spatial_size=least, method=method),
-    ]
+
+
+def slides(how: Preprocessing) -> bool:
+    """Whether MONAI's own windows are meant, before which scans need no padding."""
+    return how.padded_size == "window" and how.blending != "gaussian"
+
+
+def inferer(how: Preprocessing) -> Config:
+    """How the network is applied: to scans in one piece, or through MONAI's windows."""
+    if not slides(how):
+        return {"_target_": "SimpleInferer"}
+    return {
+        "_target_": "SlidingWindowInferer",
+        "roi_size": list(how.window_vox),
+        "overlap": how.overlap,
+        "mode": "constant" if how.blending == "constant" else "gaussian",
+        "sigma_scale": how.sigma_share,
+        "padding_mode": _padding_mode(how),
+    }
+
+
+def _padding(how: Preprocessing, divisor: Sequence[int]) -> list[Config]:
+    mode = {"mode": _padding_mode(how), "method": "end" if how.padding == "end" else "symmetric"}
+    multiple: Sequence[int] | None = how.multiple_vox
+    least: Sequence[int] | None = how.least_vox
+    if not slides(how):
+        # A network that halves needs two voxels at its deepest level.
+        window = how.window_vox if how.padded_size == "window" else (1, 1, 1)
+        least = [*map(max, padded_shape(window, divisor), how.least_vox or (1, 1, 1))]
+        multiple = [*map(math.lcm, divisor, how.multiple_vox or (1, 1, 1))]
+    padding = [transform("DivisiblePadd", k=list(multiple), **mode)] if multiple else []
+    padding += [transform("SpatialPadd", spatial_size=list(least), **mode)] if least else []
     if how.padding == "both":
         flip = transform("Flipd", spatial_axis=[0, 1, 2])
         padding = [flip, *padding, flip]
-    return steps + padding
+    return padding
+
+
+def _padding_mode(how: Preprocessing) -> str:
+    return "constant" if how.padding_mode == "zeros" else how.padding_mode
 
 
 def normalisation(intensity: Intensity) -> list[Config]:
-    """The step that does to intensities what `normalise_intensity` does."""
+    """The steps that do to intensities what `normalise_intensity` does."""
+    if isinstance(intensity, IntensitySteps):
+        return [one for step in intensity.steps for one in normalisation(step)]
     if isinstance(intensity, ZScoreIntensity):
         given: Config = {"subtrahend": intensity.mean, "divisor": intensity.std}
         known = {name: value for name, value in given.items() if value is not None}

@@ -19,7 +19,8 @@ from hsf_finetune.export.trained_model import TrainedModel
 from hsf_finetune.inference.model_card import ModelCard
 from hsf_finetune.system.errors import ConfigError
 
-_DESCRIBING = frozenset(("resampling", "patch_vox", "window_vox", "channel_names"))
+_WINDOWS = ("window_vox", "overlap", "blending", "sigma_share")
+_DESCRIBING = frozenset(("resampling", "patch_vox", *_WINDOWS, "channel_names", "sides"))
 """Entries of a preprocessing that change nothing by themselves, or that no other program has."""
 
 

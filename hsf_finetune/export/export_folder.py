@@ -31,7 +31,7 @@ def refuse_existing(path: Path) -> None:
     """
     if path.exists() or path.is_symlink():
         raise OutputError(
-            "an export is never written over something that exists",
+            "what exists is never written over",
             file=path,
             fix="give a new name: -o OUT",
         )

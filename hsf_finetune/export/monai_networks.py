@@ -8,8 +8,10 @@ from typing import Any
 from hsf_finetune.config.settings import NetworkSettings, UNetSettings
 from hsf_finetune.networks.architectures.basicunet import basicunet_arguments
 from hsf_finetune.networks.architectures.dynunet import dynunet_arguments
+from hsf_finetune.networks.architectures.mednext import mednext_arguments
 from hsf_finetune.networks.architectures.monai_unet import monai_unet_arguments
 from hsf_finetune.networks.architectures.segresnet import segresnet_arguments
+from hsf_finetune.networks.architectures.segresnet_ds import segresnet_ds_arguments
 from hsf_finetune.networks.architectures.swinunetr import swinunetr_arguments
 from hsf_finetune.networks.architectures.unet import trunk_arguments
 
@@ -22,7 +24,9 @@ _CLASSES: Mapping[str, tuple[str, Callable[[Any], dict[str, Any]]]] = {
     "basicunet": ("BasicUNet", basicunet_arguments),
     "dynunet": ("DynUNet", dynunet_arguments),
     "segresnet": ("SegResNet", segresnet_arguments),
+    "segresnet_ds": ("SegResNetDS", segresnet_ds_arguments),
     "swinunetr": ("SwinUNETR", swinunetr_arguments),
+    "mednext": ("MedNeXt", mednext_arguments),
 }
 """`models.name` -> MONAI's class, and its arguments; tests load the tensors of each into it."""
 

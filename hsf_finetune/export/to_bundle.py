@@ -14,7 +14,12 @@ import numpy.typing as npt
 import torch
 from monai.bundle.config_parser import ConfigParser
 
-from hsf_finetune.config.settings.preprocessing_settings import ZScoreIntensity
+from hsf_finetune.config.settings.preprocessing_settings import (
+    Intensity,
+    Preprocessing,
+    ZScoreIntensity,
+    steps_of,
+)
 from hsf_finetune.data.volumes.read_volume import Volume
 from hsf_finetune.export.bundle_configs import (
     SCHEMA,
@@ -23,8 +28,10 @@ from hsf_finetune.export.bundle_configs import (
     metadata,
     training_config,
 )
+from hsf_finetune.export.bundle_transforms import slides
 from hsf_finetune.export.door import Door, read_labels, refuse_unlike, save_channels
 from hsf_finetune.export.monai_networks import monai_definition
+from hsf_finetune.export.onnx_graph import require_any_size
 from hsf_finetune.export.trained_model import TrainedModel
 from hsf_finetune.system.atomic_files import write_json
 from hsf_finetune.system.errors import ConfigError
@@ -39,21 +46,30 @@ def _check(model: TrainedModel) -> None:
         "orientation": (how.orientation,),
         "crop": ("none", "margins", "nonzero", "positive"),
         "crop_margin_vox": (0,) if how.crop == "margins" else (how.crop_margin_vox,),
+        "crop_after": (how.crop_after,),
+        "spacing_mm": (how.spacing_mm,) if how.resampling.startswith("monai") else (None,),
         "fill_values": ("outside", "kept"),
         "intensity_first": (True, False),
         "padding": ("both", "symmetric", "end"),
+        "padding_mode": (how.padding_mode,),
+        "multiple_vox": (how.multiple_vox,),
+        "least_vox": (how.least_vox,),
         "padded_size": ("multiple", "window"),
         "intensity": (how.intensity,) if _has_step(how.intensity) else (),
     }
     refuse_unlike(model.card, "a MONAI bundle", carried)
 
 
-def _has_step(intensity: Sequence[Any]) -> bool:
-    one = intensity[0]
-    masked = getattr(one, "mask", "whole")
-    clipped = isinstance(one, ZScoreIntensity) and one.clip is not None
-    allowed = ("whole", "nonzero") if isinstance(one, ZScoreIntensity) else ("whole",)
-    return len(intensity) == 1 and masked in allowed and not clipped
+def _has_step(intensity: Sequence[Intensity]) -> bool:
+    """Whether `normalisation` has a transform of MONAI for each step, for all channels."""
+
+    def is_public(step: Intensity) -> bool:
+        mask = getattr(step, "mask", "whole")
+        if isinstance(step, ZScoreIntensity):
+            return mask != "nonzero_filled" and step.clip is None
+        return mask == "whole"
+
+    return len(intensity) == 1 and all(map(is_public, steps_of(intensity[0])))
 
 
 def _write(model: TrainedModel, folder: Path) -> str:
@@ -67,7 +83,11 @@ def _write(model: TrainedModel, folder: Path) -> str:
         example = torch.zeros(1, model.card.in_channels, *size)
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            torch.jit.trace(network, example).save(folder / "models" / "model.ts")
+            traced = torch.jit.trace(network, example)
+            require_any_size(
+                model.anatomy, model.card, lambda image: traced(image).softmax(1), Preprocessing()
+            )
+            traced.save(folder / "models" / "model.ts")
     write_json(folder / "configs" / "metadata.json", metadata(model))
     write_json(folder / "configs" / "inference.json", inference_config(model))
     write_json(folder / "configs" / "evaluate.json", evaluation_config(model))
@@ -76,7 +96,6 @@ def _write(model: TrainedModel, folder: Path) -> str:
 
 
 def _usage(model: TrainedModel, public: bool) -> str:
-    window = " x ".join(map(str, model.card.preprocessing.window_vox))
     scans = (
         "scans"
         if model.card.in_channels == 1
@@ -98,10 +117,21 @@ Segmentations have the label values below. Labels have the names of their scans.
 leaves its weights in `models/fine_tuned.pt`. The network is {kind}. The entries of the
 configurations have the names that MONAI Label looks for.
 
-- MONAI keeps empty margins, and fill values outside of the scan, which `predict` leaves out: give
-  it scans without them. It takes a scan in one piece, `predict` in windows of {window} voxels
-  at most.
-- MONAI sets the codes of sform and qform to 1."""
+{_differences(model.card.preprocessing)}- MONAI sets the codes of sform and qform to 1."""
+
+
+def _differences(how: Preprocessing) -> str:
+    """What MONAI does otherwise than `predict`, as lines of Markdown."""
+    found = ""
+    if how.crop == "margins" or how.fill_values == "outside":
+        found += (
+            "- MONAI keeps empty margins, and fill values outside of the scan, which `predict` "
+            "leaves out: give\n  it scans without them.\n"
+        )
+    if not slides(how):
+        window = " x ".join(map(str, how.window_vox))
+        found += f"- MONAI takes a scan in one piece, `predict` one of more than twice {window} voxels in windows.\n"
+    return found
 
 
 def _segment(model: TrainedModel, folder: Path, channels: Sequence[Volume]) -> npt.NDArray[Any]:

@@ -15,8 +15,8 @@ import yaml
 from hsf_finetune.data.preprocessing.orientation import axes_to, turn, turn_back
 from hsf_finetune.data.volumes.read_volume import Volume
 from hsf_finetune.export.door import Door, refuse_unlike
-from hsf_finetune.export.onnx_graph import refuse_fixed_sizes, write_onnx
-from hsf_finetune.export.to_onnx import ONNX_PACKAGES, open_session
+from hsf_finetune.export.onnx_graph import open_session, refuse_fixed_sizes
+from hsf_finetune.export.to_onnx import ONNX_PACKAGES, write_checked_onnx
 from hsf_finetune.export.trained_model import TrainedModel
 from hsf_finetune.system.atomic_files import atomic_write
 from hsf_finetune.system.checksum import Checksum
@@ -67,7 +67,7 @@ def _write(model: TrainedModel, folder: Path) -> str:
     # HSF runs every ONNX file of its folder, so the model has one of its own.
     file = folder / "models" / f"{name}.onnx"
     file.parent.mkdir()
-    write_onnx(file, model.anatomy, 1, card.preprocessing)
+    write_checked_onnx(file, model)
     config = {
         "ca_mode": "1/2/3",
         "models_path": _MODELS_PATH,
@@ -105,7 +105,7 @@ class and which label value of the training data that is.
 
 - HSF deletes a model file that is not the one in the YAML: keep a copy before you edit either.
 - HSF keeps empty margins, and fill values outside of the scan, which `predict` leaves out: give it
-  scans without them. It takes a crop in one piece, `predict` in windows of {window} voxels at most.
+  scans without them. It takes a crop in one piece, `predict` one of more than twice {window} voxels in windows.
 - Leave `segmentation.ca_mode` at 1/2/3, and `multispectrality` off."""
 
 

@@ -50,6 +50,12 @@ def _check(model: TrainedModel) -> None:
             expected="an order of R, A and S",
             fix="--to bundle (MONAI) or --to onnx",
         )
+    if settings.decoder_kernels == "below":
+        raise ConfigError(
+            "nnU-Net v2 has no network whose decoder has v1's kernels",
+            found="models.decoder_kernels=below",
+            fix="--to bundle (MONAI) or --to onnx",
+        )
     carried: dict[str, Sequence[Any]] = {
         "crop": ("none", "margins", "nonzero"),
         "fill_values": ("outside", "kept"),

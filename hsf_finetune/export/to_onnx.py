@@ -2,38 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
 from hsf_finetune.data.preprocessing.load_case import prepare_channels
 from hsf_finetune.data.volumes.read_volume import Volume
 from hsf_finetune.export.door import Door
 from hsf_finetune.export.onnx_graph import (
     INPUT,
-    OPSET,
     OUTPUT,
+    open_session,
     refuse_fixed_sizes,
+    require_any_size,
     write_onnx,
 )
 from hsf_finetune.export.trained_model import TrainedModel
-from hsf_finetune.networks.volumetric import volume_logits
+from hsf_finetune.inference.engines import OPSET
+from hsf_finetune.networks.volumetric import larger_windows, volume_logits
+from hsf_finetune.system.errors import ConfigError
 
 ONNX_PACKAGES = {"onnx": "onnx", "onnxruntime": "onnxruntime"}
 
 
 def _check(model: TrainedModel) -> None:
+    """Refuses graphs that would depend on the size of the image."""
     refuse_fixed_sizes(model.card.models.name)
+    if model.card.preprocessing.padding_mode == "reflect":
+        raise ConfigError(
+            "ONNX reflects a scan once at most, and this model's padding may be wider",
+            found="padding_mode: reflect",
+            expected="padding_mode: zeros or replicate",
+            fix="--to checkpoint; or train with preprocessing.padding_mode=zeros",
+        )
 
 
 def _write(model: TrainedModel, folder: Path) -> str:
     file, card = f"{model.name}.onnx", model.card
-    write_onnx(folder / file, model.anatomy, card.in_channels, card.preprocessing)
+    write_checked_onnx(folder / file, model)
     window = " x ".join(map(str, card.preprocessing.window_vox))
     return f"""`{file}` (ONNX opset {OPSET}) maps `{INPUT}`, float32 of shape (batch, {card.in_channels}, x, y, z), to
 `{OUTPUT}`, (batch, {len(card.classes)}, x, y, z). Every size is allowed: padding is part of the graph.
@@ -45,22 +55,26 @@ session = onnxruntime.InferenceSession("{file}")
 probabilities = session.run(None, {{"{INPUT}": image}})[0]
 ```
 
-The image is prepared as below says, the padding excepted. `predict` takes volumes above {window}
-voxels apart into windows; in one piece their segmentation may differ."""
+The image is prepared as below says, the padding excepted. `predict` takes volumes of more than
+twice {window} voxels apart into windows; in one piece their segmentation may differ."""
 
 
-def open_session(file: Path) -> Callable[[Tensor], Tensor]:
-    """A function of a volume, (1, C, x, y, z) -> probabilities, (1, classes, x, y, z)."""
-    import onnxruntime  # an extra
+def write_checked_onnx(file: Path, model: TrainedModel) -> None:
+    """Writes the file, and refuses a graph that is another function at other sizes.
 
-    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
-    return lambda image: torch.from_numpy(session.run([OUTPUT], {INPUT: image.numpy()})[0])
+    Raises:
+        ConfigError: it is.
+    """
+    write_onnx(file, model.anatomy, model.card)
+    if importlib.util.find_spec("onnxruntime"):
+        how = model.card.preprocessing
+        require_any_size(model.anatomy, model.card, open_session(file), how)
 
 
 def _segment(model: TrainedModel, folder: Path, channels: Sequence[Volume]) -> npt.NDArray[Any]:
-    how = model.card.preprocessing
     predict = open_session(folder / f"{model.name}.onnx")
-    image, grid = prepare_channels(channels, how)
+    image, grid = prepare_channels(channels, model.card.preprocessing)
+    how = larger_windows(image.shape[1:], model.anatomy.divisor, model.card.preprocessing)
     if all(n <= window for n, window in zip(image.shape[1:], how.window_vox, strict=True)):
         probabilities = predict(image[None])[0]
     else:
@@ -68,9 +82,7 @@ def _segment(model: TrainedModel, folder: Path, channels: Sequence[Volume]) -> n
             lambda part: predict(part).log().clamp_min(-100),
             image[None],
             model.anatomy.divisor,
-            how.window_vox,
-            how.padding,
-            how.padded_size,
+            how,
         )[0].softmax(0)
     values = np.array([model.card.label_values[name] for name in model.card.classes])
     found: npt.NDArray[Any] = values[grid.classes_to_file(probabilities)]

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hsf_finetune.data.discovery.pairing import glob_files, is_hidden
+from hsf_finetune.data.volumes.dicom_series import is_dicom_file, is_dicom_folder
 from hsf_finetune.data.volumes.read_volume import (
     FOREIGN,
     SUFFIXES,
     VolumeRef,
+    has_keys,
     is_hdf5,
     is_volume,
     stem,
@@ -29,8 +31,8 @@ class FolderScans:
     """The scans of a folder.
 
     Args:
-        scans: files, with the HDF5 dataset in them. Those of a format that is not read are
-            among them: they are scans that cannot be segmented.
+        scans: files, with the HDF5 dataset in them, and folders of DICOM files. Those of a
+            format that is not read are among them: they are scans that cannot be segmented.
         skipped: files that are no scans, and why.
     """
 
@@ -42,10 +44,10 @@ def find_scans(folder: Path, pattern: str | None, key: str | None, output: Path)
     """The scans below a folder, in order of their paths.
 
     Args:
-        folder: to look in.
+        folder: to look in; it may hold DICOM files itself.
         pattern: glob below the folder, of the files to take; None takes those that are not
             named like a label.
-        key: HDF5 dataset inside the files.
+        key: HDF5 dataset inside the files, or DICOM series in the folders.
         output: folder of the segmentations; what it holds is no scan.
 
     Raises:
@@ -53,13 +55,19 @@ def find_scans(folder: Path, pattern: str | None, key: str | None, output: Path)
     """
     written = output.resolve()
     inside = folder.resolve() in written.parents
-    files = [
+    paths = [
         path
         for path in sorted(folder.rglob("*"))
         if not is_hidden(path, folder)
         and not (inside and written in path.parent.resolve().joinpath(path.name).parents)
-        and not path.is_dir()
+    ]
+    dicom = [path for path in (folder, *paths) if is_dicom_folder(path)]
+    files = dicom + [
+        path
+        for path in paths
+        if not path.is_dir()
         and (is_volume(path) or _is_foreign(path))
+        and not (path.parent in dicom and is_dicom_file(path))
     ]
     if pattern is not None:
         wanted = {hit.path for hit in glob_files(folder, pattern)}
@@ -78,7 +86,7 @@ def find_scans(folder: Path, pattern: str | None, key: str | None, output: Path)
             "the folder holds no scan",
             file=folder,
             found=", ".join(f"{n} {why}" for why, n in Counter(reasons.values()).items()) or None,
-            expected="files " + ", ".join(SUFFIXES),
+            expected="files " + ", ".join(SUFFIXES) + ", or folders of DICOM files",
             fix="--pattern '**/*.nii.gz' takes files whatever their names" if reasons else None,
         )
     return FolderScans(scans, tuple(reasons.items()))
@@ -95,7 +103,7 @@ def _pick_dataset(path: Path, key: str | None) -> VolumeRef | None:
     None where there are labels alone. Where there are several scans, or none, reading says so.
     """
     if key is not None or not is_hdf5(path):
-        return VolumeRef(path, key if is_hdf5(path) else None)
+        return VolumeRef(path, key if has_keys(path) else None)
     keys = [volume.ref.key or "" for volume in list_hdf5(path, path.parent)[0]]
     images = [key for key in keys if not any(names_label(part) for part in key.split("/"))]
     if keys and not images:
@@ -108,7 +116,4 @@ def _is_foreign(path: Path) -> bool:
     name = path.name.lower().removesuffix(".gz")
     if name.endswith(".img") and path.with_suffix(".hdr").exists():
         return False  # the header stands for both
-    if path.suffix or not path.is_file():
-        return name.endswith(FOREIGN) and not name.endswith(_ARRAYS)
-    with path.open("rb") as file:  # DICOM files often have no suffix
-        return file.read(132)[128:] == b"DICM"
+    return name.endswith(FOREIGN) and not name.endswith(_ARRAYS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,8 @@ from hsf_finetune.config.settings import (
     Preprocessing,
 )
 from hsf_finetune.data.data_summary import DataSummary
-from hsf_finetune.data.volumes.read_volume import VolumeRef, is_hdf5
+from hsf_finetune.data.volumes.read_volume import VolumeRef, has_keys, is_hdf5
+from hsf_finetune.labels.label_colours import Colour, LabelRow, label_rows
 from hsf_finetune.weights.files.checkpoint import FORMAT
 
 
@@ -40,13 +41,14 @@ class Hdf5Geometry:
         )
 
     def describe(self, path: Path, key: str | None) -> VolumeRef:
-        """The volume in a file; `key` names one of several HDF5 datasets."""
-        return (
-            VolumeRef(path, key, self.spacing_mm, self.affine) if is_hdf5(path) else VolumeRef(path)
-        )
+        """The volume in a file or DICOM folder; `key` names one of several in it."""
+        if is_hdf5(path):
+            return VolumeRef(path, key, self.spacing_mm, self.affine)
+        return VolumeRef(path, key if has_keys(path) else None)
 
 
 NO_GEOMETRY = Hdf5Geometry()
+_ORIGIN = ("name", "format", "version", "licence", "citation", "url")
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,8 @@ class ModelCard:
         preprocessing: how its inputs are made of scans.
         data: what it was trained on, in a few numbers; None if the data were not checked.
         hdf5: geometry of scans in HDF5 files that do not give one.
+        origin: of the pretrained weights in it: name, licence, citation, ...
+        colours: class -> its colour, of the classes that have one in the training data.
     """
 
     classes: tuple[str, ...]
@@ -70,6 +74,14 @@ class ModelCard:
     preprocessing: Preprocessing = HSF_PREPROCESSING
     data: DataSummary | None = None
     hdf5: Hdf5Geometry = NO_GEOMETRY
+    origin: Mapping[str, str] = field(default_factory=dict)
+    colours: Mapping[str, Colour] = field(default_factory=dict)
+
+    @property
+    def label_rows(self) -> tuple[LabelRow, ...]:
+        """Value, name and colour of each class but the background."""
+        values = {name: self.label_values[name] for name in self.classes}
+        return label_rows(values, self.colours)
 
     def to_dict(self) -> dict[str, Any]:
         """The card as plain types, as a checkpoint holds it."""
@@ -82,6 +94,8 @@ class ModelCard:
             "preprocessing": self.preprocessing.to_dict(),
             "data": self.data.to_dict() if self.data else None,
             "hdf5": asdict(self.hdf5),
+            "origin": dict(self.origin),
+            "colours": {name: list(colour) for name, colour in self.colours.items()},
         }
 
     @classmethod
@@ -99,7 +113,14 @@ class ModelCard:
             preprocessing=Preprocessing.from_card(plain),
             data=DataSummary.from_dict(data) if (data := plain.get("data")) else None,
             hdf5=Hdf5Geometry.from_lists(**plain.get("hdf5", {})),
+            colours={name: (r, g, b) for name, (r, g, b) in plain.get("colours", {}).items()},
+            origin=known_origin(plain.get("origin", {})),
         )
+
+
+def known_origin(origin: Mapping[str, Any]) -> dict[str, str]:
+    """What a card keeps of the origin of weights: what a user of the model has to know."""
+    return {key: str(origin[key]) for key in _ORIGIN if origin.get(key)}
 
 
 def common_geometry(datasets: Iterable[DatasetSettings]) -> Hdf5Geometry:

@@ -12,6 +12,7 @@ import numpy as np
 from nibabel.spatialimages import SpatialImage
 
 from hsf_finetune.data.volumes.affines import check_affine
+from hsf_finetune.data.volumes.dicom_series import is_dicom_folder
 from hsf_finetune.data.volumes.read_volume import (
     Volume,
     VolumeRef,
@@ -23,7 +24,7 @@ from hsf_finetune.inference.model_card import NO_GEOMETRY, Hdf5Geometry
 from hsf_finetune.system.errors import DataError
 
 Channel: TypeAlias = str | os.PathLike[str] | VolumeRef | SpatialImage | tuple[Any, Any]
-"""A file, a nibabel image, or (array of shape (X, Y, Z), affine of shape (4, 4))."""
+"""A file, a folder of DICOM files, a nibabel image, or (array of shape (X, Y, Z), affine of shape (4, 4))."""
 
 Scan: TypeAlias = Channel | Sequence[Channel]
 """One channel, or a list of all of them."""
@@ -40,7 +41,7 @@ def read_channels(
     Args:
         scan: its channel, or a list of its channels.
         count: how many channels there must be.
-        key: HDF5 dataset inside the files; None if they hold just one.
+        key: HDF5 dataset inside the files, or DICOM series in the folders; None if there is one.
         geometry: of HDF5 files that do not give one.
 
     Raises:
@@ -98,9 +99,9 @@ def _read_channel(channel: Channel, number: int, describe: Callable[[Path], Volu
 
 
 def _read_file(path: Path, describe: Callable[[Path], VolumeRef]) -> Volume:
-    if path.is_dir():
+    if path.is_dir() and not is_dicom_folder(path):
         raise DataError(
-            "a scan is a file, and this is a folder",
+            "a scan is a file or a folder of DICOM files, and this is another folder",
             file=path,
             fix=f"hsf-finetune predict RUN {path} -o SEGMENTATIONS segments every scan in it",
         )

@@ -3,35 +3,27 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from hsf_finetune.check.findings import Finding
-from hsf_finetune.data.volumes.read_volume import VolumeRef
-from hsf_finetune.inference.find_scans import find_scans
-from hsf_finetune.inference.model_card import NO_GEOMETRY, Hdf5Geometry
+from hsf_finetune.data.volumes.read_volume import Volume
+from hsf_finetune.inference.formats.output_formats import check_outputs, write_outputs
+from hsf_finetune.inference.localisation import LocatedSegmentation
+from hsf_finetune.inference.model_card import Hdf5Geometry
 from hsf_finetune.inference.predictor import Predictor
+from hsf_finetune.inference.scan_jobs import DEFAULTS, Job, SegmentOptions, plan_jobs
+from hsf_finetune.inference.segmentation import Segmentation
+from hsf_finetune.inference.volume_table import VolumeTable
 from hsf_finetune.system import console
 from hsf_finetune.system.console import count_of
-from hsf_finetune.system.errors import DataError, OutputError, UserError
+from hsf_finetune.system.errors import DataError, UserError
 
 _SHOWN = 5
 """Errors of one kind that are printed with their details."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """One scan to segment.
-
-    Args:
-        channels: its files.
-        output: where the segmentation goes.
-    """
-
-    channels: tuple[VolumeRef, ...]
-    output: Path
 
 
 @dataclass(frozen=True)
@@ -43,50 +35,28 @@ class JobResult:
         status: `written`, `skipped` (the output existed before) or `failed`.
         error: why it failed.
         warnings: what is unusual about a scan that was segmented.
+        volumes_mm3: class -> its volume in mm3, of a scan that was segmented.
+        located: which parts of the scan were segmented; None is all of it.
     """
 
     job: Job
     status: Literal["written", "skipped", "failed"]
     error: UserError | None = None
     warnings: tuple[Finding, ...] = ()
-
-
-@dataclass(frozen=True)
-class SegmentOptions:
-    """How files are chosen and segmented.
-
-    Args:
-        key: HDF5 dataset inside the files; None if they hold just one scan.
-        spacing_mm: voxel size of HDF5 files without one; None is that of the training data.
-        pattern: glob of the files to take of a folder; None takes what is not named like a label.
-        overwrite: segment scans again whose segmentation exists.
-        strict: refuse a scan that there is a warning about.
-    """
-
-    key: str | None = None
-    spacing_mm: tuple[float, ...] | None = None
-    pattern: str | None = None
-    overwrite: bool = False
-    strict: bool = False
-
-
-@dataclass(frozen=True)
-class JobPlan:
-    """The scans to segment, and files of the folders that are no scans, with the reasons."""
-
-    jobs: tuple[Job, ...]
-    skipped: tuple[tuple[Path, str], ...] = ()
+    volumes_mm3: Mapping[str, float] = field(default_factory=dict)
+    located: Finding | None = None
 
 
 def segment_files(
     model: Predictor,
     scans: Sequence[str | Path],
     output: Path,
-    options: SegmentOptions = SegmentOptions(),
+    options: SegmentOptions = DEFAULTS,
 ) -> list[JobResult]:
     """Segments scans one after the other, and prints what became of them.
 
-    A scan that cannot be segmented does not stop the others.
+    While the network works on a scan, the next one is read and the one before is written. A
+    scan that cannot be segmented does not stop the others.
 
     Args:
         model: from `Predictor.load`.
@@ -103,16 +73,20 @@ def segment_files(
     """
     spacing_mm = options.spacing_mm
     geometry = Hdf5Geometry(spacing_mm) if spacing_mm else model.card.hdf5
-    plan = plan_jobs(scans, output, options, geometry)
-    results = []
+    plan = plan_jobs(scans, output, options, geometry, model.card.in_channels)
+    files = [one for job in plan.jobs for one in job.outputs]
+    check_outputs(files, model.card, options.outputs, options.overwrite)
+    table = None
+    if options.outputs.volumes is not None:
+        table = VolumeTable(options.outputs.volumes, model.card.classes[1:])
+        table.missing(())
     with console.progress("segmenting") as tick:
-        for done, job in enumerate(plan.jobs, start=1):
-            results.append(_run_job(model, job, options))
-            tick(done, len(plan.jobs))
+        results = _run_jobs(model, plan.jobs, options, table, tick)
     for why in dict.fromkeys(why for _, why in plan.skipped):
         names = [path.name for path, reason in plan.skipped if reason == why]
         console.say(f"not segmented, {why}: {console.shorten_list(names)}")
     _show_errors("failed", [result.error for result in results if result.error])
+    _show_errors("located", [result.located.error() for result in results if result.located])
     warnings = [w for r in results if r.status == "written" for w in r.warnings]
     _show_errors("segmented with a warning", [warning.error() for warning in warnings])
     count = Counter(result.status for result in results)
@@ -121,64 +95,93 @@ def segment_files(
         f"{count['skipped']} skipped"
         + (" because they exist (--overwrite segments them again)" if count["skipped"] else "")
     )
+    if table is not None:
+        _show_table(table, results)
     return results
 
 
-def plan_jobs(
-    scans: Sequence[str | Path],
-    output: Path,
-    options: SegmentOptions = SegmentOptions(),
-    geometry: Hdf5Geometry = NO_GEOMETRY,
-) -> JobPlan:
-    """The scans to segment, and the files to write.
-
-    A folder means every scan in it (see `find_scans`), and its structure is kept. The
-    segmentation has the name of the scan's first file.
-
-    Args:
-        scans: files or folders; the channels of a scan are joined by commas, as files or as
-            folders whose files have the same names.
-        output: folder to write into.
-        options: which files are taken.
-        geometry: of HDF5 files that do not give one.
-
-    Raises:
-        DataError: a file, a folder's scans or a channel is missing.
-        OutputError: two scans would get the same file, or a scan would be overwritten.
-    """
-    if output.exists() and not output.is_dir():
-        raise OutputError("-o is a file", file=output, fix="give a folder: -o SEGMENTATIONS")
-    jobs: list[Job] = []
-    skipped: list[tuple[Path, str]] = []
-    for scan in scans:
-        paths = split_channels(str(scan))
-        missing = [p for p in paths if not p.exists()]
-        if missing:
-            raise DataError("no such file or folder", file=missing[0])
-        if len({p.is_dir() for p in paths}) > 1:
-            raise DataError("the channels of a scan are a file and a folder", found=scan)
-        if paths[0].is_dir():
-            found = find_scans(paths[0], options.pattern, options.key, output)
-            jobs += _folder_jobs(paths, found.scans, output, geometry)
-            skipped += found.skipped
-        else:
-            refs = tuple(geometry.describe(p, options.key) for p in paths)
-            jobs.append(Job(refs, output / paths[0].name))
-    _check_outputs(jobs)
-    return JobPlan(tuple(jobs), tuple(skipped))
+def _run_jobs(
+    model: Predictor,
+    jobs: Sequence[Job],
+    options: SegmentOptions,
+    table: VolumeTable | None,
+    tick: Callable[[int, int], None],
+) -> list[JobResult]:
+    """What became of the jobs, in their order; at most three scans are in memory."""
+    # Only files are read in the thread: numbers are computed in one thread, whose rounding is known.
+    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
+        writing: list[Future[JobResult]] = []
+        reading = [reader.submit(_read, model, job, options) for job in jobs[:1]]
+        try:
+            for number, job in enumerate(jobs):
+                scan = reading.pop()
+                reading = [
+                    reader.submit(_read, model, one, options) for one in jobs[number + 1 :][:1]
+                ]
+                found = _segment(model, job, scan, options)
+                if writing:
+                    writing[-1].result()
+                writing.append(writer.submit(_write_and_note, job, found, options, table))
+                tick(number + 1, len(jobs))
+            return [future.result() for future in writing]
+        except BaseException:
+            for waiting in (reader, writer):
+                waiting.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
-def _run_job(model: Predictor, job: Job, options: SegmentOptions) -> JobResult:
-    if job.output.exists() and not options.overwrite:
-        return JobResult(job, "skipped")
+def _read(model: Predictor, job: Job, options: SegmentOptions) -> list[Volume] | None:
+    """The channels of a scan; None where its segmentation exists."""
+    if job.is_done and not options.overwrite:
+        return None
+    return model.read(job.channels)
+
+
+def _segment(
+    model: Predictor, job: Job, scan: Future[list[Volume] | None], options: SegmentOptions
+) -> Segmentation | JobResult:
+    """The segmentation of a scan, or why there is none."""
     try:
-        found = model.predict(job.channels)
-        if options.strict and found.warnings:
-            raise _refusal(job, found.warnings)
+        channels = scan.result()
+        if channels is None:
+            return JobResult(job, "skipped")
+        where = options.where
+        found = where.segment(model, channels) if where else model.segment(channels)
+        if options.outputs.probabilities:
+            _ = found.probabilities  # computed in this thread, and kept
+        return found
     except DataError as error:
         return JobResult(job, "failed", error)
-    found.save(job.output, overwrite=True)
-    return JobResult(job, "written", warnings=found.warnings)
+
+
+def _write(job: Job, found: Segmentation | JobResult, options: SegmentOptions) -> JobResult:
+    """Writes what is not there yet, or everything again, and the scan's row of volumes."""
+    if isinstance(found, JobResult):
+        return found
+    if options.strict and found.warnings:
+        return JobResult(job, "failed", _refusal(job, found.warnings))
+    wanted = [one for one in job.outputs if options.overwrite or not one.path.exists()]
+    try:
+        write_outputs(found, wanted, options.outputs)
+    except DataError as error:
+        return JobResult(job, "failed", error)
+    located = found.located if isinstance(found, LocatedSegmentation) else None
+    return JobResult(job, "written", None, found.warnings, found.volumes_mm3, located)
+
+
+def _write_and_note(
+    job: Job,
+    found: Segmentation | JobResult,
+    options: SegmentOptions,
+    table: VolumeTable | None,
+) -> JobResult:
+    """What `_write` does, and the scan's row in the table of volumes."""
+    result = _write(job, found, options)
+    if table is not None and result.status != "skipped":
+        remarks = [warning.kind for warning in result.warnings]
+        remarks += [f"failed: {result.error.what}"] if result.error else []
+        table.write_row(job.channels[0], result.volumes_mm3, remarks)
+    return result
 
 
 def _refusal(job: Job, warnings: Sequence[Finding]) -> DataError:
@@ -210,50 +213,13 @@ def _show_errors(title: str, errors: Sequence[UserError]) -> None:
             console.say(f"  fix: {group[0].fix}")
 
 
-def split_channels(scan: str) -> list[Path]:
-    """The files of a scan; a path may hold commas itself."""
-    parts = [scan] if Path(scan).expanduser().exists() else scan.split(",")
-    return [Path(part).expanduser() for part in parts]
-
-
-def _folder_jobs(
-    folders: Sequence[Path], scans: Sequence[VolumeRef], output: Path, geometry: Hdf5Geometry
-) -> list[Job]:
-    """A job for each scan of the first folder, its further channels from the others."""
-    names = [(ref.path.relative_to(folders[0]), ref.key) for ref in scans]
-    missing = [
-        other / name for other in folders[1:] for name, _ in names if not (other / name).exists()
-    ]
+def _show_table(table: VolumeTable, results: Sequence[JobResult]) -> None:
+    """Prints where the volumes are, and of which scans they are missing."""
+    missing = table.missing([result.job.channels[0] for result in results])
+    console.say(f"volumes: {table.path}")
     if missing:
-        raise DataError(
-            "a scan lacks a channel",
-            file=missing[0],
-            found=f"{len(missing)} missing file(s)",
-            expected=f"the same file names as in {folders[0]}",
+        names = console.shorten_list([ref.path.name for ref in missing])
+        console.say(
+            f"  without the rows of {count_of(len(missing), 'scan')} segmented before, which "
+            f"--overwrite adds: {names}"
         )
-    return [
-        Job(tuple(geometry.describe(one / name, key) for one in folders), output / name)
-        for name, key in names
-    ]
-
-
-def _check_outputs(jobs: Sequence[Job]) -> None:
-    scans = {ref.path.resolve() for job in jobs for ref in job.channels}
-    taken: dict[Path, Job] = {}
-    for job in jobs:
-        target = job.output.resolve()
-        if target in scans:
-            raise OutputError(
-                "the segmentation would replace a scan",
-                file=job.output,
-                fix="give another folder: -o SEGMENTATIONS",
-            )
-        if target in taken:
-            raise OutputError(
-                "two scans would be written to the same file",
-                file=job.output,
-                found=f"{taken[target].channels[0]} and {job.channels[0]}",
-                fix="segment them in two calls with different -o folders, or give their common "
-                "folder, whose structure is kept",
-            )
-        taken[target] = job

@@ -18,10 +18,14 @@ from hsf_finetune.check.check_case import check_scan
 from hsf_finetune.check.findings import Finding
 from hsf_finetune.data.preprocessing.orientation import axes_to, turn
 from hsf_finetune.data.volumes.affines import Affine
-from hsf_finetune.data.volumes.read_volume import SUFFIXES, Volume, is_volume
+from hsf_finetune.data.volumes.nibabel_formats import NIFTI
+from hsf_finetune.data.volumes.read_volume import HDF5, Volume
 from hsf_finetune.inference.compare_scan import compare_result, compare_scan
+from hsf_finetune.inference.formats.slicer_file import SLICER, write_slicer_file
+from hsf_finetune.inference.formats.terminology import find_codes
 from hsf_finetune.inference.model_card import ModelCard
 from hsf_finetune.inference.write_segmentation import write_segmentation
+from hsf_finetune.labels.label_colours import unit_colour
 from hsf_finetune.system import console
 from hsf_finetune.system.errors import OutputError
 
@@ -31,6 +35,7 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 
 _PLANES = ("sagittal", "coronal", "axial")
+_WRITTEN = (*NIFTI, SLICER, *HDF5)
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +99,8 @@ class Segmentation:
         """Writes the labels with the scan's shape, affine, and sform and qform codes.
 
         Args:
-            path: `.nii`, `.nii.gz`, `.h5` or `.hdf5`.
+            path: `.nii`, `.nii.gz`, `.seg.nrrd` (3D Slicer, with names and colours), `.h5` or
+                `.hdf5`.
             overwrite: replace a file that exists.
 
         Returns:
@@ -105,11 +111,11 @@ class Segmentation:
                 it cannot be written.
         """
         path = Path(path).expanduser()
-        if not is_volume(path):
+        if not path.name.lower().endswith(_WRITTEN):
             raise OutputError(
-                "not the name of a volume",
+                "not the name of a segmentation that can be written",
                 file=path,
-                expected="a name with " + " or ".join(SUFFIXES),
+                expected="a name with " + " or ".join(_WRITTEN),
             )
         if path.resolve() == self.scan.ref.path.resolve():
             raise OutputError(
@@ -119,7 +125,11 @@ class Segmentation:
             raise OutputError(
                 "the file exists", file=path, fix=f"save({str(path)!r}, overwrite=True)"
             )
-        write_segmentation(path, self.labels, self.scan)
+        if path.name.lower().endswith(SLICER):
+            codes = find_codes(self.classes[1:])
+            write_slicer_file(path, self.labels, self.affine, self.card.label_rows, codes)
+        else:
+            write_segmentation(path, self.labels, self.scan)
         return path
 
     def table(self) -> console.TitledTable:
@@ -165,22 +175,14 @@ class Segmentation:
             plot.set_title(plane, fontsize=9)
             plot.set_axis_off()
             mark_ends(plot, plane)
-        drawn = enumerate(self.classes[1:])
-        patches = [Patch(color=_class_colour(number), label=name) for number, name in drawn]
+        rows = self.card.label_rows
+        patches = [Patch(color=unit_colour(row.colour), label=row.name) for row in rows]
         figure.legend(handles=patches, loc="outside lower center", ncols=6, fontsize=8)
         return figure
 
     def _colour(self, plane: Array) -> Array:
         """Colours of a plane of labels, (X, Y, 4); the background is transparent."""
         picture = np.zeros((*plane.shape, 4))
-        for number, name in enumerate(self.classes[1:]):
-            picture[plane == self.label_values[name]] = (*_class_colour(number), 0.55)
+        for row in self.card.label_rows:
+            picture[plane == row.value] = (*unit_colour(row.colour), 0.55)
         return picture
-
-
-def _class_colour(number: int) -> tuple[float, float, float]:
-    """The colour, RGB, of a class by its number without the background."""
-    from matplotlib import colormaps
-
-    red, green, blue, _ = colormaps["tab10"](number % 10)
-    return red, green, blue

@@ -39,21 +39,22 @@ def write_segmentation(path: Path, labels: npt.NDArray[Any], scan: Volume) -> No
         if is_hdf5(path):
             _write_hdf5(temporary, stored, scan)
         else:
-            nib.save(_make_nifti(stored, scan), temporary)
+            nib.save(nifti_like(stored, scan), temporary)
 
 
-def _make_nifti(labels: npt.NDArray[Any], scan: Volume) -> Any:
+def nifti_like(voxels: npt.NDArray[Any], scan: Volume) -> Any:
+    """A NIfTI image of voxels on a scan's grid, with the header of a scan that is one."""
     # NIfTI-1 or NIfTI-2 like the scan: a header of the other kind would lose its affine.
     is_nifti2 = isinstance(scan.header, nib.Nifti2Header)
     image_class: Any = nib.Nifti2Image if is_nifti2 else nib.Nifti1Image
     if scan.header is None:
-        image = image_class(labels, scan.affine)
+        image = image_class(voxels, scan.affine)
         image.header.set_xyzt_units("mm")
     else:
         header: Any = scan.header.copy()
-        header.set_data_dtype(labels.dtype)
+        header.set_data_dtype(voxels.dtype)
         header["cal_min"], header["cal_max"] = 0, 0
-        image = image_class(labels, None, header)
+        image = image_class(voxels, None, header)
     about = bytes(image.header["descrip"]).rstrip(b"\0")
     image.header["descrip"] = b"; ".join([_MADE_BY, about] if about else [_MADE_BY])[:_LONGEST]
     return image

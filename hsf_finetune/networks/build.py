@@ -11,17 +11,26 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from torch.overrides import TorchFunctionMode
 
 from hsf_finetune.config.settings import ARUNetSettings, NetworkSettings, PretrainedSettings
 from hsf_finetune.networks.anatomy import Anatomy
+from hsf_finetune.networks.architectures.anatomix import anatomix
 from hsf_finetune.networks.architectures.arunet import arunet
 from hsf_finetune.networks.architectures.basicunet import basicunet
 from hsf_finetune.networks.architectures.dynunet import dynunet
+from hsf_finetune.networks.architectures.mednext import mednext
 from hsf_finetune.networks.architectures.monai_unet import monai_unet
 from hsf_finetune.networks.architectures.nnunet import nnunet
+from hsf_finetune.networks.architectures.resnet_unet import resnet_unet
+from hsf_finetune.networks.architectures.rsunet import rsunet
 from hsf_finetune.networks.architectures.segresnet import segresnet
+from hsf_finetune.networks.architectures.segresnet_ds import segresnet_ds
+from hsf_finetune.networks.architectures.stunet import stunet
+from hsf_finetune.networks.architectures.suprem_unet import suprem_unet
 from hsf_finetune.networks.architectures.swinunetr import swinunetr
 from hsf_finetune.networks.architectures.unet import unet
+from hsf_finetune.networks.architectures.unetr import unetr
 from hsf_finetune.networks.pretrained_network import unknown_network_error
 
 BUILDERS: Mapping[str, Callable[[Any, int, int], Anatomy]] = {
@@ -30,11 +39,23 @@ BUILDERS: Mapping[str, Callable[[Any, int, int], Anatomy]] = {
     "basicunet": basicunet,
     "dynunet": dynunet,
     "segresnet": segresnet,
+    "segresnet_ds": segresnet_ds,
     "swinunetr": swinunetr,
+    "unetr": unetr,
+    "mednext": mednext,
+    "resnet_unet": resnet_unet,
     "arunet": arunet,
     "nnunet": nnunet,
+    "stunet": stunet,
+    "suprem_unet": suprem_unet,
+    "anatomix": anatomix,
+    "rsunet": rsunet,
 }
 """`models.name` -> function of (settings, in_channels, out_channels)."""
+_INITIALISATION = frozenset(
+    getattr(torch.Tensor, f"{name}_")
+    for name in ("uniform", "normal", "fill", "zero", "add", "mul", "clamp", "erfinv")
+)
 
 
 def build(settings: NetworkSettings, in_channels: int, out_channels: int) -> Anatomy:
@@ -58,13 +79,28 @@ def build(settings: NetworkSettings, in_channels: int, out_channels: int) -> Ana
     return replace(anatomy, settings=settings)
 
 
+def build_shapes(settings: NetworkSettings, in_channels: int, out_channels: int) -> Anatomy:
+    """The network of `build` on the `meta` device: its names, shapes and layers, without numbers."""
+    with torch.device("meta"), _WithoutNumbers():
+        return build(settings, in_channels, out_channels)
+
+
+class _WithoutNumbers(TorchFunctionMode):
+    """Leaves out the initialisation of tensors on `meta`, where it takes longer than on a CPU."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in _INITIALISATION and args[0].is_meta:
+            return args[0]
+        return func(*args, **(kwargs or {}))
+
+
 def class_axes(
     settings: NetworkSettings, in_channels: int, out_channels: int
 ) -> dict[str, tuple[int, ...]]:
     """State dict name -> the axes whose size is the number of classes, for tensors that have one.
 
-    They are found by building the network on the `meta` device (no memory, no random
-    numbers) with one class more: the axes that grow are the class axes.
+    They are found by building the network's shapes with one class more: the axes that grow
+    are the class axes.
     """
     return _growing_axes(settings, (in_channels, out_channels), ((in_channels, out_channels + 1),))
 
@@ -90,12 +126,11 @@ def _growing_axes(
 ) -> dict[str, tuple[int, ...]]:
     """The axes of each tensor that differ with any of the larger numbers of channels."""
     axes: dict[str, set[int]] = {}
-    with torch.device("meta"):
-        state = build(settings, *channels).network.state_dict()
-        for numbers in larger:
-            other = build(settings, *numbers).network.state_dict()
-            for name in state.keys() & other.keys():
-                sizes = zip(state[name].shape, other[name].shape, strict=True)
-                growing = {axis for axis, (a, b) in enumerate(sizes) if a != b}
-                axes.setdefault(name, set()).update(growing)
+    state = build_shapes(settings, *channels).network.state_dict()
+    for numbers in larger:
+        other = build_shapes(settings, *numbers).network.state_dict()
+        for name in state.keys() & other.keys():
+            sizes = zip(state[name].shape, other[name].shape, strict=True)
+            growing = {axis for axis, (a, b) in enumerate(sizes) if a != b}
+            axes.setdefault(name, set()).update(growing)
     return {name: tuple(sorted(axes[name])) for name in state if axes.get(name)}

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
 from hsf_finetune.config.settings.preprocessing_settings import Padding as Padding
+from hsf_finetune.config.settings.preprocessing_settings import PaddingMode
 
 
 def padded_shape(shape: Sequence[int], divisor: Sequence[int]) -> tuple[int, int, int]:
@@ -22,12 +24,23 @@ def padded_shape(shape: Sequence[int], divisor: Sequence[int]) -> tuple[int, int
     return (x, y, z)
 
 
-def pad_to(volume: Tensor, shape: Sequence[int], value: float, padding: Padding = "both") -> Tensor:
-    """Pads the last three axes up to `shape`."""
+def pad_to(
+    volume: Tensor,
+    shape: Sequence[int],
+    value: float,
+    padding: Padding = "both",
+    mode: PaddingMode = "zeros",
+) -> Tensor:
+    """Pads the last three axes up to `shape`, with `value` or with voxels of the volume."""
     missing = [n - size for n, size in zip(shape, volume.shape[-3:], strict=True)]
     if not any(missing):
         return volume
     front = _front_widths(missing, padding)
+    if mode != "zeros":
+        for axis, first, size in zip((-3, -2, -1), front, shape, strict=True):
+            places = torch.arange(-first, size - first, device=volume.device)
+            volume = volume.index_select(axis, _inside(places, volume.shape[axis], mode))
+        return volume
     widths = [
         w for n, f in zip(reversed(missing), reversed(front), strict=True) for w in (f, n - f)
     ]
@@ -40,6 +53,14 @@ def remove_padding(volume: Tensor, shape: Sequence[int], padding: Padding = "bot
     front = _front_widths(missing, padding)
     x, y, z = (slice(f, f + n) for f, n in zip(front, shape, strict=True))
     return volume[..., x, y, z]
+
+
+def _inside(places: Tensor, size: int, mode: PaddingMode) -> Tensor:
+    """The voxels, of `size` along an axis, that stand for places before and behind them."""
+    if mode == "replicate":
+        return places.clamp(0, size - 1)
+    places = places.remainder(max(2 * (size - 1), 1))
+    return torch.minimum(places, 2 * (size - 1) - places)
 
 
 def _front_widths(missing: Sequence[int], padding: Padding) -> list[int]:

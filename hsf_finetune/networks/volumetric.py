@@ -7,75 +7,114 @@ from collections.abc import Callable, Sequence
 from itertools import product
 
 import torch
-from monai.inferers.utils import sliding_window_inference
 from torch import Tensor
 
-from hsf_finetune.config.settings.preprocessing_settings import PaddedSize, Padding
+from hsf_finetune.config.settings.preprocessing_settings import Preprocessing
 from hsf_finetune.networks.padding import pad_to, padded_shape, remove_padding
 
-_OVERLAP = 0.5
-"""Share of a window that its neighbour also covers."""
-_SIGMA_SHARE = 0.125
-"""Standard deviation of a window's weights, in lengths of the window, as in nnU-Net."""
+_GROWTH = 2
+"""How many times the voxels of a window a larger one may have: memory grows with them."""
 
 
 def volume_logits(
     network: Callable[[Tensor], Tensor],
     image: Tensor,
     divisor: Sequence[int],
-    window_vox: Sequence[int],
-    padding: Padding = "both",
-    padded_size: PaddedSize = "multiple",
+    how: Preprocessing,
 ) -> Tensor:
     """Logits of whole volumes, in one piece where that fits, else through a sliding window.
 
-    Windows overlap by half and are blended with Gaussian weights, so that no borders
-    are visible (Isensee et al., 2021).
+    Windows overlap and are blended with Gaussian weights, so that no borders are visible
+    (Isensee et al., 2021), or as MONAI does it.
 
     Args:
         network: (B, C, x, y, z) -> (B, classes, x, y, z).
         image: (B, C, X, Y, Z), any size.
         divisor: sizes the network needs multiples of.
-        window_vox: largest size in one piece.
-        padding: where volumes are padded; `end` also gives the windows of version 0.1.0.
-        padded_size: what they are padded to, at least; `window` also gives nnU-Net's windows,
-            evenly spread over the volume.
+        how: the largest size in one piece, how windows are placed and blended, and how volumes
+            are padded. With padding at the `end`, windows are those of version 0.1.0; where
+            volumes are padded to windows, these are spread evenly, as in nnU-Net.
 
     Returns:
         (B, classes, X, Y, Z).
     """
-    shape, window = image.shape[2:], padded_shape(window_vox, divisor)
-    size = padded_shape(shape, divisor)
-    if padded_size == "window":
-        x, y, z = (max(pair) for pair in zip(shape, window, strict=True))
-        size = (x, y, z)
+    shape, window = image.shape[2:], padded_shape(how.window_vox, divisor)
+    size = volume_size(shape, divisor, how)
     part = tuple(min(n, w) for n, w in zip(size, window, strict=True))
+    version_0_1_0 = how.padding == "end" and how.padded_size == "multiple"
+    if part != size and version_0_1_0 and how.blending == "gaussian":
+        return _slide(network, image, window, how)
+    padded = pad_to(image, size, 0.0, how.padding, how.padding_mode)
     if part == size:
-        logits = network(pad_to(image, size, 0.0, padding))
-    elif padded_size == "window":
-        logits = _slide_evenly(network, pad_to(image, size, 0.0, padding), window)
-    elif padding == "end":
-        return _slide(network, image, window, None)
+        logits = network(padded)
+    elif how.blending != "gaussian":
+        logits = _slide(network, padded, part, how)
+    elif how.padded_size == "window":
+        logits = _slide_evenly(network, padded, window, how)
     else:
-        logits = _slide(network, pad_to(image, size, 0.0, padding), part, _window_weights(part))
-    return remove_padding(logits, shape, padding)
+        logits = _slide(network, padded, part, how, _window_weights(part, how.sigma_share))
+    return remove_padding(logits, shape, how.padding)
+
+
+def volume_size(
+    shape: Sequence[int], divisor: Sequence[int], how: Preprocessing
+) -> tuple[int, int, int]:
+    """What a volume of a shape is padded to in prediction, (x, y, z)."""
+    to_window = how.padded_size == "window"
+    least = padded_shape(how.window_vox if to_window else shape, divisor)
+    steps = map(math.lcm, (1, 1, 1) if to_window else divisor, how.multiple_vox or (1, 1, 1))
+    sizes = map(max, shape, how.least_vox or (1, 1, 1))
+    x, y, z = (max(-(-n // k) * k, m) for n, k, m in zip(sizes, steps, least, strict=True))
+    return (x, y, z)
+
+
+def larger_windows(
+    shape: Sequence[int], divisor: Sequence[int], how: Preprocessing
+) -> Preprocessing:
+    """The same with windows that make the least work of a volume, and are nowhere smaller.
+
+    They have at most twice the voxels, and the same overlap. Windows that repeat what another
+    program does stay as they are.
+
+    Args:
+        shape: (x, y, z) of the volume.
+        divisor: sizes the network needs multiples of.
+        how: its windows.
+    """
+    if how.padded_size == "window" or how.padding == "end" or how.blending != "gaussian":
+        return how
+    size, window = volume_size(shape, divisor, how), padded_shape(how.window_vox, divisor)
+    part = [min(n, w) for n, w in zip(size, window, strict=True)]
+    choices = ([*range(least, n, d), n] for n, least, d in zip(size, part, divisor, strict=True))
+    possible = [w for w in product(*choices) if math.prod(w) <= _GROWTH * math.prod(window)]
+
+    def work(chosen: Sequence[int]) -> int:
+        sides = zip(size, chosen, strict=True)
+        return math.prod(w * len(_even_starts(n, w, how.overlap)) for n, w in sides)
+
+    best = min(possible, key=lambda chosen: (work(chosen), math.prod(chosen)), default=part)
+    return how.model_copy(update={"window_vox": tuple(best)})
 
 
 def _slide(
     network: Callable[[Tensor], Tensor],
     image: Tensor,
     window: Sequence[int],
-    weights: Tensor | None,
+    how: Preprocessing,
+    weights: Tensor | None = None,
 ) -> Tensor:
     """Logits through windows with these weights; None are MONAI's."""
+    # Imported late: MONAI imports all of itself, and most scans need no windows.
+    from monai.inferers.utils import sliding_window_inference
+
     result = sliding_window_inference(
         image,
         window,
         sw_batch_size=1,
         predictor=network,
-        overlap=_OVERLAP,
-        mode="gaussian",
-        sigma_scale=_SIGMA_SHARE,
+        overlap=how.overlap,
+        mode="constant" if how.blending == "constant" else "gaussian",
+        sigma_scale=how.sigma_share,
         roi_weight_map=weights,
     )
     assert isinstance(result, Tensor)
@@ -83,11 +122,12 @@ def _slide(
 
 
 def _slide_evenly(
-    network: Callable[[Tensor], Tensor], image: Tensor, window: Sequence[int]
+    network: Callable[[Tensor], Tensor], image: Tensor, window: Sequence[int], how: Preprocessing
 ) -> Tensor:
     """Logits through windows at equal distances, from one end of the volume to the other."""
-    weights = _window_weights(window, even_centre=0.0).to(image.device)
-    starts = [_even_starts(n, w) for n, w in zip(image.shape[2:], window, strict=True)]
+    weights = _window_weights(window, how.sigma_share, even_centre=0.0).to(image.device)
+    sizes = zip(image.shape[2:], window, strict=True)
+    starts = [_even_starts(n, w, how.overlap) for n, w in sizes]
     total, seen = torch.zeros(()), torch.zeros(image.shape[2:], device=image.device)
     for start in product(*starts):
         x, y, z = (slice(first, first + w) for first, w in zip(start, window, strict=True))
@@ -96,17 +136,17 @@ def _slide_evenly(
             total = logits.new_zeros((*logits.shape[:2], *image.shape[2:]))
         total[..., x, y, z] += logits * weights
         seen[x, y, z] += weights
-    return total / seen
+    return total.div_(seen)
 
 
-def _even_starts(size: int, window: int) -> list[int]:
-    """Where windows start along an axis: at both ends, and between them at most half a window on."""
+def _even_starts(size: int, window: int, overlap: float) -> list[int]:
+    """Where windows start along an axis: at both ends, and between them with at least `overlap`."""
     rest = size - window
-    steps = math.ceil(rest / (window * (1 - _OVERLAP)))
+    steps = math.ceil(rest / (window * (1 - overlap)))
     return [round(rest / steps * n) for n in range(steps + 1)] if steps else [0]
 
 
-def _window_weights(window: Sequence[int], even_centre: float = -0.5) -> Tensor:
+def _window_weights(window: Sequence[int], sigma_share: float, even_centre: float = -0.5) -> Tensor:
     """Gaussian weights of a window, (x, y, z).
 
     They are highest in its middle; where its size is even, that is at `even_centre` voxels from
@@ -116,7 +156,7 @@ def _window_weights(window: Sequence[int], even_centre: float = -0.5) -> Tensor:
     border included, where the network sees least of the surroundings.
     """
     x, y, z = (
-        torch.exp(-0.5 * ((torch.arange(n) - middle) / (_SIGMA_SHARE * n)) ** 2)
+        torch.exp(-0.5 * ((torch.arange(n) - middle) / (sigma_share * n)) ** 2)
         for n in window
         for middle in [n // 2 + (even_centre if n % 2 == 0 else 0.0)]
     )

@@ -74,8 +74,8 @@ def with_sizes(setup: Setup) -> Setup:
 def choose_sizes(setup: Setup) -> Setup:
     """The setup with the largest patches and batches that fit.
 
-    A patch is as large as the training volumes, up to 128 voxels along an axis, and shrinks
-    along its longest axis until batches fit into 85 % of the free memory. A batch is two, as
+    A patch is as large as the training volumes, up to that of the weights or of nnU-Net's rules,
+    or else 128 voxels along an axis, and shrinks along its longest axis until batches fit into 85 % of the free memory. A batch is two, as
     small batches of large patches are worth more than the opposite (Isensee et al., 2021),
     and one where not even small patches fit by twos.
 
@@ -85,7 +85,9 @@ def choose_sizes(setup: Setup) -> Setup:
     """
     settings, divisor = setup.settings.datasets, setup.anatomy.divisor
     if settings.patch_vox == "auto":
-        whole = padded_shape([min(n, _LARGEST_PATCH) for n in largest_shape(setup)], divisor)
+        most = setup.prepared.value.patch_vox or (_LARGEST_PATCH,) * 3
+        sizes = [min(pair) for pair in zip(largest_shape(setup), most, strict=True)]
+        whole = padded_shape(sizes, divisor)
         patches = list(smaller_patches(whole, divisor))
     else:
         whole = padded_shape(settings.patch_vox, divisor)

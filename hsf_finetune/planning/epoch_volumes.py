@@ -51,6 +51,8 @@ def count_epoch_volumes(setup: Setup, patch: Triple, batch: int) -> EpochVolumes
     split, settings, divisor = setup.split, setup.settings.datasets, setup.anatomy.divisor
     how = setup.card.preprocessing
     trained = [_at_most(_grid_shape(case, how), patch) for case in split.train]
+    if how.padded_size == "window":  # so are the volumes of a batch
+        trained = [patch] * len(trained)
     random = np.random.default_rng(0)
     drawn = [
         padded_shape(np.max([trained[i] for i in chosen], axis=0).tolist(), divisor)

@@ -17,6 +17,7 @@ from hsf_finetune.data.phantom.write_phantoms import make_phantom_cohort
 from hsf_finetune.labels.similar_names import warn_similar_names
 from hsf_finetune.planning.auto_sizes import with_sizes
 from hsf_finetune.planning.forecast_run import add_forecast
+from hsf_finetune.planning.prove_source import prove_source
 from hsf_finetune.planning.setup import Setup, prepare
 from hsf_finetune.schedule.display.schedule_picture import save_picture
 from hsf_finetune.schedule.display.text_picture import (
@@ -30,7 +31,7 @@ from hsf_finetune.system.errors import UserError
 
 
 def plan_run(settings: Settings, *, forecast: bool = False) -> Setup:
-    """What a run would do, without reading a voxel.
+    """What a run would do, read from headers, and from next to no voxels (see `prepare`).
 
     Args:
         settings: of the run.
@@ -50,7 +51,7 @@ def plan_run(settings: Settings, *, forecast: bool = False) -> Setup:
 def check_run(
     settings: Settings, read_weights: ReadWeights, jobs: int | None = None
 ) -> CheckReport:
-    """What `check_data` finds, and what a run would refuse of its settings.
+    """What `check_data` finds, what a run would refuse of its settings, and `prove_source`.
 
     Weights that would have to be fetched or trained are left out.
 
@@ -72,12 +73,18 @@ def check_run(
         data = settings.datasets.model_copy(update={"retention": {}})
         settings = settings.model_copy(update={"weights": weights, "datasets": data})
     try:
-        prepare(settings, report.cohort, preview=True)
+        setup = prepare(settings, report.cohort, preview=True)
     except UserError as error:
         root = settings.datasets.main_path
         refused = [Finding.refusal(one, "set/settings", root) for one in flatten_errors(error)]
         return replace(report, findings=(*refused, *report.findings))
-    return report
+    root = settings.datasets.main_path
+    doubts = [
+        Finding("warned", "set/preprocessing", line, root) for line in setup.prepared.warnings
+    ]
+    report = replace(report, findings=(*doubts, *report.findings))
+    proof = prove_source(setup) if setup.transfer else ""
+    return replace(report, overview=(*report.overview, f"weights: {proof}")) if proof else report
 
 
 def preview_run(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from rich.console import RenderableType
+from rich.text import Text
 
 from hsf_finetune.check.check_data import check_before_training
 from hsf_finetune.check.check_report import CheckReport
@@ -15,6 +18,7 @@ from hsf_finetune.config.settings import (
     PretrainedSettings,
     Settings,
 )
+from hsf_finetune.data.augment.flips import plan_flips
 from hsf_finetune.data.discovery.cases import Cohort
 from hsf_finetune.data.preprocessing.choose_preprocessing import (
     KnownPreprocessing,
@@ -22,21 +26,21 @@ from hsf_finetune.data.preprocessing.choose_preprocessing import (
     choose_preprocessing,
 )
 from hsf_finetune.data.splits import Split, first_fold, fold_count, split_cases
-from hsf_finetune.inference.model_card import ModelCard, common_geometry
+from hsf_finetune.inference.model_card import ModelCard, common_geometry, known_origin
 from hsf_finetune.inference.predictor import pick_device
 from hsf_finetune.networks.anatomy import Anatomy
+from hsf_finetune.networks.layers.strides import triple
 from hsf_finetune.planning.budget import make_schedule, settings_of_folds, with_budget
 from hsf_finetune.planning.forecast import Forecast
 from hsf_finetune.planning.phantom_source import phantom_source_folder, starts_from_phantom_source
 from hsf_finetune.planning.source_model import SourceTask, find_source_task
 from hsf_finetune.planning.start import (
-    PretrainedWeights,
     TransferResult,
     build_network,
     find_weights,
     load_weights,
-    with_recorded_network,
 )
+from hsf_finetune.planning.training_colours import training_colours
 from hsf_finetune.schedule.display.schedule_table import schedule_table
 from hsf_finetune.schedule.stages import Schedule
 from hsf_finetune.system import console
@@ -46,7 +50,9 @@ from hsf_finetune.system.processes import is_main_process
 from hsf_finetune.system.run_folder import SPLITS, RunFolder, epochs_done, has_ended
 from hsf_finetune.training.parameter_groups import block_sizes
 from hsf_finetune.training.train import TrainingJob, check_training_job
+from hsf_finetune.weights.files.checkpoint import Checkpoint
 from hsf_finetune.weights.files.read_checkpoint import read_checkpoint
+from hsf_finetune.weights.sources.given_weights import PretrainedWeights, with_recorded_network
 
 
 @dataclass(frozen=True)
@@ -100,10 +106,16 @@ class Setup:
         return [
             *([self.transfer.receipt.table()] if self.transfer else []),
             self.prepared.table(),
-            *self.prepared.warnings,
+            *map(Text, self.prepared.warnings),
             schedule_table(self.schedule, block_sizes(self.anatomy)),
             *(self.forecast.lines() if self.forecast else []),
         ]
+
+    def with_sides(self, mirrored: bool) -> Setup:
+        """The same where training mirrors scans from left to right, or does not."""
+        prepared = self.prepared.with_sides(mirrored)
+        card = replace(self.card, preprocessing=prepared.value)
+        return replace(self, prepared=prepared, card=card)
 
     def _repr_html_(self) -> str:
         return console.html_of(*self.tables())
@@ -119,6 +131,7 @@ class Setup:
         """
         decided = with_budget(settings, self.cohort.cases)
         decided = decided.model_copy(update={"models": self.settings.models})
+        decided = _with_patch(decided, self.prepared.value)
         schedule = make_schedule(decided, self.anatomy)
         return replace(self, settings=decided, requested=settings, schedule=schedule)
 
@@ -138,9 +151,9 @@ def prepare(
         settings: of the run, or of all its folds, of which the first is prepared.
         cohort: from `discover`.
         resumed: the run that is to be resumed, if any.
-        preview: read no voxel (apart from `preprocessing=nnunet`, whose rules need them): the
-            data are not checked, and weights that are not given, or that would have to be
-            trained first, are left out.
+        preview: read next to no voxels (all cases for `preprocessing=nnunet`, two to compare
+            them with what the weights are for): the data are not checked, and weights that are
+            not given, or that would have to be trained first, are left out.
 
     Returns:
         The setup; patches and batches that are `auto` are still to be decided by
@@ -157,28 +170,23 @@ def prepare(
     source = None
     if last is None and not (preview and _is_without_weights(settings)):
         source = read_weights(settings, cohort)
-    checkpoint = source.checkpoint if source else None
-    if last is not None and isinstance(settings.models, PretrainedSettings):
-        checkpoint = read_checkpoint(last)
-    settings = with_recorded_network(settings, checkpoint)
+    weights = source.checkpoint if source else None
+    recorded = read_checkpoint(last) if last else None
+    settings = with_recorded_network(settings, weights or recorded)
     anatomy = build_network(settings, cohort)
     schedule = make_schedule(settings, anatomy)
     _check_epochs_left(settings, schedule, resumed)
     transfer = load_weights(settings, anatomy, cohort, source) if source else None
-    known = KnownPreprocessing(
-        source.checkpoint.preprocessing if source else None,
-        read_checkpoint(last).preprocessing if last else None,
-    )
-    prepared = choose_preprocessing(settings, split.train, cohort.channels, known)
-    prepared = prepared.for_network(anatomy.divisor)
-    card = _make_card(settings, cohort, prepared.value)
+    prepared = _prepare_scans(settings, cohort, split, anatomy, (weights, recorded))
+    settings = _with_patch(settings, prepared.value)
+    origin = transfer.receipt.origin if transfer else recorded.origin if recorded else {}
+    card = _make_card(settings, cohort, prepared.value, origin)
     setup = Setup(settings, requested, cohort, split, anatomy, schedule, card, prepared, transfer)
     task = find_source_task(settings, cohort, transfer, resumed)
     check_training_job(setup.job)
     report = None
     if not preview:
-        checkpoint = source.checkpoint if source else None
-        report = check_before_training(settings, cohort, split, checkpoint, prepared.value)
+        report = check_before_training(settings, cohort, split, weights, prepared.value)
     card = replace(card, data=report.target) if report else card
     return replace(setup, card=card, source_task=task, resumed=resumed, report=report)
 
@@ -220,7 +228,41 @@ def _is_without_weights(settings: Settings) -> bool:
     return not given and not isinstance(settings.models, PretrainedSettings)
 
 
-def _make_card(settings: Settings, cohort: Cohort, preprocessing: Preprocessing) -> ModelCard:
+def _prepare_scans(
+    settings: Settings,
+    cohort: Cohort,
+    split: Split,
+    anatomy: Anatomy,
+    known: tuple[Checkpoint | None, Checkpoint | None],
+) -> PreprocessingChoice:
+    """How scans are prepared; `known` are the pretrained weights, and the run that is resumed."""
+    weights, resumed = known
+    prepared = choose_preprocessing(
+        settings,
+        split.train,
+        cohort.channels,
+        KnownPreprocessing(
+            weights.preprocessing if weights else None,
+            resumed.preprocessing if resumed else None,
+            weights.channel_names if weights else None,
+        ),
+    )
+    side = getattr(settings.models, "image_size", None)
+    prepared = prepared.for_network(anatomy.divisor, triple(side) if side else None)
+    return prepared.with_sides(plan_flips(settings.augmentation, cohort.classes).allowed)
+
+
+def _with_patch(settings: Settings, preprocessing: Preprocessing) -> Settings:
+    """The settings with patches as chosen; `auto` is still to be decided."""
+    if settings.datasets.patch_vox == "auto" or preprocessing.patch_vox is None:
+        return settings
+    data = settings.datasets.model_copy(update={"patch_vox": list(preprocessing.patch_vox)})
+    return settings.model_copy(update={"datasets": data})
+
+
+def _make_card(
+    settings: Settings, cohort: Cohort, preprocessing: Preprocessing, origin: Mapping[str, Any]
+) -> ModelCard:
     return ModelCard(
         classes=cohort.classes.names,
         label_values=cohort.label_values,
@@ -228,4 +270,6 @@ def _make_card(settings: Settings, cohort: Cohort, preprocessing: Preprocessing)
         in_channels=cohort.channels,
         preprocessing=preprocessing,
         hdf5=common_geometry(settings.datasets.datasets.values()),
+        colours=training_colours(settings.datasets, cohort),
+        origin=known_origin(origin),
     )

@@ -10,9 +10,10 @@ from hsf_finetune.config.settings import Settings
 from hsf_finetune.data.discovery.cases import Case, Cohort, discover
 from hsf_finetune.evaluation.head_check import HeadCheck, check_head
 from hsf_finetune.inference.predictor import Predictor
-from hsf_finetune.planning.start import TransferResult, build_source_network
+from hsf_finetune.planning.start import TransferResult
 from hsf_finetune.system.errors import ConfigError
 from hsf_finetune.system.run_folder import RunFolder
+from hsf_finetune.weights.transfer.own_head import build_with_own_head
 
 if TYPE_CHECKING:
     from hsf_finetune.planning.setup import Setup
@@ -96,7 +97,8 @@ def source_predictor(setup: Setup) -> Predictor:
     classes = transfer.source_classes
     values = {name: number for number, name in enumerate(classes)}
     card = replace(setup.card, classes=classes, label_values=values)
-    network = build_source_network(setup.settings, setup.cohort, transfer)
+    channels = setup.cohort.channels
+    network = build_with_own_head(setup.settings, transfer.source, classes, channels)
     return Predictor(network, card, setup.device)
 
 

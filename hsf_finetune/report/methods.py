@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hsf_finetune.config.settings import Settings
-from hsf_finetune.data.preprocessing.choose_preprocessing import describe_preprocessing
+from hsf_finetune.data.preprocessing.describe_preprocessing import describe_preprocessing
 from hsf_finetune.inference.model_card import ModelCard
 from hsf_finetune.system.console import count_of
 from hsf_finetune.system.version import __version__

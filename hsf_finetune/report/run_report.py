@@ -12,7 +12,7 @@ from typing import Any
 
 from hsf_finetune.config.run_settings import read_settings_of
 from hsf_finetune.data.discovery.cases import Case, discover
-from hsf_finetune.data.preprocessing.choose_preprocessing import describe_preprocessing
+from hsf_finetune.data.preprocessing.describe_preprocessing import describe_preprocessing
 from hsf_finetune.data.splits import split_cases
 from hsf_finetune.evaluation.finished_runs import (
     FINAL,

@@ -100,6 +100,31 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
             temp.unlink(missing_ok=True)
 
 
+@contextmanager
+def locked(path: str | Path) -> Iterator[None]:
+    """Keeps other processes from changing a file while it is read and written again.
+
+    They have to call this function too. The lock is a hidden file beside it, which stays.
+
+    Raises:
+        OutputError: the folder cannot be written to.
+    """
+    from filelock import FileLock  # imported late, as few files are changed by several processes
+
+    path = Path(path)
+    lock = path.with_name(f".{path.name}.lock")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.touch()
+    except OSError as error:
+        fix = _FIXES.get(error.errno or 0, _ANY_FIX)
+        raise OutputError(
+            "cannot write the result", file=path, found=error.strerror, fix=fix
+        ) from error
+    with FileLock(lock):
+        yield
+
+
 def write_json(path: str | Path, obj: object) -> None:
     """Writes an object as indented JSON, atomically.
 
@@ -115,8 +140,13 @@ def write_json(path: str | Path, obj: object) -> None:
         file.write(text)
 
 
-def write_csv(path: str | Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Writes a table as CSV (comma, UTF-8, one header line), atomically.
+def write_csv(
+    path: str | Path,
+    header: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    delimiter: str = ",",
+) -> None:
+    """Writes a table as CSV (UTF-8, one header line), atomically.
 
     Text that a spreadsheet would run as a formula gets an apostrophe, which `read_csv` removes.
 
@@ -124,13 +154,14 @@ def write_csv(path: str | Path, header: Sequence[str], rows: Iterable[Sequence[o
         path: the file to write.
         header: column names.
         rows: cells, as many as the header has; None and NaN become empty cells.
+        delimiter: between cells.
 
     Raises:
         OutputError: the file cannot be written.
         ValueError: a row has more or fewer cells than the header.
     """
     with _open_text(path) as file:
-        writer = csv.writer(file, lineterminator="\n")
+        writer = csv.writer(file, delimiter=delimiter, lineterminator="\n")
         writer.writerow(map(_to_cell, header))
         for row in rows:
             if len(row) != len(header):
@@ -138,14 +169,14 @@ def write_csv(path: str | Path, header: Sequence[str], rows: Iterable[Sequence[o
             writer.writerow(map(_to_cell, row))
 
 
-def read_csv(path: str | Path) -> list[list[str]]:
+def read_csv(path: str | Path, delimiter: str = ",") -> list[list[str]]:
     """The lines of a table that `write_csv` wrote, header included.
 
     Raises:
         OSError, ValueError, csv.Error: the file cannot be read.
     """
     with Path(path).open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-        return [[*map(plain_cell, line)] for line in csv.reader(file)]
+        return [[*map(plain_cell, line)] for line in csv.reader(file, delimiter=delimiter)]
 
 
 def plain_cell(text: str) -> str:

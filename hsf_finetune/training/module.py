@@ -154,11 +154,8 @@ class SegmentationModule(L.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Scores whole cases; returns their logits, which callbacks may draw."""
-        card, how = self.card, self.card.preprocessing
-        divisor = self.anatomy.divisor
-        logits = volume_logits(
-            self, batch["image"], divisor, how.window_vox, how.padding, how.padded_size
-        )
+        card = self.card
+        logits = volume_logits(self, batch["image"], self.anatomy.divisor, card.preprocessing)
         loss = float(self.objective.loss(logits, batch["label"], batch["allowed"]))
         for one, case in enumerate(batch["case"]):
             dice = case_dice(logits[one], batch["label"][one], batch["allowed"][one], card.classes)

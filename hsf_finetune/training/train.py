@@ -137,7 +137,7 @@ def _callbacks(job: TrainingJob, run: RunFolder, baseline: float | None) -> list
         ScheduleLogger(block_sizes(job.anatomy), baseline),
         CostRecorder(),
         MetricsCsv(run.file("metrics.csv")),
-        ValidationPicture(run.file("preview.png"), job.card.classes),
+        ValidationPicture(run.file("preview.png"), job.card.classes, job.card.label_rows),
         StageControl(job.schedule, kept, average, job.settings.reset, run.longer is not None),
         *(best if tuning.budget != "fixed" else ()),
         last,

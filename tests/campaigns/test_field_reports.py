@@ -15,11 +15,11 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
-from field import folders, hostile, labels, runs, unseen, weights
+from field import folders, hostile, hostile_texts, labels, runs, unseen, weights
 from field.workbench import KINDS, Workbench
 
-MODULES = (unseen, folders, labels, runs, hostile, weights)
-MANY = {"laterality": 50, "kills": 2, "damaged files of a run": 3, "names that mean the same": 3}
+MODULES = (unseen, folders, labels, runs, hostile, hostile_texts, weights)
+MANY = {"laterality": 64, "kills": 1, "terminations": 1, "names that mean the same": 3}
 FEW = 2
 """Inputs of other kinds."""
 

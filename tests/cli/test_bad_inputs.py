@@ -128,7 +128,7 @@ def test_no_cases(own_data: Path, refused: Refused) -> None:
     said(text, "*_T1w.nii.gz", own_data / "tiny", "sub-01_T2w.nii.gz")
     said(refused("datasets.datasets.tiny.path=nowhere"), own_data / "nowhere", "main_path")
     (own_data / "tiny" / "empty").mkdir()
-    said(refused("datasets.datasets.tiny.path=tiny/empty"), "no NIfTI or HDF5 file at all")
+    said(refused("datasets.datasets.tiny.path=tiny/empty"), "no volume at all")
 
 
 def test_a_missing_label(own_data: Path, refused: Refused) -> None:

@@ -11,21 +11,18 @@ import pytest
 import torch
 import yaml
 
+from hsf_finetune.cli.main import main
 from hsf_finetune.config.compose import compose
 from hsf_finetune.config.conf_files import conf_folder
 from hsf_finetune.config.named_weights import read_named
-from hsf_finetune.config.settings import Settings
+from hsf_finetune.config.settings import Preprocessing, Settings
 from hsf_finetune.data.discovery.cases import discover
 from hsf_finetune.networks.build import build
-from hsf_finetune.planning.start import (
-    build_network,
-    find_weights,
-    load_weights,
-    with_recorded_network,
-)
+from hsf_finetune.planning.start import build_network, find_weights, load_weights
 from hsf_finetune.system.checksum import Checksum
 from hsf_finetune.system.errors import ConfigError, WeightsError
 from hsf_finetune.system.urls import parse_address
+from hsf_finetune.weights.sources.given_weights import with_recorded_network
 from hsf_finetune.weights.sources.remote import fetch_weights
 from tests.conftest import CONF, FAST
 from tests.weights.file_server import Site, serving
@@ -72,10 +69,17 @@ def mistake(*overrides: str, config_dir: Path | None = None) -> str:
 def test_shipped_names_are_complete(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HF_ENDPOINT", raising=False)
     named = read_named(path)
-    assert parse_address(named.url).url.startswith("https://")
-    network = build(named.models, len(named.channels), len(named.classes))
+    if named.url is not None:
+        assert parse_address(named.url).url.startswith("https://")
+    with torch.device("meta"):
+        network = build(named.models, len(named.channels), len(named.classes or "ab"))
     assert network.head.size > 0
-    assert named.classes[0] == "background"
+    assert named.classes is None or named.classes[0] == "background"
+    # What the file does not say, the description does.
+    says_itself = named.models.name == "nnunet"
+    assert (named.preprocessing is None) == says_itself
+    assert named.licence
+    assert named.citation
 
 
 def test_hsf_is_what_it_publishes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,6 +209,72 @@ def test_named_weights_load_class_by_class_and_name_their_source(
     assert "  from the cache" in said
     assert len(site.requests) == 1
     assert again.digest == receipt.digest
+
+
+def test_the_contract_of_a_name_is_that_of_the_run(data: Path, own: Path, site: Site) -> None:
+    entry = own / "weights" / "ours.yaml"
+    window = {"kind": "window", "low": -175, "high": 250}
+    preprocessing = {"spacing_mm": [1.5, 1.5, 1.5], "resampling": "monai", "intensity": [window]}
+    described = yaml.safe_load(entry.read_text()) | {"preprocessing": preprocessing}
+    entry.write_text(yaml.safe_dump(described | {"load": "trunk", "key_map": {"a.": "b."}}))
+    settings = tiny(data, own, "finetuning.pretrained=ours")
+    assert (settings.weights.load, settings.weights.key_map) == ("trunk", {"a.": "b."})
+    source = find_weights(settings, discover(settings.datasets))
+    assert source is not None
+    assert source.checkpoint.preprocessing == Preprocessing.model_validate(preprocessing)
+    given = tiny(data, own, "finetuning.pretrained=ours", "weights.load=encoder")
+    assert given.weights.load == "encoder"
+
+
+def test_conditions_of_a_licence_are_accepted_once(data: Path, own: Path, site: Site) -> None:
+    entry = own / "weights" / "ours.yaml"
+    described = yaml.safe_load(entry.read_text()) | {"conditions": ["no commercial use"]}
+    entry.write_text(yaml.safe_dump(described))
+    by_name = "finetuning.pretrained=ours"
+    with pytest.raises(ConfigError, match=r"(?s)no commercial use.*weights.accept_licence=true"):
+        load(tiny(data, own, by_name), [])
+    assert not site.requests, "nothing was fetched"
+    said: list[str] = []
+    load(tiny(data, own, by_name, "weights.accept_licence=true"), said)
+    assert "  licence: MIT; no commercial use" in said
+    load(tiny(data, own, by_name), [])
+    entry.write_text(yaml.safe_dump(described | {"conditions": ["no use at all"]}))
+    with pytest.raises(ConfigError, match="no use at all"):
+        load(tiny(data, own, by_name), [])
+
+
+def test_a_name_may_stand_for_a_file_that_the_user_has(
+    data: Path, own: Path, site: Site, tmp_path: Path
+) -> None:
+    entry = own / "weights" / "ours.yaml"
+    entry.write_text(yaml.safe_dump(yaml.safe_load(entry.read_text()) | {"url": None}))
+    by_name = "finetuning.pretrained=ours"
+    with pytest.raises(ConfigError, match=r"(?s)no address.*weights\.file=PATH"):
+        load(tiny(data, own, by_name), [])
+    said: list[str] = []
+    _, receipt = load(tiny(data, own, by_name, f"weights.file={tmp_path / 'weights.pt'}"), said)
+    assert receipt.share_loaded == 1
+    assert not site.requests
+    assert "Ours 1.0" in said[0]
+    assert "no name is given" in mistake(
+        f"finetuning.pretrained={tmp_path / 'weights.pt'}", "weights.file=a.pt"
+    )
+
+
+def test_names_are_listed_and_said_all_about(
+    own: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def said(*arguments: str) -> str:
+        with pytest.raises(SystemExit) as ended:
+            main(["weights", *arguments, "--config-dir", str(own)])
+        out = capsys.readouterr()
+        return " ".join((out.err if ended.value.code else out.out).split())
+
+    assert "ours Ours 1.0" in said()
+    assert "suprem_unet" in said()
+    for part in ("no commercial use", "1.5 x 1.5 x 1.5", "models=suprem_unet models.width=32"):
+        assert part in said("suprem_unet")
+    assert "no weights called 'supremunet'" in said("supremunet")
 
 
 def test_a_url_says_how_to_pin_it(data: Path, own: Path, site: Site) -> None:

@@ -10,6 +10,9 @@ from zlib import crc32
 import h5py
 import nibabel as nib
 import numpy as np
+import SimpleITK as sitk  # noqa: N813
+from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
 from hsf_finetune.config.settings import DatasetsSettings
 from hsf_finetune.data.discovery.cases import Case
@@ -84,3 +87,63 @@ def case(folder: Path, name: str, seed: int = 0, shape: Sequence[int] = SHAPE) -
     image = nifti(folder / f"{name}.nii.gz", scan(seed, shape))
     label = nifti(folder / f"{name}_seg.nii.gz", blobs(shape))
     return Case(name, name, "lab", (VolumeRef(image),), VolumeRef(label), PROTOCOL)
+
+
+def itk(path: Path, array: Any, affine: Any = AFFINE, compressed: bool = True) -> Path:
+    """A NRRD or MetaImage file."""
+    image = sitk.GetImageFromArray(np.ascontiguousarray(array.T))
+    lps = np.diag([-1.0, -1, 1, 1]) @ affine
+    spacing = np.linalg.norm(lps[:3, :3], axis=0)
+    image.SetSpacing(spacing.tolist())
+    image.SetOrigin(lps[:3, 3].tolist())
+    image.SetDirection((lps[:3, :3] / spacing).ravel().tolist())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sitk.WriteImage(image, str(path), useCompression=compressed)
+    return path
+
+
+def dicom(folder: Path, array: Any, affine: Any = AFFINE, description: str = "T2 cor") -> Path:
+    """A folder with a DICOM series, its files in the reverse order of their places.
+
+    `array` holds 16-bit integers; the axes are right-handed.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lps = np.diag([-1.0, -1, 1, 1]) @ affine
+    spacing = np.linalg.norm(lps[:3, :3], axis=0)
+    directions = (lps[:3, :3] / spacing).T
+    series, study, frame = (generate_uid() for _ in range(3))
+    for number in range(array.shape[2]):
+        meta = FileMetaDataset()
+        meta.MediaStorageSOPClassUID = MRImageStorage
+        meta.MediaStorageSOPInstanceUID = generate_uid()
+        meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        made = FileDataset("", {}, file_meta=meta, preamble=bytes(128))
+        empty = "PatientBirthDate PatientSex AccessionNumber ReferringPhysicianName"
+        for name in (*empty.split(), "PositionReferenceIndicator"):
+            setattr(made, name, "")
+        made.SOPClassUID, made.SOPInstanceUID = MRImageStorage, meta.MediaStorageSOPInstanceUID
+        made.SeriesInstanceUID, made.StudyInstanceUID = series, study
+        made.FrameOfReferenceUID, made.Modality = frame, "MR"
+        made.SeriesDescription, made.Manufacturer = description, "nobody"
+        made.PatientID, made.PatientName = "1", "A^B"
+        made.StudyID, made.StudyDate, made.StudyTime = "1", "20200101", "120000"
+        made.SeriesNumber, made.InstanceNumber = 1, number + 1
+        made.ImageType = ["ORIGINAL", "PRIMARY", "OTHER"]
+        made.Columns, made.Rows = array.shape[:2]
+        made.SamplesPerPixel, made.PhotometricInterpretation = 1, "MONOCHROME2"
+        made.BitsAllocated = made.BitsStored = 16
+        made.HighBit, made.PixelRepresentation = 15, 1
+        place = lps @ [0, 0, number, 1]
+        made.ImagePositionPatient = [_decimal(x) for x in place[:3]]
+        made.ImageOrientationPatient = [_decimal(x) for x in directions[:2].ravel()]
+        made.PixelSpacing = [_decimal(spacing[1]), _decimal(spacing[0])]
+        made.SliceThickness = _decimal(spacing[2])
+        made.PixelData = np.ascontiguousarray(array[:, :, number].T.astype("<i2")).tobytes()
+        name = f"{description}_{array.shape[2] - number:03d}.dcm".replace(" ", "")
+        made.save_as(folder / name, enforce_file_format=True)
+    return folder
+
+
+def _decimal(number: float) -> str:
+    """A number as DICOM holds it: up to 16 characters."""
+    return f"{number:.9f}"[:16]

@@ -20,8 +20,9 @@ from hsf_finetune.config.compose import compose
 from hsf_finetune.data.discovery.cases import discover
 from hsf_finetune.describe.describe_folder import describe_folder
 from hsf_finetune.describe.output_file import find_output_file
+from hsf_finetune.planning.training_colours import training_colours
 from hsf_finetune.system.errors import ConfigError, DataError, OutputError
-from tests.data.writing import AFFINE, blobs, hdf5, nifti, pair, scan
+from tests.data.writing import AFFINE, blobs, dicom, hdf5, itk, nifti, pair, scan
 
 
 @pytest.fixture
@@ -90,20 +91,20 @@ def test_files_that_are_not_used_are_listed_with_a_remedy_and_check_repeats_it(
     nifti(lab / "q_seg.nii.gz", blobs())
     nifti(lab / "z_im.nii.gz")
     (lab / "r_im.nii.gz").symlink_to("/nowhere/r_im.nii.gz")
-    (lab / "s_im.mgz").touch()
+    (lab / "s_im.mnc").touch()
     file = describe_folder(lab, lab.parent / "datasets" / "x.yaml")
     said = capsys.readouterr().out
     assert "not used, a label without an image: q_seg.nii.gz" in said
     assert "to use a label that is left out: " in said
     assert "not used, a link that leads to no file: r_im.nii.gz" in said
-    assert "not used, .mgz files are not read: convert them to NIfTI: s_im.mgz" in said
+    assert "not used, .mnc files are not read: convert them to NIfTI: s_im.mnc" in said
     assert "not used, an image without a label: z_im.nii.gz" in said
     assert check([str(file), f"datasets.output_path={lab.parent}/out"]) == 1
     said = " ".join(capsys.readouterr().out.split())
     for what, name in (
         ("a label without an image", "q_seg.nii.gz"),
         ("a link that leads to no file", "r_im.nii.gz"),
-        (".mgz files are not read", "s_im.mgz"),
+        (".mnc files are not read", "s_im.mnc"),
     ):
         assert f"warned: {what} file: {lab.resolve()}/{name}" in said
     assert "not used, matches exclude: z_im.nii.gz: z_im.nii.gz" in said
@@ -163,8 +164,8 @@ def test_names_that_hydra_cannot_choose(lab: Path, name: str) -> None:
 def test_folders_with_nothing_usable_say_what_was_looked_for(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="not a folder"):
         describe_folder(tmp_path / "none")
-    (tmp_path / "a.mgz").touch()
-    with pytest.raises(DataError, match=r"1 \.mgz files(.|\n)*mri_convert"):
+    (tmp_path / "a.mnc").touch()
+    with pytest.raises(DataError, match=r"1 \.mnc files(.|\n)*mri_convert"):
         describe_folder(tmp_path)
     nifti(tmp_path / "scan1.nii.gz")
     with pytest.raises(DataError, match=r"1 volume: scan1(.|\n)*imagesTr(.|\n)*BIDS(.|\n)*dseg"):
@@ -275,3 +276,20 @@ def test_damaged_scans_and_odd_names_cause_no_traceback(lab: Path) -> None:
     assert {f"p{n}_im.nii.gz" for n in range(4)} <= names
     assert not names & {"broken_im.nii.gz", "four_im.nii.gz"}
     assert any(name.startswith("odd") for name in names)
+
+
+def test_dicom_folders_are_scans_and_a_table_gives_colours(tmp_path: Path) -> None:
+    for number, name in enumerate(("s1", "s2", "s3")):
+        dicom(tmp_path / "lab" / name / "t2", scan(number).astype(np.int16))
+        itk(tmp_path / "lab" / name / "t2_seg.nrrd", blobs())
+    (tmp_path / "lab" / "dseg.tsv").write_text(
+        "index\tname\tcolor\n1\tDG\t#0A0B0C\n2\tCA1\t#FF0000\n"
+    )
+    file = describe_folder(tmp_path / "lab", tmp_path / "conf" / "datasets" / "lab.yaml")
+    (described,) = yaml.safe_load(file.read_text())["datasets"].values()
+    assert described["lut"] == "dseg.tsv"
+    data = compose("finetune", ["datasets=lab"], tmp_path / "conf").datasets
+    cohort = discover(data)
+    assert [case.images[0].path.name for case in cohort.cases] == ["t2"] * 3
+    assert len({case.subject for case in cohort.cases}) == 3
+    assert training_colours(data, cohort) == {"DG": (10, 11, 12), "CA1": (255, 0, 0)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from hsf_finetune.config.compose import compose
 from hsf_finetune.config.settings import Preprocessing, Settings
@@ -13,8 +14,10 @@ from hsf_finetune.data.discovery.cases import discover
 from hsf_finetune.experiment.active_run import open_run
 from hsf_finetune.experiment.run import run_experiment
 from hsf_finetune.inference.predictor import Predictor
-from hsf_finetune.planning.plan_run import plan_run
+from hsf_finetune.planning.plan_run import check_run, plan_run, preview_run
 from hsf_finetune.planning.setup import Setup, prepare
+from hsf_finetune.planning.start import read_source_checkpoint
+from hsf_finetune.weights.sources.read_source import find_checkpoint
 from tests.conftest import CONF, FAST, SHAPE
 
 EXPECTED = {
@@ -25,8 +28,17 @@ EXPECTED = {
         intensity_first=True,
         fill_values="kept",
         crop="nonzero",
+        padding="symmetric",
+        padded_size="window",
+        patch_vox=SHAPE,
+        window_vox=SHAPE,
+        sides="mirrored",
     ),
-    "preprocessing=ct": Preprocessing(intensity=(WindowIntensity(low=-175, high=250),)),
+    "preprocessing=ct": Preprocessing(
+        intensity=(WindowIntensity(low=-175, high=250),),
+        patch_vox=(128, 128, 128),
+        sides="mirrored",
+    ),
 }
 
 
@@ -47,29 +59,54 @@ def test_a_run_hands_on_its_preprocessing(
     said = capsys.readouterr().out
     model = Predictor.load(run, device="cpu")
     how = model.card.preprocessing
-    expected = EXPECTED[rules].model_copy(update={"patch_vox": (128, 128, 128)})
+    expected = EXPECTED[rules]
     assert how.model_copy(update={"spacing_mm": expected.spacing_mm}) == expected
     assert how.spacing_mm == (pytest.approx(expected.spacing_mm) if expected.spacing_mm else None)
     assert "Preprocessing" in said
-    assert "intensities of another kind" not in said
+    assert "mirrored in training, too" in said
+    assert ("no voxel is below 0" in said) == (rules == "preprocessing=ct")
     assert ("the data, by nnU-Net's rules" in said) == (rules == "preprocessing=nnunet")
     found = model.predict(data / "tiny" / "sub-01" / "sub-01_T2w.nii.gz")
     assert found.labels.shape == SHAPE
     setup = plan_run(settings("finetune", data, outputs, f"finetuning.pretrained={run}"))
-    assert setup.card.preprocessing == how
+    assert setup.card.preprocessing == how.model_copy(update={"sides": "kept"})
     assert setup.prepared.origins["intensity"] == "the weights"
     own = plan_run(
         settings("finetune", data, outputs, f"finetuning.pretrained={run}", "preprocessing=hsf")
     )
-    assert own.card.preprocessing == Preprocessing(patch_vox=(128, 128, 128))
+    assert own.card.preprocessing == Preprocessing(patch_vox=(128, 128, 128), sides="kept")
 
 
-def test_scans_that_are_no_ct_are_told_so(
-    data: Path, outputs: Path, capsys: pytest.CaptureFixture[str]
+def test_contradictions_are_told_once_by_plan_check_and_finetune(
+    data: Path,
+    outputs: Path,
+    source_run: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    given = ("preprocessing.intensity={kind: window, low: -1e5, high: 1e5}",)
-    with open_run(prepare_of(settings("train", data, outputs, *given))) as run:
+    """Statistics of CT, and voxels of 3 mm, on MR of 1 mm."""
+    checkpoint = torch.load(find_checkpoint(source_run, "best"), weights_only=True)
+    statistics = ZScoreIntensity(clip=(-50, 90), mean=40, std=30)
+    contrary = Preprocessing(spacing_mm=(3, 3, 3), intensity=(statistics,))
+    checkpoint["hsf_finetune"]["preprocessing"] = contrary.to_dict()
+    torch.save(checkpoint, tmp_path / "ct.ckpt")
+    given = settings("finetune", data, outputs, f"finetuning.pretrained={tmp_path / 'ct.ckpt'}")
+    expected = (
+        "3 x 3 x 3 mm, and those of the data are 0.8 x 1 x 1.2 mm: 3.7 times",
+        "of the voxels are above -50 to 90",
+    )
+    found = [
+        finding.what
+        for finding in check_run(given, read_source_checkpoint).findings
+        if finding.kind in ("set/preprocessing", "source/spacing")
+    ]
+    capsys.readouterr()
+    preview_run(given)
+    planned = capsys.readouterr().out
+    with open_run(prepare_of(given)) as run:
         run.begin()
-    said = capsys.readouterr().out
-    assert "scans take up 0.1%" in said
-    assert "-100000 to 100000 to 0 and 1, clipped" in said
+    trained = capsys.readouterr().out
+    for said in ("\n".join(found), planned, trained):
+        flat = " ".join(said.split())
+        assert [flat.count(words) for words in expected] == [1, 1]
+    assert len(found) == len(expected)

@@ -69,8 +69,12 @@ def test_a_given_folder_is_never_used_twice(outputs: Path) -> None:
         open_folder(settings(outputs, f"run_dir={outputs / 'file'}"), None)
 
 
-def test_an_empty_given_folder_is_taken(outputs: Path) -> None:
+@pytest.mark.parametrize("left", [(), (".partial-1a2b.yaml",)])
+def test_an_empty_given_folder_is_taken(outputs: Path, left: tuple[str, ...]) -> None:
+    """A run that was killed while it wrote its first file leaves a part of it."""
     (outputs / "mine").mkdir(parents=True)
+    for name in left:
+        (outputs / "mine" / name).touch()
     assert (
         open_folder(settings(outputs, f"run_dir={outputs / 'mine'}"), None).path == outputs / "mine"
     )

@@ -52,3 +52,37 @@ def save_scan(
     )
     nib.save(scan, path)
     return path
+
+
+def save_tissues(path: Path, shape: tuple[int, int, int], affine: npt.NDArray[np.float64]) -> Path:
+    """Writes a scan of three tissues with intensities of their own, and some noise."""
+    image = nib.load(save_scan(path, shape, affine))
+    smooth = torch.from_numpy(image.get_fdata())
+    nib.save(nib.Nifti1Image(_tissues(smooth)[0].numpy(), image.affine), path)
+    return path
+
+
+def fitted_model(settings: NetworkSettings, steps: int = 40) -> Predictor:
+    """A model that tells these tissues apart: hardly a voxel lies between two classes."""
+    model = random_model(settings)
+    network = model.anatomy.network.train()
+    noise = torch.randn(2, 1, 8, 8, 8)
+    smooth = torch.nn.functional.interpolate(noise, (32, 32, 32), mode="trilinear")
+    image, tissue = _tissues(smooth)
+    image = (image - image.mean()) / image.std()
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(network(image), tissue[:, 0]).backward()
+        optimizer.step()
+    network.eval()
+    return model
+
+
+def _tissues(smooth: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Intensities, and which of three tissues each voxel is."""
+    tissue = torch.bucketize(
+        smooth,
+        torch.quantile(smooth.flatten()[:1_000_000], torch.tensor([0.3, 0.6], dtype=smooth.dtype)),
+    )
+    return (500.0 * tissue + 5 * torch.randn(smooth.shape)).float(), tissue

@@ -1,8 +1,9 @@
-"""Runs HSF on one crop, in HSF's own environment: python run_hsf.py EXPORT NAME CROP OUTPUT.
+"""Runs HSF on one crop, in HSF's own environment: python run_hsf.py CROP FOLDER EXPORT...
 
 Everything is HSF's: its configuration with that of the export, its check of the model's hash,
 its engine, preprocessing, segmentation and writing. Only the localisation is left out, and the
-network is cut off, from which HSF would fetch a model whose hash is wrong.
+network is cut off, from which HSF would fetch a model whose hash is wrong. Writes
+FOLDER/EXPORT.nii.gz for each export.
 """
 
 import shutil
@@ -16,7 +17,7 @@ from hsf.fetch_models import fetch_models
 from hsf.segment import save_prediction
 from hydra import compose, initialize_config_module
 
-export, name, crop, output = sys.argv[1:]
+crop, folder, *exports = map(Path, sys.argv[1:])
 
 
 def refuse_download(*_: object, **__: object) -> None:
@@ -24,24 +25,28 @@ def refuse_download(*_: object, **__: object) -> None:
 
 
 requests.get = refuse_download
-with initialize_config_module(version_base="1.1", config_module="hsf.conf"):
-    config = compose(
-        "config",
-        overrides=[
-            f"hydra.searchpath=[file://{export}/config]",
-            f"segmentation={name}",
-            f"segmentation.models_path={export}/models",
-            "hardware=onnxruntime",
-            "hardware.engine_settings.execution_providers=[CPUExecutionProvider]",
-            f"files.path={Path(crop).parent}",
-            "files.pattern=*",
-        ],
+for export in exports:
+    with initialize_config_module(version_base="1.1", config_module="hsf.conf"):
+        config = compose(
+            "config",
+            overrides=[
+                f"hydra.searchpath=[file://{export}/config]",
+                f"segmentation={export.name}",
+                f"segmentation.models_path={export}/models",
+                "hardware=onnxruntime",
+                "hardware.engine_settings.execution_providers=[CPUExecutionProvider]",
+                f"files.path={crop.parent}",
+                "files.pattern=*",
+            ],
+        )
+    chosen = config.segmentation
+    fetch_models(chosen.models_path, chosen.models)
+    engines = get_inference_engines(
+        chosen.models_path, config.hardware.engine, config.hardware.engine_settings
     )
-chosen = config.segmentation
-fetch_models(chosen.models_path, chosen.models)
-engines = get_inference_engines(
-    chosen.models_path, config.hardware.engine, config.hardware.engine_settings
-)
-_, hard = predict(Path(crop), None, engines, config)
-save_prediction(mri=Path(crop), prediction=hard, suffix="seg")
-shutil.move(Path(crop).with_name(Path(crop).name.replace(".nii.gz", "_seg.nii.gz")), output)
+    soft, hard = predict(crop, None, engines, config)
+    # HSF's maps of uncertainty, and the merging of its `ca_mode`, need probabilities.
+    assert float((soft.sum(1) - 1).abs().max()) < 1e-3
+    save_prediction(mri=crop, prediction=hard, suffix="seg")
+    written = crop.with_name(crop.name.replace(".nii.gz", "_seg.nii.gz"))
+    shutil.move(written, folder / f"{export.name}.nii.gz")

@@ -23,13 +23,28 @@ from hsf_finetune.export.to_bundle import SCHEMA_FILE
 from hsf_finetune.inference.predictor import Predictor
 from hsf_finetune.networks.build import build
 from hsf_finetune.system.errors import ConfigError
+from hsf_finetune.weights.sources.bundle_preprocessing import read_bundle_preprocessing
 from tests.conftest import oblique_affine
 from tests.export.models import SMALL, random_model, save_scan
 from tests.networks.test_build import SETTINGS
+from tests.weights.bundle_pipelines import PIPELINES
 
 pytestmark = pytest.mark.filterwarnings("ignore:parsing config_file:UserWarning")
 
 FOUR_LEVELS = UNetSettings(channels=[4, 6, 8, 8, 8], strides=[2, 2, 2, 2], features=4)
+OF_MONAI_BUNDLE: dict[str, Any] = {
+    "spacing_mm": (0.9, 0.7, 1.0),
+    "resampling": "monai",
+    "intensity": ({"kind": "window", "low": 250, "high": 500},),
+    "fill_values": "kept",
+    "crop": "positive",
+    "crop_after": "intensity",
+    "padding": "symmetric",
+    "padded_size": "window",
+    "window_vox": (16, 16, 16),
+    "blending": "constant",
+}
+"""Preprocessing as bundles of others have it."""
 OF_MONAI = [settings for settings in SETTINGS if monai_definition(settings)]
 OTHERS = [next(s for s in SETTINGS if s.name == name) for name in ("arunet", "nnunet")]
 
@@ -64,6 +79,9 @@ def test_the_class_of_monai_has_the_same_tensors(settings: NetworkSettings) -> N
         (SMALL, "RAS", {"in_channels": 2}),
         (SMALL, "RAS", {"padding": "symmetric"}),
         (SMALL, "PIR", {"padded_size": "window", "window_vox": (40, 44, 36)}),
+        (SMALL, "PIR", OF_MONAI_BUNDLE),
+        (SMALL, "LAS", OF_MONAI_BUNDLE | {"resampling": "monai_nearest", "crop_after": "reading"}),
+        (SMALL, "RAS", {"padding_mode": "reflect", "multiple_vox": (16, 8, 24)}),
         *((settings, "RAS", {}) for settings in OTHERS),
     ],
 )
@@ -90,6 +108,25 @@ def test_monai_gives_the_same_segmentation(
     assert len(np.unique(expected.labels)) == 3
     np.testing.assert_array_equal(np.asarray(found.dataobj), expected.labels)
     np.testing.assert_allclose(found.affine, expected.affine, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_a_bundle_of_others_keeps_its_transforms(name: str, tmp_path: Path) -> None:
+    """HSF cannot do what they do, and says what it is."""
+    first = read_bundle_preprocessing(PIPELINES[name].config(), Path("first.json"), 1).value
+    assert first is not None
+    model = random_model(**{**first.to_dict(), "channel_names": None})
+    hf.export(model, "bundle", tmp_path / "made", proof=False)
+    written = json.loads((tmp_path / "made" / "configs" / "inference.json").read_text())
+    again = read_bundle_preprocessing(written, Path("again.json"), 1)
+    assert again.unread == ()
+    assert again.value is not None
+    # A scan in one piece is padded to what this network halves.
+    sizes = {"least_vox", "multiple_vox"} if first.padded_size == "multiple" else set()
+    assert again.value.model_dump(exclude=sizes) == first.model_dump(exclude=sizes)
+    odd = "spacing_mm" if first.spacing_mm else "orientation: LAS"
+    with pytest.raises(ConfigError, match=rf"(?s)HSF cannot prepare scans.*{odd}"):
+        hf.export(model, "hsf", tmp_path / "other", proof=False)
 
 
 def test_label_values_of_any_size_are_written(tmp_path: Path) -> None:

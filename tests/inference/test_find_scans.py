@@ -84,13 +84,18 @@ def test_a_pattern_takes_exactly_what_it_matches(tmp_path: Path) -> None:
 
 
 def test_images_in_other_formats_are_scans_that_cannot_be_read(tmp_path: Path) -> None:
-    foreign = ["b.mgz", "c.hdr", "d.nrrd", "e.mha", "f.img.gz", "g/IM01.dcm"]
-    touch(
-        tmp_path, ["a.nii.gz", "c.img", "notes.txt", "scan.json", "x.npy", "g/DICOMDIR", *foreign]
-    )
-    (tmp_path / "g" / "IM02").write_bytes(bytes(128) + b"DICM" + bytes(8))
+    foreign = ["b.mnc", "c.hdr", "d.gipl", "e.vtk", "f.img.gz", "g/IM01.dcm"]
+    touch(tmp_path, ["a.nii.gz", "c.img", "notes.txt", "scan.json", "x.npy", *foreign])
     (tmp_path / "y.nii.gz").symlink_to("/nowhere/y.nii.gz")
-    assert names(find(tmp_path), tmp_path) == ["a.nii.gz", *foreign, "g/IM02", "y.nii.gz"]
+    assert names(find(tmp_path), tmp_path) == ["a.nii.gz", *foreign, "y.nii.gz"]
+
+
+def test_a_folder_of_dicom_files_is_one_scan(tmp_path: Path) -> None:
+    touch(tmp_path, ["a.nii.gz", "study/DICOMDIR", "study/t2/notes.txt"])
+    for name in ("IM01.dcm", "IM02", "1.2.840.3"):
+        (tmp_path / "study" / "t2" / name).write_bytes(bytes(128) + b"DICM" + bytes(8))
+    assert names(find(tmp_path), tmp_path) == ["study/t2", "a.nii.gz"]
+    assert names(find(tmp_path / "study" / "t2"), tmp_path) == ["study/t2"]
 
 
 def test_hidden_files_and_segmentations_are_neither(tmp_path: Path) -> None:

@@ -172,7 +172,7 @@ def test_wrong_checkpoints(source_run: Path, tmp_path: Path) -> None:
     shutil.copytree(source_run, tmp_path / "run", ignore=shutil.ignore_patterns("*.ckpt"))
     for name, said in (
         ("garbage.ckpt", "not a readable checkpoint"),
-        ("bare.pt", "does not say what its classes are"),
+        ("bare.pt", "do not say what their classes are"),
         ("other.ckpt", "contradict each other"),
         ("lacking.ckpt", "contradict each other"),
         ("run", "no 'best' checkpoint"),

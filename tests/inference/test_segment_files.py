@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
@@ -14,15 +15,15 @@ import pytest
 
 from hsf_finetune.cli.main import main
 from hsf_finetune.config.settings import DatasetSettings
-from hsf_finetune.data.volumes.read_volume import VolumeRef, read_volume
+from hsf_finetune.data.volumes.read_volume import Volume, VolumeRef, read_volume
 from hsf_finetune.inference.model_card import NO_GEOMETRY, Hdf5Geometry, common_geometry
 from hsf_finetune.inference.predictor import Predictor
+from hsf_finetune.inference.scan_jobs import SegmentOptions, plan_jobs
 from hsf_finetune.inference.segment_files import (
     JobResult,
-    SegmentOptions,
-    plan_jobs,
     segment_files,
 )
+from hsf_finetune.inference.segmentation import Segmentation
 from hsf_finetune.system.errors import DataError, OutputError
 from tests.closeness import assert_equal_up_to_rounding
 from tests.conftest import SHAPE, oblique_affine, save_nifti, tiny_case
@@ -54,7 +55,9 @@ def segment(
 
 
 def files(folder: Path) -> list[str]:
-    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+    """The segmentations, without the tables of names and colours."""
+    found = (p for p in folder.rglob("*") if p.is_file() and p.suffix != ".txt")
+    return sorted(path.relative_to(folder).as_posix() for path in found)
 
 
 def test_a_folder_keeps_its_structure_and_formats(
@@ -101,7 +104,48 @@ def test_a_damaged_file_does_not_stop_the_others(
     for result in results:
         if result.status == "failed":
             assert result.job.output.name in str(result.error)
+            assert "exclude:" not in str(result.error), "a scan has no dataset"
     assert files(tmp_path / "out") == ["sub-01/t2.nii.gz", "vol.h5"]
+
+
+def test_an_interruption_leaves_whole_files(
+    model: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [save_nifti(tmp_path / f"{n}.nii.gz", tiny_case(n)[0]) for n in range(4)]
+    segment_one, seen = model.segment, []
+
+    def interrupt(volumes: list[Volume]) -> Segmentation:
+        seen.append(volumes)
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+        return segment_one(volumes)
+
+    monkeypatch.setattr(model, "segment", interrupt)
+    threads = threading.active_count()
+    with pytest.raises(KeyboardInterrupt):
+        segment_files(model, paths, tmp_path / "out")
+    assert threading.active_count() == threads
+    written = files(tmp_path / "out")
+    assert written[:1] == ["0.nii.gz"]
+    assert set(written) <= {"0.nii.gz", "1.nii.gz"}
+    for name in written:
+        assert nib.load(tmp_path / "out" / name).get_fdata().shape == SHAPE
+
+
+def test_a_disk_that_is_full_stops_all(
+    model: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [save_nifti(tmp_path / f"{n}.nii.gz", tiny_case(1)[0]) for n in range(4)]
+    seen = []
+
+    def fail(*given: object) -> None:
+        seen.append(given)
+        raise OutputError("cannot write the result")
+
+    monkeypatch.setattr("hsf_finetune.inference.segment_files.write_outputs", fail)
+    with pytest.raises(OutputError, match="cannot write"):
+        segment_files(model, paths, tmp_path / "out")
+    assert len(seen) < 3
 
 
 def test_a_result_folder_among_the_scans_is_no_input(model: Predictor, scans: Path) -> None:
@@ -185,20 +229,20 @@ def test_labels_and_other_formats_in_a_folder_are_named(
     model: Predictor, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     save_nifti(scans / "sub-01" / "t2_dseg.nii.gz", tiny_case(1)[1])
-    for name in ("a.mgz", "b.mgz", "c.nrrd"):
+    for name in ("a.mnc", "b.mnc", "c.gipl"):
         (scans / name).touch()
     (scans / "d.nii.gz").symlink_to("/nowhere/d.nii.gz")
     results = segment(model, scans, to=tmp_path / "out")
     status = {r.job.output.name: r.status for r in results}
     assert status == {
-        **dict.fromkeys(["a.mgz", "b.mgz", "c.nrrd", "d.nii.gz"], "failed"),
+        **dict.fromkeys(["a.mnc", "b.mnc", "c.gipl", "d.nii.gz"], "failed"),
         **dict.fromkeys(["t2.nii.gz", "vol.h5"], "written"),
     }
     said = printed(capsys)
     assert "not segmented, named like a label: t2_dseg.nii.gz" in said
     assert "failed: 3 scans: not a volume that can be read" in said
     assert "a link to /nowhere/d.nii.gz" in said
-    for part in ("a.mgz", "found .nrrd", "mri_convert", "dcm2niix", "2 written", "4 failed"):
+    for part in ("a.mnc", "found .gipl", "mri_convert", "2 written", "4 failed"):
         assert part in said
 
 

@@ -7,16 +7,24 @@ import torch
 from torch import nn
 
 from hsf_finetune.config.settings import (
+    AnatomixSettings,
     ARUNetHparams,
     ARUNetSettings,
     BasicUNetSettings,
     DynUNetSettings,
+    MedNeXtSettings,
     MonaiUNetSettings,
     NetworkSettings,
     NnUNetSettings,
     PretrainedSettings,
+    ResNetUNetSettings,
+    RSUNetSettings,
+    SegResNetDSSettings,
     SegResNetSettings,
+    STUNetSettings,
+    SuPreMUNetSettings,
     SwinUNETRSettings,
+    UNETRSettings,
     UNetSettings,
 )
 from hsf_finetune.networks.anatomy import Anatomy
@@ -109,12 +117,57 @@ SETTINGS: list[NetworkSettings] = [
     ),
     ARUNetSettings(hparams=ARUNetHparams(f_maps=4)),
     ARUNetSettings(hparams=ARUNetHparams(f_maps=3, num_levels=2, use_attention=False)),
+    SegResNetDSSettings(
+        init_filters=4,
+        blocks_down=[1, 1, 2, 1],
+        blocks_up=[1, 1, 1],
+        resolution=(1, 1, 3),
+        deep_supervision=True,
+    ),
+    UNETRSettings(feature_size=3, hidden_size=6, mlp_dim=6, num_heads=2, image_size=32),
+    MedNeXtSettings(init_filters=2, blocks_down=[1, 1], blocks_up=[1, 1], deep_supervision=True),
+    MedNeXtSettings(
+        init_filters=2,
+        kernel_size=5,
+        encoder_expansion=[1, 2],
+        blocks_down=[1, 2],
+        blocks_bottleneck=1,
+        blocks_up=[1, 1],
+        residual=False,
+        response_norm=True,
+    ),
+    ResNetUNetSettings(depth=10, width=2, decoder_channels=[4, 4, 4, 2, 2]),
+    ResNetUNetSettings(
+        depth=18, width=2, decoder_channels=[4, 4, 4, 2, 2], norm="batch", upsample="deconv"
+    ),
+    STUNetSettings(
+        features_per_stage=[2, 3, 4],
+        n_blocks_per_stage=[1, 2, 1],
+        strides=[1, [1, 2, 2], 2],
+        orientation="SLA",
+    ),
+    SuPreMUNetSettings(width=2),
+    AnatomixSettings(width=3, halvings=2, features=4),
+    AnatomixSettings(
+        width=2, halvings=2, norm="instance_plain", pooling="mean", upsample="trilinear"
+    ),
+    RSUNetSettings(channels=[2, 3, 4]),
+    RSUNetSettings(
+        channels=[4, 4, 6],
+        strides=[[1, 2, 2], 2],
+        kernel_size=[[1, 3, 3], 3, 3],
+        norm="group",
+        act="prelu",
+        orientation="SAR",
+    ),
 ]
 
 
 def _norm(settings: NetworkSettings) -> str:
     if isinstance(settings, NnUNetSettings):
         return {"BatchNorm3d": "batch"}.get(settings.norm_op or "", "instance")
+    if isinstance(settings, SuPreMUNetSettings):
+        return "batch"
     return getattr(settings, "norm", "switch")
 
 
@@ -122,8 +175,10 @@ def _levels(settings: NetworkSettings) -> int:
     """How many levels segment in training."""
     if isinstance(settings, NnUNetSettings) and settings.deep_supervision:
         return len(settings.features_per_stage) - 2
-    deep = isinstance(settings, DynUNetSettings) and settings.deep_supervision
-    return 1 + (settings.deep_supr_num if deep else 0)
+    if isinstance(settings, MedNeXtSettings) and settings.deep_supervision:
+        return 1 + len(settings.blocks_up)
+    deep = getattr(settings, "deep_supervision", False)
+    return 1 + (getattr(settings, "deep_supr_num", 0) if deep else 0)
 
 
 every_network = pytest.mark.parametrize(
@@ -132,8 +187,10 @@ every_network = pytest.mark.parametrize(
 
 
 def _smallest(anatomy: Anatomy) -> tuple[int, ...]:
-    """The smallest size whose bottleneck has more than one voxel."""
-    return (*anatomy.divisor[:2], 2 * anatomy.divisor[2])
+    """The smallest size whose bottleneck has more than one voxel, or two along each axis."""
+    times = 2 if isinstance(anatomy.settings, AnatomixSettings) else 1
+    x, y, z = anatomy.divisor
+    return (times * x, times * y, 2 * z)
 
 
 def _fits(anatomy: Anatomy, size: tuple[int, ...]) -> bool:
@@ -231,7 +288,7 @@ def test_logits_have_the_shape_of_the_image(
 @every_network
 def test_every_parameter_of_every_block_gets_a_gradient(settings: NetworkSettings) -> None:
     anatomy = build(settings, 1, 3)
-    size = [d if isinstance(settings, SwinUNETRSettings) else 2 * d for d in anatomy.divisor]
+    size = [d if d > 8 else 2 * d for d in anatomy.divisor]
     anatomy.network(torch.randn(2, 1, *size[:2], 2 * anatomy.divisor[2])).square().sum().backward()
     idle = [name for name, p in anatomy.network.named_parameters() if p.grad is None]
     assert not idle

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import get_args
+import math
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -10,11 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from hsf_finetune.config.settings import Preprocessing
 from hsf_finetune.networks.padding import Padding, pad_to
-from hsf_finetune.networks.volumetric import volume_logits
+from hsf_finetune.networks.volumetric import larger_windows, volume_logits
 from tests.closeness import assert_equal_up_to_rounding
 
 sizes = st.tuples(*[st.integers(1, 20)] * 3)
+TO_WINDOW = {"padding": "symmetric", "padded_size": "window"}
+
+
+def windows(*window_vox: int, **more: Any) -> Preprocessing:
+    return Preprocessing.model_validate({"window_vox": window_vox, **more})
 
 
 class Recorder(nn.Module):
@@ -43,7 +50,7 @@ def test_windows_give_what_the_whole_volume_gives(
     network: Recorder, shape: tuple[int, int, int]
 ) -> None:
     image = torch.randn(1, 2, *shape)
-    windowed = volume_logits(network, image, (4, 4, 4), (8, 8, 8))
+    windowed = volume_logits(network, image, (4, 4, 4), windows(8, 8, 8))
     assert windowed.shape == (1, 3, *shape)
     assert_equal_up_to_rounding(windowed, network.head(image))
 
@@ -58,7 +65,7 @@ def test_the_network_sees_sizes_that_it_can_halve(
     patch: tuple[int, int, int],
 ) -> None:
     network.seen.clear()
-    logits = volume_logits(network, torch.randn(2, 2, *shape), divisor, patch)
+    logits = volume_logits(network, torch.randn(2, 2, *shape), divisor, windows(*patch))
     assert logits.shape == (2, 3, *shape)
     for seen in network.seen:
         assert all(n % d == 0 for n, d in zip(seen, divisor, strict=True))
@@ -67,7 +74,7 @@ def test_the_network_sees_sizes_that_it_can_halve(
 @torch.no_grad()
 def test_a_volume_that_fits_goes_in_one_piece(network: Recorder) -> None:
     network.seen.clear()
-    volume_logits(network, torch.randn(1, 2, 16, 9, 12), (8, 8, 8), (16, 16, 16))
+    volume_logits(network, torch.randn(1, 2, 16, 9, 12), (8, 8, 8), windows(16, 16, 16))
     assert network.seen == [(16, 16, 16)]
 
 
@@ -76,7 +83,7 @@ def test_windows_are_blended_without_seams() -> None:
     ramp = nn.Conv3d(1, 1, 3, padding=1, bias=False)
     nn.init.constant_(ramp.weight, 1 / 27)
     image = torch.ones(1, 1, 32, 8, 8)
-    logits = volume_logits(ramp, image, (1, 1, 1), (16, 8, 8))[0, 0, 2:-2, 4, 4]
+    logits = volume_logits(ramp, image, (1, 1, 1), windows(16, 8, 8))[0, 0, 2:-2, 4, 4]
     # At a window's border the zero padding costs a third; its neighbour outweighs it.
     assert float(logits.min()) > 0.95
 
@@ -95,17 +102,18 @@ def smoothing_network() -> nn.Sequential:
 @torch.no_grad()
 def test_windows_flip_fewer_voxels_than_with_weights_that_are_flat_at_the_border() -> None:
     network, image = smoothing_network(), torch.randn(1, 1, 48, 48, 48)
-    whole = volume_logits(network, image, (4, 4, 4), (48, 48, 48)).argmax(1)
-    windows = volume_logits(network, image, (4, 4, 4), (16, 16, 16)).argmax(1)
-    flat = volume_logits(network, image, (4, 4, 4), (16, 16, 16), "end").argmax(1)
-    flipped, before = (float((found != whole).float().mean()) for found in (windows, flat))
+    whole = volume_logits(network, image, (4, 4, 4), windows(48, 48, 48)).argmax(1)
+    pieces = volume_logits(network, image, (4, 4, 4), windows(16, 16, 16)).argmax(1)
+    old = windows(16, 16, 16, padding="end")
+    flat = volume_logits(network, image, (4, 4, 4), old).argmax(1)
+    flipped, before = (float((found != whole).float().mean()) for found in (pieces, flat))
     assert 0 < flipped < 0.7 * before
 
 
 @torch.no_grad()
 def test_a_window_is_no_longer_than_the_volume(network: Recorder) -> None:
     network.seen.clear()
-    volume_logits(network, torch.randn(1, 2, 40, 9, 12), (8, 8, 8), (16, 64, 64))
+    volume_logits(network, torch.randn(1, 2, 40, 9, 12), (8, 8, 8), windows(16, 64, 64))
     assert set(network.seen) == {(16, 16, 16)}
 
 
@@ -120,7 +128,7 @@ def test_volumes_are_padded_as_training_batches_are(network: Recorder) -> None:
 
     for padding in get_args(Padding):
         seen.clear()
-        logits = volume_logits(record, image, (8, 8, 8), (32, 32, 32), padding)
+        logits = volume_logits(record, image, (8, 8, 8), windows(32, 32, 32, padding=padding))
         assert torch.equal(seen[0], pad_to(image, (16, 16, 32), 0.0, padding))
         assert_equal_up_to_rounding(logits, network.head(image))
 
@@ -134,7 +142,7 @@ def test_windows_to_which_volumes_are_padded_are_evenly_spread() -> None:
         return part
 
     image = torch.arange(110.0)[:, None, None].expand(1, 1, 110, 9, 8)
-    logits = volume_logits(record, image, (1, 1, 1), (64, 8, 16), "symmetric", "window")
+    logits = volume_logits(record, image, (1, 1, 1), windows(64, 8, 16, **TO_WINDOW))
     # Those that nnU-Net gives as its example: steps of 23 voxels for 110 of which 64 are seen.
     assert sorted({int(part[0]) for part in seen}) == [0, 23, 46]
     assert len(seen) == 3 * 2
@@ -145,9 +153,32 @@ def test_windows_to_which_volumes_are_padded_are_evenly_spread() -> None:
 def test_small_volumes_are_padded_to_windows_where_asked(network: Recorder) -> None:
     network.seen.clear()
     image = torch.randn(1, 2, 13, 9, 30)
-    given = ((8, 8, 8), (32, 16, 24), "symmetric", "window")
-    assert volume_logits(network, image, *given).shape[2:] == image.shape[2:]
+    how = windows(32, 16, 24, **TO_WINDOW)
+    assert volume_logits(network, image, (8, 8, 8), how).shape[2:] == image.shape[2:]
     assert set(network.seen) == {(32, 16, 24)}
     network.seen.clear()
-    volume_logits(network, image, (8, 8, 8), (32, 16, 32), "symmetric")
+    volume_logits(network, image, (8, 8, 8), windows(32, 16, 32, padding="symmetric"))
     assert set(network.seen) == {(16, 16, 32)}
+
+
+@pytest.mark.parametrize("shape", [(20, 30, 9), (40, 40, 40), (33, 60, 47), (100, 24, 64)])
+def test_larger_windows_make_less_work_and_are_nowhere_smaller(shape: tuple[int, int, int]) -> None:
+    divisor, how = (4, 4, 4), windows(32, 32, 32)
+    work = []
+    for one in (how, larger_windows(shape, divisor, how)):
+        recorder = Recorder().eval()
+        with torch.inference_mode():
+            volume_logits(recorder, torch.randn(1, 2, *shape), divisor, one)
+        work.append(sum(math.prod(size) for size in recorder.seen))
+        size = recorder.seen[0]
+        assert math.prod(size) <= 2 * 32**3
+        assert all(n >= min(32, m) for n, m in zip(size, shape, strict=True))
+    assert work[1] <= work[0]
+    if math.prod(-(-n // 4) * 4 for n in shape) <= 2 * 32**3:
+        assert len(recorder.seen) == 1
+
+
+@pytest.mark.parametrize("other", [TO_WINDOW, {"padding": "end"}, {"blending": "monai"}])
+def test_windows_of_other_programs_and_versions_stay_as_they_are(other: dict[str, str]) -> None:
+    how = windows(32, 32, 32, **other)
+    assert larger_windows((40, 40, 40), (4, 4, 4), how) == how

@@ -81,6 +81,22 @@ NETWORKS: dict[str, dict[str, Any]] = {
         "norm": ["GROUP", {"num_groups": 2}],
         "upsample_mode": "deconv",
     },
+    "segresnet_ds": {
+        "_target_": "SegResNetDS",
+        "init_filters": 4,
+        "blocks_down": [1, 2, 1],
+        "norm": "INSTANCE",
+        "dsdepth": 2,
+        "resolution": [1, 1, 2],
+    },
+    "unetr": {
+        "_target_": "UNETR",
+        "img_size": [16, 16, 32],
+        "feature_size": 3,
+        "hidden_size": 8,
+        "mlp_dim": 4,
+        "num_heads": 2,
+    },
     "swinunetr": {
         "_target_": "SwinUNETR",
         "spatial_dims": 3,

@@ -10,15 +10,23 @@ import pytest
 import torch
 
 from hsf_finetune.config.settings import (
+    AnatomixSettings,
     ARUNetHparams,
     ARUNetSettings,
     BasicUNetSettings,
     DynUNetSettings,
+    MedNeXtSettings,
     MonaiUNetSettings,
     NetworkSettings,
     NnUNetSettings,
+    ResNetUNetSettings,
+    RSUNetSettings,
+    SegResNetDSSettings,
     SegResNetSettings,
+    STUNetSettings,
+    SuPreMUNetSettings,
     SwinUNETRSettings,
+    UNETRSettings,
     UNetSettings,
 )
 from hsf_finetune.networks.anatomy import Anatomy
@@ -45,6 +53,16 @@ SETTINGS: list[NetworkSettings] = [
     NnUNetSettings(
         architecture="ResidualEncoderUNet", features_per_stage=[4, 6, 8], stem_channels=3
     ),
+    SegResNetDSSettings(
+        init_filters=4, blocks_down=[1, 1, 1], blocks_up=[1, 1], deep_supervision=True
+    ),
+    UNETRSettings(feature_size=5, hidden_size=4, mlp_dim=4, num_heads=2, image_size=32),
+    MedNeXtSettings(init_filters=2, blocks_down=[1], blocks_up=[1], deep_supervision=True),
+    ResNetUNetSettings(depth=10, width=2, decoder_channels=[4, 4, 4, 2, 2]),
+    STUNetSettings(features_per_stage=[2, 3, 4]),
+    SuPreMUNetSettings(width=2),
+    AnatomixSettings(width=2, halvings=2, features=3),
+    RSUNetSettings(channels=[2, 3, 4], norm="instance_plain"),
     ARUNetSettings(hparams=ARUNetHparams(f_maps=4, num_levels=3)),
 ]
 UNET, DYNUNET = SETTINGS[0], SETTINGS[1]
@@ -110,14 +128,18 @@ def load(
 def image(anatomy: Anatomy, channels: int = 1) -> torch.Tensor:
     """An input of the smallest size that every network takes, in double."""
     x, y, z = anatomy.divisor
+    # anatomix mirrors the image at its border, at the deepest level too.
+    times = 2 if isinstance(anatomy.settings, AnatomixSettings) else 1
     seed = torch.Generator().manual_seed(0)
-    return torch.randn(1, channels, x, y, 2 * z, generator=seed, dtype=torch.float64)
+    size = (times * x, times * y, 2 * z)
+    return torch.randn(1, channels, *size, generator=seed, dtype=torch.float64)
 
 
 @torch.no_grad()
 def logits(anatomy: Anatomy, given: torch.Tensor | None = None) -> torch.Tensor:
-    """The network's logits, in double."""
-    return anatomy.network.double().eval()(image(anatomy) if given is None else given)  # type: ignore[no-any-return]
+    """The network's logits, in the image's precision: in double, if there is none."""
+    given = image(anatomy) if given is None else given
+    return anatomy.network.to(given.dtype).eval()(given)  # type: ignore[no-any-return]
 
 
 def unchanged(anatomy: Anatomy, before: dict[str, torch.Tensor]) -> bool:

@@ -14,12 +14,8 @@ import pytest
 from hsf_finetune.config.compose import compose
 from hsf_finetune.config.settings import Settings
 from hsf_finetune.data.discovery.cases import Cohort, discover
-from hsf_finetune.planning.start import (
-    build_network,
-    find_weights,
-    load_weights,
-    with_recorded_network,
-)
+from hsf_finetune.planning.start import build_network, find_weights, load_weights
+from hsf_finetune.weights.sources.given_weights import with_recorded_network
 from tests.conftest import CONF, FAST, save_nifti, tiny_case
 from tests.weights.format_files import FORMATS, Format
 

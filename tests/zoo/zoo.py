@@ -25,6 +25,7 @@ TINY = (
     "models.features=4",
     "models.num_res_units=1",
     "logger=csv",
+    "report=off",
     "augmentation=none",
     "lightning.threads=1",
     "lightning.accelerator=cpu",

@@ -27,10 +27,13 @@ from hsf_finetune.config.settings.finetuning_settings import (
 from hsf_finetune.config.settings.library_networks import (
     BasicUNetSettings,
     DynUNetSettings,
+    MedNeXtSettings,
     MonaiUNetSettings,
-    NnUNetSettings,
+    ResNetUNetSettings,
+    SegResNetDSSettings,
     SegResNetSettings,
     SwinUNETRSettings,
+    UNETRSettings,
 )
 from hsf_finetune.config.settings.models_settings import (
     ARUNetHparams,
@@ -44,6 +47,13 @@ from hsf_finetune.config.settings.preprocessing_settings import (
     HSF_PREPROCESSING,
     Preprocessing,
     PreprocessingSettings,
+)
+from hsf_finetune.config.settings.published_networks import (
+    AnatomixSettings,
+    NnUNetSettings,
+    RSUNetSettings,
+    STUNetSettings,
+    SuPreMUNetSettings,
 )
 from hsf_finetune.config.settings.weights_settings import (
     OTHER_NAMES,
@@ -61,6 +71,7 @@ __all__ = [
     "ARUNetHparams",
     "ARUNetSettings",
     "Activation",
+    "AnatomixSettings",
     "AugmentationSettings",
     "BasicUNetSettings",
     "DatasetSettings",
@@ -69,6 +80,7 @@ __all__ = [
     "FinetuningSettings",
     "LightningSettings",
     "LoggerSettings",
+    "MedNeXtSettings",
     "ModelSettings",
     "MonaiUNetSettings",
     "NamedWeights",
@@ -79,12 +91,18 @@ __all__ = [
     "Preprocessing",
     "PreprocessingSettings",
     "PretrainedSettings",
+    "RSUNetSettings",
+    "ResNetUNetSettings",
+    "STUNetSettings",
+    "SegResNetDSSettings",
     "SegResNetSettings",
     "Settings",
     "Size",
     "StageSettings",
+    "SuPreMUNetSettings",
     "SwinUNETRSettings",
     "Text",
+    "UNETRSettings",
     "UNetSettings",
     "WeightsSettings",
     "Whole",

@@ -44,6 +44,8 @@ class Settings(Group):
     """Folder of this run; None makes a new one below datasets.output_path."""
     check: Annotated[Literal["on", "strict", "off"], BeforeValidator(_switch)] = "on"
     """Check the data before training: errors are refused, and under `strict` warnings too."""
+    report: Annotated[Literal["on", "off"], BeforeValidator(_switch)] = "on"
+    """Write report.html when the run has ended."""
     datasets: DatasetsSettings
     preprocessing: PreprocessingSettings = PreprocessingSettings()
     models: NetworkSettings

@@ -48,6 +48,9 @@ class DatasetSettings(Group):
     """Value in the label file -> label number; None keeps every value."""
     labels_names: dict[int, Text] = Field(min_length=1)
     """Label number -> name of a class or of a set of classes."""
+    lut: str | None = None
+    """Table of the values' colours below `path`: BIDS dseg.tsv, FreeSurfer or ITK-SNAP; None is
+    a palette."""
     label_sets: dict[Text, list[Text] | Text] = {}
     """Name -> the classes that its voxels may be; `foreground` is every one of them."""
     unannotated: list[Text] = []
@@ -112,10 +115,11 @@ class DatasetsSettings(Group):
         128,
         128,
     ]
-    """Volumes larger than this train on patches of this size; `auto` is the largest up to 128
-    that fits into the memory."""
+    """Volumes larger than this train on patches of this size; `auto` is the largest that fits into
+    the memory. The default becomes that of the weights, or of nnU-Net's rules, if there is one."""
     window_vox: Annotated[list[Whole], Field(min_length=3, max_length=3)] = [128, 128, 128]
-    """Volumes larger than this are predicted in overlapping windows of this size."""
+    """Volumes larger than this are predicted in overlapping windows of this size; the default as
+    for patches."""
     foreground_share: Probability = 0.67
     """Share of patches centred on a labelled voxel."""
     cache: Literal["auto", "memory", "disk", "off"] = "auto"

@@ -1,4 +1,4 @@
-"""The `models` group: networks of MONAI and nnU-Net."""
+"""The `models` group: networks of MONAI."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from hsf_finetune.config.settings.base_settings import Activation, Norm, Probability, Size, Whole
-from hsf_finetune.config.settings.models_settings import ModelSettings
+from hsf_finetune.config.settings.models_settings import ModelSettings, check_groups, check_odd
+from hsf_finetune.config.settings.preprocessing_settings import Spacing
 
 
 class MonaiUNetSettings(ModelSettings):
@@ -37,8 +38,8 @@ class MonaiUNetSettings(ModelSettings):
     def _levels_match(self) -> MonaiUNetSettings:
         if len(self.strides) != len(self.channels) - 1:
             raise ValueError("strides needs one entry fewer than channels")
-        _check_odd("kernel_size", [self.kernel_size])
-        _check_odd("up_kernel_size", [self.up_kernel_size])
+        check_odd("kernel_size", [self.kernel_size])
+        check_odd("up_kernel_size", [self.up_kernel_size])
         return self
 
 
@@ -63,7 +64,7 @@ class BasicUNetSettings(ModelSettings):
 
     @model_validator(mode="after")
     def _groups_divide(self) -> BasicUNetSettings:
-        _check_groups(self.norm_groups, self.features)
+        check_groups(self.norm_groups, self.features)
         return self
 
 
@@ -99,10 +100,10 @@ class DynUNetSettings(ModelSettings):
                 raise ValueError(f"{key} needs as many entries as channels")
         if self.strides and self.strides[0] not in (1, [1, 1, 1]):
             raise ValueError("the first of strides must be 1: logits are as fine as the image")
-        _check_odd("kernel_size", self.kernel_size or [])
+        check_odd("kernel_size", self.kernel_size or [])
         if self.deep_supervision and self.deep_supr_num > len(self.channels) - 2:
             raise ValueError("deep_supr_num must be at most two fewer than there are channels")
-        _check_groups(self.norm_groups, self.channels)
+        check_groups(self.norm_groups, self.channels)
         return self
 
 
@@ -129,7 +130,7 @@ class SegResNetSettings(ModelSettings):
     def _levels_match(self) -> SegResNetSettings:
         if len(self.blocks_up) != len(self.blocks_down) - 1:
             raise ValueError("blocks_up needs one entry fewer than blocks_down")
-        _check_groups(self.norm_groups, [self.init_filters])
+        check_groups(self.norm_groups, [self.init_filters])
         return self
 
 
@@ -167,79 +168,138 @@ class SwinUNETRSettings(ModelSettings):
         widths = [self.feature_size * 2**stage for stage in range(4)]
         if any(width % heads for width, heads in zip(widths, self.num_heads, strict=True)):
             raise ValueError(f"num_heads must divide the channels of the stages, {widths}")
-        _check_groups(self.norm_groups, [self.feature_size])
+        check_groups(self.norm_groups, [self.feature_size])
         return self
 
 
-class NnUNetSettings(ModelSettings):
-    """nnU-Net v2's own networks, described as `architecture` in its plans.json does."""
+class SegResNetDSSettings(ModelSettings):
+    """MONAI's SegResNetDS, the network of Auto3DSeg."""
 
-    name: Literal["nnunet"] = "nnunet"
-    architecture: Literal["PlainConvUNet", "ResidualEncoderUNet"] = "PlainConvUNet"
-    """Two convolutions a stage, or residual blocks in the encoder (nnU-Net's ResEnc presets)."""
-    orientation: str = "RAS"
-    """Orientation of the network's three axes: each an R or L, A or P, S or I."""
-    features_per_stage: Annotated[list[Whole], Field(min_length=2)] = [32, 64, 128, 256]
-    """Channels per stage, from full resolution to the bottleneck."""
-    kernel_sizes: list[Size] | None = None
-    """Kernels per stage (odd), along the network's axes; None is 3 everywhere."""
-    strides: list[Size] | None = None
-    """Halving before each stage, along the network's axes; None is 1, 2, 2, ..."""
-    n_blocks_per_stage: Whole | list[Whole] = 2
-    """Convolutions per encoder stage, or residual blocks: n_conv_per_stage of a PlainConvUNet."""
-    n_conv_per_stage_decoder: Whole | list[Whole] = 2
-    """Convolutions per decoder stage, from the deepest."""
-    conv_bias: bool = True
-    """Whether convolutions have a bias."""
-    norm_op: Literal["InstanceNorm3d", "BatchNorm3d"] | None = "InstanceNorm3d"
+    name: Literal["segresnet_ds"] = "segresnet_ds"
+    init_filters: Whole = 32
+    """Channels at full resolution; each level doubles them."""
+    blocks_down: Annotated[list[Whole], Field(min_length=2)] = [1, 2, 2, 4]
+    """Residual blocks per encoder level."""
+    blocks_up: Annotated[list[Whole], Field(min_length=1)] = [1, 1, 1]
+    """Residual blocks per decoder level; one fewer than `blocks_down`."""
+    norm: Norm = "batch"
     """Normalisation layers."""
-    norm_op_kwargs: dict[str, bool | float] = {"eps": 1e-5, "affine": True}
-    """Their arguments."""
-    dropout_op: Literal["Dropout", "Dropout3d"] | None = None
-    """Dropout layers after convolutions."""
-    dropout_op_kwargs: dict[str, bool | float] = {}
-    """Their arguments."""
-    nonlin: Literal["LeakyReLU", "ReLU", "PReLU", "ELU", "GELU", "SiLU", "Mish"] = "LeakyReLU"
-    """Activations."""
-    nonlin_kwargs: dict[str, bool | float] = {"inplace": True}
-    """Their arguments."""
-    nonlin_first: bool = False
-    """PlainConvUNet: whether activation comes before normalisation."""
-    stem_channels: Whole | None = None
-    """ResidualEncoderUNet: channels of the first convolution; None is those of stage 1."""
+    norm_groups: Whole | None = None
+    """Groups of `norm: group`; None is the most of 8, 4, 2 and 1 that divide every width."""
+    upsample: Literal["deconv", "nontrainable", "pixelshuffle"] = "deconv"
+    """Transposed convolution, linear interpolation, or channels rearranged into voxels."""
+    resolution: Spacing | None = None
+    """Voxel size in mm that it is made for: axes with larger voxels are halved later. None is
+    that of cubes."""
     deep_supervision: bool = False
-    """Whether coarser stages, but the two deepest, are trained to segment too."""
+    """Whether coarser levels are trained to segment too."""
+    deep_supr_num: Whole = 1
+    """How many levels below full resolution that concerns; fewer than halvings."""
 
     @model_validator(mode="after")
-    def _stages_match(self) -> NnUNetSettings:
-        stages = len(self.features_per_stage)
-        for key, wanted in (
-            ("kernel_sizes", stages),
-            ("strides", stages),
-            ("n_blocks_per_stage", stages),
-            ("n_conv_per_stage_decoder", stages - 1),
-        ):
-            given = getattr(self, key)
-            if isinstance(given, list) and len(given) != wanted:
-                raise ValueError(
-                    f"{key} needs {wanted} entries, as features_per_stage has {stages}"
-                )
-        _check_odd("kernel_sizes", self.kernel_sizes or [])
-        if self.strides and self.strides[0] not in (1, [1, 1, 1]):
-            raise ValueError("the first of strides must be 1: logits are as fine as the image")
-        if sorted(map("RLAPSI".find, self.orientation)) not in (
-            [r, a, s] for r in (0, 1) for a in (2, 3) for s in (4, 5)
-        ):
-            raise ValueError("orientation needs one of R and L, one of A and P, one of S and I")
+    def _levels_match(self) -> SegResNetDSSettings:
+        if len(self.blocks_up) != len(self.blocks_down) - 1:
+            raise ValueError("blocks_up needs one entry fewer than blocks_down")
+        if self.deep_supervision and self.deep_supr_num >= len(self.blocks_up):
+            raise ValueError("deep_supr_num must be fewer than there are entries of blocks_up")
+        check_groups(self.norm_groups, [self.init_filters])
         return self
 
 
-def _check_odd(key: str, sizes: list[Size]) -> None:
-    numbers = [n for size in sizes for n in ([size] if isinstance(size, int) else size)]
-    if any(n % 2 == 0 for n in numbers):
-        raise ValueError(f"{key} must be odd, so that sizes stay as they are")
+class UNETRSettings(ModelSettings):
+    """MONAI's UNETR: a vision transformer of 12 layers over patches of 16 voxels."""
+
+    name: Literal["unetr"] = "unetr"
+    feature_size: Whole = 16
+    """Channels at full resolution."""
+    hidden_size: Whole = 768
+    """Channels of the transformer."""
+    mlp_dim: Whole = 3072
+    """Channels inside its layers."""
+    num_heads: Whole = 12
+    """Attention heads; they divide `hidden_size`."""
+    image_size: Size = 96
+    """Size that its positions are learned for; they are interpolated to others."""
+    norm: Norm = "instance_plain"
+    """Normalisation layers of the convolutions."""
+    norm_groups: Whole | None = None
+    """Groups of `norm: group`; None is the most of 8, 4, 2 and 1 that divide every width."""
+    dropout: Probability = 0.0
+    """Dropout inside the transformer."""
+
+    @model_validator(mode="after")
+    def _widths_match(self) -> UNETRSettings:
+        if self.hidden_size % self.num_heads:
+            raise ValueError("num_heads must divide hidden_size")
+        sides = [self.image_size] if isinstance(self.image_size, int) else self.image_size
+        if any(side % 16 for side in sides):
+            raise ValueError("image_size must be made of multiples of 16")
+        check_groups(self.norm_groups, [self.feature_size])
+        return self
 
 
-def _check_groups(groups: int | None, widths: list[int]) -> None:
-    if groups and any(width % groups for width in widths):
-        raise ValueError(f"norm_groups must divide every width, {widths}")
+class MedNeXtSettings(ModelSettings):
+    """MONAI's MedNeXt: large kernels, one channel at a time."""
+
+    name: Literal["mednext"] = "mednext"
+    init_filters: Whole = 32
+    """Channels at full resolution; each level doubles them."""
+    kernel_size: Whole = 3
+    """Kernels of the convolutions of one channel each (odd)."""
+    encoder_expansion: Whole | list[Whole] = 2
+    """How many times wider a block of the encoder is inside, one number or one per level."""
+    bottleneck_expansion: Whole = 2
+    """The same of the bottleneck."""
+    decoder_expansion: Whole | list[Whole] = 2
+    """The same of the decoder, from the deepest level."""
+    blocks_down: Annotated[list[Whole], Field(min_length=1)] = [2, 2, 2, 2]
+    """Blocks per encoder level."""
+    blocks_bottleneck: Whole = 2
+    """Blocks of the bottleneck."""
+    blocks_up: Annotated[list[Whole], Field(min_length=1)] = [2, 2, 2, 2]
+    """Blocks per decoder level, from the deepest."""
+    residual: bool = True
+    """Residual blocks."""
+    response_norm: bool = False
+    """Whether blocks normalise channels by their global response."""
+    deep_supervision: bool = False
+    """Whether all coarser levels are trained to segment too."""
+
+    @model_validator(mode="after")
+    def _levels_match(self) -> MedNeXtSettings:
+        levels = len(self.blocks_down)
+        for key in ("blocks_up", "encoder_expansion", "decoder_expansion"):
+            given = getattr(self, key)
+            if isinstance(given, list) and len(given) != levels:
+                raise ValueError(f"{key} needs {levels} entries, as blocks_down has")
+        check_odd("kernel_size", [self.kernel_size])
+        return self
+
+
+class ResNetUNetSettings(ModelSettings):
+    """A residual network for images, as MedicalNet's, with the decoder of a UNet."""
+
+    name: Literal["resnet_unet"] = "resnet_unet"
+    depth: Literal[10, 18, 34, 50, 101, 152, 200] = 18
+    """Layers of the encoder."""
+    width: Whole = 64
+    """Channels of its first convolution; levels double them."""
+    decoder_channels: Annotated[list[Whole], Field(min_length=5, max_length=5)] = [
+        256,
+        128,
+        64,
+        32,
+        16,
+    ]
+    """Channels per decoder level, from the deepest to full resolution."""
+    norm: Norm = "instance"
+    """Normalisation layers of the decoder; those of the encoder are batch."""
+    norm_groups: Whole | None = None
+    """Groups of `norm: group`; None is the most of 8, 4, 2 and 1 that divide every width."""
+    upsample: Literal["nontrainable", "deconv", "pixelshuffle"] = "nontrainable"
+    """Repetition of voxels, transposed convolution, or channels rearranged into voxels."""
+
+    @model_validator(mode="after")
+    def _groups_divide(self) -> ResNetUNetSettings:
+        check_groups(self.norm_groups, self.decoder_channels)
+        return self

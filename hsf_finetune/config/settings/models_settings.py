@@ -11,6 +11,7 @@ from hsf_finetune.config.settings.base_settings import (
     Norm,
     Positive,
     Probability,
+    Size,
     Text,
     Whole,
 )
@@ -95,3 +96,24 @@ class PretrainedSettings(ModelSettings):
     """The network that the pretrained weights were made with, whichever it is."""
 
     name: Literal["pretrained"] = "pretrained"
+
+
+def check_odd(key: str, sizes: list[Size]) -> None:
+    """Refuses even kernels, which would move the image.
+
+    Raises:
+        ValueError: one is even.
+    """
+    numbers = [n for size in sizes for n in ([size] if isinstance(size, int) else size)]
+    if any(n % 2 == 0 for n in numbers):
+        raise ValueError(f"{key} must be odd, so that sizes stay as they are")
+
+
+def check_groups(groups: int | None, widths: list[int]) -> None:
+    """Refuses groups of channels that are not equally large.
+
+    Raises:
+        ValueError: a width is no multiple of `groups`.
+    """
+    if groups and any(width % groups for width in widths):
+        raise ValueError(f"norm_groups must divide every width, {widths}")

@@ -7,15 +7,25 @@ from pydantic import Field
 from hsf_finetune.config.settings.library_networks import (
     BasicUNetSettings,
     DynUNetSettings,
+    MedNeXtSettings,
     MonaiUNetSettings,
-    NnUNetSettings,
+    ResNetUNetSettings,
+    SegResNetDSSettings,
     SegResNetSettings,
     SwinUNETRSettings,
+    UNETRSettings,
 )
 from hsf_finetune.config.settings.models_settings import (
     ARUNetSettings,
     PretrainedSettings,
     UNetSettings,
+)
+from hsf_finetune.config.settings.published_networks import (
+    AnatomixSettings,
+    NnUNetSettings,
+    RSUNetSettings,
+    STUNetSettings,
+    SuPreMUNetSettings,
 )
 
 NetworkSettings = Annotated[
@@ -25,9 +35,17 @@ NetworkSettings = Annotated[
         BasicUNetSettings,
         DynUNetSettings,
         SegResNetSettings,
+        SegResNetDSSettings,
         SwinUNETRSettings,
+        UNETRSettings,
+        MedNeXtSettings,
+        ResNetUNetSettings,
         ARUNetSettings,
         NnUNetSettings,
+        STUNetSettings,
+        SuPreMUNetSettings,
+        AnatomixSettings,
+        RSUNetSettings,
         PretrainedSettings,
     ],
     Field(discriminator="name"),

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from hsf_finetune.config.settings.base_settings import Group, Probability, Text
 from hsf_finetune.config.settings.network_choice import NetworkSettings
+from hsf_finetune.config.settings.preprocessing_settings import Preprocessing
 
 OTHER_NAMES = {
     "external_weights_path": "pretrained",
@@ -22,22 +23,41 @@ class NamedWeights(Group):
 
     name: str
     """Full name, with the version."""
-    url: str
-    """An https URL, or `hf://owner/repo/path[@revision]`."""
-    checksum: Text
-    """The checksum of the file, such as `sha256:...`."""
+    url: str | None = None
+    """An https URL, or `hf://owner/repo/path[@revision]`; None where `weights.file` has to say."""
+    checksum: Text | None = None
+    """The checksum of the file, such as `sha256:...`; None where nobody has published one."""
     licence: str
     """Licence of the weights."""
-    classes: Annotated[list[str], Field(min_length=2)]
-    """Class of each output channel, background first."""
+    conditions: list[str] = []
+    """What the licence forbids or demands beyond credit, which has to be accepted once."""
+    classes: Annotated[list[str], Field(min_length=2)] | None = None
+    """Class of each output channel, background first; None where the file says, or has none."""
     channels: Annotated[list[str], Field(min_length=1)]
     """What each input channel shows."""
     models: NetworkSettings
     """The network they belong to."""
+    preprocessing: Preprocessing | None = None
+    """How scans are prepared for them; None where the file says."""
+    load: Literal["all", "trunk", "encoder"] = "all"
+    """What of them is loaded."""
+    key_prefix: Annotated[str, Field(min_length=1)] | None = None
+    """Beginning of the names of the network's tensors in the file; None finds it."""
+    key_map: dict[Text, str] | None = None
+    """Tensor name of the file, or pattern, or prefix with a dot -> the network's."""
     source: str
     """Page that describes them."""
     citation: str
     """What to cite."""
+
+    def completed(self, weights: WeightsSettings) -> WeightsSettings:
+        """Settings that name these weights, with what is known of them where nothing is given."""
+        known: dict[str, Any] = {
+            key: getattr(self, key)
+            for key in ("load", "key_prefix", "key_map")
+            if is_default(key, getattr(weights, key))
+        }
+        return weights.model_copy(update=known | {"named": self})
 
 
 class WeightsSettings(Group):
@@ -47,13 +67,17 @@ class WeightsSettings(Group):
     """Checkpoint, run folder, URL, `hf://...`, name of a file of `weights/`, `demo`, or
     `none` to start from random weights."""
     checkpoint: Literal["best", "last"] = "best"
-    """Which checkpoint of a run folder."""
+    """Which checkpoint of a run folder; of an nnU-Net it is the final one."""
     key_prefix: Annotated[str, Field(min_length=1)] | None = None
     """Beginning of the names of the network's tensors in the file; None finds it."""
     trust: list[str] = []
     """Has no effect: every file is read without loading classes. Kept for older settings."""
     checksum: Text | None = None
     """The checksum that the file of the weights must have, such as `sha256:...`."""
+    file: str | None = None
+    """The file or folder of the weights that `pretrained` names, where it is on this machine."""
+    accept_licence: bool = False
+    """Accept the conditions that the licence of named weights has; kept for later runs."""
     offline: bool = False
     """Take URLs, `hf://` and names from the cache only, without internet access."""
     named: NamedWeights | None = None

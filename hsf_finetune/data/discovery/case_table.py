@@ -15,7 +15,7 @@ from pathlib import Path
 from hsf_finetune.config.settings import DatasetSettings
 from hsf_finetune.data.discovery.conflicts import find_label_conflicts
 from hsf_finetune.data.discovery.match_patterns import AnnotatedImage, make_volume_ref
-from hsf_finetune.data.volumes.read_volume import SUFFIXES, VolumeRef, is_volume
+from hsf_finetune.data.volumes.read_volume import SUFFIXES, VolumeRef, holds_volume, is_volume
 from hsf_finetune.system.atomic_files import plain_cell
 from hsf_finetune.system.errors import ConfigError, DataError, UserError
 
@@ -219,10 +219,10 @@ def _read_cell(
         path = Path(os.path.normpath(table.path.parent / Path(text).expanduser()))
         if not path.is_relative_to(root) and path.resolve().is_relative_to(root):
             path = path.resolve()
-        exists = path.is_file()
+        exists = path.is_file() or holds_volume(path)
     except (OSError, RuntimeError, ValueError) as error:  # too long a name, an unknown ~user
         return table.cell_error(row, column, f"no path of a file: {error}"[:200], expected)
-    if not is_volume(path):
+    if not (is_volume(path) or holds_volume(path)):
         return table.cell_error(row, column, "not a volume that can be read", " or ".join(SUFFIXES))
     if not exists:
         return table.cell_error(row, column, "no such file", expected)

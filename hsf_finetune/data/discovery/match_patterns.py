@@ -9,7 +9,7 @@ from pathlib import Path
 from hsf_finetune.config.settings import DatasetSettings, PatternSettings
 from hsf_finetune.data.discovery.conflicts import find_images_matched_twice, find_label_conflicts
 from hsf_finetune.data.discovery.pairing import GlobMatch, ImageSeries, find_partner, glob_files
-from hsf_finetune.data.volumes.read_volume import VolumeRef, is_hdf5, is_volume
+from hsf_finetune.data.volumes.read_volume import VolumeRef, has_keys, is_hdf5, is_volume
 from hsf_finetune.system.errors import ConfigError, DataError, UserError
 
 
@@ -141,7 +141,7 @@ def _find_label(
 def make_volume_ref(path: Path, key: str | None, dataset: DatasetSettings) -> VolumeRef:
     """A file of a dataset, with the geometry that the dataset's YAML gives HDF5 files."""
     if not is_hdf5(path):
-        return VolumeRef(path)
+        return VolumeRef(path, key if has_keys(path) else None)
     spacing = tuple(dataset.spacing_mm) if dataset.spacing_mm else None
     affine = tuple(tuple(row) for row in dataset.affine) if dataset.affine else None
     return VolumeRef(path, key, spacing, affine)
@@ -153,7 +153,7 @@ def _no_images(title: str, root: Path, globs: Sequence[str], excluded: int) -> U
         return ConfigError(f"{title} has no pattern for its images", fix="write one under mri:")
     files = sorted(p.relative_to(root).as_posix() for p in root.rglob("*") if is_volume(p))
     rest = f", ... ({len(files)} volumes)" if len(files) > 6 else ""
-    found = ", ".join(files[:6]) + rest or "no NIfTI or HDF5 file at all"
+    found = ", ".join(files[:6]) + rest or "no volume at all"
     what = f"no image matches the pattern '{globs[0]}' of {title}"
     fix = "correct mri: in the dataset's YAML; **/ stands for any folders"
     if excluded:

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from itertools import chain, zip_longest
 from pathlib import Path
 
+from hsf_finetune.data.volumes.dicom_series import is_dicom_folder
 from hsf_finetune.data.volumes.read_volume import SUFFIXES
 from hsf_finetune.system.errors import ConfigError, DataError
 
@@ -58,7 +59,7 @@ class ImageSeries:
 
 
 def glob_files(root: Path, glob: str) -> list[GlobMatch]:
-    """Files below `root` that match, in order of their paths.
+    """Files, and folders of DICOM files, below `root` that match, in order of their paths.
 
     Raises:
         ConfigError: the pattern is absolute, or no valid glob.
@@ -88,7 +89,7 @@ def glob_files(root: Path, glob: str) -> list[GlobMatch]:
     hits = []
     for path in paths:
         match = expression.fullmatch(path.relative_to(root).as_posix())
-        if match and path.is_file() and not is_hidden(path, root):
+        if match and not is_hidden(path, root) and (path.is_file() or is_dicom_folder(path)):
             hits.append(GlobMatch(path, tidy, match.groups()))
     return hits
 
@@ -148,9 +149,9 @@ def split_suffix(name: str, suffixes: Sequence[str]) -> tuple[str, str]:
 
 
 def _find_file(path: Path) -> Path | None:
-    """The file, or the one that differs from it in the case of its suffix only."""
-    if path.is_file() or not path.parent.is_dir():
-        return path if path.is_file() else None
+    """The file or DICOM folder, or the file that differs in the case of its suffix only."""
+    if path.exists() or not path.parent.is_dir():
+        return path if path.is_file() or is_dicom_folder(path) else None
     start, suffix = split_suffix(path.name, SUFFIXES)
     names = (name for name in os.listdir(path.parent) if name.startswith(start))
     same = (path.with_name(name) for name in names if name[len(start) :].lower() == suffix.lower())

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 from torch.utils.data import Dataset
 
+from hsf_finetune.config.settings.preprocessing_settings import PaddingMode
 from hsf_finetune.data.discovery.cases import Case
 from hsf_finetune.data.loading.epoch_sampler import CaseDraw
 from hsf_finetune.data.loading.patches import choose_patch_corner
@@ -114,17 +115,23 @@ class WholeCases(Dataset[BatchItem]):
         return BatchItem(self.store.sample(case), allowed, case.name)
 
 
-def stack_items(items: Sequence[BatchItem], divisor: Triple, padding: Padding = "both") -> Batch:
-    """The batch of some volumes, padded to a common size.
+def stack_items(
+    items: Sequence[BatchItem],
+    divisor: Triple,
+    padding: Padding = "both",
+    least: Triple = (1, 1, 1),
+    mode: PaddingMode = "zeros",
+) -> Batch:
+    """The batch of some volumes, padded to a common size, and to `least`.
 
-    Padded voxels are background in the label and 0 (the mean) in the image. The batch's sizes
+    Padded voxels are background in the label and, by default, 0 (the mean) in the image. The batch's sizes
     are multiples of `divisor`, so that the network can halve them.
     """
-    shapes = [item.sample.label.shape for item in items]
+    shapes = [least, *(item.sample.label.shape for item in items)]
     shape = padded_shape([max(sizes) for sizes in zip(*shapes, strict=True)], divisor)
     rows = max(len(item.allowed) for item in items)
     return Batch(
-        image=torch.stack([pad_to(item.sample.image, shape, 0.0, padding) for item in items]),
+        image=torch.stack([pad_to(item.sample.image, shape, 0.0, padding, mode) for item in items]),
         label=torch.stack(
             [pad_to(item.sample.label, shape, BACKGROUND_ROW, padding) for item in items]
         ),

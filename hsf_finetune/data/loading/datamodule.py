@@ -28,17 +28,10 @@ from hsf_finetune.data.loading.batches import (
 )
 from hsf_finetune.data.loading.epoch_sampler import EpochSampler, choose_draw_weights
 from hsf_finetune.data.loading.sample_store import Progress, SampleStore
-from hsf_finetune.data.preprocessing.choose_preprocessing import describe_intensity
-from hsf_finetune.data.preprocessing.normalise_intensity import used_share
 from hsf_finetune.data.preprocessing.resampling import Triple
 from hsf_finetune.data.splits import Split
 from hsf_finetune.networks.padding import padded_shape
 from hsf_finetune.system.errors import ConfigError
-
-_SEEN_CASES = 4
-"""Cases whose intensities are looked at."""
-_USED_SHARE = 0.05
-"""Scans that take up less than this of an interval are of another kind."""
 
 
 class CasesDataModule(L.LightningDataModule):
@@ -73,13 +66,18 @@ class CasesDataModule(L.LightningDataModule):
         self.seed = seed
         self.batch_size = settings.batch_size
         self.patch_vox = padded_shape(settings.patch_vox, divisor)
-        self.window_vox = padded_shape(settings.window_vox, divisor)
         self.draws = choose_draw_weights(split.train, settings.datasets)
         self.augmentation = augmentation or AugmentationSettings(pipeline="none")
         cases = [*dict.fromkeys((*split.train, *split.validation))]
         self._store = SampleStore(cases, settings, preprocessing)
-        padding = preprocessing.padding
-        self._collate = partial(stack_items, divisor=divisor, padding=padding)
+        self._collate = partial(
+            stack_items,
+            divisor=divisor,
+            padding=preprocessing.padding,
+            mode=preprocessing.padding_mode,
+        )
+        is_padded = preprocessing.padded_size == "window"
+        self._least = self.patch_vox if is_padded else (1, 1, 1)
 
     def read(self, progress: Progress | None = None) -> str:
         """Prepares the `SampleStore`; returns where cases are kept: `memory`, `disk` or `off`."""
@@ -94,23 +92,6 @@ class CasesDataModule(L.LightningDataModule):
             for side in ("train", "validation")
         }
         return {side: take_census(cases, space) for side, cases in counted.items()}
-
-    def intensity_warnings(self) -> list[str]:
-        """Channels whose scans hardly use the interval that is the same for all; after `read`."""
-        how, found = self._store.preprocessing, []
-        cases = self.split.train[:_SEEN_CASES]
-        images = [self._store.sample(case).image for case in cases]
-        for number in range(len(images[0])):
-            intensity = how.intensity_of(number)
-            measured = [used_share(image[number], intensity) for image in images]
-            shares = [share for share in measured if share is not None]
-            if shares and max(shares) < _USED_SHARE:
-                found.append(
-                    f"channel {number + 1}: scans take up {max(shares):.1%} of what they are "
-                    f"expected to ({describe_intensity(intensity)}): are their intensities of "
-                    "another kind, such as normalised ones? See preprocessing.intensity"
-                )
-        return found
 
     @cached_property
     def flips(self) -> FlipPlan:
@@ -131,7 +112,8 @@ class CasesDataModule(L.LightningDataModule):
         if self.augmentation.pipeline == "torchio_hsf":
             augment = HsfPipeline(self.flips.allowed, self.flips.partners)
         dataset = TrainingCases(self._store, self.split.train, self.patch_vox, share, augment)
-        return self._loader(dataset, self.batch_size, self._sampler(*self._rank_and_size()))
+        sampler = self._sampler(*self._rank_and_size())
+        return self._loader(dataset, self.batch_size, sampler, self._least)
 
     def val_dataloader(self) -> DataLoader[BatchItem]:
         """Whole validation volumes, one by one, divided among the processes.
@@ -155,7 +137,11 @@ class CasesDataModule(L.LightningDataModule):
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
     def _loader(
-        self, dataset: Dataset[BatchItem], batch_size: int, sampler: Sampler[Any] | list[int]
+        self,
+        dataset: Dataset[BatchItem],
+        batch_size: int,
+        sampler: Sampler[Any] | list[int],
+        least: Triple = (1, 1, 1),
     ) -> DataLoader[BatchItem]:
         workers = min(self.settings.num_workers, os.cpu_count() or 1)
         return DataLoader(
@@ -163,7 +149,7 @@ class CasesDataModule(L.LightningDataModule):
             batch_size=batch_size,
             sampler=sampler,
             num_workers=workers,
-            collate_fn=self._collate,
+            collate_fn=partial(self._collate, least=least),
             pin_memory=self.settings.pin_memory and torch.cuda.is_available(),
             persistent_workers=workers > 0,
         )

@@ -20,6 +20,7 @@ from hsf_finetune.data.augment.flips import LabelPlaces
 from hsf_finetune.data.discovery.cases import Case
 from hsf_finetune.data.preprocessing.load_case import Sample, load_case
 from hsf_finetune.data.preprocessing.voxel_grid import VoxelGrid
+from hsf_finetune.data.volumes.read_volume import file_stamp
 from hsf_finetune.system.atomic_files import atomic_write, cache_folder
 from hsf_finetune.system.errors import DataError, OutputError, SeveralErrors, UserError
 
@@ -31,6 +32,13 @@ _MEMORY_SHARE = 0.5
 
 _MOST_VOXELS = 1 << 22
 """Voxels of a volume beyond which the places of its labels are found from some of them."""
+
+_NOT_OF_SAMPLES = {
+    *("patch_vox", "window_vox", "overlap", "blending", "sigma_share"),
+    *("padding", "padding_mode", "padded_size", "multiple_vox", "least_vox", "channel_names"),
+    "sides",
+}
+"""Parts of a preprocessing that change no sample: patches, windows, padding, and sides."""
 
 _FORMAT = 4
 """Increased whenever preprocessing changes, so that older files are not read."""
@@ -137,16 +145,12 @@ class SampleStore:
         files = []
         for ref in case.volumes:
             try:
-                stat = ref.path.stat()
+                size, changed, _ = file_stamp(ref.path)
             except OSError as error:
                 raise DataError("no such file", file=ref.path) from error
-            files.append([str(ref), stat.st_size, stat.st_mtime_ns, ref.spacing_mm, ref.affine])
+            files.append([str(ref), size, changed, ref.spacing_mm, ref.affine])
         protocol = [[value, sorted(names)] for value, names in case.protocol.sets]
-        # Sizes of patches and windows, and padding, change no sample.
-        how = self.preprocessing.model_dump(
-            mode="json",
-            exclude={"patch_vox", "window_vox", "padding", "padded_size", "channel_names"},
-        )
+        how = self.preprocessing.model_dump(mode="json", exclude=_NOT_OF_SAMPLES)
         text = json.dumps([_FORMAT, files, protocol, case.protocol.space.names, how])
         return hashlib.sha256(text.encode()).hexdigest()[:24]
 

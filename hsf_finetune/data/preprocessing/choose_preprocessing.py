@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
-import numpy as np
 from rich.text import Text
 
 from hsf_finetune.config.settings import HSF_PREPROCESSING, Preprocessing, Settings
 from hsf_finetune.config.settings.datasets_settings import DatasetsSettings
-from hsf_finetune.config.settings.preprocessing_settings import (
-    Intensity,
-    MinMaxIntensity,
-    PercentileIntensity,
-    UnchangedIntensity,
-    WindowIntensity,
-)
+from hsf_finetune.config.settings.preprocessing_settings import Intensity
 from hsf_finetune.data.discovery.cases import Case
+from hsf_finetune.data.preprocessing.contradictions import (
+    contrary_intensities,
+    contrary_spacing,
+    sizes_text,
+)
+from hsf_finetune.data.preprocessing.describe_preprocessing import describe_preprocessing
 from hsf_finetune.data.preprocessing.nnunet_rules import preprocessing_by_nnunet
+from hsf_finetune.data.preprocessing.resampling import Triple
 from hsf_finetune.data.preprocessing.voxel_grid import VoxelGrid
 from hsf_finetune.networks.padding import padded_shape
 from hsf_finetune.system.console import TitledTable
@@ -28,8 +27,8 @@ from hsf_finetune.system.errors import ConfigError, DataError
 
 _USER, _WEIGHTS, _RUN, _HSF = "your settings", "the weights", "the resumed run", "HSF's rules"
 _NNUNET = "the data, by nnU-Net's rules"
-_SPACING_RATIO = 1.5
-"""Ratio of voxel sizes that is worth a warning."""
+_FITTED = "the weights, at most as large as scans"
+_SIZES = ("patch_vox", "window_vox")
 
 
 @dataclass(frozen=True)
@@ -46,14 +45,29 @@ class PreprocessingChoice:
     origins: Mapping[str, str]
     warnings: tuple[str, ...] = ()
 
-    def for_network(self, divisor: Sequence[int]) -> PreprocessingChoice:
-        """The same with patches and windows in multiples of what the network needs."""
-        patch, window = self.value.patch_vox, self.value.window_vox
-        sizes = {
-            "patch_vox": padded_shape(patch, divisor) if patch else None,
-            "window_vox": padded_shape(window, divisor),
-        }
-        return replace(self, value=self.value.model_copy(update=sizes))
+    def for_network(
+        self, divisor: Sequence[int], learned_vox: Sequence[int] | None = None
+    ) -> PreprocessingChoice:
+        """The same with patches and windows in multiples of what the network needs.
+
+        Args:
+            divisor: of the network, along (x, y, z).
+            learned_vox: size of the volumes that a transformer's positions were learned for.
+        """
+        patch = padded_shape(self.value.patch_vox, divisor) if self.value.patch_vox else None
+        sizes = {"patch_vox": patch, "window_vox": padded_shape(self.value.window_vox, divisor)}
+        warnings = self.warnings
+        if patch and learned_vox and patch != tuple(learned_vox):
+            warnings += (
+                f"the network's positions were learned for {sizes_text(learned_vox)} voxels, and are "
+                f"interpolated for patches of {sizes_text(patch)} (datasets.patch_vox)",
+            )
+        return replace(self, value=self.value.model_copy(update=sizes), warnings=warnings)
+
+    def with_sides(self, mirrored: bool) -> PreprocessingChoice:
+        """The same where training mirrors scans from left to right, or does not."""
+        value = self.value.model_copy(update={"sides": "mirrored" if mirrored else "kept"})
+        return replace(self, value=value, origins={**self.origins, "sides": "augmentation.flip"})
 
     def table(self) -> TitledTable:
         """One row per part: what it is, and where it comes from."""
@@ -73,10 +87,12 @@ class KnownPreprocessing:
     Args:
         weights: as the pretrained weights say; None where they do not.
         resumed: as the run that is resumed has prepared them; None for a new one.
+        channel_names: of the weights' input channels; None where they have none.
     """
 
     weights: Preprocessing | None = None
     resumed: Preprocessing | None = None
+    channel_names: tuple[str, ...] | None = None
 
 
 def choose_preprocessing(
@@ -108,58 +124,16 @@ def choose_preprocessing(
     if spacing is not None:
         given["spacing_mm"] = None if spacing == "data" else tuple(spacing)
     origins |= dict.fromkeys(given, _USER)
-    sizes = {"channel_names": names, **_sizes(data, base if origin in (_WEIGHTS, _RUN) else None)}
-    origins |= {name: f"datasets.{name}" for name in sizes}
-    if sizes["window_vox"] != tuple(data.window_vox):
-        origins["window_vox"] = origin
-    value = Preprocessing.model_validate(parts | given | sizes)
-    return PreprocessingChoice(value, origins, _warnings(value, known.weights, cases))
-
-
-def describe_preprocessing(value: Preprocessing) -> dict[str, str]:
-    """Name of a part -> what it is, in words."""
-    margin = f", and {value.crop_margin_vox} voxels around" if value.crop_margin_vox else ""
-    first = "before scans are resampled" if value.intensity_first else "as the network sees them"
-    names = value.channel_names or ()
-    labels = names if len(names) == len(value.intensity) else range(1, len(value.intensity) + 1)
-    intensities = [describe_intensity(one) for one in value.intensity]
-    if len(intensities) > 1:
-        pairs = zip(labels, intensities, strict=True)
-        intensities = [f"{label}: {text}" for label, text in pairs]
-    found = {
-        "orientation": value.orientation,
-        "spacing_mm": _sizes_text(value.spacing_mm) or "of each scan",
-        "resampling": value.resampling if value.spacing_mm else "none",
-        "intensity": "; ".join(intensities) + (f", {first}" if value.spacing_mm else ""),
-        "fill_values": "left out" if value.fill_values == "outside" else "kept",
-        "crop": value.crop + margin,
-        "padding": value.padding + (", to windows" if value.padded_size == "window" else ""),
-        "patch_vox": _sizes_text(value.patch_vox),
-        "window_vox": _sizes_text(value.window_vox),
-        "channel_names": ", ".join(names),
-    }
-    return {name: text for name, text in found.items() if text}
-
-
-def describe_intensity(intensity: Intensity) -> str:
-    """What is done to the intensities of a channel, in words."""
-    if isinstance(intensity, UnchangedIntensity):
-        return "unchanged"
-    mask = {"nonzero": " of voxels that are not 0", "nonzero_filled": " inside the head or body"}
-    counted = mask.get(getattr(intensity, "mask", ""), "")
-    if isinstance(intensity, WindowIntensity | PercentileIntensity | MinMaxIntensity):
-        a, b = (f"{end:g}" for end in intensity.to)
-        if isinstance(intensity, MinMaxIntensity):
-            return f"smallest and largest to {a} and {b}"
-        percent = " %" if isinstance(intensity, PercentileIntensity) else ""
-        clipped = ", clipped" if intensity.clip else ""
-        return f"{intensity.low:g}{percent} to {intensity.high:g}{percent}{counted} to {a} and {b}{clipped}"
-    text = f"z-score{counted}"
-    if intensity.clip is not None:
-        text = f"clipped to {intensity.clip[0]:g} and {intensity.clip[1]:g}, {text}"
-    if intensity.mean is not None:
-        text += f", mean {intensity.mean:g}"
-    return text + (f", standard deviation {intensity.std:g}" if intensity.std is not None else "")
+    given["channel_names"], origins["channel_names"] = names, "datasets.channel_names"
+    for name in _SIZES:
+        given[name], origins[name] = _size(name, data, base, origin)
+    value = Preprocessing.model_validate(parts | given)
+    fitted = _fit_sizes(value, origins, cases)
+    if fitted:
+        value = value.model_copy(update=fitted)
+        origins |= dict.fromkeys(fitted, _FITTED)
+    warnings = _warnings(value, origins, cases, known)
+    return PreprocessingChoice(value, origins, tuple(warnings))
 
 
 # -------------------------------------------------------------------- internals
@@ -177,14 +151,43 @@ def _base(
     return HSF_PREPROCESSING, _HSF
 
 
-def _sizes(data: DatasetsSettings, model: Preprocessing | None) -> dict[str, Any]:
-    """Patches and windows; where the user has left windows as they are, those of the model."""
-    patch = None if data.patch_vox == "auto" else tuple(data.patch_vox)
-    window = tuple(data.window_vox)
-    default = tuple(DatasetsSettings.model_fields["window_vox"].default)
-    if model is not None and window == default:
-        window = model.window_vox
-    return {"patch_vox": patch, "window_vox": window}
+def _size(
+    name: str, data: DatasetsSettings, base: Preprocessing, origin: str
+) -> tuple[tuple[int, ...] | None, str]:
+    """Patch or window, and where it comes from: the settings, if the user has changed them."""
+    given, default = getattr(data, name), DatasetsSettings.model_fields[name].default
+    known = getattr(base, name) if origin != _HSF else None
+    if known is not None and given in ("auto", default):
+        return known, origin
+    return (None if given == "auto" else tuple(given)), f"datasets.{name}"
+
+
+def _fit_sizes(
+    value: Preprocessing, origins: Mapping[str, str], cases: Sequence[Case]
+) -> dict[str, Triple]:
+    """Patch and window of the weights, where they are larger than every scan that trains.
+
+    Where volumes are padded to windows, the rest of them would be empty.
+    """
+    patch = value.patch_vox
+    usual = patch == tuple(DatasetsSettings.model_fields["patch_vox"].default)
+    if origins["patch_vox"] != _WEIGHTS or patch is None or not cases:
+        return {}
+    if usual and value.padded_size != "window":
+        return {}
+    try:
+        shapes = [VoxelGrid.from_header(case.images[0], value).shape for case in cases]
+    except DataError:  # reading the cases refuses it with more words
+        return {}
+    most = [max(sizes) for sizes in zip(*shapes, strict=True)]
+    names = _SIZES if value.padded_size == "window" else _SIZES[:1]
+    found = {}
+    for name in names:
+        size = getattr(value, name)
+        x, y, z = (min(n, m) for n, m in zip(size, most, strict=True))
+        if origins[name] == _WEIGHTS and (x, y, z) != size:
+            found[name] = (x, y, z)
+    return found
 
 
 def _by_channel(
@@ -216,7 +219,8 @@ def _by_channel(
             raise ConfigError(
                 "preprocessing.intensity has one entry for each input channel, or one for all",
                 found=len(given),
-                expected=channels,
+                expected=f"{channels}, as mri: has in the dataset's YAML",
+                fix="preprocessing.intensity=[" + ", ".join(["{kind: zscore}"] * channels) + "]",
             )
         return tuple(given)
     return (given,)
@@ -246,28 +250,35 @@ def _for_channels(
 
 
 def _warnings(
-    value: Preprocessing, weights: Preprocessing | None, cases: Sequence[Case]
-) -> tuple[str, ...]:
-    """How far the voxel size of the weights is from that of the data."""
-    wanted = weights.spacing_mm if weights else None
-    if wanted is None:
-        return ()
-    try:
-        grids = [VoxelGrid.from_header(case.images[0], HSF_PREPROCESSING) for case in cases]
-    except DataError:  # reading the cases refuses it with more words
-        return ()
-    own = np.median([grid.spacing_mm for grid in grids], axis=0)
-    ratios = np.maximum(own / wanted, wanted / own)
-    if ratios.max() < _SPACING_RATIO:
-        return ()
-    what = (
-        f"the weights are for voxels of {_sizes_text(wanted)} mm, and those of the data are "
-        f"{_sizes_text(own.tolist())} mm: {ratios.max():.2g} times as large or small"
-    )
-    if value.spacing_mm == wanted:
-        return (f"{what}; scans are resampled (preprocessing.spacing=data keeps them)",)
-    return (f"{what}; what they know of sizes does not hold for these scans",)
+    value: Preprocessing,
+    origins: Mapping[str, str],
+    cases: Sequence[Case],
+    known: KnownPreprocessing,
+) -> Iterator[str]:
+    """What is doubtful: sizes that were fitted, and data unlike those that the rules are for."""
+    weights = known.weights
+    if weights and origins["patch_vox"] == _FITTED:
+        yield (
+            f"patches of the weights have {sizes_text(weights.patch_vox)} voxels, and no scan that "
+            f"trains is so large: {sizes_text(value.patch_vox)} (datasets.patch_vox sets another size)"
+        )
+    yield from contrary_spacing(value, weights.spacing_mm if weights else None, cases)
+    yield from _other_channels(value.channel_names, known.channel_names)
+    if weights or origins["intensity"] != _HSF:
+        yield from contrary_intensities(value, cases)
 
 
-def _sizes_text(sizes: Sequence[float] | None) -> str:
-    return " x ".join(f"{size:.4g}" for size in sizes) if sizes else ""
+def _other_channels(ours: Sequence[str] | None, theirs: Sequence[str] | None) -> Iterator[str]:
+    """Input channels that are not those of the weights by name."""
+    if not theirs:
+        return
+    if ours is None and len(theirs) > 1:
+        yield (
+            f"channels of the weights are {', '.join(theirs)}, and those of the data are taken for "
+            f"these, in the order of mri: 'datasets.channel_names=[{', '.join(theirs)}]' names them"
+        )
+    elif ours is not None and not set(ours) <= set(theirs):
+        yield (
+            f"channels of the weights are {', '.join(theirs)}, and those of the data "
+            f"{', '.join(ours)}: finetuning.input_channels says which comes from which"
+        )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -13,6 +13,8 @@ from hsf_finetune.config.settings.preprocessing_settings import (
     HSF_PREPROCESSING,
     Intensity,
     Preprocessing,
+    UnchangedIntensity,
+    steps_of,
 )
 from hsf_finetune.data.discovery.cases import Case
 from hsf_finetune.data.preprocessing.normalise_intensity import normalise_intensity
@@ -73,34 +75,75 @@ def prepare_channels(
     for other in volumes[1:]:
         check_same_grid(volumes[0], other)
     arrays = [volume.array for volume in volumes]
-    box = find_box(arrays, preprocessing)
     masks: list[Array | None] = [None] * len(arrays)
-    if preprocessing.fill_values == "outside":
+    how = preprocessing
+    box = find_box(arrays, how) if how.crop_after == "reading" else None
+    if how.fill_values == "outside":
         fills = [find_fill_values(array[box] if box else array) for array in arrays]
         masks = [fill_mask(array, f) if f else None for array, f in zip(arrays, fills, strict=True)]
         arrays = [fill_with_mean(array, mask) for array, mask in zip(arrays, masks, strict=True)]
         if box and any(fills):
-            box = find_box(arrays, preprocessing)
-    grid = VoxelGrid.from_volume(volumes[0], preprocessing, box)
-    channels = []
-    for number, (array, mask) in enumerate(zip(arrays, masks, strict=True)):
-        intensity = preprocessing.intensity_of(number)
-        if getattr(intensity, "mask", "whole") == "nonzero_filled":
-            empty = ~filled_nonzero(arrays)
-            mask = empty if mask is None else mask | empty
-        channels.append(_prepare_channel(array, mask, grid, intensity, preprocessing))
-    return torch.stack(channels), grid
+            box = find_box(arrays, how)
+    kinds = [how.intensity_of(number) for number in range(len(arrays))]
+    channels = [
+        _Channel(array, _outside(arrays, mask, kind), kind)
+        for array, mask, kind in zip(arrays, masks, kinds, strict=True)
+    ]
+    if how.intensity_first and how.crop_after == "intensity":
+        channels = [channel.changed() for channel in channels]
+        box = find_box([channel.array for channel in channels], how)
+    grid = VoxelGrid.from_volume(volumes[0], how, box)
+    if how.crop_after == "reading" or how.crop == "none" or box:
+        return torch.stack([_changed(*one.on(grid, how)) for one in channels]), grid
+    found = [one.on(grid, how) for one in channels]
+    if how.crop_after == "intensity":
+        found = [(_changed(*one), None, UnchangedIntensity()) for one in found]
+    grid = replace(grid, part=find_box([image.numpy() for image, _, _ in found], how))
+    cut = [(grid.cut(image), grid.cut(mask), kind) for image, mask, kind in found]
+    return torch.stack([_changed(*one) for one in cut]), grid
 
 
-def _prepare_channel(
-    array: Array, mask: Array | None, grid: VoxelGrid, intensity: Intensity, how: Preprocessing
-) -> Tensor:
-    """A channel on the network's grid; the voxels of the mask are outside of the scan."""
-    image = grid.turned(array, np.float32)
-    outside = grid.turned(mask, np.float32) if mask is not None else None
-    resampler = grid.resampler
-    if how.intensity_first:
-        inside = outside > 0 if outside is not None else None
-        return resampler.image(normalise_intensity(image, intensity, inside))
-    inside = resampler.mask(outside) if outside is not None else None
-    return normalise_intensity(resampler.image(image), intensity, inside)
+# -------------------------------------------------------------------- internals
+_Image = tuple[Tensor, Tensor | None, Intensity]
+"""A channel on the network's grid, where it is outside of the scan, and what is still to be done
+to its intensities."""
+
+
+def _changed(image: Tensor, outside: Tensor | None, kind: Intensity) -> Tensor:
+    return normalise_intensity(image, kind, outside)
+
+
+@dataclass(frozen=True)
+class _Channel:
+    """A channel of a file, (X, Y, Z), where it is outside of the scan, and its intensities' kind."""
+
+    array: Array
+    outside: Array | None
+    kind: Intensity
+
+    def changed(self) -> _Channel:
+        """The same with its intensities changed."""
+        image = torch.from_numpy(np.array(self.array, dtype=np.float32, order="C"))
+        outside = torch.from_numpy(self.outside) if self.outside is not None else None
+        array = normalise_intensity(image, self.kind, outside).numpy()
+        return replace(self, array=array, outside=None, kind=UnchangedIntensity())
+
+    def on(self, grid: VoxelGrid, how: Preprocessing) -> _Image:
+        """The channel on the network's grid."""
+        image = grid.turned(self.array, np.float32)
+        outside = grid.turned(self.outside, np.float32) if self.outside is not None else None
+        resampler = grid.resampler
+        if how.intensity_first:
+            inside = outside > 0 if outside is not None else None
+            image = normalise_intensity(image, self.kind, inside)
+            return resampler.image(image), None, UnchangedIntensity()
+        inside = resampler.mask(outside) if outside is not None else None
+        return resampler.image(image), inside, self.kind
+
+
+def _outside(arrays: Sequence[Array], mask: Array | None, kind: Intensity) -> Array | None:
+    """The voxels of a channel that are not counted, beside those that are 0."""
+    if all(getattr(one, "mask", "whole") != "nonzero_filled" for one in steps_of(kind)):
+        return mask
+    empty = ~filled_nonzero(arrays)
+    return empty if mask is None else mask | empty

@@ -8,6 +8,7 @@ from torch import Tensor
 from hsf_finetune.config.settings.preprocessing_settings import (
     Ends,
     Intensity,
+    IntensitySteps,
     MinMaxIntensity,
     PercentileIntensity,
     UnchangedIntensity,
@@ -33,6 +34,10 @@ def normalise_intensity(
     Returns:
         float32, of the same shape.
     """
+    if isinstance(intensity, IntensitySteps):
+        for step in intensity.steps:
+            image = normalise_intensity(image, step, outside)
+        return image
     if getattr(intensity, "mask", "whole") == "nonzero":
         zero = image == 0
         outside = zero if outside is None else outside | zero
@@ -47,26 +52,6 @@ def normalise_intensity(
         interval, clip = _interval_of(counted, intensity)
     scaled = _scale(image, interval, intensity.to, clip)
     return scaled if outside is None else scaled.masked_fill(outside, intensity.to[0])
-
-
-def used_share(image: Tensor, intensity: Intensity) -> float | None:
-    """How much of an interval that is the same for all scans one of them takes up.
-
-    Args:
-        image: of one channel, normalised.
-        intensity: how it was.
-
-    Returns:
-        A number of 0 to 1; None for kinds without such an interval.
-    """
-    if isinstance(intensity, WindowIntensity):
-        low, high = intensity.to
-    elif isinstance(intensity, ZScoreIntensity) and intensity.clip and intensity.std:
-        low, high = ((end - (intensity.mean or 0.0)) / intensity.std for end in intensity.clip)
-    else:
-        return None
-    ends = np.percentile(image.numpy(), [0.5, 99.5]).clip(low, high)
-    return float((ends[1] - ends[0]) / (high - low))
 
 
 def _z_score(image: Tensor, intensity: ZScoreIntensity, outside: Tensor | None) -> Tensor:

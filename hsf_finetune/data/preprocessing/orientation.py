@@ -56,6 +56,12 @@ def file_axes(axes: Axes) -> list[int]:
     return order
 
 
+def stored_along(image: nib.nifti1.Nifti1Image, orientation: str) -> nib.nifti1.Nifti1Image:
+    """The same image with its voxels stored along the axes of an orientation."""
+    turned: nib.nifti1.Nifti1Image = image.as_reoriented(axes_to(image.affine, orientation))
+    return turned
+
+
 def orientation_name(affine: Affine) -> str:
     """Where the axes of a file point, such as `RAS`."""
     return "".join(nib.aff2axcodes(affine))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -13,12 +13,17 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from hsf_finetune.config.settings.preprocessing_settings import Resampling
+from hsf_finetune.data.volumes.affines import Affine
 
 Triple = tuple[int, int, int]
 Array = npt.NDArray[np.float32]
 
 _ANISOTROPIC = 3.0
 """Ratio of voxel sizes beyond which nnU-Net resamples slices."""
+
+_OF_MONAI = ("monai", "monai_nearest")
+_SAME_MM = 1e-3
+"""MONAI leaves axes as they are whose voxel size differs from the wanted one by no more."""
 
 _TIE = 1e-5
 """Where labels have equal shares of a voxel, the nearest one gets this much more."""
@@ -32,13 +37,15 @@ class Resampler:
         kind: how, see `Resampling`.
         shapes: (x, y, z) of the one grid and of the other.
         spacings_mm: their voxel sizes.
+        affines: 4x4 each, from their voxels to millimetres; of MONAI's kinds only.
 
-    Both cover the same box, but for the kind `monai`, whose first voxels have one centre.
+    Both cover the same box, but for MONAI's kinds, whose first voxels have one centre.
     """
 
     kind: Resampling
     shapes: tuple[Triple, Triple]
     spacings_mm: tuple[Sequence[float], Sequence[float]]
+    affines: tuple[Affine, Affine] | None = None
 
     @classmethod
     def to_spacing(
@@ -47,6 +54,7 @@ class Resampler:
         shape: Triple,
         spacing_mm: Sequence[float],
         wanted_mm: Sequence[float] | None,
+        affine: Affine | None = None,
     ) -> Resampler:
         """From a grid to one of another voxel size, as near to it as whole voxels allow.
 
@@ -55,13 +63,16 @@ class Resampler:
             shape: (x, y, z) of the grid.
             spacing_mm: its voxel size.
             wanted_mm: that of the other one; None keeps it.
+            affine: 4x4 of the grid, which decides MONAI's rounding; None is that of its spacing.
         """
         if wanted_mm is None:
             return cls(kind, (shape, shape), (spacing_mm, spacing_mm))
         sizes = list(zip(shape, spacing_mm, wanted_mm, strict=True))
-        if kind == "monai":
-            x, y, z = (round((n - 1) * old / new + 1) for n, old, new in sizes)
-            return cls(kind, (shape, (x, y, z)), (spacing_mm, wanted_mm))
+        if kind in _OF_MONAI:
+            new = [old if abs(old - mm) <= _SAME_MM else mm for _, old, mm in sizes]
+            affine = np.diag([*spacing_mm, 1.0]) if affine is None else affine
+            size, other = _grid_of_monai(affine, shape, new)
+            return cls(kind, (shape, size), (spacing_mm, new), (affine, other))
         if kind == "nnunet":  # it decides on slices by the voxel size that is wanted
             x, y, z = (max(round(old / new * n), 1) for n, old, new in sizes)
             return cls(kind, (shape, (x, y, z)), (spacing_mm, wanted_mm))
@@ -72,7 +83,7 @@ class Resampler:
     @property
     def changes_nothing(self) -> bool:
         """Whether both grids are the same."""
-        same_size = self.kind != "monai" or np.allclose(*self.spacings_mm)
+        same_size = self.kind not in _OF_MONAI or np.allclose(*self.spacings_mm)
         return self.shapes[0] == self.shapes[1] and same_size
 
     @property
@@ -86,8 +97,8 @@ class Resampler:
             return image
         if self.kind == "nnunet":
             return torch.from_numpy(self._by_nnunet(image.numpy(), order=3))
-        if self.kind == "monai":
-            return self._between_centres(image[None])[0]
+        if self.kind in _OF_MONAI:
+            return self._by_monai(image, "bilinear")
         smooth = self._smooth(image.numpy()) if self.kind == "linear" else image.numpy()
         return _linear(torch.from_numpy(smooth)[None], self.shapes[1])[0]
 
@@ -99,10 +110,8 @@ class Resampler:
         """Labels (x, y, z), uint8, on the other grid."""
         if self.changes_nothing:
             return rows
-        if self.kind == "monai":
-            for axis, place in enumerate(self._places()):
-                rows = rows.index_select(axis, place.round().long())
-            return rows
+        if self.kind in _OF_MONAI:
+            return self._by_monai(rows, "nearest").to(rows.dtype)
         nearest = interpolate(rows[None, None].float(), self.shapes[1], mode="nearest-exact")[0, 0]
         if self.kind == "plain":
             return nearest.to(torch.uint8)
@@ -119,8 +128,10 @@ class Resampler:
         if self.changes_nothing:
             return scores
         back = Resampler(self.kind, self.shapes[::-1], self.spacings_mm[::-1])
-        if self.kind == "monai":
-            return back._between_centres(scores.float())
+        if self.affines is not None:
+            back = replace(back, affines=self.affines[::-1])
+            mode = "nearest" if self.kind == "monai_nearest" else "bilinear"
+            return torch.stack([back._by_monai(one, mode) for one in scores])
         if self.kind != "nnunet":
             return _linear(scores.float(), self.shapes[0])
         channels = scores.float().cpu().numpy()
@@ -132,24 +143,21 @@ class Resampler:
             return torch.from_numpy(self._by_nnunet(mask.numpy(), order=1))
         return self.image(mask)
 
-    def _places(self) -> list[Tensor]:
-        """Where voxels of the other grid lie on the first, along each axis, as MONAI's `Spacing`.
+    def _by_monai(self, volume: Tensor, mode: str) -> Tensor:
+        """A volume (x, y, z) as MONAI's `Spacing` resamples it, or returns.
 
-        The centres of the first voxels coincide; what lies beyond the last is at its centre.
+        By MONAI itself: where a voxel lies on one of the other grid, its rounding decides whether
+        it is 0 there, on which a z-score of what is not 0 depends.
         """
-        sizes = zip(self.shapes[0], self.shapes[1], *self.spacings_mm, strict=True)
-        return [(torch.arange(m) * new / old).clamp(max=n - 1) for n, m, old, new in sizes]
+        from monai.data.meta_tensor import MetaTensor
+        from monai.transforms.spatial.array import SpatialResample
 
-    def _between_centres(self, volumes: Tensor) -> Tensor:
-        """Volumes (C, x, y, z) by trilinear interpolation at these places."""
-        for axis, place in enumerate(self._places(), start=1):
-            place = place.to(volumes.device)
-            low = place.floor().long()
-            high = (low + 1).clamp(max=volumes.shape[axis] - 1)
-            share = (place - low).view([-1 if n == axis else 1 for n in range(4)])
-            first, last = volumes.index_select(axis, low), volumes.index_select(axis, high)
-            volumes = torch.lerp(first, last, share.to(volumes.dtype))
-        return volumes
+        assert self.affines is not None
+        old, new = (torch.from_numpy(one) for one in self.affines)
+        resample = SpatialResample(mode=mode, padding_mode="border", align_corners=False)
+        made = resample(MetaTensor(volume[None], affine=old), new, list(self.shapes[1]))
+        found: Tensor = made.as_tensor()[0]  # type: ignore[attr-defined]
+        return found
 
     def _smooth(self, image: Array) -> Array:
         """A Gaussian along the axes that become coarser, so that no detail turns up as another.
@@ -186,6 +194,18 @@ class Resampler:
         old, new = self.shapes[0][axis], self.shapes[1][axis]
         places = old / new * (np.arange(new) + 0.5) - 0.5
         return np.asarray(np.clip(np.floor(places + 0.5), 0, old - 1), np.int64)
+
+
+def _grid_of_monai(
+    affine: Affine, shape: Triple, spacing_mm: Sequence[float]
+) -> tuple[Triple, Affine]:
+    """Shape and affine of the grid that MONAI's `Spacing` makes of another one."""
+    from monai.data.utils import compute_shape_offset, zoom_affine
+
+    made = zoom_affine(affine, spacing_mm, diagonal=False)
+    sizes, made[:3, 3] = compute_shape_offset(shape, affine, made)
+    x, y, z = (int(n) for n in sizes)
+    return (x, y, z), made
 
 
 def _linear(volumes: Tensor, shape: Sequence[int]) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +12,14 @@ import torch
 from torch import Tensor
 
 from hsf_finetune.config.settings.preprocessing_settings import HSF_PREPROCESSING, Preprocessing
-from hsf_finetune.data.preprocessing.orientation import Axes, axes_to, file_axes, turn, turn_back
+from hsf_finetune.data.preprocessing.orientation import (
+    Axes,
+    axes_to,
+    file_axes,
+    turn,
+    turn_back,
+    turned_affine,
+)
 from hsf_finetune.data.preprocessing.resampling import Resampler, Triple
 from hsf_finetune.data.volumes.affines import Affine, voxel_size_mm
 from hsf_finetune.data.volumes.outside import Box
@@ -34,6 +41,7 @@ class VoxelGrid:
         affine: 4x4 of the file, from voxel to RAS+ millimetres.
         axes: how the file's axes become the network's.
         resampler: from the box along the network's axes to the network's grid.
+        part: of that grid, all that the network sees; None is all of it.
     """
 
     file_shape: Triple
@@ -41,6 +49,7 @@ class VoxelGrid:
     affine: Affine
     axes: Axes
     resampler: Resampler
+    part: Box | None = None
 
     @classmethod
     def from_volume(
@@ -87,15 +96,17 @@ class VoxelGrid:
         box = box or _box_of(shape)
         old = _triple([box[axis].stop - box[axis].start for axis in order])
         spacing = [sizes[axis] for axis in order]
-        resampler = Resampler.to_spacing(
-            preprocessing.resampling, old, spacing, preprocessing.spacing_mm
-        )
+        kind, wanted = preprocessing.resampling, preprocessing.spacing_mm
+        turned = turned_affine(affine, axes, tuple(shape))
+        resampler = Resampler.to_spacing(kind, old, spacing, wanted, turned)
         return cls(_triple(shape), box, affine, axes, resampler)
 
     @property
     def shape(self) -> Triple:
         """(x, y, z) that the network sees, before padding."""
-        return self.resampler.shapes[1]
+        if self.part is None:
+            return self.resampler.shapes[1]
+        return _triple([one.stop - one.start for one in self.part])
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
@@ -105,20 +116,21 @@ class VoxelGrid:
 
     def image_to_network(self, array: npt.NDArray[Any]) -> Tensor:
         """An image on the file's grid, (X, Y, Z) -> float32 on the network's grid, (x, y, z)."""
-        return self.resampler.image(self.turned(array, np.float32))
+        return self.cut(self.resampler.image(self.turned(array, np.float32)))
 
     def label_to_network(self, rows: npt.NDArray[np.uint8]) -> Tensor:
         """Labels on the file's grid, (X, Y, Z) -> uint8 on the network's grid, (x, y, z)."""
-        return self.resampler.labels(self.turned(rows, np.uint8))
+        return self.cut(self.resampler.labels(self.turned(rows, np.uint8)))
 
     def classes_to_file(self, scores: Tensor) -> npt.NDArray[np.uint8]:
         """Class scores on the network's grid, (C, x, y, z) -> class indices, (X, Y, Z).
 
-        Scores are probabilities, or logits where the resampler takes those. The highest decides. Scores, not labels, are resampled, so that borders stay smooth.
+        Scores are probabilities, or logits where the resampler takes those. The highest decides.
+        Scores, not labels, are resampled, so that borders stay smooth.
         What lies outside of the box is background.
         """
-        back = self.resampler.scores_back(scores)
-        classes = back.argmax(dim=0).to(torch.uint8).cpu().numpy()
+        back = self.resampler.scores_back(self._uncut(scores))
+        classes = _highest(back).cpu().numpy()
         return self._to_file(classes, outside=0)
 
     def probabilities_to_file(self, scores: Tensor) -> Tensor:
@@ -126,12 +138,30 @@ class VoxelGrid:
 
         What lies outside of the box is background.
         """
-        back = self.resampler.scores_back(scores)
+        back = self.resampler.scores_back(self._uncut(scores))
         if self.resampler.takes_logits:
             back = back.softmax(dim=0)
+        elif self.part is not None:
+            back[0] += 1 - back.sum(dim=0)
         channels = enumerate(back.cpu().numpy())
         parts = [self._to_file(one, outside=float(number == 0)) for number, one in channels]
         return torch.from_numpy(np.stack(parts))
+
+    @overload
+    def cut(self, volume: Tensor) -> Tensor: ...
+    @overload
+    def cut(self, volume: None) -> None: ...
+    def cut(self, volume: Tensor | None) -> Tensor | None:
+        """The part of a resampled volume, (x, y, z), that the network sees."""
+        return volume if volume is None or self.part is None else volume[self.part]
+
+    def _uncut(self, scores: Tensor) -> Tensor:
+        """Scores of that part, (C, x, y, z), with 0 for all classes around it, as MONAI has it."""
+        if self.part is None:
+            return scores
+        whole = scores.new_zeros((len(scores), *self.resampler.shapes[1]))
+        whole[(slice(None), *self.part)] = scores
+        return whole
 
     def turned(self, array: npt.NDArray[Any], dtype: Any) -> Tensor:
         """The box of a volume of the file, (X, Y, Z), along the network's axes."""
@@ -146,6 +176,18 @@ class VoxelGrid:
         whole = np.full(self.file_shape, outside, back.dtype)
         whole[self.box] = back
         return whole
+
+
+def _highest(scores: Tensor) -> Tensor:
+    """The first class with the highest score, (C, x, y, z) -> uint8, (x, y, z).
+
+    As `argmax`, which is slower and whose indices have 8 bytes each.
+    """
+    best, classes = scores[0].clone(), torch.zeros_like(scores[0], dtype=torch.uint8)
+    for number in range(1, len(scores)):
+        classes.masked_fill_(scores[number] > best, number)
+        torch.maximum(best, scores[number], out=best)
+    return classes
 
 
 def _box_of(shape: Sequence[int]) -> Box:

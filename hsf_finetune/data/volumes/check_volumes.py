@@ -30,7 +30,7 @@ def check_image(volume: Volume) -> None:
             file=volume.ref,
             found=f"{bad} of {count_of(array.size, 'voxel')}",
             expected="finite numbers",
-            fix="repair the image, or list it under the dataset's exclude:",
+            fix="repair the image",
         )
     if array.size and max(abs(float(array.min())), abs(float(array.max()))) > _LARGEST:
         large = int(np.count_nonzero(np.abs(array) > _LARGEST))
@@ -40,15 +40,14 @@ def check_image(volume: Volume) -> None:
             file=volume.ref,
             found=f"{large} of {count_of(array.size, 'voxel')}, up to {np.abs(array).max():.3g}",
             expected=f"numbers up to {_LARGEST:.3g}",
-            fix="set them to the value of the scan's background (they often mark its outside), or "
-            "list it under the dataset's exclude:",
+            fix="set them to the value of the scan's background (they often mark its outside)",
         )
     if array.size == 0 or array.min() == array.max():
         raise DataError(
             "the image is constant, so there is nothing to segment",
             file=volume.ref,
             found=f"{array.size} voxels of value {array.flat[0] if array.size else 'none'}",
-            fix="repair the image, or list it under the dataset's exclude:",
+            fix="repair the image",
         )
 
 

@@ -21,12 +21,15 @@ def refuse_damage(file: object) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
+        lines = str(error).splitlines() or [""]
+        # Of SimpleITK's errors the first line is a place in its own code.
+        why = lines[-1 if "SimpleITK" in lines[0] else 0]
         raise DataError(
             "the file is damaged or incomplete",
             file=file,
-            found=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
-            expected="a complete NIfTI or HDF5 file",
-            fix="copy or convert it again, or list it under the dataset's exclude:",
+            found=f"{type(error).__name__}: {why}",
+            expected="a complete file of the format that its name says",
+            fix="copy or convert it again",
         ) from error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,8 @@ _OTHER_SHARE, _OTHER_VOXELS = 1e-4, 20
 """Smallest share and number of voxels of another value: fewer are outliers."""
 _SAMPLED_VOX = 1_000_000
 """Percentiles are taken of about so many voxels."""
+_EVEN = 0.02
+"""Values that differ by less than this share of the interquartile range are one value."""
 
 
 @dataclass(frozen=True)
@@ -58,16 +61,17 @@ def fill_with_mean(array: Array, mask: npt.NDArray[np.bool_] | None) -> Array:
 def find_content_box(channels: Sequence[Array]) -> Box:
     """The part of an image, (X, Y, Z) in each channel, without its empty margin.
 
-    A margin consists of outer planes with one value each, in every channel. An image that has
-    nothing else is left whole.
+    A margin consists of outer planes with one value each, up to rounding, in every channel. An
+    image that has nothing else is left whole.
     """
+    planes = [(channel, _rounding(channel)) for channel in channels]
     whole = [(0, size) for size in channels[0].shape]
     ends = list(whole)
     unchecked = [(axis, side) for axis in range(3) for side in (0, -1)]
     while unchecked:
         axis, side = unchecked.pop()
         first = ends[axis]
-        while ends[axis][0] < ends[axis][1] and _is_empty(channels, ends, axis, side):
+        while ends[axis][0] < ends[axis][1] and _is_empty(planes, ends, axis, side):
             start, stop = ends[axis]
             ends[axis] = (start + 1, stop) if side == 0 else (start, stop - 1)
         if ends[axis][0] == ends[axis][1]:
@@ -80,14 +84,24 @@ def find_content_box(channels: Sequence[Array]) -> Box:
     return (x, y, z)
 
 
+def _rounding(channel: Array) -> float:
+    """How much the values of an empty plane may differ: 0 and 1 do where tissue has hundreds."""
+    step = max(math.ceil((channel.size / _SAMPLED_VOX) ** (1 / 3)), 1)
+    low, high = np.percentile(channel[::step, ::step, ::step].astype(np.float64), [25, 75])
+    return _EVEN * float(high - low)
+
+
 def _is_empty(
-    channels: Sequence[Array], ends: Sequence[tuple[int, int]], axis: int, side: int
+    channels: Sequence[tuple[Array, float]],
+    ends: Sequence[tuple[int, int]],
+    axis: int,
+    side: int,
 ) -> bool:
     """Whether the first plane (side 0) or the last one (-1) of a box has one value per channel."""
     place: list[Any] = [slice(*end) for end in ends]
     place[axis] = ends[axis][0] if side == 0 else ends[axis][1] - 1
-    planes = (channel[tuple(place)] for channel in channels)
-    return all(bool((plane == plane[0, 0]).all()) for plane in planes)
+    planes = ((channel[tuple(place)], rounding) for channel, rounding in channels)
+    return all(float(plane.max()) - float(plane.min()) <= rounding for plane, rounding in planes)
 
 
 def _find_one(values: Array, size: int) -> FillValue | None:

@@ -1,4 +1,4 @@
-"""Reading volumes from NIfTI and HDF5, with their geometry."""
+"""Reading volumes with their geometry: NIfTI, MGH, NRRD, MetaImage, HDF5 and DICOM series."""
 
 from __future__ import annotations
 
@@ -20,28 +20,30 @@ from nibabel.spatialimages import SpatialImage
 
 from hsf_finetune.data.volumes.affines import (
     Affine,
-    corner_shift_mm,
-    format_affine,
-    grid_noise_mm,
     hdf5_affine,
     voxel_size_mm,
 )
+from hsf_finetune.data.volumes.dicom_series import is_dicom_file, is_dicom_folder, open_series
 from hsf_finetune.data.volumes.hdf5_datasets import open_dataset, refuse_damage
+from hsf_finetune.data.volumes.itk_formats import ITK, OpenedImage, open_itk
+from hsf_finetune.data.volumes.nibabel_formats import (
+    MGH,
+    NIFTI,
+    check_is_finite,
+    check_nibabel_header,
+    is_gz,
+    open_nifti_or_mgh,
+)
 from hsf_finetune.system.errors import DataError
 
-NIFTI = (".nii.gz", ".nii")
 HDF5 = (".h5", ".hdf5")
-SUFFIXES = NIFTI + HDF5
-_OTHER_FORMATS = (
-    ".mgz .mgh .mnc .nrrd .nhdr .mha .mhd .dcm .ima .img .hdr .par .head .gipl .vtk .vti .tif .tiff .zarr"
-    " .npz .npy"
-)
+SUFFIXES = NIFTI + HDF5 + MGH + ITK
+_OTHER_FORMATS = ".mnc .dcm .ima .img .hdr .par .head .gipl .vtk .vti .tif .tiff .zarr .npz .npy"
 FOREIGN = (*_OTHER_FORMATS.split(), *(f".nii.{packed}" for packed in ("bz2", "xz", "zst", "zip")))
 """Suffixes of images that have to be converted."""
 
 _PADDING_BYTES = 1 << 20
 """So much may follow the last voxel of a compressed file."""
-_MAX_HEADER_BYTES = 1 << 26
 _SURELY_BYTES, _DENSEST = 1 << 30, 500
 """A file that claims more than this, and so many times its own size, is damaged or hostile:
 only constant volumes are stored so densely."""
@@ -54,8 +56,9 @@ class VolumeRef:
     """The file (and the dataset in it) that holds a volume.
 
     Args:
-        path: NIfTI or HDF5 file.
-        key: HDF5 dataset inside the file; None if the file holds just one.
+        path: file, or folder of DICOM files.
+        key: HDF5 dataset inside the file, or UID or description of the folder's series; None if
+            there is just one.
         spacing_mm: voxel size for an HDF5 dataset without one.
         affine: 4x4 matrix for an HDF5 dataset without one, row by row.
     """
@@ -98,14 +101,38 @@ class Volume:
 
 
 def stem(path: Path) -> str:
-    """File name without its volume suffix (`a.nii.gz` -> `a`)."""
-    suffix = next((s for s in SUFFIXES if path.name.lower().endswith(s)), path.suffix)
+    """Name without its volume suffix (`a.nii.gz` -> `a`); that of a folder as it is."""
+    suffix = next((s for s in SUFFIXES if path.name.lower().endswith(s)), None)
+    if suffix is None:
+        suffix = "" if path.is_dir() else path.suffix
     return path.name[: len(path.name) - len(suffix)]
 
 
 def is_volume(path: Path) -> bool:
     """Whether the name ends like a file that `read_volume` reads."""
     return path.name.lower().endswith(SUFFIXES)
+
+
+def holds_volume(path: Path) -> bool:
+    """Whether `read_volume` reads the path: a file with such a name, or a folder of DICOM files."""
+    return is_volume(path) if path.is_file() else is_dicom_folder(path)
+
+
+def has_keys(path: Path) -> bool:
+    """Whether a key chooses one of several volumes: HDF5 files, and folders of DICOM files."""
+    return is_hdf5(path) or path.is_dir()
+
+
+def file_stamp(path: Path) -> tuple[int, int, int]:
+    """Size and times of change (mtime and ctime in ns); of a folder over all of its files.
+
+    Raises:
+        OSError: there is no such file.
+    """
+    files = [path, *path.iterdir()] if path.is_dir() else [path]
+    stats = [file.stat() for file in files]
+    newest = [max(one.st_mtime_ns for one in stats), max(one.st_ctime_ns for one in stats)]
+    return (sum(one.st_size for one in stats), newest[0], newest[1])
 
 
 def is_hdf5(path: Path) -> bool:
@@ -131,16 +158,12 @@ def read_volume(ref: VolumeRef) -> Volume:
             _refuse_huge(node.shape, node.dtype.itemsize, ref)
             _check_type(node.dtype, ref)
             return make_volume(np.asarray(node[()]), _affine_of_hdf5(node, ref), ref)
-    if is_volume(ref.path):
-        return _read_nifti(ref)
-    raise DataError(
-        "not a volume that can be read",
-        file=ref.path,
-        found=ref.path.suffix or "no suffix",
-        expected=" or ".join(SUFFIXES),
-        fix="convert it to NIfTI, for example with mri_convert (FreeSurfer), dcm2niix (DICOM), or "
-        "SimpleITK",
-    )
+    if opened := _open_with_itk(ref):
+        _refuse_huge(opened.shape, opened.dtype.itemsize, ref, opened.stored_bytes)
+        with refuse_damage(ref):
+            array = opened.read()
+        return make_volume(array, opened.affine, ref)
+    return _read_with_nibabel(ref)
 
 
 def read_shape(ref: VolumeRef) -> tuple[tuple[int, ...], Affine]:
@@ -149,17 +172,31 @@ def read_shape(ref: VolumeRef) -> tuple[tuple[int, ...], Affine]:
     Raises:
         DataError: as `read_volume`, for faults of the header.
     """
-    if not is_hdf5(ref.path):
-        image = _open_nifti(ref)
-        return tuple(image.shape), np.asarray(image.affine, dtype=np.float64)
-    with open_dataset(ref.path, ref.key) as node:
-        return tuple(node.shape), _affine_of_hdf5(node, ref)
+    if is_hdf5(ref.path):
+        with open_dataset(ref.path, ref.key) as node:
+            return tuple(node.shape), _affine_of_hdf5(node, ref)
+    if opened := _open_with_itk(ref):
+        return opened.shape, opened.affine
+    image = open_nifti_or_mgh(_known(ref))
+    return tuple(map(int, image.shape)), np.asarray(image.affine, dtype=np.float64)
 
 
-def _read_nifti(ref: VolumeRef) -> Volume:
-    image = _open_nifti(ref)
+def _open_with_itk(ref: VolumeRef) -> OpenedImage | None:
+    """The image with its header, of the formats that SimpleITK reads."""
+    if ref.path.is_dir():
+        opened = open_series(ref.path, ref.key)
+    elif ref.path.name.lower().endswith(ITK):
+        opened = open_itk(ref.path)
+    else:
+        return None
+    check_is_finite(opened.affine, ref.path)
+    return opened
+
+
+def _read_with_nibabel(ref: VolumeRef) -> Volume:
+    image = open_nifti_or_mgh(_known(ref))
     size = _refuse_huge(image.shape, image.get_data_dtype().itemsize, ref)
-    if _is_gz(ref):
+    if is_gz(ref.path):
         # nibabel stops reading at the last voxel, before the checksum that reveals damaged voxels.
         voxels: Any = image.dataobj
         most = voxels.offset + size + _PADDING_BYTES
@@ -167,8 +204,28 @@ def _read_nifti(ref: VolumeRef) -> Volume:
             content = file.read(most + 1)
             if len(content) > most:
                 raise ValueError(f"it goes on behind its {size} bytes of voxels")
-            image = type(image).from_bytes(content)
+            kind: Any = type(image)
+            image = kind.from_bytes(content)
     return read_image(image, ref)
+
+
+def _known(ref: VolumeRef) -> Path:
+    """The path of a file whose name says that it is NIfTI or MGH.
+
+    Raises:
+        DataError: the name says otherwise.
+    """
+    if ref.path.name.lower().endswith(NIFTI + MGH):
+        return ref.path
+    raise DataError(
+        "not a volume that can be read",
+        file=ref.path,
+        found=ref.path.suffix or "no suffix",
+        expected=", ".join(SUFFIXES) + " or a folder of DICOM files",
+        fix="give the folder of the DICOM series"
+        if is_dicom_file(ref.path)
+        else "convert it to NIfTI, for example with mri_convert (FreeSurfer) or SimpleITK",
+    )
 
 
 def read_image(image: SpatialImage, ref: VolumeRef) -> Volume:
@@ -177,62 +234,13 @@ def read_image(image: SpatialImage, ref: VolumeRef) -> Volume:
     Raises:
         DataError: as `read_volume`.
     """
-    _check_header(image, ref)
+    check_nibabel_header(image, ref.path)
     with refuse_damage(ref):
         array = np.asanyarray(image.dataobj)
     scaled = image.get_data_dtype().kind in "iu" and array.dtype.kind == "f"
     step = abs(float(getattr(image.dataobj, "slope", 1.0))) if scaled else 0.0
     header = image.header if isinstance(image.header, nib.Nifti1Header) else None
     return make_volume(array, np.asarray(image.affine, dtype=np.float64), ref, step, header)
-
-
-def _open_nifti(ref: VolumeRef) -> nib.Nifti1Image:
-    """The image with a checked header; voxels are read later."""
-    with refuse_damage(ref):
-        # nibabel reads everything before the voxels, however much a header says there is.
-        with gzip.open(ref.path) if _is_gz(ref) else ref.path.open("rb") as file:
-            block = file.read(nib.Nifti2Header.sizeof_hdr)
-        kinds: tuple[Any, ...] = (nib.Nifti1Header, nib.Nifti2Header)
-        for kind in kinds:
-            if kind.may_contain_header(block):
-                offset = kind(block[: kind.sizeof_hdr], check=False)["vox_offset"]
-                if not offset <= _MAX_HEADER_BYTES:
-                    raise ValueError(f"voxels begin at byte {offset}")
-        image = nib.load(ref.path)
-    if not isinstance(image, nib.Nifti1Image):
-        raise DataError("not a NIfTI image", file=ref.path, found=type(image).__name__)
-    _check_header(image, ref)
-    return image
-
-
-def _check_header(image: SpatialImage, ref: VolumeRef) -> None:
-    """Refuses an affine that is not finite, and a sform and a qform that differ.
-
-    Libraries disagree on which of the two counts, so such a file would be segmented in
-    one place and displayed in another.
-    """
-    if not np.isfinite(image.affine).all():
-        raise DataError(
-            "the affine holds NaN or infinity",
-            file=ref.path,
-            found=format_affine(image.affine),
-            fix="convert the volume again, or list it under the dataset's exclude:",
-        )
-    if not isinstance(image, nib.Nifti1Image):
-        return
-    with refuse_damage(ref):  # nibabel raises many kinds for an impossible quaternion
-        sform, qform = image.get_sform(coded=True)[0], image.get_qform(coded=True)[0]
-    if sform is None or qform is None:
-        return
-    shift = corner_shift_mm(sform, qform, image.shape)
-    if not shift <= grid_noise_mm(sform, 5e-2, 0.1):
-        raise DataError(
-            "the header's sform and qform place the volume differently",
-            file=ref.path,
-            found=f"a corner differs by {shift:.2f} mm",
-            fix="decide which one is right and write it to both, for example with nibabel: "
-            "img.set_qform(img.get_sform(), 1)",
-        )
 
 
 def make_volume(
@@ -269,13 +277,19 @@ def _check_type(dtype: np.dtype[Any], ref: VolumeRef) -> None:
             file=ref,
             found=str(dtype),
             expected="one real number per voxel",
-            fix="convert the scan to grey values, or list it under the dataset's exclude:",
+            fix="convert the scan to grey values",
         )
 
 
-def _refuse_huge(shape: Sequence[int], itemsize: int, ref: VolumeRef) -> int:
-    """The bytes of a volume's voxels; refuses those that cannot be in the file, or in memory."""
-    size, stored = math.prod(map(int, shape)) * itemsize, ref.path.stat().st_size
+def _refuse_huge(
+    shape: Sequence[int], itemsize: int, ref: VolumeRef, stored: int | None = None
+) -> int:
+    """The bytes of a volume's voxels; refuses those that cannot be in the file, or in memory.
+
+    `stored` is the size of its files, where the volume is not in one.
+    """
+    size = math.prod(map(int, shape)) * itemsize
+    stored = ref.path.stat().st_size if stored is None else stored
     free = psutil.virtual_memory().available
     too_dense = size > max(_SURELY_BYTES, _DENSEST * stored)
     if too_dense or size > free:
@@ -285,7 +299,7 @@ def _refuse_huge(shape: Sequence[int], itemsize: int, ref: VolumeRef) -> int:
             found=f"shape {tuple(shape)}, {size / 1e9:.3g} GB of voxels, in a file of "
             f"{stored / 1e6:.3g} MB",
             expected="voxels that the file has room for" if too_dense else f"{free / 1e9:.3g} GB",
-            fix="crop it, or list it under the dataset's exclude:",
+            fix="crop it",
         )
     return size
 
@@ -293,7 +307,3 @@ def _refuse_huge(shape: Sequence[int], itemsize: int, ref: VolumeRef) -> int:
 def _affine_of_hdf5(node: h5py.Dataset, ref: VolumeRef) -> Affine:
     attributes = ChainMap(node.attrs, node.file.attrs)
     return hdf5_affine(attributes, ref.spacing_mm, ref.affine, ref)
-
-
-def _is_gz(ref: VolumeRef) -> bool:
-    return ref.path.name.lower().endswith(".gz")

@@ -5,27 +5,20 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
 
 from hsf_finetune.config.settings import NnUNetSettings
 from hsf_finetune.networks.anatomy import Anatomy
+from hsf_finetune.networks.layers.axis_order import AxisOrder
+from hsf_finetune.networks.layers.deep_supervision import stack_levels
 from hsf_finetune.networks.layers.strides import Triple, divisor, triple
 from hsf_finetune.system.errors import ConfigError
-
-_AXIS = {"R": 0, "L": 0, "A": 1, "P": 1, "S": 2, "I": 2}
-_REVERSED = "LPI"
-"""The letters of axes that point against those of RAS+."""
 
 
 class OrientedUNet(nn.Module):
     """A UNet that was trained on images with axes of another order or direction.
 
-    Kernels belong to the axes they were trained along, and a strided convolution does
-    not commute with a flip. So images are reoriented before the first layer, and logits
-    after the last one; the network in between is exactly the original one. Its tensors
-    have nnU-Net's names.
+    Its tensors have nnU-Net's names.
 
     Args:
         network: a PlainConvUNet or ResidualEncoderUNet, without deep supervision.
@@ -39,8 +32,7 @@ class OrientedUNet(nn.Module):
         self.encoder: Any = network.encoder
         self.decoder: Any = network.decoder
         self.deep_supervision = deep_supervision
-        self.axes = tuple(_AXIS[letter] for letter in orientation)
-        self.flipped = tuple(i - 3 for i, letter in enumerate(orientation) if letter in _REVERSED)
+        self.order = AxisOrder(orientation)
         heads = len(self.decoder.seg_layers)
         self.levels = max(1, heads - 1) if deep_supervision else 1
         # A head that no loss reaches would not train with the rest.
@@ -55,19 +47,10 @@ class OrientedUNet(nn.Module):
             (B, levels, out_channels, X, Y, Z), finest level first, the coarser ones
             brought to full size by repetition.
         """
-        reoriented = x.permute(0, 1, *(axis + 2 for axis in self.axes))
-        logits = self.decoder(self.encoder(self._flip(reoriented)))
+        logits = self.decoder(self.encoder(self.order.to_network(x)))
         if isinstance(logits, list):
-            full = logits[0].shape[2:]
-            logits = torch.stack([interpolate(o, full) for o in logits[: self.levels]], dim=1)
-        first = logits.dim() - 3
-        back = (first + self.axes.index(axis) for axis in range(3))
-        result: Tensor = self._flip(logits).permute(*range(first), *back)
-        return result
-
-    def _flip(self, x: Tensor) -> Tensor:
-        # ONNX has no flip of no axis.
-        return x.flip(self.flipped) if self.flipped else x
+            logits = stack_levels(logits[: self.levels])
+        return self.order.to_image(logits)
 
     def train(self, mode: bool = True) -> OrientedUNet:
         """Training or evaluation mode; the latter gives logits of full resolution only."""
@@ -96,9 +79,8 @@ def nnunet(settings: NnUNetSettings, in_channels: int, out_channels: int) -> Ana
     up = list(zip(decoder.transpconvs, decoder.stages, strict=True))[::-1]
     finest_first = list(decoder.seg_layers)[::-1]
     heads = tuple(head for head in finest_first if not isinstance(head, nn.Identity))
-    multiples = divisor(strides)
-    x, y, z = (multiples[network.axes.index(axis)] for axis in range(3))
-    return Anatomy.of_levels(network, down[:-1], down[-1], up, heads, (x, y, z))
+    multiples = network.order.along_image(divisor(strides))
+    return Anatomy.of_levels(network, down[:-1], down[-1], up, heads, multiples)
 
 
 def _build_plain(
@@ -140,11 +122,16 @@ def _build_plain(
         ) from error
     network_class = getattr(library, settings.architecture)
     try:
-        network: nn.Module = network_class(**given)
+        network: Any = network_class(**given)
+        if settings.decoder_kernels == "below":
+            kernels = given["kernel_sizes"]
+            shifted = network_class(**given | {"kernel_sizes": [*kernels[1:], kernels[-1]]})
+            network.decoder.stages = shifted.decoder.stages
     except TypeError as error:
         raise ConfigError(
             "the network's layers cannot be made with these settings",
             found=error,
             fix="see models.norm_op_kwargs, dropout_op_kwargs and nonlin_kwargs",
         ) from error
-    return network.apply(network_class.initialize)
+    initialised: nn.Module = network.apply(network_class.initialize)
+    return initialised

@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
+
+
+def stack_levels(logits: Sequence[Tensor]) -> Tensor:
+    """Logits (B, classes, ...) from the finest level to the coarsest, as one tensor.
+
+    Returns:
+        (B, levels, classes, X, Y, Z), the coarser levels brought to full size by repetition.
+    """
+    full = logits[0].shape[2:]
+    return torch.stack([interpolate(level, full) for level in logits], dim=1)
 
 
 def supervised_outputs(logits: Tensor) -> tuple[tuple[float, Tensor], ...]:

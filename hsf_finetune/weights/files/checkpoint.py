@@ -37,6 +37,7 @@ class Checkpoint:
         in_channels: input channels of that network; None if not recorded.
         channel_names: name of each input channel (`("T1", "T2")`); None if not recorded.
         preprocessing: how scans are prepared for that network; None if not recorded.
+        unread: steps of that which this package cannot follow, in words.
         origin: where the weights come from, as plain values: `format`, and where known
             `licence`, `citation`, `url`, `name`, `version`.
         described: what the file holds beside tensors of what other programs describe their
@@ -55,6 +56,7 @@ class Checkpoint:
     in_channels: int | None = None
     channel_names: tuple[str, ...] | None = None
     preprocessing: Preprocessing | None = None
+    unread: tuple[str, ...] = ()
     origin: dict[str, Any] = field(default_factory=dict)
     described: Mapping[str, Any] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()

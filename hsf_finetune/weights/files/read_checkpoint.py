@@ -14,6 +14,7 @@ from hsf_finetune.system.checksum import Checksum
 from hsf_finetune.system.errors import WeightsError
 from hsf_finetune.weights.files.checkpoint import FORMAT, META_KEY, NETWORK_PREFIX, Checkpoint
 from hsf_finetune.weights.files.class_names import find_class_names
+from hsf_finetune.weights.files.onnx_file import is_onnx, load_onnx
 from hsf_finetune.weights.files.safetensors_file import is_safetensors, load_safetensors
 from hsf_finetune.weights.files.shards import digest_of_shards, find_index, load_shards
 from hsf_finetune.weights.files.state_dict import (
@@ -81,7 +82,7 @@ def read_checkpoint(
         in_channels=meta.get("in_channels"),
         channel_names=preprocessing.channel_names if preprocessing else meta.get("channel_names"),
         preprocessing=preprocessing,
-        origin=origin | ({"key": weights.key} if weights.key else {}),
+        origin=origin | _recorded_origin(meta) | ({"key": weights.key} if weights.key else {}),
         described=described,
         left_out=weights.left_out,
     )
@@ -144,6 +145,12 @@ def _preprocessing_of(meta: Mapping[str, Any], path: Path) -> Preprocessing | No
         ) from error
 
 
+def _recorded_origin(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """What a model of this package keeps of the weights that it was fine-tuned from."""
+    given = meta.get("origin")
+    return {k: v for k, v in given.items() if k != "format"} if isinstance(given, dict) else {}
+
+
 def _described(content: object) -> dict[str, Any]:
     """What programs write beside the weights to describe them, by the names they use."""
     given = content if isinstance(content, Mapping) else {}
@@ -161,6 +168,8 @@ def _load(path: Path) -> tuple[object, dict[str, Any]]:
         if is_safetensors(path):
             tensors, metadata = load_safetensors(path)
             return tensors, {"format": "safetensors"} | ({"remarks": metadata} if metadata else {})
+        if is_onnx(path):
+            return load_onnx(path), {"format": "ONNX"}
         return load_torch_file(path), {"format": "PyTorch"}
     except OSError as error:
         raise unreadable_error(path, error) from error

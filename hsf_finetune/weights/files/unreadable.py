@@ -10,8 +10,8 @@ from hsf_finetune.system.errors import WeightsError
 EXPECTED = "a file of tensors by name (a state dict), as torch.save or safetensors writes it"
 
 NNUNET_V1_FIX = (
-    "take a model of nnU-Net v2 (plans.json, dataset.json, fold_*/checkpoint_final.pth): v1's "
-    "network is\nnone of this package's"
+    "give the model's folder, or its weights with the pickle beside them: "
+    "model_final_checkpoint.model and\nmodel_final_checkpoint.model.pkl"
 )
 FETCH_AGAIN = "download or copy it again, and compare sizes or checksums"
 _GIVE_CHECKPOINT = "give a checkpoint (.ckpt, .pt, .pth, .safetensors)"
@@ -48,7 +48,7 @@ _FORMATS = (
     (rb"BZh|\xfd7zXZ|7z\xbc\xaf", "a compressed file", "unpack it first"),
     (rb"Rar!", "a RAR archive", "unpack it first"),
     (rb"\x93NUMPY", "a NumPy array", _GIVE_CHECKPOINT),
-    (rb"\x08[\x00-\x10]\x12", "an ONNX model", "give the checkpoint it was exported from"),
+    (rb"\x08[\x00-\x10]\x12", "an ONNX model", "give it a name that ends in .onnx"),
     (rb"[\s\S]{257}ustar", "a tar archive", "unpack it, and give the checkpoint in it"),
     (rb"\s*[{\[]\s*[\"\d{}\[\]]", "a JSON file", _GIVE_CHECKPOINT),
 )

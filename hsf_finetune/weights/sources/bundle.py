@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tempfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -19,27 +19,20 @@ from hsf_finetune.weights.files.checkpoint import Checkpoint
 from hsf_finetune.weights.files.read_checkpoint import read_checkpoint
 from hsf_finetune.weights.sources.bundle_config import (
     ComputedValueError,
-    NetworkDescription,
+    ConfigObject,
     find_network,
     read_config,
 )
 from hsf_finetune.weights.sources.bundle_network import network_settings
+from hsf_finetune.weights.sources.bundle_preprocessing import (
+    BundlePreprocessing,
+    read_bundle_preprocessing,
+)
 from hsf_finetune.weights.sources.infer_network import with_inferred_network
 
 _CARD = "model_card.json"
 """In the bundles that this package exports."""
 _METADATA = re.compile(r"(?:[^/]+/)?configs/metadata\.json")
-_PREPARING = {
-    "CropForeground",
-    "NormalizeIntensity",
-    "Orientation",
-    "Resize",
-    "ScaleIntensity",
-    "ScaleIntensityRange",
-    "ScaleIntensityRangePercentiles",
-    "Spacing",
-}
-"""Transforms of MONAI, in arrays or dictionaries, on which a network's weights depend."""
 _PREFERRED = ("inference", "train")
 _SUFFIXES = (".json", ".yaml", ".yml")
 _MAX_LENGTH = 300
@@ -69,8 +62,8 @@ def is_bundle(path: Path | str) -> bool:
         return False
 
 
-def read_bundle(path: Path | str, use_ema: bool = True) -> Checkpoint:
-    """Reads a bundle's weights, network, classes and channels.
+def read_bundle(path: Path | str, use_ema: bool = True, orientation: str = "RAS") -> Checkpoint:
+    """Reads a bundle's weights, network, classes, channels and preprocessing.
 
     Its configuration is read as data: no expression (`$`) is run and no class
     (`_target_`) is imported. The weights are those of `models/model.pt`, or the tensors of
@@ -79,9 +72,11 @@ def read_bundle(path: Path | str, use_ema: bool = True) -> Checkpoint:
     Args:
         path: the bundle's folder or zip archive.
         use_ema: averaged weights where the file has both, or the raw ones.
+        orientation: of the images that it was trained on, where it does not turn them itself.
 
     Returns:
-        The weights; `models` is the network, `origin` has the bundle's name, version,
+        The weights; `models` is the network, `unread` are steps of its preprocessing that this
+        package cannot follow, `origin` has the bundle's name, version,
         licence, citation, and notes on what is missing or ambiguous.
 
     Raises:
@@ -90,14 +85,14 @@ def read_bundle(path: Path | str, use_ema: bool = True) -> Checkpoint:
     """
     path = Path(path)
     if path.is_dir():
-        return _read(path, use_ema)
+        return _read(path, use_ema, orientation)
     with tempfile.TemporaryDirectory(prefix="bundle-") as folder:
         unpacked = Path(folder) / "bundle"
         extract_safely(path, unpacked)
         roots = [p.parent.parent for p in unpacked.glob("**/configs/metadata.json")]
         root = min(roots, key=lambda p: len(p.parts))
         try:
-            return replace(_read(root, use_ema), path=path)
+            return replace(_read(root, use_ema, orientation), path=path)
         except WeightsError as error:
             # The temporary folder no longer exists when a user reads this.
             raise WeightsError(str(error).replace(str(root), str(path))) from error
@@ -129,11 +124,11 @@ def _read_own(root: Path, use_ema: bool) -> Checkpoint:
         ) from error
 
 
-def _read(root: Path, use_ema: bool) -> Checkpoint:
+def _read(root: Path, use_ema: bool, orientation: str) -> Checkpoint:
     if (root / _CARD).is_file():
         return _read_own(root, use_ema)
     computed: ComputedValueError | None = None
-    network = NetworkDescription("", {}, "network_def", {}, root)
+    network = ConfigObject("", {}, "network_def", {}, root)
     notes: list[str] = []
     try:
         network = _find_description(root)
@@ -149,59 +144,66 @@ def _read(root: Path, use_ema: bool) -> Checkpoint:
         if models is None:
             raise computed
         notes.append(f"its configuration computes its network, which is not run: {computed.found}")
-    if transforms := _find_transforms(network.config):
-        notes.append(
-            f"its configuration prepares images by {', '.join(transforms)}, which are not read: "
-            "compare them with the table of the preprocessing, and set preprocessing=... where "
-            "they differ"
-        )
     outputs = _channel_count(network, metadata, "outputs", "pred")
     inputs = _channel_count(network, metadata, "inputs", "image")
+    prepared = _find_preprocessing(root, network, inputs, orientation)
+    notes += prepared.notes
     classes = _channels(metadata, "outputs", "pred", outputs, notes)
     if classes and BACKGROUND not in classes:
         notes.append(
             "no class is the background: its outputs may be independent of each other (sigmoid), "
             "while classes in this package exclude each other"
         )
+    names = _channels(metadata, "inputs", "image", inputs, notes)
+    how = prepared.value
     return replace(
         weights,
         classes=classes,
         models=models,
         in_channels=inputs,
-        channel_names=_channels(metadata, "inputs", "image", inputs, notes),
+        channel_names=names,
+        preprocessing=how.model_copy(update={"channel_names": names}) if how else None,
+        unread=prepared.unread,
         origin={k: weights.origin[k] for k in ("inferred", "assumed") if k in weights.origin}
         | _origin(root, metadata, notes),
     )
 
 
-def _find_description(root: Path) -> NetworkDescription:
-    """The description of the network in the first configuration that has one."""
+def _configs(root: Path) -> Iterator[tuple[Mapping[str, Any], Path]]:
+    """The bundle's configurations, that of inference first, and their files."""
     files = [p for p in (root / "configs").iterdir() if p.suffix in _SUFFIXES]
     files = [p for p in files if p.name != "metadata.json"]
     ranks = {stem: rank for rank, stem in enumerate(_PREFERRED)}
     for path in sorted(files, key=lambda p: (ranks.get(p.stem, len(ranks)), p.name)):
-        if found := find_network(read_config(path), path):
+        yield read_config(path), path
+
+
+def _find_description(root: Path) -> ConfigObject:
+    """The description of the network in the first configuration that has one."""
+    for config, path in _configs(root):
+        if found := find_network(config, path):
             return found
+    names = sorted(p.name for p in (root / "configs").iterdir() if p.suffix in _SUFFIXES)
     raise WeightsError(
         "the bundle does not describe its network",
         file=root / "configs",
-        found=", ".join(sorted(p.name for p in files)) or "no configuration",
+        found=", ".join(n for n in names if n != "metadata.json") or "no configuration",
         expected="a network_def in inference.json or train.json",
         fix="choose the network yourself (models=...) and give the file of the weights: "
         "finetuning.pretrained=.../models/model.pt",
     )
 
 
-def _find_transforms(config: object) -> list[str]:
-    """Names of MONAI's transforms in a configuration that decide what a network is given."""
-    if not isinstance(config, Mapping | list):
-        return []
-    parts = config.values() if isinstance(config, Mapping) else config
-    found = [name for part in parts for name in _find_transforms(part)]
-    if isinstance(config, Mapping) and isinstance(target := config.get("_target_"), str):
-        name = target.rpartition(".")[2]
-        found += [name] if name.removesuffix("d") in _PREPARING else []
-    return list(dict.fromkeys(found))
+def _find_preprocessing(
+    root: Path, network: ConfigObject, in_channels: int | None, orientation: str
+) -> BundlePreprocessing:
+    """How images are prepared: by the network's configuration, else by the first that says it."""
+    found = BundlePreprocessing()
+    for config, path in ((network.config, network.path), *_configs(root)):
+        found = read_bundle_preprocessing(config, path, in_channels, orientation)
+        if found.value or found.unread:
+            break
+    return found
 
 
 def _weights_file(root: Path) -> Path:
@@ -231,7 +233,7 @@ def _format(metadata: Mapping[str, Any], side: str, key: str) -> Mapping[str, An
 
 
 def _channel_count(
-    network: NetworkDescription, metadata: Mapping[str, Any], side: str, key: str
+    network: ConfigObject, metadata: Mapping[str, Any], side: str, key: str
 ) -> int | None:
     """Channels of one side; from the metadata where the configuration computes them."""
     name = {"inputs": "in_channels", "outputs": "out_channels"}[side]
@@ -249,7 +251,8 @@ def _channels(
 ) -> tuple[str, ...] | None:
     """The names of the channels of one side; None, and a note, where they are unclear."""
     where = f"network_data_format.{side}.{key}.channel_def"
-    given = _format(metadata, side, key).get("channel_def")
+    described = _format(metadata, side, key)
+    given = described.get("channel_def", described.get("label_def"))
     if not isinstance(given, Mapping) or not given:
         notes.append(f"the metadata have no {where}, so channels have no names")
         return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ LIMIT_BYTES = 8 << 20
 _LIMIT_VALUES = 10_000
 _LIMIT_DEPTH = 50
 _NETWORK_KEYS = ("network_def", "network", "net")
+_DESCRIPTIVE = {"_target_", "_desc_", "_requires_"}
 _SEPARATOR = re.compile(r"::|#")
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 200
@@ -38,8 +39,8 @@ class ComputedValueError(WeightsError):
 
 
 @dataclass(frozen=True)
-class NetworkDescription:
-    """The network as a configuration describes it.
+class ConfigObject:
+    """A network, a transform or an inferer as a configuration describes it.
 
     Args:
         target: the class, as text.
@@ -67,7 +68,7 @@ class NetworkDescription:
     def error(
         self, found: str, expected: str, fix: str = "", kind: type[WeightsError] = WeightsError
     ) -> WeightsError:
-        """The error for a description that cannot be used."""
+        """The error for a network that cannot be used."""
         return kind(
             "the bundle's network cannot be read from its configuration",
             file=self.path,
@@ -83,6 +84,50 @@ class NetworkDescription:
     def computed(self, name: str, found: object, expected: str) -> WeightsError:
         """The error for a value that is not plain data."""
         return self.error(f"{name}: {_SHORT.repr(found)}", expected, kind=ComputedValueError)
+
+
+class ArgumentError(Exception):
+    """An argument that cannot be taken over, and why.
+
+    Args:
+        name: of the argument.
+        why: the error to show.
+        is_computed: whether its value would have to be computed, and may be suitable.
+    """
+
+    def __init__(self, name: str, why: WeightsError, is_computed: bool = False) -> None:
+        super().__init__(str(why))
+        self.name, self.why, self.is_computed = name, why, is_computed
+
+
+class ObjectArguments:
+    """An object's arguments, each of which must be used or have no effect."""
+
+    def __init__(self, description: ConfigObject, without_effect: Sequence[str]) -> None:
+        self.description = description
+        self.unused = {name for name in description.arguments if name not in without_effect}
+
+    def take(self, name: str, default: Any = ...) -> Any:
+        """An argument as plain data."""
+        if name not in self.description.arguments:
+            if default is ...:
+                raise self.error(name, None, "a value")
+            return default
+        self.unused.discard(name)
+        try:
+            return self.description.argument(name)
+        except ComputedValueError as error:
+            raise ArgumentError(name, error, is_computed=True) from error
+
+    def require(self, name: str, *allowed: Any) -> None:
+        """Refuses an argument with any other value; the first one is its default."""
+        value = self.take(name, allowed[0])
+        if value not in allowed:
+            raise self.error(name, value, " or ".join(map(repr, allowed)) + " is supported")
+
+    def error(self, name: str, value: object, expected: str) -> Exception:
+        """The error for an argument that is not supported."""
+        return ArgumentError(name, self.description.unsuitable(name, value, expected))
 
 
 def read_config(path: Path) -> Mapping[str, Any]:
@@ -118,7 +163,7 @@ def read_config(path: Path) -> Mapping[str, Any]:
     return content
 
 
-def find_network(config: Mapping[str, Any], path: Path) -> NetworkDescription | None:
+def find_network(config: Mapping[str, Any], path: Path) -> ConfigObject | None:
     """The description of the network in a configuration; None if there is none.
 
     Raises:
@@ -131,7 +176,7 @@ def find_network(config: Mapping[str, Any], path: Path) -> NetworkDescription | 
             continue
         if given is None:
             continue
-        description = NetworkDescription("", {}, key, config, path)
+        description = ConfigObject("", {}, key, config, path)
         given, _ = _ReferenceReader(description).follow(given, key, ())
         target = given.get("_target_") if isinstance(given, Mapping) else None
         if not isinstance(target, str):
@@ -143,18 +188,68 @@ def find_network(config: Mapping[str, Any], path: Path) -> NetworkDescription | 
                 raise description.computed(
                     f"{key}.{name}", given[name], f"{allowed[0]}, or nothing"
                 )
-        if odd := special.keys() - {"_target_", "_desc_", "_requires_"}:
+        if odd := special.keys() - _DESCRIPTIVE:
             name = sorted(odd)[0]
             raise description.computed(f"{key}.{name}", given[name], "arguments of the network")
-        return NetworkDescription(target, arguments, key, config, path)
+        return ConfigObject(target, arguments, key, config, path)
     return None
 
 
-class _ReferenceReader:
-    """Follows references through a configuration to plain data."""
+def find_objects(config: Mapping[str, Any], path: Path, *names: str) -> Iterator[ConfigObject]:
+    """The objects below an entry of a configuration, such as the transforms of a `Compose`.
 
-    def __init__(self, description: NetworkDescription) -> None:
+    References and sums of lists are followed; the objects' arguments are not.
+
+    Args:
+        config: the whole configuration.
+        path: its file.
+        names: keys that lead to the entry; nothing is found where one is missing.
+
+    Raises:
+        ComputedValueError: an entry would have to be computed.
+    """
+    reader = _ReferenceReader(ConfigObject("", {}, "", config, path), keeps_objects=True)
+    found: Any = config
+    for name in names:
+        if not isinstance(found, Mapping) or name not in found:
+            return
+        found, _ = reader.follow(found[name], ".".join(names), ())
+    yield from _objects(reader, found, names[-1])
+
+
+def _objects(reader: _ReferenceReader, found: Any, key: str) -> Iterator[ConfigObject]:
+    found, _ = reader.follow(found, key, ())
+    if found is None:
+        return
+    reader.values += 1
+    if reader.values > _LIMIT_VALUES:
+        raise reader.description.computed(key, "...", "some dozen objects")
+    if isinstance(found, list):
+        for one in found:
+            yield from _objects(reader, one, key)
+        return
+    target = found.get("_target_") if isinstance(found, Mapping) else None
+    if not isinstance(target, str):
+        raise reader.description.computed(key, found, "objects with their class as _target_")
+    name = target.rpartition(".")[2]
+    arguments = {str(k): v for k, v in found.items() if k not in _DESCRIPTIVE}
+    config, path = reader.description.config, reader.description.path
+    made = ConfigObject(target, arguments, name, config, path)
+    if "_disabled_" in arguments and ObjectArguments(made, ()).take("_disabled_"):
+        return
+    arguments.pop("_disabled_", None)
+    if name == "Compose":
+        yield from _objects(reader, arguments.get("transforms"), name)
+        return
+    yield made
+
+
+class _ReferenceReader:
+    """Follows references through a configuration to plain data, or to objects where it keeps them."""
+
+    def __init__(self, description: ConfigObject, keeps_objects: bool = False) -> None:
         self.description = description
+        self.keeps_objects = keeps_objects
         self.values = 0
 
     def resolve(self, value: Any, key: str, trail: tuple[str, ...]) -> Any:
@@ -190,8 +285,10 @@ class _ReferenceReader:
 
         def look_up(reference: str) -> Any:
             name = _SEPARATOR.sub("::", reference)
-            item = self._item(name, key, text)
-            return self.resolve(item, key, self._longer(trail, name, key, text))
+            item, longer = self._item(name, key, text), self._longer(trail, name, key, text)
+            if self.keeps_objects:
+                return self.follow(item, key, longer)[0]
+            return self.resolve(item, key, longer)
 
         try:
             if text.startswith("$"):

@@ -21,16 +21,16 @@ _SHAPING: dict[str, Callable[[Any], Any]] = {
     "tuple": list,
 }
 """Calls that are recognised, with one argument, and what they give here."""
-_LAYERS = ("Norm", "Act")
-"""MONAI's factories: `Norm.BATCH` stands for the name of a layer."""
+_NAMES = ("Norm", "Act", "CommonKeys", "GridSampleMode", "BlendMode", "Method")
+"""Classes of MONAI whose members stand for their names in lower case: `Norm.BATCH`."""
 
 
 def read_expression(text: str, look_up: Callable[[str], Any]) -> Any:
     """The value of an expression of one of a few forms, as plain data.
 
     Literals (`$[1, 2]`), references (`$@x`, `$@x[0]`), `len`, `list`, `tuple`, `int` and
-    `float` of them, names of layers (`$Norm.BATCH`), sums, differences and products of
-    numbers, and a list times a number. Its text is parsed; no part of it is run.
+    `float` of them, names of MONAI's (`$Norm.BATCH`, `$CommonKeys.IMAGE`), a choice (`$@a if @b
+    else @c`), sums, differences and products of numbers, and a list times a number. Its text is parsed; no part of it is run.
 
     Args:
         text: the expression, without `$`.
@@ -70,7 +70,7 @@ def _value(node: ast.expr, look_up: Callable[[str], Any]) -> Any:
             return [_value(part, look_up) for part in parts]
         case ast.Name(name) if re.fullmatch(r"_item\d+", name):
             return look_up(name)
-        case ast.Attribute(ast.Name(kind) | ast.Attribute(_, kind), name) if kind in _LAYERS:
+        case ast.Attribute(ast.Name(kind) | ast.Attribute(_, kind), name) if kind in _NAMES:
             return name.casefold()
         case ast.Subscript(of, place):
             found, index = _value(of, look_up), _value(place, look_up)
@@ -82,6 +82,11 @@ def _value(node: ast.expr, look_up: Callable[[str], Any]) -> Any:
             return _SHAPING[name](given) if isinstance(given, kinds) else _refuse()
         case ast.UnaryOp(ast.USub(), operand):
             return -_number(_value(operand, look_up))
+        case ast.IfExp(test, first, second):
+            chosen = _value(test, look_up)
+            return (
+                _value(first if chosen else second, look_up) if type(chosen) is bool else _refuse()
+            )
         case ast.BinOp(left, operator, right):
             return _combined(_value(left, look_up), operator, _value(right, look_up))
     return _refuse()

@@ -16,8 +16,10 @@ from hsf_finetune.networks.pretrained_network import (
 from hsf_finetune.system.errors import WeightsError
 from hsf_finetune.weights.sources.bundle_config import (
     OTHER_NETWORK,
+    ArgumentError,
     ComputedValueError,
-    NetworkDescription,
+    ConfigObject,
+    ObjectArguments,
 )
 
 _PREFIX = "monai.networks.nets."
@@ -28,49 +30,11 @@ _SAME_NORMS = {"instance_nvfuser": "instance", "syncbatch": "batch"}
 _WITHOUT_EFFECT = ("img_size", "use_flash_attention", "_requires_", "_desc_")
 
 
-class _ArgumentError(Exception):
-    """An argument that cannot be taken over, and why.
-
-    Args:
-        name: of the argument.
-        why: the error to show.
-        is_computed: whether its value would have to be computed, and may be suitable.
-    """
-
-    def __init__(self, name: str, why: WeightsError, is_computed: bool = False) -> None:
-        super().__init__(str(why))
-        self.name, self.why, self.is_computed = name, why, is_computed
-
-
-class _Arguments:
+class _Arguments(ObjectArguments):
     """A network's arguments, each of which must be used or have no effect."""
 
-    def __init__(self, description: NetworkDescription) -> None:
-        self.description = description
-        skipped = (*_CHANNELS, *_WITHOUT_EFFECT)
-        self.unused = {name for name in description.arguments if name not in skipped}
-
-    def take(self, name: str, default: Any = ...) -> Any:
-        """An argument as plain data."""
-        if name not in self.description.arguments:
-            if default is ...:
-                raise self.error(name, None, "a value")
-            return default
-        self.unused.discard(name)
-        try:
-            return self.description.argument(name)
-        except ComputedValueError as error:
-            raise _ArgumentError(name, error, is_computed=True) from error
-
-    def require(self, name: str, *allowed: Any) -> None:
-        """Refuses an argument with any other value; the first one is its default."""
-        value = self.take(name, allowed[0])
-        if value not in allowed:
-            raise self.error(name, value, " or ".join(map(repr, allowed)) + " is supported")
-
-    def error(self, name: str, value: object, expected: str) -> Exception:
-        """The error for an argument that is not supported."""
-        return _ArgumentError(name, self.description.unsuitable(name, value, expected))
+    def __init__(self, description: ConfigObject) -> None:
+        super().__init__(description, (*_CHANNELS, *_WITHOUT_EFFECT))
 
     def dimensions(self, default: Any = ...) -> None:
         """Refuses all but three dimensions."""
@@ -125,7 +89,7 @@ class _Arguments:
         return kind.casefold(), dict(given)
 
 
-def network_settings(description: NetworkDescription) -> dict[str, Any]:
+def network_settings(description: ConfigObject) -> dict[str, Any]:
     """The network's settings as plain values: `{"name": "segresnet", ...}`.
 
     `_target_` is compared with a list of names; nothing is imported by it.
@@ -139,7 +103,7 @@ def network_settings(description: NetworkDescription) -> dict[str, Any]:
     module, _, name = target.rpartition(".")
     known = _NETWORKS.get(name.casefold()) if not module or module in _MODULES else None
     if known is None or (module and not description.target.startswith(_PREFIX)):
-        names = "UNet, BasicUNet, DynUNet, SegResNet, SwinUNETR"
+        names = "UNet, BasicUNet, DynUNet, SegResNet, SegResNetDS, SwinUNETR, UNETR"
         found = f"{description.key}._target_: {description.target!r}"
         raise description.error(found, f"one of MONAI's {names}")
     models, problems = _translate(known, description)
@@ -156,10 +120,10 @@ def network_settings(description: NetworkDescription) -> dict[str, Any]:
 
 # -------------------------------------------------------------------- internals
 def _translate(
-    reader: Callable[[_Arguments], dict[str, Any]], description: NetworkDescription
-) -> tuple[dict[str, Any], list[_ArgumentError]]:
+    reader: Callable[[_Arguments], dict[str, Any]], description: ConfigObject
+) -> tuple[dict[str, Any], list[ArgumentError]]:
     """The network's settings, and the arguments that were left out since they do not suit."""
-    problems: list[_ArgumentError] = []
+    problems: list[ArgumentError] = []
     arguments = dict(description.arguments)
     while True:
         given = _Arguments(replace(description, arguments=arguments))
@@ -167,7 +131,7 @@ def _translate(
             models = reader(given)
             for name in sorted(given.unused):
                 raise given.error(name, arguments[name], "no such argument, which is not supported")
-        except _ArgumentError as problem:
+        except ArgumentError as problem:
             # Without an argument that the network needs, nothing can be said of the others.
             if not problems or problem.name in arguments:
                 problems.append(problem)
@@ -178,10 +142,10 @@ def _translate(
 
 
 def _problems_error(
-    description: NetworkDescription,
+    description: ConfigObject,
     name: str,
     models: Mapping[str, Any],
-    problems: Sequence[_ArgumentError],
+    problems: Sequence[ArgumentError],
 ) -> WeightsError:
     """The error for arguments that do not suit, with the rest as settings to copy."""
     computed = [problem.name for problem in problems if problem.is_computed]
@@ -313,15 +277,57 @@ def _swinunetr(given: _Arguments) -> dict[str, Any]:
     }
 
 
+def _segresnet_ds(given: _Arguments) -> dict[str, Any]:
+    given.dimensions(3)
+    given.require("preprocess", None)
+    if given.activation("act", "relu") != {"act": "relu"}:
+        raise given.error("act", given.take("act"), "relu")
+    down, levels = given.take("blocks_down", [1, 2, 2, 4]), given.take("dsdepth", 1)
+    norm = given.norm("norm", "batch")
+    # This class gives instance norms a gain unless it is told otherwise.
+    if norm == {"norm": "instance_plain"} and isinstance(given.take("norm", "batch"), str):
+        norm = {"norm": "instance"}
+    return {
+        "name": "segresnet_ds",
+        "init_filters": given.take("init_filters", 32),
+        "blocks_down": down,
+        "blocks_up": given.take("blocks_up", None) or [1] * (len(down) - 1),
+        **norm,
+        "upsample": given.take("upsample_mode", "deconv"),
+        "resolution": given.take("resolution", None),
+        "deep_supervision": levels > 1,
+        "deep_supr_num": max(1, levels - 1),
+    }
+
+
+def _unetr(given: _Arguments) -> dict[str, Any]:
+    given.dimensions(3)
+    for name, allowed in (("proj_type", "conv"), ("conv_block", True), ("res_block", True)):
+        given.require(name, allowed)
+    given.require("qkv_bias", False)
+    return {
+        "name": "unetr",
+        "image_size": given.take("img_size"),
+        "feature_size": given.take("feature_size", 16),
+        "hidden_size": given.take("hidden_size", 768),
+        "mlp_dim": given.take("mlp_dim", 3072),
+        "num_heads": given.take("num_heads", 12),
+        **given.norm("norm_name", "instance"),
+        "dropout": given.dropout("dropout_rate"),
+    }
+
+
 _NETWORKS: Mapping[str, Callable[[_Arguments], dict[str, Any]]] = {
     "unet": _unet,
     "basicunet": _basicunet,
     "dynunet": _dynunet,
     "segresnet": _segresnet,
+    "segresnetds": _segresnet_ds,
     "swinunetr": _swinunetr,
+    "unetr": _unetr,
 }
 """The class in lower case (MONAI has UNet and Unet) -> reader of its arguments."""
-_MODULES = ("unet", "basic_unet", "dynunet", "segresnet", "swin_unetr")
+_MODULES = (*("unet", "basic_unet", "dynunet", "segresnet", "segresnet_ds", "swin_unetr", "unetr"),)
 
 
 def _sizes(values: object) -> list[list[object]] | None:

@@ -29,15 +29,15 @@ class FetchedFile:
 
     Args:
         path: where the file is kept.
-        url: where the file came from.
-        checksum: the expected one, or the file's SHA-256 where none was given.
+        url: where the file came from; empty for one that the user has.
+        checksum: the expected one, or the file's SHA-256 where none was given; None for a folder.
         checked: whether one was given.
         cached: whether the file was in the cache already.
     """
 
     path: Path
     url: str
-    checksum: Checksum
+    checksum: Checksum | None
     checked: bool
     cached: bool
 

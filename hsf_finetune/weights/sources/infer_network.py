@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
-from hsf_finetune.networks.build import build
 from hsf_finetune.networks.pretrained_network import (
     override_line,
     unknown_network_error,
@@ -18,7 +17,8 @@ from hsf_finetune.networks.pretrained_network import (
 from hsf_finetune.system.console import shorten_list
 from hsf_finetune.system.errors import ConfigError, WeightsError
 from hsf_finetune.weights.files.checkpoint import Checkpoint
-from hsf_finetune.weights.sources.network_shapes import READERS, TensorShapes, first_name
+from hsf_finetune.weights.sources.network_shapes import READERS
+from hsf_finetune.weights.sources.tensor_shapes import TensorShapes, first_name
 from hsf_finetune.weights.transfer.match_names import pair_by_name
 
 _SHOWN = 4
@@ -37,6 +37,7 @@ class NetworkMatch:
         problems: what else is wrong: tensors that the network lacks inside its trunk, or
             why it cannot be built.
         encoder_alone: whether the tensors that fit are all of the encoder, and no others.
+        headless: whether nothing is missing but the whole head.
     """
 
     models: dict[str, Any]
@@ -46,11 +47,13 @@ class NetworkMatch:
     missing: Mapping[str, str] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
     encoder_alone: bool = False
+    headless: bool = False
 
     @property
     def is_exact(self) -> bool:
-        """Whether every tensor fits; of weights of an encoder alone, every one of the encoder."""
-        return not self.problems and (self.encoder_alone or not self.missing)
+        """Whether every tensor fits; of weights of an encoder or a trunk alone, each of its own."""
+        whole = self.encoder_alone or self.headless or not self.missing
+        return whole and not self.problems
 
     @property
     def share(self) -> float:
@@ -148,10 +151,12 @@ def unrecognised_network_error(checkpoint: Checkpoint) -> ConfigError:
 # -------------------------------------------------------------------- internals
 def _compared(read: NetworkMatch, tensors: Mapping[str, torch.Tensor]) -> NetworkMatch:
     """Builds the network without memory, and compares names and shapes."""
+    # Imported late: MONAI imports all of itself, and weights of this package name their network.
+    from hsf_finetune.networks.build import build_shapes
+
     try:
         settings = validate_network(read.models)
-        with torch.device("meta"):
-            anatomy = build(settings, *read.channels)
+        anatomy = build_shapes(settings, *read.channels)
     except ValidationError as error:
         wrong = tuple(f"{d['loc'][-1]}: {d['msg']}" for d in error.errors())
         return replace(read, problems=wrong)
@@ -168,4 +173,5 @@ def _compared(read: NetworkMatch, tensors: Mapping[str, torch.Tensor]) -> Networ
         missing=missing,
         problems=(f"not in that network: {shorten_list(beyond, _SHOWN)}",) if beyond else (),
         encoder_alone=pairs.source.keys() - missing.keys() == encoder & pairs.target.keys(),
+        headless=missing.keys() == pairs.target.keys() - trunk - pairs.source.keys(),
     )

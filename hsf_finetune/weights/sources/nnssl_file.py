@@ -96,7 +96,7 @@ def describe_nnssl_file(checkpoint: Checkpoint, orientation: str) -> Checkpoint:
             "normalisation": list(plans.normalisation),
             "stored": plans.orientation,
             **({"citation": "; ".join(citations)} if citations else {}),
-            "notes": notes + [f"please cite: {text}" for text in citations],
+            "notes": notes,
         },
     )
 

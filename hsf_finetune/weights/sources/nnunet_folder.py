@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import tempfile
+import zipfile
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 from hsf_finetune.system.errors import WeightsError
+from hsf_finetune.weights.files.archive import extract_safely
 from hsf_finetune.weights.files.checkpoint import Checkpoint
 from hsf_finetune.weights.files.read_checkpoint import read_checkpoint
 from hsf_finetune.weights.sources.nnunet_model import (
@@ -15,11 +17,8 @@ from hsf_finetune.weights.sources.nnunet_model import (
 )
 from hsf_finetune.weights.sources.nnunet_plans import json_object
 
-_FILES = {
-    "last": ("checkpoint_final.pth", "checkpoint_latest.pth", "checkpoint_best.pth"),
-    "best": ("checkpoint_best.pth", "checkpoint_final.pth", "checkpoint_latest.pth"),
-}
-"""Files in the order of preference; nnU-Net publishes the final one only."""
+_FILES = ("checkpoint_final.pth", "checkpoint_best.pth", "checkpoint_latest.pth")
+"""Files in the order of preference: nnU-Net predicts with the final one, and publishes it alone."""
 
 
 @dataclass(frozen=True)
@@ -31,14 +30,14 @@ class NnUNetFold:
         fold: which one: `0`, ..., or `all`.
         file: its checkpoint.
         other_folds: the folds beside it.
-        missing: the requested checkpoint (`best`, `last`) that `file` replaces; empty if it exists.
+        beside: the checkpoint of the best epoch, where that is not the one that is read.
     """
 
     folder: Path
     fold: str
     file: Path
     other_folds: tuple[str, ...]
-    missing: str = ""
+    beside: Path | None = None
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -47,8 +46,12 @@ class NnUNetFold:
         if self.other_folds:
             others = ", ".join(self.other_folds)
             notes.append(f"fold {self.fold} is used; other folds: {others}")
-        if self.missing:
-            notes.append(f"there is no {_FILES[self.missing][0]}, so {self.file.name} is used")
+        if self.beside:
+            notes.append(
+                f"{self.file.name} is used, as nnU-Net does; of the best epoch is {self.beside}"
+            )
+        elif self.file.name in _FILES[1:]:
+            notes.append(f"{self.file.name} is used")
         return tuple(notes)
 
 
@@ -60,10 +63,45 @@ def is_nnunet(path: Path | str) -> bool:
     return _results_folder(path) is not None
 
 
+def is_nnunet_archive(path: Path | str) -> bool:
+    """Whether this is a zip archive of a results folder of nnU-Net v2."""
+    path = Path(path).expanduser()
+    if not (path.is_file() and zipfile.is_zipfile(path)):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        names = {name.rpartition("/")[2] for name in archive.namelist()}
+    return "plans.json" in names and bool(names & {*_FILES})
+
+
+def read_nnunet_archive(
+    path: Path | str,
+    fold: int | str | None = None,
+    orientation: str = "RAS",
+) -> Checkpoint:
+    """Reads the weights of a zip archive, as `read_nnunet` does those of the folder in it.
+
+    Raises:
+        WeightsError: it cannot be unpacked, or holds several results folders; or see
+            `read_nnunet`.
+    """
+    path = Path(path).expanduser()
+    with tempfile.TemporaryDirectory(prefix="nnunet-") as folder:
+        root = Path(folder) / "model"
+        extract_safely(path, root)
+        found = sorted(file.parent for file in root.rglob("plans.json"))
+        if len(found) != 1:
+            raise WeightsError(
+                "there are several results folders of nnU-Net in the archive",
+                file=path,
+                found=", ".join(str(one.relative_to(root)) for one in found),
+                fix="unpack it, and give one of them",
+            )
+        return replace(read_nnunet(found[0], fold, orientation), path=path)
+
+
 def read_nnunet(
     path: Path | str,
     fold: int | str | None = None,
-    checkpoint: Literal["best", "last"] = "last",
     orientation: str = "RAS",
 ) -> Checkpoint:
     """Reads the weights of an nnU-Net, and which network, classes and images they are for.
@@ -75,8 +113,6 @@ def read_nnunet(
     Args:
         path: a results folder, a fold in it, or the checkpoint in that.
         fold: which fold; None takes `all` where there is one, else the first.
-        checkpoint: after the last epoch, or of the best one; the other one where it is
-            missing. Not used where `path` is a file.
         orientation: where the voxel axes of the images that nnU-Net was trained on point, as
             nibabel's `aff2axcodes` gives it: `RAS`, `LAS`, `PIR`, ...
 
@@ -88,7 +124,7 @@ def read_nnunet(
         WeightsError: files are missing or damaged; or the model is not supported: 2D, a
             cascade, overlapping regions, a network of another kind.
     """
-    fold_files = _find_fold(Path(path).expanduser(), fold, checkpoint)
+    fold_files = _find_fold(Path(path).expanduser(), fold)
     folder = fold_files.folder
     files = (folder / "plans.json", folder / "dataset.json")
     description = NnUNetDescription(
@@ -115,9 +151,7 @@ def _results_folder(path: Path) -> Path | None:
     return folder if any(folder.glob("fold_*/")) else None
 
 
-def _find_fold(
-    path: Path, fold: int | str | None, checkpoint: Literal["best", "last"]
-) -> NnUNetFold:
+def _find_fold(path: Path, fold: int | str | None) -> NnUNetFold:
     folder = _results_folder(path)
     if folder is None:
         raise WeightsError(
@@ -134,12 +168,13 @@ def _find_fold(
     if path != folder:
         chosen = (path.parent if path.is_file() else path).name.removeprefix("fold_")
     others = tuple(name for name in folds if name != chosen)
-    files = [folder / f"fold_{chosen}" / name for name in _FILES[checkpoint]]
+    files = [folder / f"fold_{chosen}" / name for name in _FILES]
     if path.is_file():
         return NnUNetFold(folder, chosen, path, others)
     for file in files:
         if file.is_file():
-            return NnUNetFold(folder, chosen, file, others, "" if file == files[0] else checkpoint)
+            best = files[1] if file == files[0] and files[1].is_file() else None
+            return NnUNetFold(folder, chosen, file, others, best)
     existing = sorted(file.relative_to(folder).as_posix() for file in folder.glob("fold_*/*.pth"))
     raise WeightsError(
         f"nnU-Net's results have no checkpoint of fold {chosen}",

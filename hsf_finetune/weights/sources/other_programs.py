@@ -12,7 +12,7 @@ _CONVERT = (
     "python -m torch.distributed.checkpoint.format_utils dcp_to_torch '{folder}' model.pt\n"
     "and then finetuning.pretrained=model.pt"
 )
-SUFFIXES = (".ckpt", ".pt", ".pth", ".safetensors")
+SUFFIXES = (".ckpt", ".pt", ".pth", ".safetensors", ".onnx")
 """What files of weights usually end in."""
 _DIVIDED = (
     (
@@ -33,11 +33,6 @@ _OTHERS = (
         ("saved_model.pb", "*.pb", "*.ckpt.index", "*.tflite", "*.h5", "*.keras"),
         "a network of TensorFlow or Keras",
         TENSORFLOW_FIX,
-    ),
-    (
-        ("*.onnx",),
-        "a network that was exported to ONNX",
-        "give the checkpoint it was exported from",
     ),
 )
 """For each: names of files, any of which tells it; what it is, and what to do."""

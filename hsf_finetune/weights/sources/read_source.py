@@ -1,4 +1,4 @@
-"""Reads pretrained weights from a path: of a run, a file, a MONAI bundle or an nnU-Net folder."""
+"""Reads pretrained weights from a path: of a run, an export, a file, a MONAI bundle or an nnU-Net."""
 
 from __future__ import annotations
 
@@ -13,10 +13,17 @@ from hsf_finetune.weights.files.shards import find_index
 from hsf_finetune.weights.files.state_dict import StateDict, select_prefix
 from hsf_finetune.weights.files.unreadable import NNUNET_V1_FIX
 from hsf_finetune.weights.sources.bundle import is_bundle, read_bundle
+from hsf_finetune.weights.sources.exported_folder import weights_of_export, with_exported_card
 from hsf_finetune.weights.sources.infer_network import with_inferred_network
 from hsf_finetune.weights.sources.nnssl_file import describe_nnssl_file, is_nnssl_file
-from hsf_finetune.weights.sources.nnunet_folder import is_nnunet, read_nnunet
+from hsf_finetune.weights.sources.nnunet_folder import (
+    is_nnunet,
+    is_nnunet_archive,
+    read_nnunet,
+    read_nnunet_archive,
+)
 from hsf_finetune.weights.sources.nnunet_model import describe_nnunet_file, is_nnunet_file
+from hsf_finetune.weights.sources.nnunet_v1 import is_nnunet_v1, read_nnunet_v1
 from hsf_finetune.weights.sources.other_programs import SUFFIXES, other_program_error
 
 
@@ -25,8 +32,7 @@ class SourceOptions:
     """Which of the weights at a path to read, and how.
 
     Args:
-        checkpoint: which checkpoint of a folder that has several; nnU-Net calls the last
-            one final.
+        checkpoint: which checkpoint of a run; of nnU-Net it is the final one, as nnU-Net takes.
         use_ema: averaged weights where the source has both, or the raw ones.
         key_prefix: what the names of the network's tensors begin with; None finds it.
         fold: which fold of an nnU-Net, see `nnunet_folder.read_nnunet`.
@@ -41,7 +47,7 @@ class SourceOptions:
 
 
 def read_source(pretrained: str | Path, options: SourceOptions | None = None) -> Checkpoint:
-    """Reads the weights at a path: of a run, a file, a MONAI bundle or an nnU-Net folder.
+    """Reads the weights at a path: of a run, an export, a file, a MONAI bundle or an nnU-Net folder.
 
     Args:
         pretrained: the file or folder.
@@ -51,12 +57,16 @@ def read_source(pretrained: str | Path, options: SourceOptions | None = None) ->
         WeightsError: the path does not exist, is none of these, or cannot be read.
         ConfigError: no tensor's name begins with the prefix.
     """
-    path, options = Path(pretrained).expanduser(), options or SourceOptions()
+    path, options = weights_of_export(Path(pretrained).expanduser()), options or SourceOptions()
     if is_bundle(path):
-        checkpoint = read_bundle(path, options.use_ema)
+        checkpoint = read_bundle(path, options.use_ema, options.orientation)
     elif is_nnunet(path):
-        which, orientation = options.checkpoint, options.orientation
-        checkpoint = read_nnunet(path, options.fold, which, orientation)
+        theirs = read_nnunet(path, options.fold, options.orientation)
+        checkpoint = with_exported_card(theirs, path)
+    elif is_nnunet_archive(path):
+        checkpoint = read_nnunet_archive(path, options.fold, options.orientation)
+    elif is_nnunet_v1(path):
+        checkpoint = read_nnunet_v1(path, options.fold, options.orientation)
     else:
         file = find_checkpoint(path, options.checkpoint)
         try:
@@ -85,7 +95,7 @@ def find_checkpoint(pretrained: str | Path, checkpoint: Literal["best", "last"] 
     Raises:
         WeightsError: the path does not exist, or the folder holds no such checkpoint.
     """
-    path = Path(pretrained).expanduser()
+    path = weights_of_export(Path(pretrained).expanduser())
     if index := find_index(path):
         return index
     if path.is_file():
@@ -135,6 +145,12 @@ def find_single_file(pretrained: str | Path, checkpoint: Literal["best", "last"]
     return find_checkpoint(path, checkpoint)
 
 
+def is_of_other_tool(path: Path) -> bool:
+    """Whether a file or folder is of a form that this package does not write its runs in."""
+    own_forms = (is_bundle, is_nnunet, is_nnunet_archive, is_nnunet_v1)
+    return bool(find_index(path)) or any(is_form(path) for is_form in own_forms)
+
+
 # -------------------------------------------------------------------- internals
 def _described(checkpoint: Checkpoint, orientation: str) -> Checkpoint:
     """A file's weights with their network, as the file or the tensors tell it."""
@@ -142,8 +158,10 @@ def _described(checkpoint: Checkpoint, orientation: str) -> Checkpoint:
         return describe_nnunet_file(checkpoint, orientation)
     if is_nnssl_file(checkpoint):
         return describe_nnssl_file(checkpoint, orientation)
-    if any("conv_blocks_context." in name for name in checkpoint.tensors):
-        notes = [f"these are weights of nnU-Net v1: {' '.join(NNUNET_V1_FIX.split())}"]
+    if any("conv_blocks_context." in n and ".blocks." in n for n in checkpoint.tensors):
+        notes = [
+            f"these are weights of nnU-Net v1 without their plans: {' '.join(NNUNET_V1_FIX.split())}"
+        ]
         origin = checkpoint.origin | {"format": "nnU-Net v1", "notes": notes}
         return replace(checkpoint, origin=origin)
     return with_inferred_network(checkpoint)
@@ -157,7 +175,7 @@ def _kind(path: Path) -> str:
         return ""
     if is_bundle(path):
         return "the folder of a MONAI bundle"
-    return "the results folder of an nnU-Net" if is_nnunet(path) else ""
+    return "the results folder of an nnU-Net" if is_nnunet(path) or is_nnunet_v1(path) else ""
 
 
 def _no_weights_error(path: Path) -> WeightsError:

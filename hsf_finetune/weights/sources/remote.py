@@ -8,6 +8,7 @@ from typing import Any
 
 from hsf_finetune.config.settings import NamedWeights
 from hsf_finetune.system.checksum import Checksum, check_file
+from hsf_finetune.system.errors import ConfigError
 from hsf_finetune.system.urls import is_remote
 from hsf_finetune.weights.sources.download import FetchedFile, fetch_file
 from hsf_finetune.weights.sources.http_file import Progress
@@ -34,23 +35,19 @@ class RemoteWeights:
 
     @property
     def classes(self) -> tuple[str, ...] | None:
-        """Class of each output channel, background first, where the weights have a name."""
-        return tuple(self.named.classes) if self.named else None
+        """Class of each output channel, background first, where their description says it."""
+        return tuple(self.named.classes) if self.named and self.named.classes else None
 
     def lines(self) -> list[str]:
         """What to print, line by line."""
         named, file = self.named, self.file
         lines = [f"weights: {named.name if named else self.pretrained}"]
-        if named:
-            lines += [
-                f"  licence: {named.licence}",
-                f"  classes: {', '.join(named.classes)}",
-                f"  input: {', '.join(named.channels)}",
-                f"  about: {named.source}",
-                f"  cite: {named.citation}",
-            ]
-        lines.append(f"  {'from the cache' if file.cached else f'fetched from {file.url}'}")
+        lines += describe_named(named) if named else []
+        if file.url:
+            lines.append(f"  {'from the cache' if file.cached else f'fetched from {file.url}'}")
         lines.append(f"  kept at {file.path}")
+        if file.checksum is None:
+            return lines
         if file.checked:
             return [*lines, f"  checksum: {file.checksum}, as expected"]
         pin = f"finetuning.checksum={file.checksum}"
@@ -63,7 +60,7 @@ class RemoteWeights:
             "asked": self.pretrained,
             "url": file.url,
             "file": str(file.path),
-            "checksum": str(file.checksum),
+            "checksum": str(file.checksum) if file.checksum else None,
             "checked": file.checked,
         }
         if self.named is None:
@@ -72,12 +69,25 @@ class RemoteWeights:
         return known | described | {"models": self.named.models.name}
 
 
+def describe_named(named: NamedWeights) -> list[str]:
+    """What is known of named weights, line by line."""
+    classes = [f"  classes: {', '.join(named.classes)}"] if named.classes else []
+    return [
+        "; ".join([f"  licence: {named.licence}", *named.conditions]),
+        *classes,
+        f"  input: {', '.join(named.channels)}",
+        f"  about: {named.source}",
+        f"  cite: {named.citation}",
+    ]
+
+
 def fetch_weights(
     pretrained: str,
     named: NamedWeights | None = None,
     checksum: str | None = None,
     offline: bool = False,
     progress: Progress | None = None,
+    file: str | None = None,
 ) -> RemoteWeights | None:
     """The weights that `finetuning.pretrained` names, where that is not a path.
 
@@ -87,6 +97,7 @@ def fetch_weights(
         checksum: the file's checksum; checked in addition to the one of named weights.
         offline: use the cache only.
         progress: called with the bytes that have arrived and the bytes in all.
+        file: where the user has named weights already.
 
     Returns:
         The weights, or None for a path.
@@ -100,7 +111,27 @@ def fetch_weights(
             return None
         return RemoteWeights(pretrained, fetch_file(pretrained, checksum, offline, progress), None)
     second = Checksum.parse(checksum) if checksum else None
-    file = fetch_file(named.url, named.checksum, offline, progress)
-    if second:
-        check_file(file.path, second, "remove finetuning.checksum: named weights have their own")
-    return RemoteWeights(pretrained, file, named)
+    fetched = _fetch_named(pretrained, named, offline, progress) if file is None else _own(file)
+    if second and fetched.path.is_file():
+        check_file(fetched.path, second, "remove finetuning.checksum: named weights have their own")
+    return RemoteWeights(pretrained, fetched, named)
+
+
+# -------------------------------------------------------------------- internals
+def _fetch_named(
+    name: str, named: NamedWeights, offline: bool, progress: Progress | None
+) -> FetchedFile:
+    if named.url is not None:
+        return fetch_file(named.url, named.checksum, offline, progress)
+    raise ConfigError(
+        f"the weights '{name}' have no address that they can be fetched from",
+        expected=f"the file, from {named.source}",
+        fix="weights.file=PATH, once you have it",
+    )
+
+
+def _own(file: str) -> FetchedFile:
+    """A file or folder that the user has; it is read, whatever its checksum."""
+    path = Path(file)
+    checksum = Checksum.of_file(path) if path.is_file() else None
+    return FetchedFile(path, "", checksum, checked=False, cached=True)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
-import torch
 from pydantic import ValidationError
 
 from hsf_finetune.config.settings import ModelSettings, NetworkSettings
 from hsf_finetune.config.settings.base_settings import Group
 from hsf_finetune.networks.anatomy import Anatomy
-from hsf_finetune.networks.build import build
+from hsf_finetune.networks.build import build_shapes
 from hsf_finetune.networks.pretrained_network import (
     architecture_settings,
     override_line,
@@ -146,9 +147,16 @@ def _silent_differences(
 
 def _signature(settings: NetworkSettings, load: str, shapes_only: bool) -> object:
     """What a network computes, as far as its layers and tensors show it; None for none."""
+    shown = _layers(settings.model_dump_json(), load)
+    return shown[0] if shown and shapes_only else shown
+
+
+@lru_cache(maxsize=16)
+def _layers(settings_json: str, load: str) -> tuple[object, ...] | None:
+    """The shapes of a network's tensors, its layers as they print themselves, and its axes."""
     try:
-        with torch.device("meta"):
-            anatomy = build(settings, 1, 2)
+        settings = validate_network(json.loads(settings_json))
+        anatomy = build_shapes(settings, 1, 2)
     except (UserError, AssertionError, RuntimeError, ValueError, IndexError):
         return None
     names, modules = anatomy.encoder_names(), [anatomy.network]
@@ -161,8 +169,6 @@ def _signature(settings: NetworkSettings, load: str, shapes_only: bool) -> objec
         for name, tensor in anatomy.network.state_dict().items()
         if load != "encoder" or name in names
     }
-    if shapes_only:
-        return shapes
     return shapes, [str(module) for module in modules], getattr(settings, "orientation", None)
 
 
@@ -199,9 +205,10 @@ def _fixes(
 ) -> list[str]:
     """What to write: the way in which the weights fit, else what to leave out."""
     fixes = [limits.hint] if limits.hint else _network(anatomy, receipt, checkpoint)
-    encoder, decoder = receipt.count("encoder"), receipt.count("decoder")
-    if receipt.load == "all" and encoder[0] == encoder[1] and not decoder[0]:
-        fixes = [f"weights.load=encoder: its {encoder[1]} tensors are there, and nothing else is"]
+    found, known = receipt.count("encoder")
+    beside = any(entry.source_shape for entry in receipt.entries if entry.part == "decoder")
+    if receipt.load == "all" and found == known and not beside:
+        fixes = [f"weights.load=encoder: its {known} tensors are there, and nothing else is"]
     if 0.5 <= receipt.share_loaded < limits.min_loaded:
         enough = math.floor(receipt.share_loaded * 100) / 100
         fixes.append(f"or load what fits: finetuning.min_loaded={enough}")

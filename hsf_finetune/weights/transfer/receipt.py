@@ -161,7 +161,7 @@ class Receipt:
             for n, rule in enumerate(self.inputs)
         ):
             tables.append(_rules("Input", "channel", self.inputs))
-        return Group(*tables, *(Text(line) for line in self._remarks()))
+        return Group(*tables, *(Text(line) for line in self.remarks()))
 
     def _blocks(self) -> Table:
         table = TitledTable(f"Weights from {self.source}")
@@ -177,7 +177,8 @@ class Receipt:
             table.add_row(block, *cells, str(len(own)), f"{size:,}")
         return table
 
-    def _remarks(self) -> list[str]:
+    def remarks(self) -> list[str]:
+        """What the tables do not show, a line each."""
         taken = "" if self.load == "all" else f" (weights.load={self.load})"
         lines = [
             f"Trunk: {self.share_tensors:.1%} of the tensors, "
@@ -186,6 +187,8 @@ class Receipt:
         known = [f"{key} {self.origin[key]}" for key in _ORIGIN if self.origin.get(key)]
         if known:
             lines.append("Origin: " + ", ".join(known) + ".")
+        if proof := self.origin.get("proof"):
+            lines.append(f"Proof: {proof}.")
         if self.renamed:
             lines.append(f"Names: {self.renamed}.")
         for how, by in (("key_map", "finetuning.key_map"), ("order", "order and shape")):
@@ -216,7 +219,10 @@ class Receipt:
                 + ", ".join(self.dropped_inputs)
                 + " (the network behaves as if they were equal to their mean everywhere)."
             )
-        lines += mismatch_lines(self.mismatches, _SHOWN)
+        if self.mismatches:
+            count = count_of(len(self.mismatches), "tensor")
+            lines.append(f"{count} of the trunk start fresh, as finetuning.min_loaded allows:")
+            lines += mismatch_lines(self.mismatches, _SHOWN)
         if self.unused:
             groups = ", ".join(group_names(self.unused))
             count = count_of(len(self.unused), "tensor")

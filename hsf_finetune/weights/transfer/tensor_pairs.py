@@ -17,9 +17,10 @@ MatchedBy = Literal["name", "key_map", "order"]
 _OTHER_HEAD = re.compile(
     r"(?:^|[._])(?:heads?|fcs?|cls|classifier|classification|proj_head|projector|projection"
     r"|predictor|pred|logits?|seg|aux|rotation|contrastive|reconstruction|prototypes?"
-    r"|mask_token|cls_token|queue)(?:[._\d]|$)"
+    r"|mask_token|cls_token|queue|cross_attn)(?:[._\d]|$)"
 )
-"""What other heads than that of segmentation are called, within a network too."""
+"""What other heads than that of segmentation are called, within a network too; and the layers
+that MONAI's transformers have and do not use."""
 
 
 @dataclass(frozen=True)

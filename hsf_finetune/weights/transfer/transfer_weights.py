@@ -101,7 +101,12 @@ def _new_values(
         if entry.name in head.axes:
             value = mix(entry.name, value, target, head.axes[entry.name])
         elif entry.status == "remapped":
-            value = mix_channels(value.to(target.dtype), inputs.axes[entry.name], shares)
+            parts = shares
+            if value.dim() == 1:
+                # Norms of the image itself: means of the same channels, or of all for a new one.
+                parts = shares + (shares.sum(1, keepdim=True) == 0)
+                parts = parts / parts.sum(1, keepdim=True)
+            value = mix_channels(value.to(target.dtype), inputs.axes[entry.name], parts)
         values[entry.name] = value
     return values
 

@@ -4,17 +4,31 @@ from __future__ import annotations
 
 import csv
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from hsf_finetune.data.discovery.cases import Cohort, discover
 from hsf_finetune.data.ledger import write_ledger
 from hsf_finetune.data.preprocessing.load_case import load_case
 from hsf_finetune.data.splits import split_cases
-from hsf_finetune.data.volumes.read_volume import read_volume
+from hsf_finetune.data.volumes.read_volume import VolumeRef, read_volume
 from hsf_finetune.system.errors import UserError
-from tests.data.writing import SHAPE, blobs, hdf5, nifti, pair, scan, settings, several
+from tests.data.writing import (
+    SHAPE,
+    blobs,
+    dicom,
+    hdf5,
+    itk,
+    nifti,
+    pair,
+    scan,
+    settings,
+    several,
+)
 
 HSF = {
     f"{prefix}{side}_t2": {
@@ -261,8 +275,8 @@ def test_files_that_lack_a_partner_are_listed_with_a_remedy(tmp_path: Path) -> N
         nifti(tmp_path / "labels" / f"{name}.nii.gz", blobs())
     (tmp_path / "images" / "dangling.nii.gz").symlink_to(tmp_path / "nowhere.nii.gz")
     nifti(tmp_path / "images" / "other.nii")
-    (tmp_path / "images" / "foreign.mgz").touch()
-    for name in ("x.mgz", "readme.nii.gz.txt"):
+    (tmp_path / "images" / "foreign.mnc").touch()
+    for name in ("x.mnc", "readme.nii.gz.txt"):
         (tmp_path / name).touch()
     nifti(tmp_path / "atlas.nii")
     cohort = discover(settings(tmp_path, FOLDERS, exclude=["labels/left*"]))
@@ -270,13 +284,13 @@ def test_files_that_lack_a_partner_are_listed_with_a_remedy(tmp_path: Path) -> N
         **{f"{n}.nii.gz": "a label without an image" for n in ("lost", "other", "foreign")},
         "dangling.nii.gz": "a label without an image",
         "other.nii": "its suffix .nii is not that of the pattern, .nii.gz",
-        "foreign.mgz": ".mgz files are not read",
+        "foreign.mnc": ".mnc files are not read",
     }
     links = [e.reason for e in cohort.ledger if e.path.is_symlink()]
     assert links == ["a link that leads to no file"]
     assert all("exclude:" in entry.fix for entry in cohort.ledger if entry.fix)
     assert statuses(cohort)["atlas.nii"] == "unused"
-    assert "x.mgz" not in statuses(cohort)
+    assert "x.mnc" not in statuses(cohort)
 
 
 @pytest.mark.parametrize(
@@ -303,3 +317,22 @@ def test_suffixes_in_capitals_are_read(tmp_path: Path) -> None:
     for case in cohort.cases:
         for ref in case.volumes:
             assert read_volume(ref).array.shape == SHAPE
+
+
+def test_scans_and_labels_of_any_format_are_paired(tmp_path: Path) -> None:
+    image = scan().astype(np.int16)
+    for name in ("s1", "s2"):
+        dicom(tmp_path / name / "t2", image)
+        itk(tmp_path / name / "label.seg.nrrd", blobs())
+    patterns = {"t2": {"mri": "*/t2", "label": "label.seg.nrrd"}}
+    cohort = discover(settings(tmp_path, patterns))
+    assert [case.images[0].path.parent.name for case in cohort.cases] == ["s1", "s2"]
+    sample = load_case(cohort.cases[0])
+    plain = nifti(tmp_path / "a.nii", image), nifti(tmp_path / "a_seg.nii", blobs())
+    expected = replace(cohort.cases[0], images=(VolumeRef(plain[0]),), label=VolumeRef(plain[1]))
+    assert torch.equal(sample.image, load_case(expected).image)
+    assert torch.equal(sample.label, load_case(expected).label)
+    table = tmp_path / "cases.csv"
+    table.write_text("image,label\ns1/t2,s1/label.seg.nrrd\n")
+    (case,) = discover(several(tmp_path, lab={"path": ".", "table": "cases.csv"})).cases
+    assert case.volumes == cohort.cases[0].volumes

@@ -94,14 +94,63 @@ def test_single_parts_are_the_users(cases: list[Any]) -> None:
 
 
 def test_voxels_far_from_those_of_the_weights_are_warned_about(cases: list[Any]) -> None:
-    (warning,) = choose(weights=WEIGHTS, cases=cases).warnings
+    far = Preprocessing(spacing_mm=(1.5, 1.5, 1.5))
+    (warning,) = choose(weights=far, cases=cases).warnings
     assert "1.5 x 1.5 x 1.5 mm, and those of the data are 0.8 x 0.9 x 1.1 mm: 1.9 times" in warning
     assert "preprocessing.spacing=data" in warning
-    kept = choose("preprocessing.spacing=data", weights=WEIGHTS, cases=cases)
+    kept = choose("preprocessing.spacing=data", weights=far, cases=cases)
     assert kept.value.spacing_mm is None
-    assert "does not hold" in kept.warnings[0]
-    near = WEIGHTS.model_copy(update={"spacing_mm": (1.0, 1.0, 1.0)})
+    assert "trained at 0.8 x 0.9 x 1.1 mm: what the weights know" in kept.warnings[0]
+    (other,) = choose("preprocessing.spacing=[3,3,3]", weights=far, cases=cases).warnings
+    assert "trained at 3 x 3 x 3 mm" in other
+    near = far.model_copy(update={"spacing_mm": (1.0, 1.0, 1.0)})
     assert choose(weights=near, cases=cases).warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("patch", "padded_size", "window", "fitted"),
+    [
+        ((160, 160, 160), "window", (10, 9, 8), True),
+        ((160, 160, 160), "multiple", (160, 160, 160), True),
+        ((6, 160, 8), "window", (6, 9, 8), True),
+        ((6, 6, 6), "window", (6, 6, 6), False),
+        ((128, 128, 128), "window", (10, 9, 8), True),
+        ((128, 128, 128), "multiple", (128, 128, 128), False),
+    ],
+)
+def test_patches_of_the_weights_are_as_large_as_scans_at_most(
+    cases: list[Any], patch: Any, padded_size: Any, window: Any, fitted: bool
+) -> None:
+    theirs = Preprocessing(patch_vox=patch, window_vox=patch, padded_size=padded_size)
+    found = choose(weights=theirs, cases=cases)
+    assert found.value.window_vox == window
+    assert found.value.patch_vox == (
+        tuple(min(pair) for pair in zip(patch, (10, 9, 8), strict=True)) if fitted else patch
+    )
+    assert found.origins["patch_vox"].startswith("the weights")
+    assert [line for line in found.warnings if "no scan that trains is so large" in line] == (
+        list(found.warnings) if fitted else []
+    )
+    own = choose("datasets.patch_vox=[32,32,32]", weights=theirs, cases=cases)
+    assert own.value.patch_vox == (32, 32, 32)
+    assert own.origins["patch_vox"] == "datasets.patch_vox"
+
+
+def test_other_channels_than_those_of_the_weights_are_named() -> None:
+    def said(*names: str, channels: int = 1, theirs: tuple[str, ...]) -> str:
+        settings = compose(
+            "finetune", [f"datasets.channel_names=[{','.join(names)}]"] * bool(names)
+        )
+        known = KnownPreprocessing(channel_names=theirs)
+        return "\n".join(choose_preprocessing(settings, (), channels, known).warnings)
+
+    assert "are CT, and those of the data T2w: finetuning.input_channels" in said(
+        "T2w", theirs=("CT",)
+    )
+    assert "'datasets.channel_names=[T1w, T2w]' names them" in said(
+        channels=2, theirs=("T1w", "T2w")
+    )
+    assert said("T2w", "T1w", channels=2, theirs=("T1w", "T2w")) == said(theirs=("CT",)) == ""
 
 
 def test_the_former_name_of_the_voxel_size() -> None:

@@ -16,6 +16,7 @@ from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 import hsf_finetune
 from hsf_finetune.config.settings import HSF_PREPROCESSING, Preprocessing, UNetSettings
 from hsf_finetune.config.settings.preprocessing_settings import (
+    IntensitySteps,
     MinMaxIntensity,
     PercentileIntensity,
     WindowIntensity,
@@ -33,8 +34,10 @@ PACKAGE = Path(hsf_finetune.__file__).parent
 MEASURING = {
     "check/check_case.py": "measures and pictures of the report",
     "data/typical_scans.py": "numbers to tell unusual scans by",
+    "data/augment/batch_augmentation.py": "noise as strong as a share of it",
+    "evaluation/volume_agreement.py": "of differences of volumes",
 }
-"""Modules that compare intensities in units of their standard deviation, and give none away."""
+"""Modules that measure standard deviations, and give no normalised image away."""
 
 CONTRACTS = {
     "hsf": HSF_PREPROCESSING,
@@ -63,6 +66,22 @@ CONTRACTS = {
         intensity=(PercentileIntensity(mask="nonzero"),), crop="positive", crop_margin_vox=1
     ),
     "minmax": Preprocessing(orientation="LAS", intensity=(MinMaxIntensity(),)),
+    "bundle": Preprocessing(
+        spacing_mm=(1.1, 0.9, 0.7),
+        resampling="monai_nearest",
+        intensity=(IntensitySteps(steps=(WindowIntensity(low=80, high=120), MinMaxIntensity())),),
+        fill_values="kept",
+        crop="positive",
+        crop_after="intensity",
+        padding="symmetric",
+        padding_mode="replicate",
+    ),
+    "crop of the resampled scan": Preprocessing(
+        spacing_mm=(1.1, 0.9, 0.7), crop="nonzero", crop_after="resampling"
+    ),
+    "crop of changed intensities": Preprocessing(
+        spacing_mm=(1.1, 0.9, 0.7), crop="positive", crop_after="intensity", intensity_first=True
+    ),
 }
 
 
@@ -96,27 +115,62 @@ def test_the_former_name_of_the_voxel_size_is_read_where_it_is_chosen() -> None:
     }
 
 
-def test_intensities_are_normalised_in_one_module() -> None:
-    def divides_by_deviation(node: ast.AST) -> bool:
-        if not (isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div)):
-            return False
-        parts = [n for n in ast.walk(node.right) if isinstance(n, ast.Attribute | ast.Name)]
-        return any(getattr(n, "attr", getattr(n, "id", "")) == "std" for n in parts)
+def named(node: ast.AST, *names: str) -> bool:
+    """Whether a node reads or calls something of one of these names."""
+    return getattr(node, "attr", getattr(node, "id", None)) in names
 
-    found = modules_with(divides_by_deviation) - MEASURING.keys()
-    rooms = ("data/", "inference/", "check/", "export/")
-    own = {"data/preprocessing/normalise_intensity.py"}
-    assert {name for name in found if name.startswith(rooms)} == own
+
+def test_intensities_are_normalised_in_one_module() -> None:
+    def measures(node: ast.AST) -> bool:
+        return isinstance(node, ast.Call) and named(node.func, "std", "std_mean", "var_mean")
+
+    rooms = ("networks/", "training/losses")
+    found = {name for name in modules_with(measures) if not name.startswith(rooms)}
+    own = {"normalise_intensity.py", "nnunet_rules.py"}
+    assert found - MEASURING.keys() == {f"data/preprocessing/{name}" for name in own}
 
     def calls(node: ast.AST) -> bool:
-        named = isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
-        return named and node.id in ("normalise_intensity", "Resampler")
+        is_read = isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
+        return is_read and named(node, "normalise_intensity", "Resampler")
 
     assert modules_with(calls) == {
-        "data/preprocessing/load_case.py",
-        "data/preprocessing/resampling.py",
-        "data/preprocessing/voxel_grid.py",
+        f"data/preprocessing/{name}.py"
+        for name in ("load_case", "nnunet_rules", "normalise_intensity", "resampling", "voxel_grid")
     }
+
+
+def test_volumes_are_resampled_in_one_module() -> None:
+    def resamples(node: ast.AST) -> bool:
+        ways = ("interpolate", "zoom", "grid_sample", "affine_transform", "map_coordinates")
+        others = ("resample_from_to", "resample_to_output", "Spacing", "Resample", "Resize")
+        return isinstance(node, ast.Call) and named(node.func, *ways, *others)
+
+    rooms = ("networks/", "data/augment/")
+    found = {name for name in modules_with(resamples) if not name.startswith(rooms)}
+    assert found - {"check/check_case.py"} == {"data/preprocessing/resampling.py"}, (
+        "thumbnails apart"
+    )
+
+
+def test_nothing_else_does_what_the_value_says() -> None:
+    """Weights are read into it, exports write it down for other programs; nothing else acts on it."""
+
+    def acts(node: ast.AST) -> bool:
+        first = ("intensity_of", "intensity_first", "resampling", "fill_values")
+        return isinstance(node, ast.Attribute) and named(
+            node, *first, "crop_margin_vox", "crop_after"
+        )
+
+    rooms = ("data/preprocessing/", "export/", "config/settings/preprocessing_settings.py")
+    assert {name for name in modules_with(acts) if not name.startswith(rooms)} == set()
+
+
+def test_voxel_sizes_are_read_from_headers_in_one_module() -> None:
+    def reads(node: ast.AST) -> bool:
+        return isinstance(node, ast.Attribute) and named(node, "get_zooms", "zooms", "GetSpacing")
+
+    found = modules_with(reads) - {"check/check_headers.py"}
+    assert {name for name in found if not name.startswith("data/volumes/")} == set()
 
 
 @pytest.mark.parametrize("contract", CONTRACTS)

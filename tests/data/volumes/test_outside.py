@@ -105,6 +105,14 @@ def test_a_margin_is_left_out(widths: Any, value: float) -> None:
     np.testing.assert_array_equal(image[find_content_box([image])], scan())
 
 
+def test_a_margin_of_rounded_zeros_is_left_out_and_a_faint_one_is_not() -> None:
+    margin = np.random.default_rng(0).integers(0, 2, (3, *SHAPE[1:])).astype(np.float64)
+    image = np.concatenate([margin, 300 * scan()])
+    np.testing.assert_array_equal(image[find_content_box([image])], 300 * scan())
+    faint = np.concatenate([60 * margin, 300 * scan()])
+    assert faint[find_content_box([faint])].shape == faint.shape
+
+
 def test_margins_of_several_values_are_left_out() -> None:
     image = np.pad(np.pad(scan(), 2), ((1, 0), (0, 2), (1, 1)), constant_values=7)
     np.testing.assert_array_equal(image[find_content_box([image])], scan())

@@ -86,9 +86,9 @@ def test_damaged_files_are_named(tmp_path: Path, damage: str, name: str) -> None
 def test_missing_files_and_other_formats_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no such file[\s\S]*a\.nii"):
         volume(tmp_path / "a.nii")
-    (tmp_path / "a.mgz").touch()
+    (tmp_path / "a.mnc").touch()
     with pytest.raises(DataError, match=r"not a volume that can be read[\s\S]*\.nii\.gz"):
-        volume(tmp_path / "a.mgz")
+        volume(tmp_path / "a.mnc")
 
 
 @pytest.mark.parametrize("shape", [(10, 9), (10, 9, 8, 2), (10, 9, 8, 1, 3)])

@@ -40,7 +40,9 @@ IS_CT = CHANNEL == "CT"
 SIZE_MM = np.array([26.0, 34.0, 30.0])
 SPACING_MM = np.array([1.0, 3.6, 0.9] if IS_CT else [1.0, 1.4, 0.8])
 """Thickest along y, so that the arrays of nnU-Net are transposed; of CT, anisotropic."""
-ORDERS = ("RAS", "LPS", "LAS", "PIR", "SAR", "IPL")
+REORIENTED = ("RAS", "LPS", "LAS", "PIR", "SAR", "IPL")
+PERMUTED = ("RAS", "RSA", "ARS", "ASR", "SRA", "SAR")
+"""Storage orders; without reversed axes where nnU-Net keeps those of a file."""
 
 
 def phantom(
@@ -107,10 +109,9 @@ def write_scans(rng: np.random.Generator) -> None:
     """Two voxel sizes, one of them of fewer planes, each stored in all orders; and a large scan."""
     folder = ROOT / "scans"
     folder.mkdir()
-    orders = ORDERS if READER == "NibabelIOWithReorient" else ("RAS",)
     for number, factor in enumerate((1.0, np.array([0.8, 0.9, 1.3]))):
         image, _ = phantom(rng, SPACING_MM * factor, SIZE_MM - 3 * number)
-        for stored in orders:
+        for stored in REORIENTED if READER == "NibabelIOWithReorient" else PERMUTED:
             turn = orientations.ornt_transform(
                 orientations.axcodes2ornt("RAS"), orientations.axcodes2ornt(stored)
             )

@@ -16,7 +16,7 @@ from hsf_finetune.networks.build import build, class_axes
 from hsf_finetune.networks.pretrained_network import resolve_network
 from hsf_finetune.system.errors import WeightsError
 from hsf_finetune.weights.sources.bundle import is_bundle, read_bundle
-from hsf_finetune.weights.sources.bundle_config import NetworkDescription
+from hsf_finetune.weights.sources.bundle_config import ConfigObject
 from hsf_finetune.weights.sources.bundle_network import network_settings
 from hsf_finetune.weights.transfer.plan_head import HeadRequest
 from hsf_finetune.weights.transfer.transfer_weights import transfer
@@ -42,7 +42,8 @@ def test_every_tensor_loads_and_the_output_is_monais(tmp_path: Path, name: str) 
     receipt = transfer(ours, checkpoint, HeadRequest(CLASSES, class_axes(models, 2, 3)))
     assert {entry.status for entry in receipt.entries} == {"loaded"}
     assert receipt.share_loaded == 1
-    assert not receipt.unused
+    # MONAI's transformers have norms that nothing uses.
+    assert all("norm_cross_attn" in unused for unused in receipt.unused)
     x, y, z = ours.divisor
     image = torch.randn(1, 2, x, y, 2 * z)
     assert torch.equal(ours.network.eval()(image), theirs(image))
@@ -131,19 +132,6 @@ def test_computed_channels_are_those_of_the_metadata(tmp_path: Path) -> None:
     assert checkpoint.classes == CLASSES
 
 
-def test_transforms_that_are_not_read_are_named(tmp_path: Path) -> None:
-    steps = [
-        {"_target_": "LoadImaged", "keys": "image"},
-        {"_target_": "monai.transforms.ScaleIntensityRanged", "keys": "image", "a_min": -175},
-        {"_target_": "Spacingd", "keys": "image", "pixdim": [1.5, 1.5, 2]},
-    ]
-    preprocessing = {"_target_": "Compose", "transforms": steps}
-    folder = bundle(tmp_path / "ct", further={"preprocessing": preprocessing})
-    (note,) = read_bundle(folder).origin["notes"]
-    assert "ScaleIntensityRanged, Spacingd, which are not read" in note
-    assert "notes" not in read_bundle(bundle(tmp_path / "plain")).origin
-
-
 @pytest.mark.parametrize(
     ("given", "note"),
     [
@@ -191,7 +179,7 @@ PUBLISHED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 @pytest.mark.parametrize("target", PUBLISHED)
 def test_published_descriptions_are_understood(target: str) -> None:
     given, expected = PUBLISHED[target]
-    text = NetworkDescription(target, given, "network_def", {}, Path("inference.json"))
+    text = ConfigObject(target, given, "network_def", {}, Path("inference.json"))
     models = network_settings(text)
     assert {key: models[key] for key in expected} == expected
 

@@ -13,7 +13,7 @@ from hsf_finetune.networks.build import build
 from hsf_finetune.networks.pretrained_network import validate_network
 from hsf_finetune.system.errors import WeightsError
 from hsf_finetune.weights.sources.bundle import read_bundle
-from hsf_finetune.weights.sources.bundle_config import NetworkDescription
+from hsf_finetune.weights.sources.bundle_config import ConfigObject
 from hsf_finetune.weights.sources.bundle_expression import read_expression
 from hsf_finetune.weights.sources.bundle_network import network_settings
 from hsf_finetune.weights.transfer.plan_head import HeadRequest
@@ -77,8 +77,8 @@ REFUSED = (
 )
 
 
-def _description(**arguments: Any) -> NetworkDescription:
-    return NetworkDescription("SegResNet", arguments, "network_def", CONFIG, Path("inference.json"))
+def _description(**arguments: Any) -> ConfigObject:
+    return ConfigObject("SegResNet", arguments, "network_def", CONFIG, Path("inference.json"))
 
 
 def _as_list(value: Any) -> Any:
@@ -104,7 +104,7 @@ def test_names_of_layers(name: str) -> None:
 
 def test_references_that_go_round_end() -> None:
     config = {"a": "$len(@b)", "b": "$list(@a)"}
-    given = NetworkDescription("", {"x": "$len(@a)"}, "network_def", config, Path("i.json"))
+    given = ConfigObject("", {"x": "$len(@a)"}, "network_def", config, Path("i.json"))
     with pytest.raises(WeightsError, match="does not lead back to itself"):
         given.argument("x")
 

@@ -11,7 +11,7 @@ import torch
 
 from hsf_finetune.system.errors import WeightsError
 from hsf_finetune.weights.sources.bundle import is_bundle, read_bundle
-from hsf_finetune.weights.sources.bundle_config import NetworkDescription
+from hsf_finetune.weights.sources.bundle_config import ConfigObject
 from hsf_finetune.weights.sources.bundle_network import network_settings
 from tests.weights.bundles import CHANNELS, NETWORKS, bundle
 
@@ -76,7 +76,7 @@ def test_what_ours_cannot_follow_is_named(
 def test_each_network_says_what_it_cannot_be(name: str, change: dict[str, Any], found: str) -> None:
     given = CHANNELS | NETWORKS[name] | change
     target = given.pop("_target_")
-    text = NetworkDescription(target, given, "network_def", {}, Path("inference.json"))
+    text = ConfigObject(target, given, "network_def", {}, Path("inference.json"))
     with pytest.raises(WeightsError) as caught:
         network_settings(text)
     assert found in str(caught.value)

@@ -130,11 +130,12 @@ def test_the_fold_of_all_cases_is_preferred_and_others_are_named(copied: Path) -
 
 
 def test_a_checkpoint_that_is_missing_is_replaced_and_that_is_said(copied: Path) -> None:
-    assert "no checkpoint_best.pth" in read_nnunet(copied, checkpoint="best").origin["notes"][-1]
     shutil.copy(copied / FINAL, copied / "fold_0" / "checkpoint_best.pth")
-    best = read_nnunet(copied, checkpoint="best")
-    assert best.path.name == "checkpoint_best.pth"
-    assert not any("checkpoint_best" in note for note in best.origin["notes"])
+    both = read_source(copied)
+    assert both.path.name == "checkpoint_final.pth"
+    assert str(copied / "fold_0" / "checkpoint_best.pth") in both.origin["notes"][-1]
+    (copied / FINAL).unlink()
+    assert read_source(copied).origin["notes"][-1] == "checkpoint_best.pth is used"
 
 
 @pytest.mark.parametrize("folder", [PLAIN, RESIDUAL])

@@ -29,7 +29,7 @@ def _refused(path: Path) -> str:
         (("plans.pkl", "fold_0"), "nnU-Net v1"),
         (("saved_model.pb", "variables"), "TensorFlow"),
         (("model.ckpt.index", "model.ckpt.data-00000-of-00001", "checkpoint"), "TensorFlow"),
-        (("model.onnx",), "exported to ONNX"),
+        (("model.onnx",), "finetuning.pretrained={path}/model.onnx"),
     ],
 )
 def test_folders(tmp_path: Path, names: tuple[str, ...], said: str) -> None:
@@ -75,7 +75,7 @@ def test_weights_of_nnunet_v1_are_read_and_called_so(tmp_path: Path) -> None:
     torch.save({"epoch": 1, "state_dict": weights}, tmp_path / "model_final_checkpoint.model")
     source = read_source(tmp_path / "model_final_checkpoint.model")
     assert source.origin["format"] == "nnU-Net v1"
-    assert "nnU-Net v2" in source.origin["notes"][0]
+    assert "without their plans: give the model's folder" in source.origin["notes"][0]
 
 
 def test_a_conversion_that_the_message_names(tmp_path: Path) -> None:

@@ -9,7 +9,12 @@ from typing import Any
 import pytest
 import torch
 
-from hsf_finetune.config.settings import DynUNetSettings, MonaiUNetSettings, NetworkSettings
+from hsf_finetune.config.settings import (
+    DynUNetSettings,
+    MonaiUNetSettings,
+    NetworkSettings,
+    RSUNetSettings,
+)
 from hsf_finetune.networks.build import channel_axes
 from hsf_finetune.system.errors import ConfigError
 from hsf_finetune.weights.transfer.input_rules import InputRequest, dropped_inputs, make_input_rules
@@ -141,6 +146,17 @@ def test_only_weights_that_read_the_image_count_channels(settings: NetworkSettin
     assert axes
     assert "head" not in {blocks[name] for name in axes}
     assert {(own, state[name].shape[1]) for name, own in axes.items()} == {((1,), 3)}
+
+
+def test_norms_of_the_image_are_averaged(tmp_path: Path) -> None:
+    settings = RSUNetSettings(channels=[2, 3])
+    test_zero_leaves_the_function_of_the_old_channels(tmp_path, settings)
+    target = fresh(settings, SOURCE, 3)
+    source = random_network(settings, 4, seed=1, in_channels=2)
+    load(settings, target, saved(tmp_path, source, SOURCE), SOURCE, channels=3, policy="mean")
+    name = "input_conv.pre.0.norm.running_var"
+    means = source.network.state_dict()[name].mean().expand(3)
+    assert_equal_up_to_rounding(target.network.state_dict()[name], means)
 
 
 @pytest.mark.parametrize("channels", [2, 3, 4])

@@ -90,7 +90,8 @@ def test_the_share_that_is_offered_would_be_accepted(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="not in the checkpoint") as caught:
         load(UNET, fresh(UNET, SOURCE), checkpoint, SOURCE)
     offered = float(str(caught.value).rpartition("finetuning.min_loaded=")[2])
-    assert load(UNET, fresh(UNET, SOURCE), checkpoint, SOURCE, min_loaded=offered)
+    receipt = load(UNET, fresh(UNET, SOURCE), checkpoint, SOURCE, min_loaded=offered)
+    assert any("start fresh, as finetuning.min_loaded allows" in said for said in receipt.remarks())
 
 
 def test_head_that_does_not_fit_stays_whole(tmp_path: Path) -> None:

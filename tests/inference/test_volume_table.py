@@ -1,0 +1,77 @@
+"""The table of volumes: rows of several processes, and of repeated runs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hsf_finetune.data.volumes.read_volume import VolumeRef
+from hsf_finetune.inference.formats.output_formats import OutputChoice
+from hsf_finetune.inference.scan_jobs import SegmentOptions
+from hsf_finetune.inference.segment_files import segment_files
+from hsf_finetune.inference.volume_table import VolumeTable
+from hsf_finetune.system.atomic_files import read_csv
+from hsf_finetune.system.errors import OutputError
+from tests.conftest import save_nifti, tiny_case
+from tests.export.models import random_model
+
+WRITER = """
+import sys
+from pathlib import Path
+from hsf_finetune.data.volumes.read_volume import VolumeRef
+from hsf_finetune.inference.volume_table import VolumeTable
+table = VolumeTable(Path(sys.argv[1]), ("DG", "CA1"))
+for number in range(8):
+    table.write_row(VolumeRef(Path(f"/scans/{sys.argv[2]}{number}.nii")), {"DG": 1, "CA1": 2}, ())
+"""
+
+
+def test_rows_of_parallel_processes_are_all_kept(tmp_path: Path) -> None:
+    path = tmp_path / "volumes.tsv"
+    command = [sys.executable, "-c", WRITER, str(path)]
+    writers = [subprocess.Popen([*command, name]) for name in "ab"]
+    assert [writer.wait() for writer in writers] == [0, 0]
+    header, *rows = read_csv(path, delimiter="\t")
+    assert header == ["scan", "DG_mm3", "CA1_mm3", "remarks"]
+    assert {row[0] for row in rows} == {f"/scans/{name}{n}.nii" for name in "ab" for n in range(8)}
+    assert len(rows) == 16
+
+
+def test_a_row_is_replaced_in_its_place(tmp_path: Path) -> None:
+    table = VolumeTable(tmp_path / "volumes.tsv", ("DG",))
+    one, two = VolumeRef(Path("/a.nii")), VolumeRef(Path("/b.h5"), "t2")
+    table.write_row(one, {"DG": 1.5}, ())
+    table.write_row(two, {}, ("failed: no such file",))
+    table.write_row(one, {"DG": 2.5}, ("scan/noise", "scan/noise"))
+    assert (tmp_path / "volumes.tsv").read_text() == (
+        "scan\tDG_mm3\tremarks\n/a.nii\t2.500\tscan/noise\n/b.h5:t2\t\tfailed: no such file\n"
+    )
+    assert table.missing([one, two, VolumeRef(Path("/c.nii"))]) == [VolumeRef(Path("/c.nii"))]
+    with pytest.raises(OutputError, match=r"other classes[\s\S]*DG_mm3"):
+        VolumeTable(tmp_path / "volumes.tsv", ("CA1",)).write_row(one, {"CA1": 1}, ())
+
+
+def test_predict_fills_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model, image = random_model(), tiny_case(1)[0]
+    for name in "ab":
+        save_nifti(tmp_path / "scans" / f"{name}.nii.gz", image, np.diag([1.0, 2, 3, 1]))
+    (tmp_path / "scans" / "c.nii.gz").write_text("damaged")
+    path = tmp_path / "volumes.tsv"
+    scans = [tmp_path / "scans" / f"{name}.nii.gz" for name in "abc"]
+    segment_files(model, scans[:1], tmp_path / "out")
+    options = SegmentOptions(outputs=OutputChoice(volumes=path))
+    segment_files(model, scans, tmp_path / "out", options)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "without the rows of 1 scan segmented before" in said
+    assert "a.nii.gz" in said
+    _, b, c = read_csv(path, delimiter="\t")
+    expected = model.predict(scans[1]).volumes_mm3
+    assert b[1:3] == [f"{volume:.3f}" for volume in expected.values()]
+    assert c[1:] == ["", "", "failed: the file is damaged or incomplete"]
+    before = path.read_bytes()
+    segment_files(model, scans, tmp_path / "out", options)
+    assert path.read_bytes() == before
