@@ -176,7 +176,7 @@ def _read_split_file(cases: Sequence[Case], path: Path, fold: int | str | None =
         given = json.loads(path.read_text())
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ConfigError("the split file cannot be read", file=path, found=str(error)) from error
-    of_nnunet = isinstance(given, list)
+    of_nnunet = isinstance(given, list) and bool(given)
     if of_nnunet:
         given = _fold_of_nnunet(given, path, fold)
     if not isinstance(given, Mapping) or not {"train", "validation"} <= set(given):

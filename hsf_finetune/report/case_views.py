@@ -25,7 +25,7 @@ from hsf_finetune.data.volumes.check_volumes import to_label_rows
 from hsf_finetune.data.volumes.read_volume import read_volume
 from hsf_finetune.evaluation.score_tables import ScoreRow
 from hsf_finetune.inference.predictor import Predictor
-from hsf_finetune.report.figures import colour_of
+from hsf_finetune.report.figures import colours_of
 from hsf_finetune.report.page import CaseView
 from hsf_finetune.training.validation_dice import set_masks
 
@@ -59,7 +59,7 @@ def view_case(model: Predictor, case: Case, rows: Sequence[ScoreRow]) -> CaseVie
     affine[:3, 3] += affine[:3, :3] @ [part.start for part in box]
     arrays = {"image": grey[box], "label": label[box], "segmentation": segmentation[box]}
     centre = _centre(arrays["label" if label.any() else "segmentation"] > 0)
-    colours = [colour_of(number) for number in range(len(names))]
+    colours = [*colours_of(names, model.card).values()]
     return CaseView(
         name=case.name,
         scores=", ".join(f"{one.score.class_name} {one.score.dice:.3f}" for one in rows),

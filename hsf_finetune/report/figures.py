@@ -20,7 +20,8 @@ from matplotlib.ticker import MaxNLocator
 
 from hsf_finetune.evaluation.score_tables import MEAN, ScoreRow, paired_differences, summarise
 from hsf_finetune.evaluation.volume_agreement import VolumeAgreement
-from hsf_finetune.labels.label_colours import palette_colour
+from hsf_finetune.inference.model_card import ModelCard
+from hsf_finetune.labels.label_colours import label_rows
 from hsf_finetune.schedule.display.schedule_picture import FROZEN
 from hsf_finetune.system.console import show_controls
 
@@ -29,9 +30,17 @@ _RATES = "schedule/lr/"
 _NAME = re.compile(r'(\bid="|href="#|url\(#)')
 
 
-def colour_of(number: int) -> str:
-    """The colour of a class, `#rrggbb`; the first one after the background is 0."""
-    return "#{:02x}{:02x}{:02x}".format(*palette_colour(number))
+def colours_of(names: Iterable[str], card: ModelCard | None = None) -> dict[str, str]:
+    """The colour of each class or set, `#rrggbb`.
+
+    Args:
+        names: of what is scored, without the background.
+        card: of the model, whose colours its segmentations have; what it does not name, and
+            everything without one, has a colour of the palette.
+    """
+    known = {row.name: row.colour for row in card.label_rows} if card else {}
+    rows = label_rows({"": 0, **dict.fromkeys(names, 0)}, known)
+    return {row.name: row.hex for row in rows}
 
 
 def to_svg(figure: Figure, text: str) -> str:
@@ -53,12 +62,15 @@ def to_svg(figure: Figure, text: str) -> str:
     return f'{size.sub("", head)} role="img" aria-label="{escape(show_controls(text))}">{rest}'
 
 
-def draw_change(before: Sequence[ScoreRow], after: Sequence[ScoreRow]) -> Figure:
+def draw_change(
+    before: Sequence[ScoreRow], after: Sequence[ScoreRow], colours: Mapping[str, str]
+) -> Figure:
     """Dice of each class before (hollow) and after (filled), and the paired change.
 
     Args:
         before: scores of the model started from; empty for random weights.
         after: scores of the trained model.
+        colours: of the classes.
     """
     summaries = summarise(after)
     summaries = summaries[:1] if len(summaries) == 2 else summaries
@@ -69,7 +81,7 @@ def draw_change(before: Sequence[ScoreRow], after: Sequence[ScoreRow]) -> Figure
     axes = np.atleast_1d(figure.subplots(1, columns, sharey=True))
     for row, one in enumerate(summaries):
         first = old.get(one.class_name)
-        ink = _INK if one.class_name == MEAN else colour_of(row)
+        ink = colours.get(one.class_name, _INK)
         if first is not None and not math.isnan(first.mean):
             axes[0].plot([first.mean, one.dice.mean], [row, row], color=_LIGHT, linewidth=3)
             axes[0].plot([first.mean], [row], "o", mfc="white", mec=_GREY, ms=5)
@@ -87,22 +99,22 @@ def draw_change(before: Sequence[ScoreRow], after: Sequence[ScoreRow]) -> Figure
     return figure
 
 
-def draw_learning(metrics: Sequence[Mapping[str, str]], classes: Sequence[str]) -> Figure:
+def draw_learning(metrics: Sequence[Mapping[str, str]], colours: Mapping[str, str]) -> Figure:
     """Validation Dice and losses over epochs, and below them which block trained at which rate.
 
     Args:
         metrics: rows of metrics.csv.
-        classes: names in the order of their colours.
+        colours: of the classes.
     """
     epochs = np.array([int(row["epoch"]) + 1 for row in metrics])
     blocks = [name for name in metrics[-1] if name.startswith(_RATES)]
     heights = [2.0, 1.2, 0.25 + 0.16 * len(blocks)]
     figure = Figure(figsize=(8, sum(heights) + 0.8), layout="constrained")
     dice, loss, rates = figure.subplots(3, 1, sharex=True, height_ratios=heights)
-    for number, name in enumerate(classes if len(classes) > 1 else []):
+    for name, colour in colours.items() if len(colours) > 1 else ():
         values = _column(metrics, f"val/dice/{name}")
         if not np.isnan(values).all():
-            dice.plot(epochs, values, color=colour_of(number), lw=1, label=name)
+            dice.plot(epochs, values, color=colour, lw=1, label=name)
     dice.plot(epochs, _column(metrics, "val/dice"), color=_INK, lw=2, label=MEAN)
     started = _column(metrics, "val/dice_pretrained")
     if not np.isnan(started).all():
@@ -120,16 +132,17 @@ def draw_learning(metrics: Sequence[Mapping[str, str]], classes: Sequence[str]) 
     return figure
 
 
-def draw_volumes(agreements: Sequence[VolumeAgreement]) -> Figure:
+def draw_volumes(agreements: Sequence[VolumeAgreement], colours: Mapping[str, str]) -> Figure:
     """Differences of predicted and true volumes over their means, with limits of agreement."""
     columns = min(3, len(agreements))
     rows = math.ceil(len(agreements) / columns)
     figure = Figure(figsize=(8, 2.1 * rows + 0.2), layout="constrained")
     panels = np.atleast_1d(figure.subplots(rows, columns)).ravel()
-    for number, (axis, one) in enumerate(zip(panels, agreements, strict=False)):
+    for axis, one in zip(panels, agreements, strict=False):
         means = (one.truth_mm3 + one.predicted_mm3) / 2
         axis.axhline(0, color=_GREY, lw=0.8)
-        axis.plot(means, one.differences_mm3, "o", ms=4, color=colour_of(number), mec=_INK, mew=0.4)
+        colour = colours.get(one.class_name, _GREY)
+        axis.plot(means, one.differences_mm3, "o", ms=4, color=colour, mec=_INK, mew=0.4)
         axis.axhline(float(one.differences_mm3.mean()), color=_INK, lw=1.2)
         for limit in one.limits_mm3 if len(means) > 1 else ():
             axis.axhline(limit, color=_INK, ls="--", lw=0.8)

@@ -6,7 +6,7 @@ import csv
 import json
 import math
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,17 +73,18 @@ def report_run(folder: Path, cases: int = 4, device: str = "auto") -> Page:
     result = _read_json(folder / RESULT) or {}
     weights = _read_json(parts[0] / "transfer.json")
     started = (_read_json(parts[0] / "environment.json") or {}).get("started", "")
+    colours = figures.colours_of(run.classes(side), model.card)
     scored = count_of(len({row.case for row in run.after[side]}), f"{side} case")
     return Page(
         title=f"Report of {folder.name}",
         about=" \u00b7 ".join(filter(None, [started[:10], model.card.models.name, scored])),
         answer=_answer(run, side, bool(folds), result),
         sections=[
-            *_compare_sides(run),
+            *_compare_sides(run, colours),
             Section("Each class", tables_of_classes(run.after[side])),
             Section("Worst cases", _worst_cases(run, side, parts, cases, device)),
-            Section("Learning", [*_curves(parts, run.classes(side))]),
-            Section("Volumes", show_volumes(run.after[side])),
+            Section("Learning", [*_curves(parts, colours)]),
+            Section("Volumes", show_volumes(run.after[side], colours)),
             Section("What was forgotten", _forgotten(folder, result)),
             Section("Data and split", [*_data(folder, parts)]),
             Section("Weights and model", [*_weights(model.card, weights)]),
@@ -135,13 +136,13 @@ def _answer(run: FinishedRun, side: Side, folds: bool, result: dict[str, Any]) -
     return [first, name_weakest(after), *([f"{third[0].upper()}{third[1:]}."] if third else [])]
 
 
-def _compare_sides(run: FinishedRun) -> Iterator[Section]:
+def _compare_sides(run: FinishedRun, colours: Mapping[str, str]) -> Iterator[Section]:
     """Before against after, on each side of the split that was scored."""
     for side in ("test", "validation"):
         before, after = run.before[side], run.after[side]
         if after:
             text = "Dice of each class" + (" before and after, and its change" if before else "")
-            parts: list[Part] = [Picture(figures.draw_change(before, after), text)]
+            parts: list[Part] = [Picture(figures.draw_change(before, after, colours), text)]
             if before:
                 parts.append(Grid.from_rich(comparison_table(before, after)))
             title = "Before and after" if before else "Scores"
@@ -182,12 +183,12 @@ def _models_and_cases(
             yield model, case
 
 
-def _curves(parts: Sequence[Path], classes: Sequence[str]) -> Iterator[Picture]:
+def _curves(parts: Sequence[Path], colours: Mapping[str, str]) -> Iterator[Picture]:
     for part in parts:
         if (part / "metrics.csv").exists() and (metrics := read_metrics(part / "metrics.csv")):
             text = "validation Dice and losses over epochs, and the rate of each block below"
             note = part.name if len(parts) > 1 else ""
-            yield Picture(figures.draw_learning(metrics, classes), text, note)
+            yield Picture(figures.draw_learning(metrics, colours), text, note)
 
 
 def _forgotten(folder: Path, result: dict[str, Any]) -> list[Part]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from hsf_finetune.evaluation.evaluate import Evaluation
 from hsf_finetune.evaluation.score_tables import (
@@ -29,7 +29,8 @@ def report_scores(evaluation: Evaluation) -> Page:
     on = f"{count_of(mean.n, 'case')} of {count_of(mean.subjects, 'subject')}"
     answer = [f"Mean Dice on {on}: {format_interval(mean)}.", name_weakest(rows)]
     text = "Dice of each class with its interval"
-    drawn = Picture(figures.draw_change((), rows), text)
+    colours = figures.colours_of(one.class_name for one in evaluation.summary[:-1])
+    drawn = Picture(figures.draw_change((), rows, colours), text)
     return Page(
         title="Segmentations against labels",
         about=evaluation.title,
@@ -37,7 +38,7 @@ def report_scores(evaluation: Evaluation) -> Page:
         sections=[
             Section("Each class", [drawn, *tables_of_classes(rows)]),
             Section("Worst cases", [list_worst(rows)]),
-            Section("Volumes", show_volumes(rows)),
+            Section("Volumes", show_volumes(rows, colours)),
         ],
     )
 
@@ -81,7 +82,7 @@ def rank_cases(rows: Sequence[ScoreRow]) -> list[tuple[str, float]]:
     return sorted(means.items(), key=lambda one: (math.isnan(one[1]), one[1]))
 
 
-def show_volumes(rows: Sequence[ScoreRow]) -> list[Part]:
+def show_volumes(rows: Sequence[ScoreRow], colours: Mapping[str, str]) -> list[Part]:
     """Agreement of volumes, as a table and drawn; nothing where no label has a class."""
     agreements = agree_in_volume(rows)
     if not agreements:
@@ -90,5 +91,5 @@ def show_volumes(rows: Sequence[ScoreRow]) -> list[Part]:
     note = "solid: mean difference; dashed: limits of agreement (Bland, Altman 1986)"
     return [
         Grid.from_rich(volumes_table(agreements)),
-        Picture(figures.draw_volumes(agreements), text, note),
+        Picture(figures.draw_volumes(agreements, colours), text, note),
     ]

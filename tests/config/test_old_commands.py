@@ -133,6 +133,7 @@ def test_a_copy_of_the_whole_folder_still_works(file: str) -> None:
 def test_the_keys_about_weights_are_all_still_there(config: str) -> None:
     old = yaml.safe_load((STORED / "conf" / "finetuning" / "default.yaml").read_text())
     new = {"external_weights_path", "external_weights_key_prefix", "load", "allow_mismatch"}
+    new |= {"file", "accept_licence"}
     assert old.keys() >= {*WEIGHTS_KEYS} - new
     assert with_strict_loading(compose(config, [], STORED / "conf")) == compose(config)
 

@@ -32,6 +32,8 @@ GIVEN = {
     "load": "trunk",
     "min_loaded": "0.5",
     "allow_mismatch": "[head.*]",
+    "file": "/a.pt",
+    "accept_licence": "true",
     "pretrained": "demo",
     "external_weights_path": "/a.pt",
     "external_weights_key_prefix": "net.",

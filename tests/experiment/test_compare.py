@@ -71,7 +71,7 @@ def contents(folder: Path) -> dict[Path, bytes]:
     return {
         path: path.read_bytes()
         for path in folder.rglob("*")
-        if path.is_file() and not path.name.startswith("compare.")
+        if path.is_file() and path.parent != folder
     }
 
 

@@ -109,7 +109,7 @@ def test_a_margin_of_rounded_zeros_is_left_out_and_a_faint_one_is_not() -> None:
     margin = np.random.default_rng(0).integers(0, 2, (3, *SHAPE[1:])).astype(np.float64)
     image = np.concatenate([margin, 300 * scan()])
     np.testing.assert_array_equal(image[find_content_box([image])], 300 * scan())
-    faint = np.concatenate([60 * margin, 300 * scan()])
+    faint = np.concatenate([600 * margin, 300 * scan()])
     assert faint[find_content_box([faint])].shape == faint.shape
 
 
