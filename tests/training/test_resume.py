@@ -59,6 +59,8 @@ def settings_of(data: Path, run_dir: Path, preset: str, *more: str) -> Settings:
             "models.dropout=0.2",
             "models.lr=1e-2",
             "logger=csv",
+            "report=off",
+            "lightning.forecast=false",
             "lightning.accelerator=cpu",
             "lightning.threads=1",
             *NETWORK,

@@ -109,6 +109,8 @@ def watched_fit(data: Path, folder: Path, *overrides: str) -> tuple[Schedule, Wa
             "weights.pretrained=none",
             "finetuning.budget=fixed",
             "logger=csv",
+            "report=off",
+            "lightning.forecast=false",
             "lightning.accelerator=cpu",
             "lightning.check_val_every_n_epoch=100",
             *NETWORK,
