@@ -158,7 +158,7 @@ def check_is_free(path: str | Path) -> None:
         OutputError: the file exists.
     """
     if Path(path).exists():
-        raise OutputError("the file exists", file=path, fix="give a new name: -o SCORES.csv")
+        raise OutputError("the file exists", file=path, fix="give another name")
 
 
 def _title(what: str, tolerance_mm: float | None) -> str:

@@ -23,7 +23,7 @@ from hsf_finetune.export.onnx_graph import (
 )
 from hsf_finetune.export.trained_model import TrainedModel
 from hsf_finetune.inference.engines import OPSET
-from hsf_finetune.networks.volumetric import larger_windows, volume_logits
+from hsf_finetune.networks.volumetric import volume_logits
 from hsf_finetune.system.errors import ConfigError
 
 ONNX_PACKAGES = {"onnx": "onnx", "onnxruntime": "onnxruntime"}
@@ -74,7 +74,7 @@ def write_checked_onnx(file: Path, model: TrainedModel) -> None:
 def _segment(model: TrainedModel, folder: Path, channels: Sequence[Volume]) -> npt.NDArray[Any]:
     predict = open_session(folder / f"{model.name}.onnx")
     image, grid = prepare_channels(channels, model.card.preprocessing)
-    how = larger_windows(image.shape[1:], model.anatomy.divisor, model.card.preprocessing)
+    how = model.card.preprocessing
     if all(n <= window for n, window in zip(image.shape[1:], how.window_vox, strict=True)):
         probabilities = predict(image[None])[0]
     else:

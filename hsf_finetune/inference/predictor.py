@@ -21,7 +21,7 @@ from hsf_finetune.inference.model_card import Hdf5Geometry, ModelCard
 from hsf_finetune.inference.read_scan import Scan, read_channels
 from hsf_finetune.inference.segmentation import Segmentation
 from hsf_finetune.networks.anatomy import Anatomy
-from hsf_finetune.networks.volumetric import larger_windows, volume_logits
+from hsf_finetune.networks.volumetric import volume_logits
 from hsf_finetune.system.console import count_of
 from hsf_finetune.system.errors import ConfigError, WeightsError
 from hsf_finetune.weights.files.checkpoint import Checkpoint
@@ -205,7 +205,7 @@ class Predictor:
         probabilities, unless these are wanted.
         """
         divisor = self._engines.divisor
-        how = larger_windows(image.shape[1:], divisor, self.card.preprocessing)
+        how = self.card.preprocessing
         with torch.inference_mode():
             logits = volume_logits(network, image[None].to(self._device), divisor, how)[0].float()
             if not grid.resampler.takes_logits and (

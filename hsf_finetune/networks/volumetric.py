@@ -12,9 +12,6 @@ from torch import Tensor
 from hsf_finetune.config.settings.preprocessing_settings import Preprocessing
 from hsf_finetune.networks.padding import pad_to, padded_shape, remove_padding
 
-_GROWTH = 2
-"""How many times the voxels of a window a larger one may have: memory grows with them."""
-
 
 def volume_logits(
     network: Callable[[Tensor], Tensor],
@@ -66,34 +63,6 @@ def volume_size(
     sizes = map(max, shape, how.least_vox or (1, 1, 1))
     x, y, z = (max(-(-n // k) * k, m) for n, k, m in zip(sizes, steps, least, strict=True))
     return (x, y, z)
-
-
-def larger_windows(
-    shape: Sequence[int], divisor: Sequence[int], how: Preprocessing
-) -> Preprocessing:
-    """The same with windows that make the least work of a volume, and are nowhere smaller.
-
-    They have at most twice the voxels, and the same overlap. Windows that repeat what another
-    program does stay as they are.
-
-    Args:
-        shape: (x, y, z) of the volume.
-        divisor: sizes the network needs multiples of.
-        how: its windows.
-    """
-    if how.padded_size == "window" or how.padding == "end" or how.blending != "gaussian":
-        return how
-    size, window = volume_size(shape, divisor, how), padded_shape(how.window_vox, divisor)
-    part = [min(n, w) for n, w in zip(size, window, strict=True)]
-    choices = ([*range(least, n, d), n] for n, least, d in zip(size, part, divisor, strict=True))
-    possible = [w for w in product(*choices) if math.prod(w) <= _GROWTH * math.prod(window)]
-
-    def work(chosen: Sequence[int]) -> int:
-        sides = zip(size, chosen, strict=True)
-        return math.prod(w * len(_even_starts(n, w, how.overlap)) for n, w in sides)
-
-    best = min(possible, key=lambda chosen: (work(chosen), math.prod(chosen)), default=part)
-    return how.model_copy(update={"window_vox": tuple(best)})
 
 
 def _slide(

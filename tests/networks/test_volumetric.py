@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, get_args
 
 import pytest
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 
 from hsf_finetune.config.settings import Preprocessing
 from hsf_finetune.networks.padding import Padding, pad_to
-from hsf_finetune.networks.volumetric import larger_windows, volume_logits
+from hsf_finetune.networks.volumetric import volume_logits
 from tests.closeness import assert_equal_up_to_rounding
 
 sizes = st.tuples(*[st.integers(1, 20)] * 3)
@@ -159,26 +158,3 @@ def test_small_volumes_are_padded_to_windows_where_asked(network: Recorder) -> N
     network.seen.clear()
     volume_logits(network, image, (8, 8, 8), windows(32, 16, 32, padding="symmetric"))
     assert set(network.seen) == {(16, 16, 32)}
-
-
-@pytest.mark.parametrize("shape", [(20, 30, 9), (40, 40, 40), (33, 60, 47), (100, 24, 64)])
-def test_larger_windows_make_less_work_and_are_nowhere_smaller(shape: tuple[int, int, int]) -> None:
-    divisor, how = (4, 4, 4), windows(32, 32, 32)
-    work = []
-    for one in (how, larger_windows(shape, divisor, how)):
-        recorder = Recorder().eval()
-        with torch.inference_mode():
-            volume_logits(recorder, torch.randn(1, 2, *shape), divisor, one)
-        work.append(sum(math.prod(size) for size in recorder.seen))
-        size = recorder.seen[0]
-        assert math.prod(size) <= 2 * 32**3
-        assert all(n >= min(32, m) for n, m in zip(size, shape, strict=True))
-    assert work[1] <= work[0]
-    if math.prod(-(-n // 4) * 4 for n in shape) <= 2 * 32**3:
-        assert len(recorder.seen) == 1
-
-
-@pytest.mark.parametrize("other", [TO_WINDOW, {"padding": "end"}, {"blending": "monai"}])
-def test_windows_of_other_programs_and_versions_stay_as_they_are(other: dict[str, str]) -> None:
-    how = windows(32, 32, 32, **other)
-    assert larger_windows((40, 40, 40), (4, 4, 4), how) == how
