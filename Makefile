@@ -38,9 +38,11 @@ test-clients: install
 	nnunet_v1=$$(.ci/client_environment nnunet_v1 torch nnunet==1.7.1 batchgenerators==0.25.1) && \
 	formats=$$(.ci/client_environment formats bids-validator-deno==3.0.2 slicerio==1.4.0 \
 		simpleitk==2.5.7) && \
+	slurm=$$(.ci/client_environment slurm torch hydra-submitit-launcher==1.2.0 \
+		hydra-optuna-sweeper==1.3.0.dev0 optuna==2.10.1 'sqlalchemy<2' 'alembic<1.15' .) && \
 	HSF_FINETUNE_ENV_HSF=$$hsf HSF_FINETUNE_ENV_NNUNET=$$nnunet \
 		HSF_FINETUNE_ENV_NNUNET_V1=$$nnunet_v1 \
-		HSF_FINETUNE_ENV_FORMATS=$$formats $(BIN)/python -m pytest -n 2 \
+		HSF_FINETUNE_ENV_FORMATS=$$formats HSF_FINETUNE_ENV_SLURM=$$slurm $(BIN)/python -m pytest -n 2 \
 		--dist loadfile -m clients
 
 # The documentation's site, in site/; nothing is fetched while it is built or read.

@@ -29,9 +29,10 @@ from hsf_finetune.config.settings import Settings
 from hsf_finetune.data.discovery.cases import discover
 from hsf_finetune.data.splits import split_cases
 from hsf_finetune.evaluation.score_model import score_cases
-from hsf_finetune.evaluation.score_tables import MEAN, summarise
+from hsf_finetune.evaluation.score_tables import MEAN, ScoreRow, summarise
 from hsf_finetune.experiment.run import run_experiment
 from hsf_finetune.inference.predictor import Predictor
+from hsf_finetune.inference.scan_model import ScanModel
 
 COMMON = (
     "datasets=msd_hippocampus",
@@ -136,7 +137,8 @@ def measure(
     started = time.process_time()
     folder = run_experiment(settings).folder
     cpu_s = time.process_time() - started
-    summaries = {s.class_name: s.dice for s in scored(settings, folder, split[options.score_on])}
+    rows = scored(settings, Predictor.load(folder, device="cpu"), split[options.score_on])
+    summaries = {s.class_name: s.dice for s in summarise(rows)}
     mean = summaries.pop(MEAN)
     return {
         "arm": arm,
@@ -151,14 +153,14 @@ def measure(
     }
 
 
-def scored(settings: Settings, folder: Path, names: list[str]) -> list[Any]:
-    """Summaries of the best epoch on cases that no run has seen."""
+def scored(settings: Settings, model: ScanModel, names: list[str]) -> list[ScoreRow]:
+    """Scores of a model on cases that it has not seen."""
     datasets = settings.datasets.model_copy(update={"split_file": None, "train_on_all": True})
     cases = split_cases(discover(datasets).cases, datasets, seed=0).train
     chosen = [case for case in cases if case.name.rsplit("__", 1)[-1] in set(names)]
     if len(chosen) != len(names):
         raise SystemExit(f"found {len(chosen)} of the {len(names)} cases to score")
-    return summarise(score_cases(Predictor.load(folder, device="cpu"), chosen))
+    return score_cases(model, chosen)
 
 
 def data_overrides(

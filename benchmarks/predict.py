@@ -5,7 +5,7 @@
 Each program runs the same network (random weights) in a process of its own, on one core. The
 processor time of a process and its children counts, start-up included. Crops are measured with one
 scan and with all of them; for larger scans the start-up is that of crops, and a few scans are
-measured, so the total for all of them is computed.
+measured, so the total for all of them is computed. Every program takes each scan in one piece.
 """
 
 from __future__ import annotations
@@ -65,21 +65,21 @@ class Program:
         name: for the table.
         reference: whether `predict` is compared with it.
         command: its command; SCANS and OUT stand for folders.
-        pairs: whether it takes the scans and their outputs one by one, after the command.
+        export: what it takes before each scan and its output; None if it takes folders.
     """
 
     name: str
     reference: bool
     command: Sequence[str | Path]
-    pairs: bool = False
+    export: Path | None = None
 
     def run(self, scans: Path, out: Path, log: Path) -> Cost:
         """Its cost on the scans of a folder."""
         out.mkdir()
         replaced = {"SCANS": str(scans), "OUT": str(out)}
         command = [replaced.get(str(part), str(part)) for part in self.command]
-        for scan in sorted(scans.iterdir()) if self.pairs else ():
-            command += [str(scan), str(out / scan.name)]
+        for scan in sorted(scans.iterdir()) if self.export else ():
+            command += [str(self.export), str(scan), str(out / scan.name)]
         given = {**os.environ, **dict.fromkeys(ONE_THREAD, "1")}
         with log.open("w") as file:
             process = subprocess.Popen(
@@ -87,7 +87,7 @@ class Program:
                 stdout=file,
                 stderr=file,
                 env=given,
-                preexec_fn=lambda: os.sched_setaffinity(0, {0}),
+                preexec_fn=lambda: os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}),
             )
             _, status, used = os.wait4(process.pid, 0)
         if status or len([*out.rglob("*.nii.gz")]) < len([*scans.iterdir()]):
@@ -101,7 +101,7 @@ def main() -> None:
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as folder:
         os.environ["HSF_FINETUNE_CACHE"] = f"{folder}/cache"
-        for network in (UNET, NNUNET):
+        for network in (one for one in (UNET, NNUNET) if one.name in options.networks):
             starts: dict[str, Cost] = {}
             for size in options.sizes:
                 place = Path(folder) / f"{network.name}_{size}"
@@ -118,6 +118,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--env-hsf", type=Path, help="environment with hsf and onnxruntime")
     parser.add_argument("--env-nnunet", type=Path, help="environment with nnunetv2")
     parser.add_argument("--scans", type=int, default=20)
+    parser.add_argument("--networks", nargs="+", default=["unet", "nnunet"])
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES))
     parser.add_argument("--json", type=Path, help="write the rows there too")
     return parser.parse_args()
@@ -128,7 +129,7 @@ def make_programs(
 ) -> list[Program]:
     """The programs that run a network, with its exports in a folder."""
     shape = SIZES[size]
-    how = Preprocessing()
+    how = Preprocessing(window_vox=(160, 160, 160))  # the others take all scans in one piece
     if isinstance(network, NnUNetSettings):
         how = Preprocessing(padding="symmetric", padded_size="window", window_vox=shape)
     torch.manual_seed(0)
@@ -167,9 +168,9 @@ def make_programs(
         ]
         programs.append(Program("nnUNetv2_predict", True, command))
     if "hsf" in doors and options.env_hsf:
-        script = Path(__file__).with_name("run_hsf.py")
-        command = [options.env_hsf / "bin" / "python", script, place / "hsf"]
-        programs.append(Program("HSF", True, command, pairs=True))
+        script = Path(__file__).parents[1] / "tests" / "export" / "run_hsf.py"
+        command = [options.env_hsf / "bin" / "python", script]
+        programs.append(Program("HSF", True, command, place / "hsf"))
     if "bundle" in doors:
         bundle = place / "bundle"
         command = [sys.executable, "-m", "monai.bundle", "run", "--bundle_root", bundle]

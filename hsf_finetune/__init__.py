@@ -39,7 +39,6 @@ __all__ = [
 
 if TYPE_CHECKING:
     from hsf_finetune.api import (
-        build_network,
         check,
         compare,
         compose,
@@ -47,21 +46,23 @@ if TYPE_CHECKING:
         finetune,
         load_model,
         plan,
-        transfer,
     )
     from hsf_finetune.export.export_model import export
     from hsf_finetune.labels.classes import ClassSpace, LabelMap
     from hsf_finetune.schedule.stages import Schedule
     from hsf_finetune.system.errors import UserError
     from hsf_finetune.training.label_set_loss import label_set_loss
+    from hsf_finetune.weights.transfer.free_network import build_network, transfer
 
 _ELSEWHERE = {
     "ClassSpace": "hsf_finetune.labels.classes",
     "LabelMap": "hsf_finetune.labels.classes",
     "Schedule": "hsf_finetune.schedule.stages",
     "UserError": "hsf_finetune.system.errors",
+    "build_network": "hsf_finetune.weights.transfer.free_network",
     "export": "hsf_finetune.export.export_model",
     "label_set_loss": "hsf_finetune.training.label_set_loss",
+    "transfer": "hsf_finetune.weights.transfer.free_network",
 }
 """Names that are not of `api`, and where they are."""
 

@@ -8,18 +8,11 @@ few epochs; `outputs/source` is the folder of a run.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
-
-from pydantic import ValidationError
+from typing import TYPE_CHECKING, Literal
 
 from hsf_finetune.config.compose import compose as compose_settings
-from hsf_finetune.config.settings import NetworkSettings, Settings
-from hsf_finetune.networks.anatomy import Anatomy
-from hsf_finetune.networks.build import build, channel_axes, class_axes
-from hsf_finetune.networks.pretrained_network import validate_network
-from hsf_finetune.system.errors import ConfigError
+from hsf_finetune.config.settings import Settings
 
 if TYPE_CHECKING:
     from hsf_finetune.check.check_report import CheckReport
@@ -27,9 +20,10 @@ if TYPE_CHECKING:
     from hsf_finetune.evaluation.evaluate import Evaluation
     from hsf_finetune.experiment.run_result import RunResult
     from hsf_finetune.inference.engines import EngineName
-    from hsf_finetune.inference.predictor import Predictor
+    from hsf_finetune.inference.ensemble import Checkpoints
+    from hsf_finetune.inference.scan_model import ScanModel
+    from hsf_finetune.inference.views import ViewKind
     from hsf_finetune.planning.setup import Setup
-    from hsf_finetune.weights.transfer.receipt import Receipt
 
 PathLike = str | Path
 
@@ -63,7 +57,7 @@ def plan(config: Settings, *, forecast: bool = True) -> Setup:
 
     Args:
         config: from `compose`.
-        forecast: also make a few dry steps, to say what the run takes in memory and time.
+        forecast: also make a few dry steps, for memory and time.
 
     Returns:
         The setup, which shows itself in a notebook: `.schedule`, `.transfer` (None where no
@@ -114,28 +108,30 @@ def finetune(config: Settings) -> RunResult:
 
 
 def load_model(
-    weights: PathLike,
-    *,
-    checkpoint: Literal["best", "last"] = "best",
+    *weights: PathLike,
+    checkpoint: Checkpoints = "best",
     device: str = "auto",
     settings: Sequence[str] = (),
     engine: EngineName = "torch",
-) -> Predictor:
+    tta: ViewKind = "off",
+) -> ScanModel:
     """A trained model, or weights by others as they are, which segments scans.
 
     Args:
         weights: folder of a run, a checkpoint, or what `finetuning.pretrained` takes: an nnU-Net,
-            a MONAI bundle, an address, or a name.
-        checkpoint: which one of a run.
+            a MONAI bundle, an address, or a name. Of several, probabilities are averaged.
+        checkpoint: which one of a run; `folds` are the models of all folds.
         device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
         settings: of weights by others, what they do not say: `preprocessing=hsf`.
         engine: what runs the network, as `--engine` of the command.
+        tta: the mean over several views of each scan, as `--tta` of the command.
 
     Returns:
-        The model: `.predict(scan)` takes paths, nibabel images, or (array, affine).
+        The model: `.passes` networks run for each scan, and `.predict(scan)` takes paths, nibabel images, or (array, affine).
 
     Raises:
         WeightsError: it cannot be read, or does not say its classes or how scans are prepared.
+        ConfigError: several models differ in their classes, or one cannot segment mirrored scans.
 
     Examples:
         >>> import hsf_finetune as hf
@@ -144,9 +140,10 @@ def load_model(
         >>> sorted(seg.volumes_mm3)
         ['blob']
     """
-    from hsf_finetune.inference.predictor import Predictor
+    from hsf_finetune.inference.ensemble import load_models
 
-    return Predictor.load(weights, checkpoint, device, settings, engine=engine)
+    model = load_models(weights, checkpoint, device, settings, engine=engine)
+    return model if tta == "off" else model.with_views(tta)
 
 
 def check(config: Settings, *, jobs: int | None = None) -> CheckReport:
@@ -174,22 +171,25 @@ def check(config: Settings, *, jobs: int | None = None) -> CheckReport:
 
 
 def evaluate(
-    prediction: PathLike,
+    prediction: PathLike | Sequence[PathLike],
     label: PathLike | None = None,
     *,
     names: Mapping[int, str] | None = None,
     side: Literal["train", "validation", "test"] = "validation",
     tolerance_mm: float | None = None,
+    tta: ViewKind = "off",
 ) -> Evaluation:
     """Scores segmentations against labels, or a run's model on one side of its split.
 
     Args:
-        prediction: a segmentation, a folder of them, or (without `label`) a run's folder.
+        prediction: a segmentation, a folder of them, or (without `label`) a run's folder, or those
+            of several, whose probabilities are averaged.
         label: the manual segmentation, or a folder of them, paired by name.
         names: label value -> name of the class; None scores every value that occurs.
         side: of the split, for a run.
         tolerance_mm: of the normalised surface Dice; None is 1 mm, or one voxel's diagonal for
             data of another scale.
+        tta: for a run, the mean over several views of each scan.
 
     Returns:
         Dice, HD95 (mm), NSD and volume error (mm3) per case and class, with a summary.
@@ -205,9 +205,11 @@ def evaluate(
     """
     from hsf_finetune.evaluation.evaluate import evaluate_files, evaluate_run
 
+    given = [prediction] if isinstance(prediction, str | Path) else prediction
+    first, *more = (Path(one) for one in given)
     if label is None:
-        return evaluate_run(Path(prediction), side, tolerance_mm)
-    return evaluate_files(Path(prediction), Path(label), names, tolerance_mm)
+        return evaluate_run(first, side, tolerance_mm, more=more, tta=tta)
+    return evaluate_files(first, Path(label), names, tolerance_mm)
 
 
 def compare(
@@ -241,109 +243,3 @@ def compare(
         reference=reference,
         side=side,
     )
-
-
-@dataclass(frozen=True)
-class Network:
-    """A network with its size.
-
-    Args:
-        anatomy: its parts; `anatomy.network` is the torch module.
-        settings: which network it is.
-        in_channels: channels of the image.
-        out_channels: classes, background included.
-    """
-
-    anatomy: Anatomy
-    settings: NetworkSettings
-    in_channels: int
-    out_channels: int
-
-
-def build_network(name: str, in_channels: int, out_channels: int, **settings: Any) -> Network:
-    """A freshly initialised network of `conf/models`, outside of any run.
-
-    Args:
-        name: `unet`, `dynunet`, `segresnet`, `swinunetr`, `nnunet`, `arunet`, ...
-        in_channels: channels of the image.
-        out_channels: classes, background included.
-        settings: as in `conf/models/NAME.yaml`: `channels=[16, 32, 64]`.
-
-    Returns:
-        The network; `.anatomy.network` maps (batch, in_channels, x, y, z) to logits
-        (batch, out_channels, x, y, z), where x, y and z are multiples of `.anatomy.divisor`.
-
-    Raises:
-        ConfigError: there is no such network, or a setting is wrong.
-
-    Examples:
-        >>> import torch
-        >>> import hsf_finetune as hf
-        >>> network = hf.build_network("unet", 1, 3, channels=[4, 8], strides=[2])
-        >>> network.anatomy.network(torch.zeros(1, 1, 8, 8, 8)).shape
-        torch.Size([1, 3, 8, 8, 8])
-    """
-    try:
-        chosen = validate_network({"name": name, **settings})
-    except ValidationError as error:
-        lines = [f"{'.'.join(map(str, d['loc'][1:])) or name}: {d['msg']}" for d in error.errors()]
-        raise ConfigError("there is no such network", found="\n".join(lines)) from error
-    return Network(build(chosen, in_channels, out_channels), chosen, in_channels, out_channels)
-
-
-def transfer(
-    network: Network,
-    weights: PathLike,
-    classes: Sequence[str],
-    *,
-    source_classes: Sequence[str] | None = None,
-    derive_from: Mapping[str, str | Sequence[str]] | None = None,
-    min_loaded: float = 1.0,
-) -> Receipt:
-    """Loads pretrained weights into a network, in place, with a receipt.
-
-    The trunk loads by name and shape, the head class by class: copied, split, merged or made
-    of the background class, exactly where that is possible (docs: Weights).
-
-    Args:
-        network: from `build_network`.
-        weights: a checkpoint, a run's folder, a MONAI bundle or an nnU-Net folder.
-        classes: class of each output channel of the network, background first.
-        source_classes: class of each output channel of weights that do not say.
-        derive_from: class -> class or classes of the source that it comes out of.
-        min_loaded: smallest share of the trunk that must load.
-
-    Returns:
-        What became of each tensor and of each class.
-
-    Raises:
-        WeightsError: the weights cannot be read, or too little of the trunk fits.
-        ConfigError: a class does not exist, or the number of classes is not the network's.
-
-    Examples:
-        >>> import hsf_finetune as hf
-        >>> network = hf.build_network("unet", 1, 3, channels=[4, 8], strides=[2], features=4,
-        ...                            num_res_units=1)
-        >>> receipt = hf.transfer(network, "outputs/source", ["background", "front", "back"],
-        ...                       derive_from={"front": "blob", "back": "blob"})
-        >>> receipt.share_loaded
-        1.0
-    """
-    from hsf_finetune.weights.sources.read_source import read_source
-    from hsf_finetune.weights.transfer.input_rules import InputRequest
-    from hsf_finetune.weights.transfer.plan_head import HeadRequest
-    from hsf_finetune.weights.transfer.transfer_weights import transfer as transfer_into
-
-    if len(classes) != network.out_channels:
-        raise ConfigError(
-            "as many classes are needed as the network has outputs",
-            found=", ".join(classes),
-            expected=f"{network.out_channels} names, background first",
-        )
-    size = (network.in_channels, network.out_channels)
-    head = HeadRequest(
-        classes, class_axes(network.settings, *size), source_classes, dict(derive_from or {})
-    )
-    inputs = InputRequest(channel_axes(network.settings, *size))
-    checkpoint = read_source(weights)
-    return transfer_into(network.anatomy, checkpoint, head, inputs, min_loaded=min_loaded)

@@ -27,6 +27,7 @@ FAST = (
     *NETWORK,
     "logger=csv",
     "report=off",
+    "quality=off",
     "augmentation=none",
     "datasets.few_subjects=0",
     "lightning.forecast=false",

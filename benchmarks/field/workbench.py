@@ -40,6 +40,7 @@ FAST = (
     "models.features=4",
     "models.num_res_units=1",
     "logger=csv",
+    "report=off",
     "augmentation=none",
     "datasets.few_subjects=0",
     "lightning.forecast=false",
@@ -164,7 +165,7 @@ def _import_all() -> None:
     """Imports what commands import late."""
     for module in ("check.case_pictures", "describe.describe_folder", "experiment.run"):
         importlib.import_module(f"hsf_finetune.{module}")
-    run_command("plan", "datasets=phantom", "finetuning.pretrained=none")
+    run_command("plan", "datasets=phantom", "datasets.generate=null", "datasets.main_path=nowhere")
 
 
 def phantom(seed: int, shape: Sequence[int] = SHAPE) -> tuple[Array, Array]:

@@ -90,7 +90,7 @@ def _draw(case: Case, findings: Sequence[Finding]) -> Figure | None:
         position = np.median(np.argwhere(values), axis=0).astype(int)
     figure = Figure(figsize=(9, 6.8), dpi=80)
     FigureCanvasAgg(figure)
-    axes = figure.subplots(2, 3)
+    axes = figure.subplots(2, 3, subplot_kw={"xticks": (), "yticks": ()})
     figure.subplots_adjust(0.01, 0.08, 0.99, 0.8, wspace=0.03, hspace=0.03)
     low, high = np.percentile(image, [1, 99])
     for column, plane in enumerate(PLANES):

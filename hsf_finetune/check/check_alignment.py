@@ -21,6 +21,7 @@ import numpy.typing as npt
 from hsf_finetune.check.case_facts import EDGE_VOX, to_z_scores
 from hsf_finetune.check.findings import EXCLUDE, Finding
 from hsf_finetune.check.measured_cases import MIN_CASES, MeasuredCase
+from hsf_finetune.check.usual_values import medians_of_others, spreads_of_others
 
 Cube = npt.NDArray[np.float32]
 
@@ -71,17 +72,22 @@ def check_alignment(group: Sequence[MeasuredCase]) -> Iterator[Finding]:
     label_sum = reduce(np.add, (_one_hot(case, rows) for case in cases))
     others = np.float32(len(cases) - 1)
     agreement = [_correlation(_crop(c), (image_sum - _crop(c)) / others) for c in cases]
+    usual = medians_of_others(np.array(agreement))
+    centres = np.array([case.measures.centre for case in cases], dtype=np.float64)
+    medians = np.stack([medians_of_others(axis) for axis in centres.T], axis=1)
+    spreads = 1.4826 * np.stack(
+        [spreads_of_others(*both) for both in zip(centres.T, medians.T, strict=True)], axis=1
+    )
     for n, case in enumerate(cases):
         image, labels = _crop(case), _one_hot(case, rows)
         means = (image_sum - image) / others, (label_sum - labels) / others
-        usual = float(np.median(np.delete(agreement, n)))
-        posed = _Posed(case, image, labels, *means, agreement[n], usual)
+        posed = _Posed(case, image, labels, *means, agreement[n], float(usual[n]))
         flip_gain, flip = _find_flipped_label(posed)
         exchange_gain, exchange = _find_exchanged_classes(posed, rows)
         finding = (
             (exchange if exchange_gain > flip_gain else flip)
             or _find_odd_image(posed)
-            or _find_shift(posed, cases)
+            or _find_shift(posed, centres[n] - medians[n], spreads[n])
         )
         if finding is not None:
             yield finding
@@ -164,14 +170,19 @@ def _find_odd_image(posed: _Posed) -> Finding | None:
     )
 
 
-def _find_shift(posed: _Posed, cases: Sequence[MeasuredCase]) -> Finding | None:
+def _find_shift(
+    posed: _Posed, off: npt.NDArray[np.float64], spread: npt.NDArray[np.float64]
+) -> Finding | None:
+    """A label that lies elsewhere than the others'.
+
+    Args:
+        posed: the case.
+        off: of its centre from the median of the others, as a share of the volume, (3,).
+        spread: of the others about it, (3,).
+    """
     if posed.usual < _SIMILAR:
         return None
     case = posed.case
-    centres = np.array([c.measures.centre for c in cases if c is not case], dtype=np.float64)
-    median = np.median(centres, axis=0)
-    spread = 1.4826 * np.median(np.abs(centres - median), axis=0)
-    off = np.array(case.measures.centre) - median
     share = float(np.max(np.where(np.abs(off) > _SHIFT_SPREADS * spread, np.abs(off), 0)))
     unlike = posed.agreement < posed.usual - _CONTENT_LOSS
     if share < _SHIFT_SHARE and not unlike:

@@ -21,7 +21,12 @@ from hsf_finetune.check.case_facts import (
     Thumbnails,
     Triple,
 )
-from hsf_finetune.check.check_headers import check_header, compare_affines, tilt_deg
+from hsf_finetune.check.check_headers import (
+    check_header,
+    compare_affines,
+    compare_axes,
+    tilt_deg,
+)
 from hsf_finetune.check.check_intensities import check_intensities
 from hsf_finetune.check.check_labels import Box, bounding_box, check_label
 from hsf_finetune.check.findings import EXCLUDE, Finding, findings_of_tier
@@ -34,7 +39,12 @@ from hsf_finetune.data.preprocessing.orientation import (
     turned_affine,
 )
 from hsf_finetune.data.typical_scans import PIECES, largest_piece, measure_scan
-from hsf_finetune.data.volumes.check_volumes import check_image, check_same_grid, to_label_rows
+from hsf_finetune.data.volumes.check_volumes import (
+    check_image,
+    check_same_grid,
+    on_grid_of,
+    to_label_rows,
+)
 from hsf_finetune.data.volumes.outside import fill_mask, fill_with_mean, find_fill_values
 from hsf_finetune.data.volumes.read_volume import Volume, VolumeRef, read_volume
 from hsf_finetune.labels.classes import LabelMap
@@ -58,10 +68,14 @@ def check_case(case: Case) -> CaseFacts:
     images = [_read_image(ref, case.name, findings) for ref in case.images]
     label = _read(case.label, case.name, findings)
     first, rows = images[0], None
-    for other in (*images[1:], label):
+    for other in images[1:]:
         if first is not None and other is not None:
             with _refusing("geometry/grid", other.ref, case.name, findings):
                 check_same_grid(first, other)
+    if first is not None and label is not None:
+        with _refusing("geometry/grid", label.ref, case.name, findings):
+            stored, label = label, on_grid_of(first, label)
+            findings += compare_axes(stored, label, case.name)
     if label is not None:
         with _refusing("label/values", label.ref, case.name, findings):
             rows = to_label_rows(label, case.protocol)
@@ -87,11 +101,6 @@ def check_case(case: Case) -> CaseFacts:
     findings += compare_affines(first, label, case.name)
     channels = [image for image in images if image is not None]
     return _measure(channels, rows, case.protocol, findings)
-
-
-def check_scan(scan: Volume) -> list[Finding]:
-    """What is unusual about a scan that has no label."""
-    return [*check_header(scan, ""), *check_intensities(scan, "")]
 
 
 @contextmanager

@@ -7,13 +7,14 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from hsf_finetune.check.case_facts import to_z_scores
+from hsf_finetune.check.case_facts import EDGE_VOX, to_z_scores
 from hsf_finetune.check.findings import EXCLUDE, Finding
 from hsf_finetune.check.measured_cases import MeasuredCase
 
 _NEARLY_SAME = 0.97
 """Correlation of thumbnails; of 200 real crops no two exceed 0.84."""
-_BATCH = 64
+_BATCH = 512
+_ROUNDING = 1e-4
 _SMALLEST_VOX = 50
 """Labels with fewer voxels may agree by chance."""
 _EXCLUDE_OR_MERGE = (
@@ -108,20 +109,29 @@ def _find_similar(
 ) -> Iterator[tuple[MeasuredCase, MeasuredCase, float]]:
     """Each pair whose thumbnails correlate, the later case first.
 
-    In 32 bits the thumbnails of all cases would fill the memory; those of a batch do not.
+    A correlation is a sum over the means of blocks of eight voxels and one over what is left in the
+    blocks, which the lengths of both limit (Cauchy and Schwarz): only where that limit is high are
+    the thumbnails themselves compared.
     """
+    coarse = np.empty((len(cases), (EDGE_VOX // 2) ** 3), dtype=np.float32)
+    for n, case in enumerate(cases):
+        blocks = _unit_vector(case).reshape(*[EDGE_VOX // 2, 2] * 3).mean(axis=(1, 3, 5))
+        coarse[n] = blocks.ravel() * np.float32(8**0.5)
+    left = np.sqrt(np.maximum(1 - (coarse * coarse).sum(axis=1), 0))
     for start in range(0, len(cases), _BATCH):
-        later = _unit_vectors(cases[start : start + _BATCH])
-        for before in range(0, start + 1, _BATCH):
-            table = later @ _unit_vectors(cases[before : before + _BATCH]).T
-            for a, b in np.argwhere(table > _NEARLY_SAME):
-                if before + b < start + a:
-                    yield cases[start + a], cases[before + b], float(table[a, b])
+        later = slice(start, start + _BATCH)
+        limits = coarse[later] @ coarse[: start + _BATCH].T
+        limits += left[later, None] * left[: start + _BATCH]
+        for a, b in np.argwhere(limits > _NEARLY_SAME - _ROUNDING):
+            if b < start + a:
+                case, other = cases[start + a], cases[b]
+                correlation = float(_unit_vector(case) @ _unit_vector(other))
+                if correlation > _NEARLY_SAME:
+                    yield case, other, correlation
 
 
-def _unit_vectors(cases: Sequence[MeasuredCase]) -> npt.NDArray[np.float32]:
-    """Thumbnails as vectors whose products are correlations, (cases, voxels)."""
-    vectors = np.stack([to_z_scores(case.thumbnails.image).ravel() for case in cases])
-    vectors -= vectors.mean(axis=1, keepdims=True)
-    vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-6)
-    return vectors
+def _unit_vector(case: MeasuredCase) -> npt.NDArray[np.float32]:
+    """A thumbnail as a vector whose products with others are correlations, (voxels,)."""
+    vector = to_z_scores(case.thumbnails.image).ravel()
+    vector -= vector.mean()
+    return np.asarray(vector / max(float(np.linalg.norm(vector)), 1e-6), np.float32)

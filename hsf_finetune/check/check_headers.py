@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from hsf_finetune.check.findings import EXCLUDE, Finding, format_mm, warn_about
+from hsf_finetune.data.preprocessing.orientation import orientation_name
 from hsf_finetune.data.volumes.affines import (
     Affine,
     corner_shift_mm,
@@ -89,6 +90,20 @@ def compare_affines(image: Volume, label: Volume, case: str) -> Iterator[Finding
             str(label.ref),
             case,
             f"a corner is {shift:.2g} mm off",
+        )
+
+
+def compare_axes(label: Volume, turned: Volume, case: str) -> Iterator[Finding]:
+    """Whether a label's axes were turned to those of its image (`on_grid_of`)."""
+    if turned is not label:
+        stored, image = (orientation_name(one.affine) for one in (label, turned))
+        yield Finding(
+            "repaired",
+            "geometry/axis order",
+            "the label's axes run otherwise than its image's; it is read along the image's",
+            str(label.ref),
+            case,
+            f"{stored}, and {image} for the image",
         )
 
 

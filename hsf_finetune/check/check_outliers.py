@@ -9,6 +9,12 @@ import numpy as np
 
 from hsf_finetune.check.findings import EXCLUDE, Finding, format_mm
 from hsf_finetune.check.measured_cases import MIN_CASES, MeasuredCase
+from hsf_finetune.check.usual_values import (
+    medians_of_others,
+    quantiles_of_others,
+    ranges_of_others,
+    spreads_of_others,
+)
 
 _SPACING_RATIO = 1.5
 _EXTENT_RATIO = 2.5
@@ -54,29 +60,30 @@ def _find_odd_sizes(
     The ratio that is allowed grows with that of nine in ten of the others: a mixed group
     does not say what is usual.
     """
-    for n, case in enumerate(group):
-        others = np.delete(sizes_mm, n, axis=0)
-        median = np.median(others, axis=0)
-        off = np.maximum(sizes_mm[n] / median, median / sizes_mm[n])
-        usual = np.maximum(others / median, median / others).max(axis=1)
-        if off.max() > max(ratio, 1.2 * float(np.quantile(usual, 0.9))):
-            found, expected = format_mm(sizes_mm[n]), f"about {format_mm(median)}"
-            yield case, {"found": found, "expected": expected}
+    medians = np.stack([medians_of_others(axis) for axis in sizes_mm.T], axis=1)
+    off = np.maximum(sizes_mm / medians, medians / sizes_mm).max(axis=1)
+    limits = np.empty(len(group))
+    for median in np.unique(medians, axis=0):  # three at most along each axis
+        usual = np.maximum(sizes_mm / median, median / sizes_mm).max(axis=1)
+        chosen = (medians == median).all(axis=1)
+        limits[chosen] = 1.2 * quantiles_of_others(usual, 0.9)[chosen]
+    for n in map(int, np.flatnonzero(off > np.maximum(ratio, limits))):
+        found, expected = format_mm(sizes_mm[n]), f"about {format_mm(medians[n])}"
+        yield group[n], {"found": found, "expected": expected}
 
 
 def _compare_axes(group: Sequence[MeasuredCase]) -> Iterator[Finding]:
     """Grids that are rotated, or stored along other axes, unlike in the other cases."""
-    tilts = np.array([case.measures.tilt_deg for case in group])
+    tilts = np.array([case.measures.tilt_deg for case in group], dtype=np.float64)
     usual = Counter(case.measures.orientation for case in group).most_common(1)[0][0]
+    medians, ranges = medians_of_others(tilts), ranges_of_others(tilts)
     for n, case in enumerate(group):
-        others = np.delete(tilts, n)
-        median = float(np.median(others))
-        if abs(tilts[n] - median) > max(_TILT_DEG, 2 * float(np.ptp(others))):
+        if abs(tilts[n] - medians[n]) > max(_TILT_DEG, 2 * ranges[n]):
             yield case.warn_image(
                 "geometry/tilt",
                 "the grid is rotated against the scanner, unlike in the other cases",
                 found=f"{tilts[n]:.0f} degrees",
-                expected=f"about {median:.0f} degrees",
+                expected=f"about {medians[n]:.0f} degrees",
                 fix="check the header, or resample it along the axes of the others",
             )
         if case.measures.orientation != usual:
@@ -102,17 +109,18 @@ def _compare_volumes(group: Sequence[MeasuredCase]) -> Iterator[Finding]:
         voxel_mm3 = np.array([float(np.prod(case.measures.spacing_mm)) for case in present])
         volumes_mm3 = np.array([case.measures.row_voxels[row] for case in present]) * voxel_mm3
         logs = np.log(volumes_mm3)
+        medians = medians_of_others(logs)
+        limits = np.maximum(
+            np.log(_VOLUME_RATIO), _SPREADS * 1.4826 * spreads_of_others(logs, medians)
+        )
         for n, case in enumerate(present):
-            others = np.delete(logs, n)
-            median = float(np.median(others))
-            spread = 1.4826 * float(np.median(np.abs(others - median)))
-            if abs(logs[n] - median) > max(np.log(_VOLUME_RATIO), _SPREADS * spread):
+            if abs(logs[n] - medians[n]) > limits[n]:
                 yield case.warn_label(
                     "label/volume",
                     f"{protocol.row_names[row]} is drawn much "
-                    f"{'larger' if logs[n] > median else 'smaller'} than in the other cases",
+                    f"{'larger' if logs[n] > medians[n] else 'smaller'} than in the other cases",
                     found=f"{volumes_mm3[n]:.0f} mm3",
-                    expected=f"about {np.exp(median):.0f} mm3",
+                    expected=f"about {np.exp(medians[n]):.0f} mm3",
                     fix=f"compare it with another case; correct it, or {EXCLUDE}",
                 )
 

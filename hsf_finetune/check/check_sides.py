@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cache
 
 from hsf_finetune.check.findings import Finding
 from hsf_finetune.check.measured_cases import MIN_CASES, MeasuredCase
@@ -47,11 +48,16 @@ def _check_classes(cases: Sequence[MeasuredCase]) -> Iterator[Finding]:
 def _find_pairs(case: MeasuredCase) -> list[tuple[SidePair, float, float]]:
     """Left and right classes that are both drawn, and lie apart; x of both in mm."""
     x_mm = dict(zip(case.protocol.row_names, case.measures.row_x_mm, strict=True))
-    pairs = find_side_pairs([name for name, x in x_mm.items() if x is not None])
+    pairs = _pairs_of(tuple(name for name, x in x_mm.items() if x is not None))
     placed = [
         (pair, x_mm[pair.left] or 0.0, x_mm[pair.right] or 0.0) for pair in pairs if pair.certain
     ]
     return [one for one in placed if abs(one[1] - one[2]) > _CLEAR_MM]
+
+
+@cache  # most cases have the same classes
+def _pairs_of(names: tuple[str, ...]) -> list[SidePair]:
+    return find_side_pairs(names)
 
 
 def _check_files(cases: Sequence[MeasuredCase]) -> Iterator[Finding]:

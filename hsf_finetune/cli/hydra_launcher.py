@@ -23,6 +23,9 @@ from hsf_finetune.config.settings import Settings
 from hsf_finetune.system.errors import SeveralErrors, UserError
 
 Task = Callable[[Settings], object]
+"""Returns what a sweeper that searches maximises, such as Optuna's."""
+
+_OPTUNA = "hydra/sweeper=optuna"
 
 _ABOUT_HYDRA = (
     "hydra_help",
@@ -62,17 +65,22 @@ def launch(config: str, task: Task, arguments: Sequence[str] | None = None) -> N
         # Without Hydra around it, Lightning starts further processes with our own command.
         task(compose(config, overrides, own))
         return
-    jobs = _jobs(overrides) if options.multirun else [overrides]
+    if options.multirun and _OPTUNA in overrides:
+        # What the task returns is better the higher it is.
+        overrides.insert(0, "hydra.sweeper.direction=maximize")
+    fixed, jobs = _jobs(overrides) if options.multirun else (overrides, [overrides])
     compositions = [composed(config, job, own) for job in jobs if options.cfg or not asked]
     if not asked:
         for composition in compositions:
             read_settings(composition)
     if compositions:
         # Hydra composes the same once more, and asks for ++ where a file lacks a setting.
-        known = compositions[0].overrides
+        spelt = dict(zip(fixed, compositions[0].overrides, strict=True))
         overrides = [
-            f"++{given}" if spelt.startswith("++") and not given.startswith("+") else given
-            for given, spelt in zip(overrides, known, strict=True)
+            f"++{given}"
+            if spelt.get(given, "").startswith("++") and not given.startswith("+")
+            else given
+            for given in overrides
         ]
     _through_hydra(config, task, options, overrides)
 
@@ -88,14 +96,15 @@ def _through_hydra(
     failed: list[tuple[str, Exception]] = []
     parent, own = os.getpid(), own_folder(options.config_dir)
 
-    def run(_: DictConfig) -> None:
+    def run(_: DictConfig) -> object:
         try:
-            task(compose(config, HydraConfig.get().overrides.task, own))
+            return task(compose(config, HydraConfig.get().overrides.task, own))
         except Exception as error:
             # In a process of a launcher's own, raising is the only way to be heard.
             if os.getpid() != parent:
                 raise
             failed.append((" ".join(HydraConfig.get().overrides.task), error))
+            return None
 
     decorate = hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name=config)
     before = sys.argv
@@ -156,13 +165,23 @@ def _flags(options: argparse.Namespace) -> list[str]:
     return flags
 
 
-def _jobs(overrides: Sequence[str]) -> list[list[str]]:
-    """The overrides of each run of a sweep; none where only a sweeper plugin knows them."""
+def _jobs(overrides: Sequence[str]) -> tuple[Sequence[str], list[list[str]]]:
+    """The overrides of each run of a sweep, and those given that they stem from, in their order.
+
+    Where only a sweeper plugin knows the runs, as for an interval, there is one without those
+    settings.
+    """
     try:
         parsed = OverridesParser.create().parse_overrides([*overrides])
-        return [[*job] for batch in BasicSweeper.split_arguments(parsed, None) for job in batch]
     except HydraException:
-        return []
+        return overrides, [[*overrides]]  # composing them says what is wrong
+    try:
+        runs = [[*job] for batch in BasicSweeper.split_arguments(parsed, None) for job in batch]
+        return overrides, runs
+    except HydraException:
+        pairs = zip(overrides, parsed, strict=True)
+        fixed = [given for given, override in pairs if not override.is_sweep_override()]
+        return fixed, [fixed]
 
 
 def _raise(failed: Sequence[tuple[str, Exception]], several: bool) -> None:

@@ -38,6 +38,7 @@ COMMANDS = {
     "convert": "write a dataset as nnU-Net's raw data, or nnU-Net's plans as settings",
     "evaluate": "score segmentations against labels, or a run on one side of its split",
     "compare": "fine-tune with every preset and compare the results, or compare finished runs",
+    "next": "choose which scans without labels to segment by hand next",
     "report": "write one HTML page about a run: to read, print and send",
     "weights": "list the published weights that have a name, with licence and contract",
     "cache": "list what is kept between runs, and remove what is no longer used",
@@ -82,11 +83,11 @@ def launch_or_explain(config: str, arguments: Sequence[str] | None = None) -> No
         sys.exit(code)
 
 
-def _run(settings: Settings) -> object:
+def _run(settings: Settings) -> float:
     # Imported late: a wrong setting is then reported at once.
     from hsf_finetune.experiment.run import run_experiment
 
-    return run_experiment(settings)
+    return run_experiment(settings).dice
 
 
 def explain(action: Callable[[], int]) -> int:

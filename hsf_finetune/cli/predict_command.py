@@ -20,7 +20,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "model",
         metavar="WEIGHTS",
         help="folder of a run, a checkpoint, or other weights that say their classes and how scans "
-        "are prepared: an nnU-Net, a MONAI bundle, an address, or a name of conf/weights",
+        "are prepared: an nnU-Net, a MONAI bundle, an address, or a name of conf/weights; further "
+        "runs or checkpoints may follow: the mean of their probabilities decides",
     )
     parser.add_argument(
         "scans",
@@ -28,9 +29,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SCANS",
         help="images or folders; the channels of one scan are joined by commas, or are files "
         "case_0000, case_0001 of one folder",
-    )
-    parser.add_argument(
-        "--checkpoint", choices=["best", "last"], default="best", help="which one of a run"
     )
     parser.add_argument(
         "--set",
@@ -65,7 +63,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--strict", action="store_true", help="refuse scans that are unlike the training data"
     )
+    _add_averages(parser)
     _add_outputs(parser)
+    _add_regions(parser)
+
+
+def _add_averages(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments about several networks and views of a scan."""
+    parser.add_argument(
+        "--checkpoint",
+        choices=["best", "last", "folds"],
+        default="best",
+        help="which one of a run; folds: of a run of several folds, the mean of all folds",
+    )
+    parser.add_argument(
+        "--tta",
+        choices=["off", "shift", "flip", "all"],
+        default="off",
+        help="the mean over several views of each scan: shift, at 8 places of the network's grid; "
+        "flip, mirrored from left to right, too, with left and right classes exchanged; all, both",
+    )
 
 
 def _add_outputs(parser: argparse.ArgumentParser) -> None:
@@ -98,6 +115,27 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
         help="write a row for each scan into a table: mm3 of each class, and what is unusual",
     )
     parser.add_argument(
+        "--report",
+        type=Path,
+        metavar="FILE.html",
+        help="page to write: volumes and remarks of each scan, and those to look at first",
+    )
+    parser.add_argument(
+        "--review",
+        type=int,
+        default=0,
+        metavar="N",
+        help="list the N scans that a person should look at first, by the Dice that the model "
+        "expects of its own segmentations, which is in quality.tsv of each scan",
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="segment scans again whose segmentation exists"
+    )
+
+
+def _add_regions(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments about parts of a scan."""
+    parser.add_argument(
         "--where",
         nargs=2,
         metavar=("TEMPLATE", "REGIONS"),
@@ -120,9 +158,6 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
         metavar="MM",
         help="what is cut out around each region; 8 mm if left out",
     )
-    parser.add_argument(
-        "--overwrite", action="store_true", help="segment scans again whose segmentation exists"
-    )
 
 
 def _list_formats(text: str) -> list[str]:
@@ -136,14 +171,31 @@ def _list_formats(text: str) -> list[str]:
 
 def run(options: argparse.Namespace) -> int:
     """Runs the command and returns its exit code."""
+    from hsf_finetune.cli.quick_start import without_collection, without_modules
+
+    # OpenVINO's converter is not needed, nor what nibabel reads DICOM inside of NIfTI with.
+    with without_modules("openvino.tools.ovc"):
+        with without_collection(), without_modules("pydicom"):
+            import hsf_finetune.inference.ensemble
+            import hsf_finetune.inference.segment_files  # noqa: F401
+        return _segment(options)
+
+
+def _segment(options: argparse.Namespace) -> int:
+    """The exit code, after everything is imported."""
+    from hsf_finetune.cli.quick_start import OF_MONAI, without_collection, without_modules
+    from hsf_finetune.inference.ensemble import load_models, say_cost, split_models
     from hsf_finetune.inference.formats.output_formats import OutputChoice
     from hsf_finetune.inference.localisation import RegionFinder
-    from hsf_finetune.inference.predictor import Predictor
     from hsf_finetune.inference.scan_jobs import SegmentOptions
     from hsf_finetune.inference.segment_files import segment_files
     from hsf_finetune.system.console import say
     from hsf_finetune.training.allocator import keep_freed_memory
 
+    if options.report and not options.overwrite:
+        from hsf_finetune.evaluation.evaluate import check_is_free
+
+        check_is_free(options.report)
     where = None
     if options.where:
         template, regions = options.where
@@ -162,10 +214,17 @@ def run(options: argparse.Namespace) -> int:
             options.volumes,
         ),
         where,
+        options.review,
     )
     keep_freed_memory()
-    model = Predictor.load(
-        options.model, options.checkpoint, options.device, options.set, say, options.engine
-    )
-    results = segment_files(model, options.scans, options.output, chosen)
+    weights, scans = split_models(options.model, options.scans)
+    how = (options.checkpoint, options.device, options.set, say, options.engine)
+    with without_collection(), without_modules(*OF_MONAI):
+        model = load_models(weights, *how).with_views(options.tta)
+    say_cost(model)
+    results = segment_files(model, scans, options.output, chosen)
+    if options.report:
+        from hsf_finetune.report.save_report import save_predictions_report
+
+        save_predictions_report(results, model.card, options.report)
     return 1 if any(result.status == "failed" for result in results) else 0

@@ -22,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
+from hsf_finetune.config.absolute_paths import with_absolute_paths
 from hsf_finetune.config.conf_files import (
     conf_folder,
     groups,
@@ -36,7 +37,6 @@ from hsf_finetune.config.run_settings import read_settings_of
 from hsf_finetune.config.schema import known_paths, may_be_added
 from hsf_finetune.config.settings import WEIGHTS_KEYS, Settings, move_to_weights
 from hsf_finetune.system.errors import ConfigError
-from hsf_finetune.system.urls import is_remote
 
 _FORCED = re.compile(
     rf"^\+{{0,2}}((?:finetuning|weights)\.(?:{'|'.join(WEIGHTS_KEYS)})[.=]|[\w./-]+=\{{)"
@@ -143,7 +143,7 @@ def read_settings(composition: Composition) -> Settings:
         raise validation_error(error, plain, composition.origin, moved) from error
     if composition.run is None or settings.weights.named is None:
         settings = with_description(settings, composition.own)
-    return _with_absolute_paths(settings)
+    return with_absolute_paths(settings)
 
 
 # ------------------------------------------------------------------- composing
@@ -299,26 +299,3 @@ def _with_number_keys(tree: Any) -> Any:
     if isinstance(tree, list):
         return [_with_number_keys(item) for item in tree]
     return tree
-
-
-def _with_absolute_paths(settings: Settings) -> Settings:
-    """The same settings, which then mean the same from any working directory."""
-
-    def absolute(path: str | None, *words: str) -> str | None:
-        return path if path is None or path in words else str(Path(path).expanduser().absolute())
-
-    data, weights = settings.datasets, settings.weights
-    pretrained = weights.pretrained
-    if weights.named is None and not is_remote(pretrained or ""):
-        pretrained = absolute(pretrained, "none", "demo")
-    names = ("main_path", "output_path", "split_file", "cache_dir")
-    return settings.model_copy(
-        update={
-            "run_dir": absolute(settings.run_dir),
-            "resume": absolute(settings.resume, "auto"),
-            "datasets": data.model_copy(update={n: absolute(getattr(data, n)) for n in names}),
-            "weights": weights.model_copy(
-                update={"pretrained": pretrained, "file": absolute(weights.file)}
-            ),
-        }
-    )

@@ -27,6 +27,8 @@ _HARMLESS = re.compile(r"USER|LOGNAME|HOSTNAME|(SLURM|PBS|LSB|SGE)_\w+")
 @contextmanager
 def searching(own: Path | None) -> Iterator[None]:
     """Makes Hydra look into the user's folder before the shipped one."""
+    for plugin in (_OwnFolder, _OwnFiles):  # the process of a launcher begins without them
+        Plugins.instance().register(plugin)
     _OwnFolder.folder = own
     try:
         yield
@@ -57,10 +59,6 @@ class _OwnFiles(FileConfigSource):
         """Reads a file, unless it would take too long."""
         check_yaml(Path(self.path) / self._normalize_file_name(config_path))
         return super().load_config(config_path)
-
-
-Plugins.instance().register(_OwnFolder)
-Plugins.instance().register(_OwnFiles)
 
 
 @contextmanager

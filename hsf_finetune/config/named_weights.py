@@ -30,10 +30,11 @@ def with_description(settings: Settings, own: Path | None) -> Settings:
         ConfigError: there are no weights of that name, or their description is wrong.
     """
     given = settings.weights.pretrained
-    names = [name for name in options_of("weights", own) if _description(name, own)]
-    file = _description(given, own) if given in names else None
+    options = options_of("weights", own)
+    file = _description(given, own) if given in options else None
     is_word = given is not None and re.fullmatch(r"[\w-]+", given) is not None
     if file is None and given not in (None, "none", "demo") and is_word:
+        names = [name for name in options if _description(name, own)]
         meant = _meant_name(str(given), names)
         if meant and not Path(str(given)).exists():
             raise ConfigError(

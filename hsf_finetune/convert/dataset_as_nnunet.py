@@ -17,7 +17,7 @@ from hsf_finetune.config.run_settings import read_settings_of
 from hsf_finetune.config.settings import DatasetsSettings, NnUNetSettings, Settings
 from hsf_finetune.data.discovery.cases import Case, Cohort, discover
 from hsf_finetune.data.splits import Split, fold_count, fold_settings, split_cases
-from hsf_finetune.data.volumes.check_volumes import check_same_grid, to_label_rows
+from hsf_finetune.data.volumes.check_volumes import on_grid_of, to_label_rows
 from hsf_finetune.data.volumes.read_volume import Volume, read_volume
 from hsf_finetune.export import to_nnunet
 from hsf_finetune.export.export_folder import new_folder, refuse_existing
@@ -175,8 +175,7 @@ def _write_case(case: Case, folder: Path, side: str, link: bool) -> None:
     for place in (images, labels):
         place.mkdir(exist_ok=True)
     first = read_volume(case.images[0])
-    label = read_volume(case.label)
-    check_same_grid(first, label)
+    label = on_grid_of(first, read_volume(case.label))
     for number, ref in enumerate(case.images):
         volume = read_volume(ref) if number else first
         target = images / f"{case.name}_{number:04d}{_ENDING}"

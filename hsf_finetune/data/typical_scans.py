@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
+import scipy
 
 from hsf_finetune.data.preprocessing.orientation import axes_to, file_axes
 from hsf_finetune.data.volumes.outside import fill_mask, find_content_box, find_fill_values
@@ -90,10 +90,10 @@ def measure_scan(scan: Volume) -> dict[str, float]:
 
 def largest_piece(mask: npt.NDArray[np.bool_]) -> float:
     """The largest connected piece's share of a mask, (X, Y, Z); 1 for an empty one."""
-    boxes = ndimage.find_objects(mask.astype(np.uint8))
+    boxes = scipy.ndimage.find_objects(mask.astype(np.uint8))
     if not boxes:
         return 1.0
-    pieces, _ = ndimage.label(mask[boxes[0]], np.ones((3, 3, 3)))
+    pieces, _ = scipy.ndimage.label(mask[boxes[0]], np.ones((3, 3, 3)))
     sizes = np.bincount(pieces.ravel())[1:]
     return float(sizes.max() / sizes.sum())
 

@@ -6,8 +6,6 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-import h5py
-
 from hsf_finetune.data.discovery.pairing import is_hidden, split_suffix
 from hsf_finetune.data.volumes.dicom_series import is_dicom_file, is_dicom_folder
 from hsf_finetune.data.volumes.read_volume import (
@@ -74,6 +72,8 @@ def list_volumes(folder: Path) -> FolderListing:
 
 def list_hdf5(path: Path, root: Path) -> tuple[list[ListedVolume], str]:
     """The three-dimensional datasets of an HDF5 file, and why there are none."""
+    import h5py  # imported late, as in `open_dataset`
+
     keys: list[str] = []
     shapes: list[str] = []
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,13 +12,13 @@ from typing import Literal
 import numpy as np
 from rich.table import Table
 
+from hsf_finetune.config.compose import compose
 from hsf_finetune.config.run_settings import read_settings_of
-from hsf_finetune.data.discovery.cases import discover
+from hsf_finetune.data.discovery.cases import Case, discover
 from hsf_finetune.data.splits import split_cases
 from hsf_finetune.data.volumes.affines import voxel_size_mm
-from hsf_finetune.data.volumes.check_volumes import check_same_grid, to_whole_numbers
+from hsf_finetune.data.volumes.check_volumes import on_grid_of, to_whole_numbers
 from hsf_finetune.data.volumes.read_volume import VolumeRef, read_shape, read_volume
-from hsf_finetune.evaluation.finished_runs import fold_folders
 from hsf_finetune.evaluation.metrics import Labels, default_tolerance_mm, score_case
 from hsf_finetune.evaluation.pair_files import pair_files
 from hsf_finetune.evaluation.score_model import score_cases
@@ -29,9 +30,11 @@ from hsf_finetune.evaluation.score_tables import (
     summary_table,
     write_scores,
 )
-from hsf_finetune.inference.predictor import Predictor
+from hsf_finetune.inference.ensemble import load_models
+from hsf_finetune.inference.views import ViewKind
 from hsf_finetune.system import console
 from hsf_finetune.system.errors import ConfigError, OutputError
+from hsf_finetune.system.run_folder import SPLITS, fold_folders
 
 SplitSide = Literal["train", "validation", "test"]
 
@@ -81,8 +84,10 @@ def evaluate_run(
     side: SplitSide = "validation",
     tolerance_mm: float | None = None,
     device: str = "auto",
+    more: Sequence[Path] = (),
+    tta: ViewKind = "off",
 ) -> Evaluation:
-    """Scores a run's best model on one side of its split.
+    """Scores a run's best model, or the mean of several runs, on one side of its split.
 
     Of a run of several folds, each case is scored by the fold that did not train on it.
 
@@ -91,11 +96,18 @@ def evaluate_run(
         side: of its split.
         tolerance_mm: of the normalised surface Dice; None is `default_tolerance_mm`.
         device: as for `Predictor.load`.
+        more: folders of further runs, whose probabilities are averaged with those of the first.
+        tta: the views of each scan, whose probabilities are averaged.
 
     Raises:
-        UserError: the folder is no run, or that side has no case.
+        UserError: the folder is no run, that side has no case, or another run trained on one.
     """
     folds = fold_folders(run)
+    if more and any(map(fold_folders, (run, *more))):
+        raise ConfigError(
+            "the folds of a run train on each other's cases, so their mean has no case to score",
+            fix=f"hsf-finetune evaluate {run}",
+        )
     if folds and side != "validation":
         raise ConfigError(
             f"a run of {len(folds)} folds has no {side} cases of its own",
@@ -104,10 +116,54 @@ def evaluate_run(
         )
     rows: list[ScoreRow] = []
     for part in folds or [run]:
-        found, tolerance_mm = _score(part, side, tolerance_mm, device)
-        rows += found
-    cases = console.count_of(len({row.case for row in rows}), f"{side} case")
-    return Evaluation(_title(f"{run.name} on {cases}", tolerance_mm), tuple(rows))
+        cases = cases_of(part, side)
+        for other in more:
+            _check_unseen(other, cases)
+        model = load_models([part, *more], "best", device).with_views(tta)
+        if tolerance_mm is None:
+            tolerance_mm = default_tolerance_mm(voxel_size_mm(read_shape(cases[0].label)[1]))
+        with console.progress(f"scoring {side} cases") as tick:
+            rows += score_cases(model, cases, tolerance_mm, tick)
+    count = console.count_of(len({row.case for row in rows}), f"{side} case")
+    name = " and ".join(one.name for one in (run, *more)) + (f", tta={tta}" if tta != "off" else "")
+    return Evaluation(_title(f"{name} on {count}", tolerance_mm), tuple(rows))
+
+
+def evaluate_weights(
+    weights: str | Path,
+    overrides: Sequence[str],
+    config_dir: Path | None = None,
+    tolerance_mm: float | None = None,
+    device: str = "auto",
+    tta: ViewKind = "off",
+) -> Evaluation:
+    """Scores a model as it is, whoever trained it, on all cases of a dataset.
+
+    The classes are the model's: labels of the dataset are sets of them.
+
+    Args:
+        weights: as for `Predictor.load`.
+        overrides: `datasets=mine`, and settings for what the weights do not say.
+        config_dir: a folder with the user's own groups, such as `datasets/mine.yaml`.
+        tolerance_mm: of the normalised surface Dice; None is `default_tolerance_mm`.
+        device: as for `Predictor.load`.
+        tta: the views of each scan, whose probabilities are averaged.
+
+    Raises:
+        UserError: the weights cannot be used as they are, or the dataset's labels are no
+            classes of the model.
+    """
+    settings = compose("finetune", overrides, config_dir)
+    of_weights = [one for one in overrides if not one.lstrip("+~").startswith("datasets")]
+    model = load_models([weights], "best", device, of_weights, console.say).with_views(tta)
+    known = {"labels_names": [*model.card.classes[1:]], "use_forgiving_loss": True}
+    cases = discover(settings.datasets, settings.models.model_copy(update=known)).cases
+    if tolerance_mm is None:
+        tolerance_mm = default_tolerance_mm(voxel_size_mm(read_shape(cases[0].label)[1]))
+    with console.progress("scoring cases") as tick:
+        rows = score_cases(model, cases, tolerance_mm, tick)
+    count = console.count_of(len(cases), "case")
+    return Evaluation(_title(f"{Path(weights).name} on {count}", tolerance_mm), tuple(rows))
 
 
 def evaluate_files(
@@ -134,7 +190,7 @@ def evaluate_files(
     volumes = {}
     for case, (predicted, truth) in pair_files(prediction, label).items():
         a, b = read_volume(VolumeRef(predicted)), read_volume(VolumeRef(truth))
-        check_same_grid(b, a)
+        a = on_grid_of(b, a)
         volumes[case] = (to_whole_numbers(a), to_whole_numbers(b), b.spacing_mm)
     classes: dict[str, list[int]] = {}
     for value, name in (names or _name_values(volumes.values())).items():
@@ -165,20 +221,27 @@ def _title(what: str, tolerance_mm: float | None) -> str:
     return f"{what}; NSD within {tolerance_mm:.3g} mm"
 
 
-def _score(
-    run: Path, side: SplitSide, tolerance_mm: float | None, device: str
-) -> tuple[list[ScoreRow], float]:
+def cases_of(run: Path, side: SplitSide) -> tuple[Case, ...]:
+    """The cases on one side of a run's split."""
     settings = read_settings_of(run)
-    datasets = settings.datasets.model_copy(update={"split_file": str(run / "splits.json")})
+    datasets = settings.datasets.model_copy(update={"split_file": str(run / SPLITS)})
     split = split_cases(discover(datasets, settings.models).cases, datasets, settings.seed)
-    cases = split.side(side)
-    if not cases:
-        raise ConfigError(f"the run's split has no {side} cases", file=run / "splits.json")
-    model = Predictor.load(run, "best", device)
-    if tolerance_mm is None:
-        tolerance_mm = default_tolerance_mm(voxel_size_mm(read_shape(cases[0].label)[1]))
-    with console.progress(f"scoring {side} cases") as tick:
-        return score_cases(model, cases, tolerance_mm, tick), tolerance_mm
+    if not (cases := split.side(side)):
+        raise ConfigError(f"the run's split has no {side} cases", file=run / SPLITS)
+    return tuple(cases)
+
+
+def _check_unseen(run: Path, cases: Sequence[Case]) -> None:
+    """Refuses to score cases that a run has trained on."""
+    read_settings_of(run)
+    trained = {*json.loads((run / SPLITS).read_text())["train"]}
+    if seen := [case.name for case in cases if case.name in trained]:
+        raise ConfigError(
+            "a run has trained on cases that it would be scored on",
+            file=run / SPLITS,
+            found=console.shorten_list(seen),
+            expected="runs with the same split (datasets.split_file)",
+        )
 
 
 def _name_values(volumes: Iterable[tuple[Labels, Labels, object]]) -> dict[int, str]:

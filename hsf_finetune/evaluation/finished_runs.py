@@ -104,12 +104,6 @@ def write_result(
     write_json(folder / RESULT, {**content, **more})
 
 
-def fold_folders(run: Path) -> list[Path]:
-    """The folders of a run's folds, in their order; none for a run of a single split."""
-    folders = [path for path in run.glob("fold_*") if (path / "config.yaml").exists()]
-    return sorted(folders, key=lambda path: (len(path.name), path.name))
-
-
 def read_scores_if_any(path: Path) -> tuple[ScoreRow, ...]:
     """The scores in a file; none where there is no such file."""
     return tuple(read_scores(path)) if path.exists() else ()

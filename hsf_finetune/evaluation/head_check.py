@@ -11,9 +11,9 @@ import numpy.typing as npt
 import torch
 
 from hsf_finetune.data.discovery.cases import Case
-from hsf_finetune.data.volumes.check_volumes import to_label_rows
+from hsf_finetune.data.volumes.check_volumes import on_grid_of, to_label_rows
 from hsf_finetune.data.volumes.read_volume import Volume, read_volume
-from hsf_finetune.inference.predictor import Predictor
+from hsf_finetune.inference.scan_model import ScanModel
 from hsf_finetune.labels.classes import BACKGROUND
 from hsf_finetune.weights.transfer.class_rules import ClassRule
 
@@ -85,7 +85,7 @@ class HeadCheck:
 
 
 def check_head(
-    source: Predictor, target: Predictor, rules: Sequence[ClassRule], case: Case
+    source: ScanModel, target: ScanModel, rules: Sequence[ClassRule], case: Case
 ) -> HeadCheck | None:
     """Scores a transfer on one case, before any training.
 
@@ -146,7 +146,7 @@ def group_classes(rules: Sequence[ClassRule], source_classes: Sequence[str]) -> 
 
 
 def predict_groups(
-    predictor: Predictor, case: Case, channels: Sequence[Sequence[int]]
+    predictor: ScanModel, case: Case, channels: Sequence[Sequence[int]]
 ) -> tuple[npt.NDArray[np.int64], Volume]:
     """The group with the largest summed probability, (X, Y, Z), and the scan's first channel.
 
@@ -171,7 +171,8 @@ def group_truth(case: Case, channels: Sequence[Sequence[int]]) -> npt.NDArray[np
     for allowed in case.protocol.matrix:
         hits = {n for n, own in enumerate(channels) if allowed[list(own)].any()}
         group_of_row.append(hits.pop() if len(hits) == 1 else -1)
-    rows = to_label_rows(read_volume(case.label), case.protocol)
+    label = on_grid_of(read_volume(case.images[0]), read_volume(case.label))
+    rows = to_label_rows(label, case.protocol)
     return np.array(group_of_row, dtype=np.int64)[rows]
 
 

@@ -7,10 +7,11 @@ from typing import Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from hsf_finetune.data.discovery.cases import Case
-from hsf_finetune.data.volumes.check_volumes import to_label_rows
-from hsf_finetune.data.volumes.read_volume import read_volume
+from hsf_finetune.data.volumes.check_volumes import on_grid_of, to_label_rows
+from hsf_finetune.data.volumes.read_volume import Volume, read_volume
 from hsf_finetune.evaluation.head_check import (
     ClassGroup,
     group_truth,
@@ -19,18 +20,21 @@ from hsf_finetune.evaluation.head_check import (
 )
 from hsf_finetune.evaluation.metrics import score_mask
 from hsf_finetune.evaluation.score_tables import ScoreRow
-from hsf_finetune.inference.predictor import Predictor
+from hsf_finetune.inference.scan_model import ScanModel
 from hsf_finetune.training.validation_dice import set_masks
 
 Progress = Callable[[int, int], None]
 """Called with (cases done, all)."""
+Keep = Callable[[Case, Volume, Tensor, Tensor], None]
+"""Called with a case, its first channel, probabilities (C, X, Y, Z), and label rows (X, Y, Z)."""
 
 
 def score_cases(
-    predictor: Predictor,
+    predictor: ScanModel,
     cases: Sequence[Case],
     tolerance_mm: float | None = None,
     progress: Progress | None = None,
+    keep: Keep | None = None,
 ) -> list[ScoreRow]:
     """Predicts every case on its own grid and scores it in its own protocol.
 
@@ -42,6 +46,7 @@ def score_cases(
         cases: annotated scans.
         tolerance_mm: of the normalised surface Dice; None is `default_tolerance_mm`.
         progress: called after each case.
+        keep: called with each case and what the model finds in it.
 
     Returns:
         One row per case and annotated class or set, under the dataset's name for it.
@@ -49,8 +54,11 @@ def score_cases(
     found = []
     for done, case in enumerate(cases, start=1):
         probabilities, scan = predictor.predict_probabilities(case.images)
-        rows = torch.from_numpy(to_label_rows(read_volume(case.label), case.protocol))
+        label = on_grid_of(scan, read_volume(case.label))
+        rows = torch.from_numpy(to_label_rows(label, case.protocol))
         allowed = torch.from_numpy(case.protocol.matrix)
+        if keep:
+            keep(case, scan, probabilities, rows)
         scores = {}
         for row, predicted, true in set_masks(probabilities, rows, allowed):
             name, masks = case.protocol.row_names[row], (predicted.numpy(), true.numpy())
@@ -64,7 +72,7 @@ def score_cases(
 
 
 def score_groups(
-    predictor: Predictor,
+    predictor: ScanModel,
     cases: Sequence[Case],
     groups: Sequence[ClassGroup],
     head: Literal["source", "target"],

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hsf_finetune.data.census import Census, check_census, write_census
 from hsf_finetune.data.ledger import write_ledger
 from hsf_finetune.data.loading.datamodule import CasesDataModule
 from hsf_finetune.evaluation.finished_runs import read_scores_if_any, write_result
-from hsf_finetune.evaluation.score_model import score_cases
+from hsf_finetune.evaluation.score_model import Keep, score_cases
 from hsf_finetune.evaluation.score_tables import ScoreRow, summarise, write_scores
 from hsf_finetune.experiment import summary
+from hsf_finetune.experiment.quality_lessons import learn_quality
 from hsf_finetune.experiment.resume import lock_run, open_folder, publish_run_dir
 from hsf_finetune.experiment.retention import score_source_after, score_source_before
 from hsf_finetune.experiment.run_result import RunResult, write_report_of
+from hsf_finetune.experiment.validation_lessons import ValidationLessons, lessons_to_dict
+from hsf_finetune.inference.model_card import NO_POSTPROCESSING
 from hsf_finetune.inference.predictor import Predictor
 from hsf_finetune.planning.forecast_run import write_forecast
 from hsf_finetune.planning.plan_run import show_plan
@@ -61,9 +64,12 @@ class ActiveRun:
             return ()
         setup = self.setup
         summary.announce_run(self.folder, setup, self.kept_in)
-        summary.show_labels(self.census["train"], self.data.flips, self.data.draws)
+        is_new = not self.folder.resumed or self.folder.longer is not None
+        if is_new:
+            summary.show_labels(self.census["train"], self.data.flips, self.data.draws)
         self._write_down()
-        show_plan(setup)
+        if is_new:
+            show_plan(setup)
         write_forecast(setup, self.folder, self.data)
         if setup.transfer:
             self._check_transfer()
@@ -79,12 +85,12 @@ class ActiveRun:
             return RunResult(self.folder.path, (), ())
         setup = self.setup
         predictor = Predictor.load(self.folder.path, "best", str(setup.device))
-        after = self._score(predictor, "scoring the model", "validation_scores.csv")
+        after, predictor = self._score_after(predictor)
         if setup.split.test:
             self._score(predictor, "scoring the test cases", "test_scores.csv", "test")
         summary.show_scores(self.folder, setup, before, after)
         retained = score_source_after(setup, self.folder) if setup.source_task else None
-        more = {"retention": retained} if retained else {}
+        more = lessons_to_dict(predictor.card) | ({"retention": retained} if retained else {})
         write_result(self.folder.path, before, after, setup.settings.finetuning.budget, **more)
         write_report_of(self.folder.path, setup.settings)
         sweep()
@@ -122,11 +128,31 @@ class ActiveRun:
             self._score(predictor, what, "pretrained_test_scores.csv", "test")
         return self._score(predictor, "scoring the pretrained model", name)
 
+    def _score_after(self, predictor: Predictor) -> tuple[Scores, Predictor]:
+        """Validation scores of the trained model, and the model with what they teach about it."""
+        what, name = "scoring the model", "validation_scores.csv"
+        if not self.setup.split.held_out:
+            return self._score(predictor, what, name), predictor
+        lessons = ValidationLessons(self.setup.settings, len(self.setup.split.validation))
+        plain = replace(predictor.card, calibration=None, postprocessing=NO_POSTPROCESSING)
+        after = self._score(predictor.with_card(plain), what, name, keep=lessons.take)
+        learned = predictor.with_card(lessons.learn(self.folder, predictor.card))
+        if learned.card.postprocessing:
+            after = self._score(learned, "scoring it with post-processing", name)
+        setup = self.setup
+        cases = setup.split.validation
+        return after, learn_quality(setup.settings, self.folder, learned, cases)
+
     def _score(
-        self, predictor: Predictor, what: str, name: str, side: str = "validation"
+        self,
+        predictor: Predictor,
+        what: str,
+        name: str,
+        side: str = "validation",
+        keep: Keep | None = None,
     ) -> Scores:
         with console.progress(what) as tick:
-            rows = score_cases(predictor, self.setup.split.side(side), progress=tick)
+            rows = score_cases(predictor, self.setup.split.side(side), None, tick, keep)
         write_scores(self.folder.file(name), rows)
         return tuple(rows)
 
@@ -143,7 +169,7 @@ def open_run(setup: Setup) -> Iterator[ActiveRun]:
     data = make_data(setup)
     with console.progress("reading cases") as tick:
         kept_in = data.read(tick)
-    setup = setup.with_sides(data.flips.allowed)
+    setup = setup.with_sides(data.flips)
     census = data.take_censuses()
     check_census(census["train"], setup.settings.datasets.allow_unsupervised)
     folder = open_folder(setup.requested, setup.resumed)

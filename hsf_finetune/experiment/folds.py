@@ -18,7 +18,6 @@ from hsf_finetune.data.discovery.cases import Case, Cohort
 from hsf_finetune.data.splits import fold_settings, split_cases
 from hsf_finetune.evaluation.finished_runs import (
     FINAL,
-    fold_folders,
     read_scores_if_any,
     write_result,
 )
@@ -30,13 +29,29 @@ from hsf_finetune.evaluation.score_tables import (
     write_scores,
 )
 from hsf_finetune.experiment.child_runs import RunExperiment, make_run
+from hsf_finetune.experiment.quality_lessons import describe_quality, share_quality
 from hsf_finetune.experiment.resume import open_folder
 from hsf_finetune.experiment.run_result import RunResult, write_report_of
+from hsf_finetune.experiment.validation_lessons import (
+    describe_lessons,
+    lessons_to_dict,
+    share_lessons,
+)
+from hsf_finetune.inference.predictor import Predictor
+from hsf_finetune.inference.rewrite_card import rewrite_card
 from hsf_finetune.planning.budget import settings_of_folds
 from hsf_finetune.system import console
 from hsf_finetune.system.atomic_files import write_json
 from hsf_finetune.system.errors import UserError
-from hsf_finetune.system.run_folder import RESULT, SPLITS, RunFolder, has_ended, planned_epochs
+from hsf_finetune.system.run_folder import (
+    RESULT,
+    SPLITS,
+    RunFolder,
+    fold_folders,
+    has_ended,
+    planned_epochs,
+)
+from hsf_finetune.weights.sources.read_source import find_checkpoint
 
 _MOST_ROWS = 40
 """Cases that are listed one by one on the terminal."""
@@ -178,11 +193,26 @@ def _pool(run: RunFolder, plan: FoldPlan) -> RunResult:
     final = _result(run.file(FINAL))
     # What the final model still knows of the source's task, where `datasets.retention` has cases.
     kept = {"retention": final["retention"]} if "retention" in final else {}
+    learned = _share_lessons(run, folders)
     budget = settings.finetuning.budget
-    write_result(run.path, before, after, budget, folds=own, final=FINAL, **kept)
+    write_result(run.path, before, after, budget, folds=own, final=FINAL, **kept, **learned)
     _show_scores(run, plan, before, after)
     write_report_of(run.path, settings)
     return RunResult(run.path, tuple(before), tuple(after))
+
+
+def _share_lessons(run: RunFolder, folders: Sequence[Path]) -> dict[str, Any]:
+    """Gives the final model the calibration and post-processing of the folds."""
+    cards = [Predictor.load(folder, device="cpu").card for folder in folders]
+    best = find_checkpoint(run.file(FINAL))
+    card = Predictor.load(best, device="cpu").card
+    learned = share_quality(folders, share_lessons(cards, card))
+    quality = [describe_quality(learned)] if learned.quality else []
+    for line in (*describe_lessons(learned), *quality):
+        console.say(f"final model, by its folds: {line}")
+    if learned != card:
+        rewrite_card(best, learned)
+    return lessons_to_dict(learned)
 
 
 def _result(folder: Path) -> dict[str, Any]:

@@ -34,21 +34,25 @@ from hsf_finetune.system.run_folder import (
     RunFolder,
     epochs_done,
     has_ended,
+    job_of,
     planned_epochs,
     read_environment,
 )
+from hsf_finetune.system.slurm_job import job_before
 
 _FREE_TO_CHANGE = (
     "resume",
     "reset",
     "check",
     "report",
+    "quality",
     "run_dir",
     "name",
     "lightning.accelerator",
     "lightning.devices",
     "lightning.threads",
     "lightning.log_every_n_steps",
+    "lightning.requeue",
     "logger",
     "datasets.output_path",
     "datasets.num_workers",
@@ -63,7 +67,7 @@ _LENGTH = "lightning.max_epochs"
 
 
 def find_run(settings: Settings) -> RunFolder | None:
-    """The run that `resume` asks for; None where a new one is to be made.
+    """The run that `resume` asks for, or that this job of SLURM began; None to make a new one.
 
     All processes but the main one get its run in `open_folder`.
 
@@ -71,9 +75,12 @@ def find_run(settings: Settings) -> RunFolder | None:
         ConfigError: what is to be resumed does not exist, has ended, or had other
             settings.
     """
-    if settings.resume is None or not is_main_process():
+    if not is_main_process():
         return None
-    if settings.resume == "auto":
+    if settings.resume is None:
+        job = job_before() if settings.lightning.requeue else None
+        run = _latest_unfinished(settings, job) if job else None
+    elif settings.resume == "auto":
         run = _latest_unfinished(settings)
     else:
         run = _run_to_resume(Path(settings.resume).expanduser(), settings)
@@ -243,14 +250,14 @@ def _make_folder(path: Path, exist_ok: bool = False) -> Path:
     return path.resolve()
 
 
-def _latest_unfinished(settings: Settings) -> RunFolder | None:
-    """The newest run of the same settings that started but did not end."""
+def _latest_unfinished(settings: Settings, job: str | None = None) -> RunFolder | None:
+    """The newest run of the same settings, and of a job of SLURM, that started but did not end."""
     root = _output_path(settings)
     candidates = [Path(settings.run_dir).expanduser()] if settings.run_dir else []
-    if root.is_dir():
+    if root.is_dir() and not (job and candidates):
         candidates += sorted(root.iterdir(), reverse=True)
     for path in candidates:
-        if (path / "config.yaml").exists() and not has_ended(path):
+        if (path / "config.yaml").exists() and not has_ended(path) and job in (None, job_of(path)):
             try:
                 if not setting_differences(path, settings):
                     return RunFolder(path.resolve(), resumed=True)

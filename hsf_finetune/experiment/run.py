@@ -13,6 +13,7 @@ from hsf_finetune.experiment.child_runs import make_run
 from hsf_finetune.experiment.folds import run_folds
 from hsf_finetune.experiment.resume import find_run, keep_cases, withdraw_run_dir_afterwards
 from hsf_finetune.experiment.run_result import RunResult
+from hsf_finetune.experiment.selftrain import run_selftrain
 from hsf_finetune.planning.auto_sizes import with_sizes
 from hsf_finetune.planning.phantom_source import (
     phantom_source_folder,
@@ -22,6 +23,7 @@ from hsf_finetune.planning.phantom_source import (
 from hsf_finetune.planning.setup import prepare
 from hsf_finetune.system import console
 from hsf_finetune.system.run_folder import RunFolder, has_ended
+from hsf_finetune.system.slurm_job import queue_again_when_preempted
 
 
 def run_experiment(settings: Settings) -> RunResult:
@@ -32,12 +34,15 @@ def run_experiment(settings: Settings) -> RunResult:
     Raises:
         UserError: anything the user can mend.
     """
-    with withdraw_run_dir_afterwards(settings):
+    requeue = settings.lightning.requeue
+    with withdraw_run_dir_afterwards(settings), queue_again_when_preempted(requeue):
         resumed = find_run(settings)
         cohort = keep_cases(find_inputs(settings, resumed), resumed)
         folds = fold_count(cohort.cases, settings.datasets)
         if folds is not None:
             return run_folds(settings, cohort, folds, resumed, run_experiment)
+        if settings.finetuning.selftrain is not None:
+            return run_selftrain(settings, cohort, resumed, run_experiment)
         setup = with_sizes(prepare(settings, cohort, resumed))
         with open_run(setup) as run:
             before = run.begin()

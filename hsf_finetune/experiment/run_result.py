@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+
 from hsf_finetune.config.settings import Settings
 from hsf_finetune.evaluation.score_tables import (
     ScoreRow,
@@ -32,6 +34,11 @@ class RunResult:
     folder: Path
     before: tuple[ScoreRow, ...]
     after: tuple[ScoreRow, ...]
+
+    @property
+    def dice(self) -> float:
+        """Mean validation Dice after training, over cases and classes."""
+        return float(np.nanmean([row.score.dice for row in self.after] or [np.nan]))
 
     @cached_property
     def model(self) -> Predictor:

@@ -29,6 +29,8 @@ def announce_run(run: RunFolder, setup: Setup, kept_in: str) -> None:
         if run.longer:
             before, now = run.longer
             say(f"  for {now} epochs, not {before}: the epochs to come follow the schedule below")
+        else:
+            say("  labels, preprocessing and schedule as it began (census.csv, schedule.png)")
         if settings.reset:
             say(f"  reset: {', '.join(settings.reset)}")
     statuses = [entry.status for entry in cohort.ledger]
@@ -39,6 +41,8 @@ def announce_run(run: RunFolder, setup: Setup, kept_in: str) -> None:
         f"kept in {kept_in if kept_in != 'off' else 'no cache'}; files excluded "
         f"{statuses.count('excluded')}, unused {statuses.count('unused')} (ledger.csv)"
     )
+    if settings.datasets.unlabelled:
+        say("  datasets.unlabelled is not used: finetuning=selftrain learns from such scans")
     say(f"classes: {', '.join(cohort.classes.names)}")
     for line in warn_similar_names(settings.datasets.datasets, settings.models, cohort.classes):
         say(f"  names: {line}")

@@ -44,6 +44,7 @@ class Door:
         least_equal: share of the segmented voxels that must be equal in the proof.
         advice: what to do where the proof fails.
         writers: those of the packages, by their names in pip, without which it cannot be written.
+        has_card: whether the program follows the model card: calibration and post-processing.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Door:
     least_equal: float = LEAST_EQUAL
     advice: str = ""
     writers: frozenset[str] = frozenset()
+    has_card: bool = False
 
     def missing_packages(self) -> list[str]:
         """Packages that are not installed, by their names in pip."""

@@ -14,6 +14,7 @@ import yaml
 from hsf_finetune.export.door import Door
 from hsf_finetune.export.proof import Proof
 from hsf_finetune.export.trained_model import TrainedModel
+from hsf_finetune.inference.model_card import ModelCard
 from hsf_finetune.system.atomic_files import write_json
 from hsf_finetune.system.checksum import Checksum
 from hsf_finetune.system.errors import OutputError
@@ -141,11 +142,25 @@ def _readme(door: Door, model: TrainedModel, usage: str, proof: Proof | None) ->
         "",
         proved,
         "",
+        *_left_out(door, card),
         "## Licence and citations",
         "",
         "See `LICENSE`. `sha256sum -c SHA256SUMS` checks the files.",
     ]
     return "\n".join(parts) + "\n"
+
+
+def _left_out(door: Door, card: ModelCard) -> list[str]:
+    """What the model card has and the program does not do."""
+    left = [f"- post-processing: {line}" for line in card.postprocessing.lines()]
+    if card.calibration:
+        left.append(
+            f"- calibration: {card.calibration.line()}; the probabilities of this export are those "
+            "before it"
+        )
+    if door.has_card or not left:
+        return []
+    return [f"## What {door.program} does not do", "", *left, ""]
 
 
 def _licence_text(model: TrainedModel) -> str:

@@ -13,8 +13,8 @@ from hsf_finetune.export.export_folder import complete_folder, new_folder, refus
 from hsf_finetune.export.proof import Proof, compare_labels, require_equal
 from hsf_finetune.export.trained_model import TrainedModel
 from hsf_finetune.export.upload import repository_of, upload_folder
-from hsf_finetune.inference.predictor import Predictor
 from hsf_finetune.inference.read_scan import Scan, read_channels
+from hsf_finetune.inference.scan_model import ScanModel
 from hsf_finetune.system.errors import ConfigError
 
 DOORS: Mapping[str, Door] = {
@@ -51,7 +51,7 @@ class Export:
 
 
 def export(
-    model: str | Path | Predictor,
+    model: str | Path | ScanModel,
     to: str,
     output: str | Path,
     *,
@@ -93,13 +93,14 @@ def export(
     repository = repository_of(upload) if upload else None
     refuse_existing(output)
     trained = TrainedModel.read(model, output.name)
+    whole, trained = trained, trained if door.has_card else trained.without_postprocessing()
     door.check(trained)
     _require_packages(door, proof)
     channels = _read_scan(trained, scan) if proof else []
     with new_folder(output) as folder:
         usage = door.write(trained, folder)
         found = _prove(door, trained, folder, channels) if proof else None
-        complete_folder(folder, door, trained, usage, found)
+        complete_folder(folder, door, whole, usage, found)
     page = upload_folder(output, repository) if repository else ""
     return Export(output, to, usage, found, page)
 

@@ -130,7 +130,7 @@ def _differences(how: Preprocessing) -> str:
         )
     if not slides(how):
         window = " x ".join(map(str, how.window_vox))
-        found += f"- MONAI takes a scan in one piece, `predict` one of more than twice {window} voxels in windows.\n"
+        found += f"- MONAI takes a scan in one piece, `predict` one larger than {window} voxels in windows.\n"
     return found
 
 

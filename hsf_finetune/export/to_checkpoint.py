@@ -48,4 +48,5 @@ DOOR = Door(
     _write,
     _segment,
     "hsf-finetune",
+    has_card=True,
 )

@@ -105,7 +105,7 @@ class and which label value of the training data that is.
 
 - HSF deletes a model file that is not the one in the YAML: keep a copy before you edit either.
 - HSF keeps empty margins, and fill values outside of the scan, which `predict` leaves out: give it
-  scans without them. It takes a crop in one piece, `predict` one of more than twice {window} voxels in windows.
+  scans without them. It takes a crop in one piece, `predict` one larger than {window} voxels in windows.
 - Leave `segmentation.ca_mode` at 1/2/3, and `multispectrality` off."""
 
 

@@ -55,8 +55,8 @@ session = onnxruntime.InferenceSession("{file}")
 probabilities = session.run(None, {{"{INPUT}": image}})[0]
 ```
 
-The image is prepared as below says, the padding excepted. `predict` takes volumes of more than
-twice {window} voxels apart into windows; in one piece their segmentation may differ."""
+The image is prepared as below says, the padding excepted. `predict` takes volumes larger than
+{window} voxels apart into windows; in one piece their segmentation may differ."""
 
 
 def write_checked_onnx(file: Path, model: TrainedModel) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,9 @@ from hsf_finetune.config.run_settings import read_settings_of
 from hsf_finetune.data.discovery.cases import discover
 from hsf_finetune.data.splits import split_cases
 from hsf_finetune.data.volumes.read_volume import VolumeRef
-from hsf_finetune.inference.model_card import ModelCard
+from hsf_finetune.inference.model_card import NO_POSTPROCESSING, ModelCard
 from hsf_finetune.inference.predictor import Predictor
+from hsf_finetune.inference.scan_model import ScanModel
 from hsf_finetune.networks.anatomy import Anatomy
 from hsf_finetune.system.errors import ConfigError, UserError
 from hsf_finetune.system.run_folder import SPLITS
@@ -48,7 +49,7 @@ class TrainedModel:
         return self.predictor.anatomy
 
     @classmethod
-    def read(cls, model: str | Path | Predictor, name: str) -> TrainedModel:
+    def read(cls, model: str | Path | ScanModel, name: str) -> TrainedModel:
         """The model of a run, a checkpoint, or in memory.
 
         Args:
@@ -57,13 +58,25 @@ class TrainedModel:
 
         Raises:
             WeightsError: it cannot be read, or was not written by this package.
+            ConfigError: it is an ensemble, or segments each scan several times.
         """
         plain = re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_") or "model"
-        if isinstance(model, Predictor):
+        if isinstance(model, ScanModel):
+            if not isinstance(model, Predictor) or model.passes > 1:
+                raise ConfigError(
+                    "an export holds one network, which segments each scan once",
+                    found=f"{model}, {model.passes} passes",
+                    fix="export one of its models, as it was loaded without tta",
+                )
             return cls(model, plain)
         file = find_checkpoint(model)
         run = next((p for p in file.parents[:2] if (p / "config.yaml").exists()), None)
         return cls(Predictor.load(file, device="cpu"), plain, run, _read_origin(run))
+
+    def without_postprocessing(self) -> TrainedModel:
+        """The same network, whose labels are those of its probabilities."""
+        card = replace(self.card, postprocessing=NO_POSTPROCESSING)
+        return replace(self, predictor=self.predictor.with_card(card))
 
     def reference_scan(self) -> tuple[VolumeRef, ...]:
         """The channels of a case of its run, of a validation case where there is one.

@@ -117,12 +117,19 @@ class EngineChoice:
         return self._known is None or not self._is_used(self._known)
 
     @property
+    def is_compared(self) -> bool:
+        """Whether no scan has to be segmented by PyTorch, too, to decide on an engine."""
+        return self._name == "torch" or bool(self._running or self._known)
+
+    @property
     def divisor(self) -> Sequence[int]:
         """Sizes the network needs multiples of."""
         return self._anatomy().divisor if self.needs_network else self._known.divisor  # type: ignore[union-attr]
 
     def network(self) -> Network:
         """The network as it runs now: before a comparison, in PyTorch."""
+        if self._running is None and self._known:
+            self._run(self._known)
         return (self._running or self._torch()).logits
 
     def segment(self, predict: Callable[[Network], Labels]) -> Labels:

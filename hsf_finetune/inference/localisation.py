@@ -24,7 +24,7 @@ from hsf_finetune.data.volumes.affines import Affine, voxel_size_mm
 from hsf_finetune.data.volumes.check_volumes import check_image, check_same_grid, to_whole_numbers
 from hsf_finetune.data.volumes.outside import Box
 from hsf_finetune.data.volumes.read_volume import Volume, VolumeRef, read_volume
-from hsf_finetune.inference.predictor import Predictor
+from hsf_finetune.inference.scan_model import ScanModel
 from hsf_finetune.inference.segmentation import Segmentation
 from hsf_finetune.system.errors import ConfigError, DataError
 
@@ -149,7 +149,7 @@ class RegionFinder:
             boxes[value] = (x, y, z)
         return boxes
 
-    def segment(self, model: Predictor, volumes: Sequence[Volume]) -> LocatedSegmentation:
+    def segment(self, model: ScanModel, volumes: Sequence[Volume]) -> LocatedSegmentation:
         """Segments the regions of a scan, in its own geometry.
 
         Args:
@@ -186,7 +186,14 @@ class RegionFinder:
 
         channels, values = tuple(volumes), first.label_values
         return LocatedSegmentation(
-            labels, values, volumes_mm3, channels, model.card, probabilities, parts, boxes
+            labels,
+            values,
+            volumes_mm3,
+            channels,
+            model.card,
+            probabilities,
+            parts=parts,
+            boxes=boxes,
         )
 
     def _register(self, scan: Volume) -> Affine:

@@ -17,6 +17,9 @@ from hsf_finetune.config.settings import (
 )
 from hsf_finetune.data.data_summary import DataSummary
 from hsf_finetune.data.volumes.read_volume import VolumeRef, has_keys, is_hdf5
+from hsf_finetune.inference.calibration import Calibration
+from hsf_finetune.inference.postprocessing import Postprocessing
+from hsf_finetune.inference.quality_model import QualityModel
 from hsf_finetune.labels.label_colours import Colour, LabelRow, label_rows
 from hsf_finetune.weights.files.checkpoint import FORMAT
 
@@ -48,6 +51,7 @@ class Hdf5Geometry:
 
 
 NO_GEOMETRY = Hdf5Geometry()
+NO_POSTPROCESSING = Postprocessing()
 _ORIGIN = ("name", "format", "version", "licence", "citation", "url")
 
 
@@ -65,6 +69,11 @@ class ModelCard:
         hdf5: geometry of scans in HDF5 files that do not give one.
         origin: of the pretrained weights in it: name, licence, citation, ...
         colours: class -> its colour, of the classes that have one in the training data.
+        partners: of a model that has seen mirrored scans, the class that each class is in one;
+            None is not recorded.
+        calibration: makes its probabilities mean something; None where none was fitted.
+        postprocessing: of its labels.
+        quality: foretells Dice of its segmentations; None of a model that was not validated so.
     """
 
     classes: tuple[str, ...]
@@ -76,6 +85,10 @@ class ModelCard:
     hdf5: Hdf5Geometry = NO_GEOMETRY
     origin: Mapping[str, str] = field(default_factory=dict)
     colours: Mapping[str, Colour] = field(default_factory=dict)
+    partners: tuple[int, ...] | None = None
+    calibration: Calibration | None = None
+    postprocessing: Postprocessing = NO_POSTPROCESSING
+    quality: QualityModel | None = None
 
     @property
     def label_rows(self) -> tuple[LabelRow, ...]:
@@ -96,6 +109,10 @@ class ModelCard:
             "hdf5": asdict(self.hdf5),
             "origin": dict(self.origin),
             "colours": {name: list(colour) for name, colour in self.colours.items()},
+            "partners": list(self.partners) if self.partners else None,
+            "calibration": self.calibration.to_dict() if self.calibration else None,
+            "postprocessing": self.postprocessing.to_list(),
+            "quality": self.quality.to_dict() if self.quality else None,
         }
 
     @classmethod
@@ -115,6 +132,12 @@ class ModelCard:
             hdf5=Hdf5Geometry.from_lists(**plain.get("hdf5", {})),
             colours={name: (r, g, b) for name, (r, g, b) in plain.get("colours", {}).items()},
             origin=known_origin(plain.get("origin", {})),
+            partners=tuple(partners) if (partners := plain.get("partners")) else None,
+            calibration=Calibration.from_dict(fitted)
+            if (fitted := plain.get("calibration"))
+            else None,
+            postprocessing=Postprocessing.from_list(plain.get("postprocessing", ())),
+            quality=QualityModel.from_dict(quality) if (quality := plain.get("quality")) else None,
         )
 
 

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from hsf_finetune.data.preprocessing.load_case import prepare_channels
-from hsf_finetune.data.preprocessing.voxel_grid import VoxelGrid
-from hsf_finetune.data.volumes.read_volume import Volume, VolumeRef
+from hsf_finetune.data.preprocessing.voxel_grid import VoxelGrid, highest_class
+from hsf_finetune.data.volumes.read_volume import Volume
 from hsf_finetune.inference.engine_choice import EngineChoice
 from hsf_finetune.inference.engines import GRAPH_ENGINES, EngineName, Network
-from hsf_finetune.inference.model_card import Hdf5Geometry, ModelCard
-from hsf_finetune.inference.read_scan import Scan, read_channels
-from hsf_finetune.inference.segmentation import Segmentation
+from hsf_finetune.inference.model_card import ModelCard
+from hsf_finetune.inference.quality_model import SurenessSums
+from hsf_finetune.inference.scan_model import ScanModel
+from hsf_finetune.inference.views import View, ViewKind, views_of
 from hsf_finetune.networks.anatomy import Anatomy
-from hsf_finetune.networks.volumetric import volume_logits
+from hsf_finetune.networks.volumetric import volume_logits, volume_slabs
 from hsf_finetune.system.console import count_of
 from hsf_finetune.system.errors import ConfigError, WeightsError
 from hsf_finetune.weights.files.checkpoint import Checkpoint
@@ -33,7 +35,7 @@ _SLICES = 16
 """Planes of a volume whose probabilities are computed at once."""
 
 
-class Predictor:
+class Predictor(ScanModel):
     """Segments scans with a network.
 
     Args:
@@ -53,15 +55,13 @@ class Predictor:
         engine: EngineName = "torch",
         tensors: Mapping[str, Tensor] | None = None,
     ) -> None:
-        self.card = card
+        super().__init__(card)
         self._given = anatomy
+        self._views: tuple[View, ...] = (View(),)
         self._device = device
         self._engines = EngineChoice(engine, device, card, lambda: self.anatomy, tensors)
         if self._engines.needs_network:
             self._given = self.anatomy
-        values = [card.label_values[name] for name in card.classes]
-        smallest = np.result_type(np.uint8, *(np.min_scalar_type(value) for value in values))
-        self._values = np.array(values, dtype=smallest)
 
     def __repr__(self) -> str:
         classes = ", ".join(self.card.classes)
@@ -128,76 +128,86 @@ class Predictor:
                 expected="a checkpoint as finetune.py or train.py of this version wrote it",
             ) from error
 
-    def predict(
-        self, scan: Scan, key: str | None = None, spacing_mm: Sequence[float] | None = None
-    ) -> Segmentation:
-        """Segments one scan.
+    @property
+    def passes(self) -> int:
+        """How often the network segments each scan."""
+        return len(self._views)
+
+    def with_views(self, kind: ViewKind) -> Predictor:
+        """The same model, whose network sees each scan from several sides (see `views_of`).
+
+        Raises:
+            ConfigError: the network cannot segment mirrored scans.
+        """
+        other = copy(self)
+        other._views = views_of(kind, self.card, self._engines.divisor)
+        return other
+
+    def with_card(self, card: ModelCard) -> Predictor:
+        """The same network and preprocessing with another card."""
+        other = copy(self)
+        other.card = card
+        return other
+
+    def predict_passes(
+        self, volumes: Sequence[Volume], calibrated: bool = False
+    ) -> Iterator[Tensor]:
+        """The probabilities in each view, (classes, X, Y, Z).
 
         Args:
-            scan: a NIfTI or HDF5 file (str or Path), a nibabel image, or (array, affine) with an
-                array of shape (X, Y, Z) and a 4x4 affine to RAS+ millimetres; of a model with
-                several input channels, a list of these, all on one grid.
-            key: HDF5 dataset inside the files; None if they hold just one.
-            spacing_mm: voxel size of HDF5 files that do not give one; None is that of the
-                files that the model was trained on, if those did not either.
-
-        Returns:
-            Labels with the user's own values on the grid of the scan's first channel, with
-            volumes and probabilities.
-
-        Raises:
-            DataError: the number of channels is wrong, or a channel cannot be used.
-        """
-        return self.segment(self.read(scan, key, spacing_mm))
-
-    def read(
-        self, scan: Scan, key: str | None = None, spacing_mm: Sequence[float] | None = None
-    ) -> list[Volume]:
-        """The channels of a scan, as `predict` takes it.
-
-        Raises:
-            DataError: the number of channels is wrong, or a channel cannot be read.
-        """
-        geometry = Hdf5Geometry.from_lists(spacing_mm) if spacing_mm else self.card.hdf5
-        return read_channels(scan, self.card.in_channels, key, geometry)
-
-    def segment(self, volumes: Sequence[Volume]) -> Segmentation:
-        """Segments the channels of a scan that has been read.
+            volumes: the channels of a scan.
+            calibrated: by what the card has for it.
 
         Raises:
             DataError: a channel cannot be used.
         """
         image, grid = prepare_channels(volumes, self.card.preprocessing)
-        classes = self._engines.segment(
-            lambda network: grid.classes_to_file(self._scores(network, image, grid))
-        )
-        voxels = np.bincount(classes.ravel(), minlength=len(self.card.classes))
-        volumes_mm3 = voxels * math.prod(volumes[0].spacing_mm)
-        return Segmentation(
-            labels=self._values[classes],
-            label_values={name: self.card.label_values[name] for name in self.card.classes},
-            volumes_mm3=dict(zip(self.card.classes[1:], volumes_mm3[1:].tolist(), strict=True)),
-            channels=tuple(volumes),
-            card=self.card,
-            predict_probabilities=lambda: self._predict_on_file_grid(volumes).numpy(),
-        )
+        if not self._engines.is_compared:
+            self._engines.segment(lambda network: self._segment(network, image, grid))
+        network = self._engines.network()
+        for view in self._views:
+            scores = self._scores(network, image, grid, view, probabilities=True)
+            found = grid.probabilities_to_file(scores)
+            fitted = self.card.calibration if calibrated else None
+            yield fitted.apply(found) if fitted else found
 
-    def predict_probabilities(self, channels: Sequence[VolumeRef]) -> tuple[Tensor, Volume]:
-        """Probabilities of all classes, (classes, X, Y, Z), and the scan's first channel.
+    def _classes(
+        self, volumes: Sequence[Volume], sums: SurenessSums | None
+    ) -> npt.NDArray[np.uint8]:
+        if self.passes > 1:
+            return super()._classes(volumes, sums)
+        image, grid = prepare_channels(volumes, self.card.preprocessing)
+        return self._engines.segment(lambda network: self._segment(network, image, grid, sums))
 
-        Raises:
-            DataError: as `predict`.
-        """
-        volumes = read_channels(list(channels), self.card.in_channels)
-        return self._predict_on_file_grid(volumes), volumes[0]
-
-    def _predict_on_file_grid(self, channels: Sequence[Volume]) -> Tensor:
-        image, grid = prepare_channels(channels, self.card.preprocessing)
-        scores = self._scores(self._engines.network(), image, grid, probabilities=True)
-        return grid.probabilities_to_file(scores)
+    def _segment(
+        self, network: Network, image: Tensor, grid: VoxelGrid, sums: SurenessSums | None = None
+    ) -> npt.NDArray[np.uint8]:
+        """Class indices of the scan as it is, (X, Y, Z); `sums` gets how sure they are."""
+        if sums:
+            sums.start()
+        if not grid.resampler.changes_nothing:
+            scores = self._scores(network, image, grid, View())
+            if sums:
+                sums.add(scores if grid.resampler.takes_logits else scores.clamp_min(1e-12).log())
+            return grid.classes_to_file(scores)
+        with torch.inference_mode():
+            seen, how = image[None].to(self._device), self.card.preprocessing
+            slabs = volume_slabs(network, seen, self._engines.divisor, how)
+            found = []
+            for slab in slabs:
+                logits = slab[0].float()
+                if sums:
+                    sums.add(logits)
+                found.append(highest_class(logits).cpu())
+        return grid.found_to_file(torch.cat(found))
 
     def _scores(
-        self, network: Network, image: Tensor, grid: VoxelGrid, probabilities: bool = False
+        self,
+        network: Network,
+        image: Tensor,
+        grid: VoxelGrid,
+        view: View,
+        probabilities: bool = False,
     ) -> Tensor:
         """Scores on the network's grid, (classes, x, y, z), as that grid takes them.
 
@@ -207,7 +217,9 @@ class Predictor:
         divisor = self._engines.divisor
         how = self.card.preprocessing
         with torch.inference_mode():
-            logits = volume_logits(network, image[None].to(self._device), divisor, how)[0].float()
+            seen = view.mirror(image)[None].to(self._device)
+            logits = volume_logits(network, seen, divisor, how, view.shift_vox)[0].float()
+            logits = view.mirror_back(logits)
             if not grid.resampler.takes_logits and (
                 probabilities or not grid.resampler.changes_nothing
             ):

@@ -31,11 +31,13 @@ class Job:
         channels: its files.
         place: path of its first file below the output folder.
         outputs: the files to write, that of the segmentation first.
+        refusal: why it cannot be written in one of the formats.
     """
 
     channels: tuple[VolumeRef, ...]
     place: Path
     outputs: tuple[ScanOutput, ...] = ()
+    refusal: DataError | None = None
 
     @property
     def output(self) -> Path:
@@ -60,6 +62,7 @@ class SegmentOptions:
         strict: refuse a scan that there is a warning about.
         outputs: what is written of a scan.
         where: finds the parts of a scan that are segmented; None segments all of it.
+        review: how many scans are listed for a person to look at.
     """
 
     key: str | None = None
@@ -69,6 +72,7 @@ class SegmentOptions:
     strict: bool = False
     outputs: OutputChoice = ONLY_LABELS
     where: RegionFinder | None = None
+    review: int = 0
 
 
 DEFAULTS = SegmentOptions()
@@ -127,10 +131,7 @@ def plan_jobs(
             jobs.append(Job(refs, Path(paths[0].name)))
     if channels > 1:
         jobs = _join_numbered(jobs, channels)
-    jobs = [
-        replace(job, outputs=output_files(job.channels[0], job.place, output, options.outputs))
-        for job in jobs
-    ]
+    jobs = [_with_outputs(job, output, options.outputs) for job in jobs]
     _check_outputs(jobs)
     return JobPlan(tuple(jobs), tuple(skipped))
 
@@ -184,6 +185,14 @@ def _join_numbered(jobs: Sequence[Job], channels: int) -> list[Job]:
         if (whole := Job(refs, job.place.with_name(names[0]))) not in joined:
             joined.append(whole)
     return joined
+
+
+def _with_outputs(job: Job, output: Path, choice: OutputChoice) -> Job:
+    """The job with the files to write, or why one of them cannot be."""
+    try:
+        return replace(job, outputs=output_files(job.channels[0], job.place, output, choice))
+    except DataError as error:
+        return replace(job, refusal=error)
 
 
 def _check_outputs(jobs: Sequence[Job]) -> None:

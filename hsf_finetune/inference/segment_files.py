@@ -14,13 +14,15 @@ from hsf_finetune.data.volumes.read_volume import Volume
 from hsf_finetune.inference.formats.output_formats import check_outputs, write_outputs
 from hsf_finetune.inference.localisation import LocatedSegmentation
 from hsf_finetune.inference.model_card import Hdf5Geometry
-from hsf_finetune.inference.predictor import Predictor
+from hsf_finetune.inference.quality_model import FEWEST_SUBJECTS, Foretold
+from hsf_finetune.inference.quality_table import QUALITY_FILE, QualityTable
 from hsf_finetune.inference.scan_jobs import DEFAULTS, Job, SegmentOptions, plan_jobs
+from hsf_finetune.inference.scan_model import ScanModel
 from hsf_finetune.inference.segmentation import Segmentation
 from hsf_finetune.inference.volume_table import VolumeTable
 from hsf_finetune.system import console
 from hsf_finetune.system.console import count_of
-from hsf_finetune.system.errors import DataError, UserError
+from hsf_finetune.system.errors import ConfigError, DataError, UserError
 
 _SHOWN = 5
 """Errors of one kind that are printed with their details."""
@@ -37,6 +39,7 @@ class JobResult:
         warnings: what is unusual about a scan that was segmented.
         volumes_mm3: class -> its volume in mm3, of a scan that was segmented.
         located: which parts of the scan were segmented; None is all of it.
+        foretold: expected Dice, where the model can tell it.
     """
 
     job: Job
@@ -45,10 +48,11 @@ class JobResult:
     warnings: tuple[Finding, ...] = ()
     volumes_mm3: Mapping[str, float] = field(default_factory=dict)
     located: Finding | None = None
+    foretold: tuple[Foretold, ...] = ()
 
 
 def segment_files(
-    model: Predictor,
+    model: ScanModel,
     scans: Sequence[str | Path],
     output: Path,
     options: SegmentOptions = DEFAULTS,
@@ -59,7 +63,7 @@ def segment_files(
     scan that cannot be segmented does not stop the others.
 
     Args:
-        model: from `Predictor.load`.
+        model: from `load_models`.
         scans: files or folders, as in `plan_jobs`.
         output: folder to write into.
         options: which files are taken, and what becomes of unusual ones.
@@ -76,12 +80,9 @@ def segment_files(
     plan = plan_jobs(scans, output, options, geometry, model.card.in_channels)
     files = [one for job in plan.jobs for one in job.outputs]
     check_outputs(files, model.card, options.outputs, options.overwrite)
-    table = None
-    if options.outputs.volumes is not None:
-        table = VolumeTable(options.outputs.volumes, model.card.classes[1:])
-        table.missing(())
+    tables = _Tables.of(model, output, options)
     with console.progress("segmenting") as tick:
-        results = _run_jobs(model, plan.jobs, options, table, tick)
+        results = _run_jobs(model, plan.jobs, options, tables, tick)
     for why in dict.fromkeys(why for _, why in plan.skipped):
         names = [path.name for path, reason in plan.skipped if reason == why]
         console.say(f"not segmented, {why}: {console.shorten_list(names)}")
@@ -95,16 +96,15 @@ def segment_files(
         f"{count['skipped']} skipped"
         + (" because they exist (--overwrite segments them again)" if count["skipped"] else "")
     )
-    if table is not None:
-        _show_table(table, results)
+    tables.show(results, options.review)
     return results
 
 
 def _run_jobs(
-    model: Predictor,
+    model: ScanModel,
     jobs: Sequence[Job],
     options: SegmentOptions,
-    table: VolumeTable | None,
+    tables: _Tables,
     tick: Callable[[int, int], None],
 ) -> list[JobResult]:
     """What became of the jobs, in their order; at most three scans are in memory."""
@@ -121,7 +121,7 @@ def _run_jobs(
                 found = _segment(model, job, scan, options)
                 if writing:
                     writing[-1].result()
-                writing.append(writer.submit(_write_and_note, job, found, options, table))
+                writing.append(writer.submit(_write_and_note, job, found, options, tables))
                 tick(number + 1, len(jobs))
             return [future.result() for future in writing]
         except BaseException:
@@ -130,15 +130,21 @@ def _run_jobs(
             raise
 
 
-def _read(model: Predictor, job: Job, options: SegmentOptions) -> list[Volume] | None:
-    """The channels of a scan; None where its segmentation exists."""
+def _read(model: ScanModel, job: Job, options: SegmentOptions) -> list[Volume] | None:
+    """The channels of a scan; None where its segmentation exists.
+
+    Raises:
+        DataError: the scan cannot be read, or not be written in one of the formats.
+    """
+    if job.refusal:
+        raise job.refusal
     if job.is_done and not options.overwrite:
         return None
     return model.read(job.channels)
 
 
 def _segment(
-    model: Predictor, job: Job, scan: Future[list[Volume] | None], options: SegmentOptions
+    model: ScanModel, job: Job, scan: Future[list[Volume] | None], options: SegmentOptions
 ) -> Segmentation | JobResult:
     """The segmentation of a scan, or why there is none."""
     try:
@@ -166,21 +172,20 @@ def _write(job: Job, found: Segmentation | JobResult, options: SegmentOptions) -
     except DataError as error:
         return JobResult(job, "failed", error)
     located = found.located if isinstance(found, LocatedSegmentation) else None
-    return JobResult(job, "written", None, found.warnings, found.volumes_mm3, located)
+    foretold = () if located else found.foretold
+    return JobResult(job, "written", None, found.warnings, found.volumes_mm3, located, foretold)
 
 
 def _write_and_note(
     job: Job,
     found: Segmentation | JobResult,
     options: SegmentOptions,
-    table: VolumeTable | None,
+    tables: _Tables,
 ) -> JobResult:
-    """What `_write` does, and the scan's row in the table of volumes."""
+    """What `_write` does, and the scan's rows in the tables."""
     result = _write(job, found, options)
-    if table is not None and result.status != "skipped":
-        remarks = [warning.kind for warning in result.warnings]
-        remarks += [f"failed: {result.error.what}"] if result.error else []
-        table.write_row(job.channels[0], result.volumes_mm3, remarks)
+    if result.status != "skipped":
+        tables.note(result)
     return result
 
 
@@ -213,13 +218,65 @@ def _show_errors(title: str, errors: Sequence[UserError]) -> None:
             console.say(f"  fix: {group[0].fix}")
 
 
-def _show_table(table: VolumeTable, results: Sequence[JobResult]) -> None:
-    """Prints where the volumes are, and of which scans they are missing."""
-    missing = table.missing([result.job.channels[0] for result in results])
-    console.say(f"volumes: {table.path}")
-    if missing:
-        names = console.shorten_list([ref.path.name for ref in missing])
-        console.say(
-            f"  without the rows of {count_of(len(missing), 'scan')} segmented before, which "
-            f"--overwrite adds: {names}"
-        )
+@dataclass(frozen=True)
+class _Tables:
+    """The tables that get rows of each scan.
+
+    Args:
+        volumes: of volumes, if it was asked for.
+        quality: of the expected Dice, if the model can tell it.
+    """
+
+    volumes: VolumeTable | None
+    quality: QualityTable | None
+
+    @classmethod
+    def of(cls, model: ScanModel, output: Path, options: SegmentOptions) -> _Tables:
+        """The tables of a call; those that exist are read, so that another one is refused at once.
+
+        Raises:
+            OutputError: a table is one of other classes.
+            ConfigError: scans are to be listed by a Dice that the model cannot tell.
+        """
+        card, volumes, quality = model.card, None, None
+        if options.outputs.volumes is not None:
+            volumes = VolumeTable(options.outputs.volumes, card.classes[1:])
+            volumes.missing(())
+        # Regions of a scan are other images than those that the model was validated on.
+        if card.quality and options.where is None:
+            quality = QualityTable(output / QUALITY_FILE, card.quality)
+            quality.missing(())
+        elif options.review:
+            raise ConfigError(
+                "--review needs a model that foretells Dice, and a scan that it sees as a whole",
+                found="--where" if card.quality else "a model card without it",
+                expected=f"a run with quality=on and {FEWEST_SUBJECTS} validation subjects or more",
+            )
+        return cls(volumes, quality)
+
+    def note(self, result: JobResult) -> None:
+        """Writes the rows of a scan that was segmented, or failed."""
+        scan, error = result.job.channels[0], result.error
+        if self.volumes:
+            remarks = [warning.kind for warning in result.warnings]
+            remarks += [f"failed: {error.what}"] if error else []
+            self.volumes.write_row(scan, result.volumes_mm3, remarks)
+        if self.quality:
+            failed = [Finding.refusal(error, "failed", scan.path)] if error else []
+            self.quality.write_scan(scan, result.foretold, [*failed, *result.warnings])
+
+    def show(self, results: Sequence[JobResult], review: int) -> None:
+        """Prints where the tables are, what they lack, and which scans to look at first."""
+        scans = [result.job.channels[0] for result in results]
+        for name, table in (("volumes", self.volumes), ("expected Dice", self.quality)):
+            if table is None:
+                continue
+            console.say(f"{name}: {table.path}")
+            if missing := table.missing(scans):
+                names = console.shorten_list([ref.path.name for ref in missing])
+                console.say(
+                    f"  without the rows of {count_of(len(missing), 'scan')} segmented before, "
+                    f"which --overwrite adds: {names}"
+                )
+        if self.quality and review:
+            console.console.print(self.quality.worst(scans, review))

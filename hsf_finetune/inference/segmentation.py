@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from rich.text import Text
 
-from hsf_finetune.check.check_case import check_scan
+from hsf_finetune.check.check_headers import check_header
+from hsf_finetune.check.check_intensities import check_intensities
 from hsf_finetune.check.findings import Finding
 from hsf_finetune.data.preprocessing.orientation import axes_to, turn
 from hsf_finetune.data.volumes.affines import Affine
@@ -24,6 +25,7 @@ from hsf_finetune.inference.compare_scan import compare_result, compare_scan
 from hsf_finetune.inference.formats.slicer_file import SLICER, write_slicer_file
 from hsf_finetune.inference.formats.terminology import find_codes
 from hsf_finetune.inference.model_card import ModelCard
+from hsf_finetune.inference.quality_model import Foretold
 from hsf_finetune.inference.write_segmentation import write_segmentation
 from hsf_finetune.labels.label_colours import unit_colour
 from hsf_finetune.system import console
@@ -49,6 +51,7 @@ class Segmentation:
         channels: the scan, on its file's grid.
         card: of the model.
         predict_probabilities: computes `probabilities`.
+        sureness: of each class but the background, see `SurenessSums`; empty if not measured.
     """
 
     labels: Array
@@ -57,6 +60,7 @@ class Segmentation:
     channels: tuple[Volume, ...] = field(repr=False)
     card: ModelCard = field(repr=False)
     predict_probabilities: Callable[[], npt.NDArray[np.float32]] = field(repr=False)
+    sureness: tuple[float, ...] = field(default=(), repr=False)
 
     @property
     def scan(self) -> Volume:
@@ -82,13 +86,25 @@ class Segmentation:
         """
         return self.predict_probabilities()
 
+    @property
+    def foretold(self) -> tuple[Foretold, ...]:
+        """Expected Dice of each class, and of their mean; empty where the model cannot tell."""
+        quality = self.card.quality
+        return (
+            quality.foretell(self.classes[1:], self.sureness) if quality and self.sureness else ()
+        )
+
     @cached_property
     def warnings(self) -> tuple[Finding, ...]:
         """What is unusual about the scan, and how it, and what was found, is unlike the training data.
 
         Nothing is known of the training data where they were not checked (`check=off`).
         """
-        found = [finding for channel in self.channels for finding in check_scan(channel)]
+        found = [
+            finding
+            for channel in self.channels
+            for finding in (*check_header(channel, ""), *check_intensities(channel, ""))
+        ]
         summary, foreground = self.card.data, self.labels != self.label_values[self.classes[0]]
         if summary:
             found += compare_scan(self.scan, summary, self.card.preprocessing.spacing_mm)

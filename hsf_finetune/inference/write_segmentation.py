@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import h5py
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
@@ -61,6 +60,8 @@ def nifti_like(voxels: npt.NDArray[Any], scan: Volume) -> Any:
 
 
 def _write_hdf5(path: Path, labels: npt.NDArray[Any], scan: Volume) -> None:
+    import h5py  # imported late: most scans are no HDF5 files
+
     with h5py.File(path, "w") as file:
         dataset = file.create_dataset("label", data=labels, compression="gzip")
         dataset.attrs["affine"] = scan.affine

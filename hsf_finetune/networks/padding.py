@@ -33,9 +33,20 @@ def pad_to(
 ) -> Tensor:
     """Pads the last three axes up to `shape`, with `value` or with voxels of the volume."""
     missing = [n - size for n, size in zip(shape, volume.shape[-3:], strict=True)]
+    return pad_around(volume, shape, front_widths(missing, padding), value, mode)
+
+
+def pad_around(
+    volume: Tensor,
+    shape: Sequence[int],
+    front: Sequence[int],
+    value: float = 0.0,
+    mode: PaddingMode = "zeros",
+) -> Tensor:
+    """Pads the last three axes up to `shape`, with so many voxels in front of each."""
+    missing = [n - size for n, size in zip(shape, volume.shape[-3:], strict=True)]
     if not any(missing):
         return volume
-    front = _front_widths(missing, padding)
     if mode != "zeros":
         for axis, first, size in zip((-3, -2, -1), front, shape, strict=True):
             places = torch.arange(-first, size - first, device=volume.device)
@@ -50,9 +61,15 @@ def pad_to(
 def remove_padding(volume: Tensor, shape: Sequence[int], padding: Padding = "both") -> Tensor:
     """The part of a padded volume that `pad_to` was given, of `shape` along the last three axes."""
     missing = [size - n for n, size in zip(shape, volume.shape[-3:], strict=True)]
-    front = _front_widths(missing, padding)
+    front = front_widths(missing, padding)
     x, y, z = (slice(f, f + n) for f, n in zip(front, shape, strict=True))
     return volume[..., x, y, z]
+
+
+def front_widths(missing: Sequence[int], padding: Padding) -> list[int]:
+    """How many of the missing voxels stand in front of each axis."""
+    extra = {"both": 1, "symmetric": 0}
+    return [(n + extra[padding]) // 2 if padding in extra else 0 for n in missing]
 
 
 def _inside(places: Tensor, size: int, mode: PaddingMode) -> Tensor:
@@ -61,8 +78,3 @@ def _inside(places: Tensor, size: int, mode: PaddingMode) -> Tensor:
         return places.clamp(0, size - 1)
     places = places.remainder(max(2 * (size - 1), 1))
     return torch.minimum(places, 2 * (size - 1) - places)
-
-
-def _front_widths(missing: Sequence[int], padding: Padding) -> list[int]:
-    extra = {"both": 1, "symmetric": 0}
-    return [(n + extra[padding]) // 2 if padding in extra else 0 for n in missing]

@@ -94,7 +94,8 @@ def phantom_source_settings(settings: Settings) -> Settings:
     )
     recipe = json.dumps(source.model_dump(mode="json", exclude=_OF_THE_MACHINE), sort_keys=True)
     digest = hashlib.sha256(recipe.encode()).hexdigest()[:12]
-    return source.model_copy(update={"run_dir": str(cache_folder() / "demo" / digest)})
+    where = str(cache_folder() / "demo" / digest)
+    return source.model_copy(update={"run_dir": where, "quality": "off"})
 
 
 def starts_from_phantom_source(settings: Settings) -> bool:

@@ -18,7 +18,7 @@ from hsf_finetune.config.settings import (
     PretrainedSettings,
     Settings,
 )
-from hsf_finetune.data.augment.flips import plan_flips
+from hsf_finetune.data.augment.flips import FlipPlan, plan_flips
 from hsf_finetune.data.discovery.cases import Cohort
 from hsf_finetune.data.preprocessing.choose_preprocessing import (
     KnownPreprocessing,
@@ -41,6 +41,7 @@ from hsf_finetune.planning.start import (
     load_weights,
 )
 from hsf_finetune.planning.training_colours import training_colours
+from hsf_finetune.planning.unlabelled import UnlabelledScans, find_unlabelled
 from hsf_finetune.schedule.display.schedule_table import schedule_table
 from hsf_finetune.schedule.stages import Schedule
 from hsf_finetune.system import console
@@ -74,7 +75,9 @@ class Setup:
         source_task: cases of the source's own task, to see what is forgotten; None if there
             are none.
         resumed: folder of the run that is resumed; None for a new one.
-        forecast: of memory and time; None where none was made.
+        forecast: of memory and time; None where none was made. Of self-training it is that of
+            the teacher.
+        unlabelled: the scans that self-training learns from; None without it.
     """
 
     settings: Settings
@@ -90,6 +93,7 @@ class Setup:
     source_task: SourceTask | None = None
     resumed: RunFolder | None = None
     forecast: Forecast | None = None
+    unlabelled: UnlabelledScans | None = None
 
     @property
     def job(self) -> TrainingJob:
@@ -109,12 +113,20 @@ class Setup:
             *map(Text, self.prepared.warnings),
             schedule_table(self.schedule, block_sizes(self.anatomy)),
             *(self.forecast.lines() if self.forecast else []),
+            *(self.unlabelled.lines() if self.unlabelled else []),
+            *(
+                self.unlabelled.plan(self.settings, len(self.split.train))
+                if self.unlabelled
+                else []
+            ),
         ]
 
-    def with_sides(self, mirrored: bool) -> Setup:
+    def with_sides(self, flips: FlipPlan) -> Setup:
         """The same where training mirrors scans from left to right, or does not."""
-        prepared = self.prepared.with_sides(mirrored)
+        prepared = self.prepared.with_sides(flips.allowed)
+        partners = flips.partners or tuple(range(len(self.card.classes)))
         card = replace(self.card, preprocessing=prepared.value)
+        card = replace(card, partners=partners if flips.allowed else None)
         return replace(self, prepared=prepared, card=card)
 
     def _repr_html_(self) -> str:
@@ -188,6 +200,10 @@ def prepare(
     if not preview:
         report = check_before_training(settings, cohort, split, weights, prepared.value)
     card = replace(card, data=report.target) if report else card
+    unlabelled = None
+    if settings.finetuning.selftrain is not None:
+        unlabelled = find_unlabelled(settings.datasets, cohort, split)
+    setup = replace(setup, unlabelled=unlabelled)
     return replace(setup, card=card, source_task=task, resumed=resumed, report=report)
 
 

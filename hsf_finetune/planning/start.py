@@ -72,7 +72,8 @@ def require_weights(settings: Settings) -> None:
         if not has_ended(phantom_source_folder(settings)):
             raise ConfigError(
                 "the phantom source model does not exist yet",
-                fix="python finetune.py trains it once, in a few minutes",
+                fix="python finetune.py trains it once, in a few minutes;\n"
+                "or finetuning.pretrained=PATH for weights of your own",
             )
     elif settings.weights.pretrained is None:
         raise ConfigError(

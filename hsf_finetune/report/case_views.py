@@ -21,10 +21,11 @@ from hsf_finetune.check.case_pictures import PLANE_ENDS, PLANES
 from hsf_finetune.data.discovery.cases import Case
 from hsf_finetune.data.preprocessing.orientation import axes_to, turn, turned_affine
 from hsf_finetune.data.volumes.affines import Affine, voxel_size_mm
-from hsf_finetune.data.volumes.check_volumes import to_label_rows
-from hsf_finetune.data.volumes.read_volume import read_volume
+from hsf_finetune.data.volumes.check_volumes import on_grid_of, to_label_rows
+from hsf_finetune.data.volumes.read_volume import Volume, read_volume
 from hsf_finetune.evaluation.score_tables import ScoreRow
-from hsf_finetune.inference.predictor import Predictor
+from hsf_finetune.inference.model_card import ModelCard
+from hsf_finetune.inference.scan_model import ScanModel
 from hsf_finetune.report.figures import colours_of
 from hsf_finetune.report.page import CaseView
 from hsf_finetune.training.validation_dice import set_masks
@@ -36,7 +37,7 @@ _MARGIN_VOX = 24
 _TILE = 200
 
 
-def view_case(model: Predictor, case: Case, rows: Sequence[ScoreRow]) -> CaseView:
+def view_case(model: ScanModel, case: Case, rows: Sequence[ScoreRow]) -> CaseView:
     """Segments a case and makes it ready to be looked at, along RAS+ axes.
 
     Args:
@@ -48,32 +49,62 @@ def view_case(model: Predictor, case: Case, rows: Sequence[ScoreRow]) -> CaseVie
         DataError: it can no longer be read.
     """
     probabilities, scan = model.predict_probabilities(case.images)
-    names, label, segmentation = _paint(case, probabilities)
+    names, label, segmentation = _paint(case, scan, probabilities)
+    scores = ", ".join(f"{one.score.class_name} {one.score.dice:.3f}" for one in rows)
+    drawn = {"label": label, "segmentation": segmentation}
+    colours = colours_of(names, model.card)
+    return _view(case.name, f"Dice: {scores}", scan, drawn, colours)
+
+
+def view_segmentation(
+    name: str, about: str, scan: Volume, labels: Volume, card: ModelCard
+) -> CaseView:
+    """Makes a scan and its segmentation ready to be looked at, along RAS+ axes.
+
+    Args:
+        name: of the scan.
+        about: what is known of the segmentation, in a line.
+        scan: its first channel.
+        labels: the segmentation, with the label values of the card.
+        card: of the model.
+    """
+    names = card.classes[1:]
+    drawn = np.zeros(labels.array.shape, np.uint8)
+    for number, one in enumerate(names, start=1):
+        drawn[labels.array == card.label_values[one]] = number
+    return _view(name, about, scan, {"segmentation": drawn}, colours_of(names, card))
+
+
+def _view(
+    name: str, about: str, scan: Volume, drawn: Mapping[str, Bytes], colours: Mapping[str, str]
+) -> CaseView:
+    """A view of volumes that number the classes, in the order of their colours, from 1."""
     axes = axes_to(scan.affine)
     affine = turned_affine(scan.affine, axes, scan.array.shape[:3])
-    grey, label, segmentation = (
-        np.ascontiguousarray(turn(array, axes))
-        for array in (_to_grey(scan.array), label, segmentation)
-    )
-    box = _surroundings((label > 0) | (segmentation > 0))
+    whole = {
+        kind: np.ascontiguousarray(turn(array, axes))
+        for kind, array in {"image": _to_grey(scan.array), **drawn}.items()
+    }
+    box = _surroundings(np.any([whole[kind] > 0 for kind in drawn], axis=0))
     affine[:3, 3] += affine[:3, :3] @ [part.start for part in box]
-    arrays = {"image": grey[box], "label": label[box], "segmentation": segmentation[box]}
-    centre = _centre(arrays["label" if label.any() else "segmentation"] > 0)
-    colours = [*colours_of(names, model.card).values()]
+    arrays = {kind: array[box] for kind, array in whole.items()}
+    first = next((kind for kind in drawn if arrays[kind].any()), "segmentation")
+    centre = _centre(arrays[first] > 0)
     return CaseView(
-        name=case.name,
-        scores=", ".join(f"{one.score.class_name} {one.score.dice:.3f}" for one in rows),
-        picture=_draw(arrays, voxel_size_mm(affine), centre, colours),
-        volumes={name: _to_nifti(array, affine) for name, array in arrays.items()},
-        centre=[(at + 0.5) / n for at, n in zip(centre, grey[box].shape, strict=True)],
-        names=names,
-        colours=colours,
+        name=name,
+        scores=about,
+        picture=_draw(arrays, voxel_size_mm(affine), centre, [*colours.values()]),
+        volumes={kind: _to_nifti(array, affine) for kind, array in arrays.items()},
+        centre=[(at + 0.5) / n for at, n in zip(centre, arrays[first].shape, strict=True)],
+        names=[*colours],
+        colours=[*colours.values()],
     )
 
 
-def _paint(case: Case, probabilities: Tensor) -> tuple[list[str], Bytes, Bytes]:
+def _paint(case: Case, scan: Volume, probabilities: Tensor) -> tuple[list[str], Bytes, Bytes]:
     """Names of what the case's protocol draws; label and segmentation, numbered in their order."""
-    rows = torch.from_numpy(to_label_rows(read_volume(case.label), case.protocol))
+    truth = on_grid_of(scan, read_volume(case.label))
+    rows = torch.from_numpy(to_label_rows(truth, case.protocol))
     allowed = torch.from_numpy(case.protocol.matrix)
     found = list(set_masks(probabilities, rows, allowed))
     label, segmentation = (np.zeros(rows.shape, np.uint8) for _ in range(2))

@@ -18,6 +18,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from hsf_finetune.evaluation.reliability import BINS, Reliability
 from hsf_finetune.evaluation.score_tables import MEAN, ScoreRow, paired_differences, summarise
 from hsf_finetune.evaluation.volume_agreement import VolumeAgreement
 from hsf_finetune.inference.model_card import ModelCard
@@ -153,6 +154,29 @@ def draw_volumes(agreements: Sequence[VolumeAgreement], colours: Mapping[str, st
     figure.supxlabel("mean of true and predicted volume, mm3", fontsize=_SMALL)
     figure.supylabel("predicted less true, mm3", fontsize=_SMALL)
     _tidy(panels[: len(agreements)])
+    return figure
+
+
+def draw_reliability(found: Mapping[str, Reliability]) -> Figure:
+    """How often the most probable class is right, over its probability, before and after.
+
+    Args:
+        found: `before` and `after` -> the reliability then.
+    """
+    figure = Figure(figsize=(8, 3.1), layout="constrained")
+    for axis, (when, one) in zip(
+        figure.subplots(1, len(found), sharey=True), found.items(), strict=True
+    ):
+        axis.plot([0, 1], [0, 1], color=_GREY, lw=0.8, ls="--")
+        share = one.voxels / max(one.voxels.sum(), 1)
+        axis.bar((np.arange(BINS) + 0.5) / BINS, share, 0.9 / BINS, color=_LIGHT)
+        axis.plot(one.confidence, one.accuracy, "-o", color=_INK, ms=4, lw=1)
+        axis.set_title(f"{when}: error {one.ece:.4f}", fontsize=_SMALL + 1)
+        axis.set_xlim(0, 1)
+        axis.set_ylim(0, 1.02)
+        axis.set_xlabel("probability of the most probable class", fontsize=_SMALL)
+    figure.axes[0].set_ylabel("share of voxels that are right", fontsize=_SMALL)
+    _tidy(figure.axes)
     return figure
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
+from hsf_finetune.config.run_settings import read_settings_of
 from hsf_finetune.config.settings import Settings
 from hsf_finetune.data.preprocessing.describe_preprocessing import describe_preprocessing
 from hsf_finetune.inference.model_card import ModelCard
@@ -93,6 +96,23 @@ def describe_methods(
         "[4]). Agreement of volumes was assessed by limits of agreement [5] and the intraclass "
         "correlation ICC(A,1) [6]."
     ]
+
+
+def describe_selftrain(folder: Path) -> Iterator[str]:
+    """What a run learned from scans without labels, if it did."""
+    if not (scans := folder / "unlabelled.json").exists():
+        return
+    tuning = read_settings_of(folder).finetuning.selftrain
+    assert tuning is not None
+    given = count_of(len(tuning.teacher), "given model")
+    yield (
+        f"{count_of(len(json.loads(scans.read_text())), 'scan')} without manual labels were labelled "
+        f"by {given if tuning.teacher else 'a model that was trained on the labelled ones'} "
+        f"({count_of(tuning.rounds, 'round')} of self-training): voxels with several classes of a "
+        f"probability of at least {tuning.plausible:g} were labelled with the set of these, and "
+        f"entered a set-valued loss. At least {100 * tuning.labelled_share:.0f} % of the training "
+        "draws were of scans with manual labels."
+    )
 
 
 def list_references(

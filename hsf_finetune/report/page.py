@@ -101,9 +101,9 @@ class CaseView:
 
     Args:
         name: of the case.
-        scores: what it scored, in a line.
+        scores: what it scored, or what is known of it, in a line.
         picture: PNG in base64 of the planes through the middle, shown where there is no WebGL2.
-        volumes: `image`, `label`, `segmentation` -> NIfTI, gzipped, in base64.
+        volumes: `image`, `label` where there is one, and `segmentation` -> NIfTI, gzipped, in base64.
         centre: where the viewer starts, as shares of the three axes.
         names: names of the values of label and segmentation, from 1.
         colours: their colours, `#rrggbb`.

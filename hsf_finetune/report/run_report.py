@@ -18,10 +18,10 @@ from hsf_finetune.evaluation.finished_runs import (
     FINAL,
     FinishedRun,
     Side,
-    fold_folders,
     read_run,
     read_scores_if_any,
 )
+from hsf_finetune.evaluation.reliability import read_reliability
 from hsf_finetune.evaluation.score_tables import (
     MEAN,
     comparison_table,
@@ -32,7 +32,7 @@ from hsf_finetune.inference.model_card import ModelCard
 from hsf_finetune.inference.predictor import Predictor
 from hsf_finetune.report import figures
 from hsf_finetune.report.case_views import view_case
-from hsf_finetune.report.methods import describe_methods, list_references
+from hsf_finetune.report.methods import describe_methods, describe_selftrain, list_references
 from hsf_finetune.report.page import Cases, Grid, Lines, Page, Part, Picture, Section
 from hsf_finetune.report.score_sections import (
     list_worst,
@@ -43,7 +43,7 @@ from hsf_finetune.report.score_sections import (
 )
 from hsf_finetune.system.console import count_of
 from hsf_finetune.system.errors import UserError
-from hsf_finetune.system.run_folder import RESULT, SPLITS
+from hsf_finetune.system.run_folder import CALIBRATION, RESULT, SPLITS, fold_folders
 from hsf_finetune.training.metrics_file import read_metrics
 
 _FEW_SUBJECTS = 5
@@ -67,7 +67,8 @@ def report_run(folder: Path, cases: int = 4, device: str = "auto") -> Page:
     run = read_run(folder, folder.name)
     side: Side = "test" if run.after["test"] else "validation"
     folds = fold_folders(folder)
-    parts = folds or [folder]
+    final = folder / FINAL
+    parts = folds or [final if final.exists() else folder]
     settings = read_settings_of(parts[0])
     model = Predictor.load(folder / FINAL if folds else folder, "best", device)
     result = _read_json(folder / RESULT) or {}
@@ -85,14 +86,20 @@ def report_run(folder: Path, cases: int = 4, device: str = "auto") -> Page:
             Section("Worst cases", _worst_cases(run, side, parts, cases, device)),
             Section("Learning", [*_curves(parts, colours)]),
             Section("Volumes", show_volumes(run.after[side], colours)),
-            Section("What was forgotten", _forgotten(folder, result)),
+            Section("What was forgotten", forgotten_parts(folder, result)),
+            Section("Calibration and post-processing", [*_lessons(parts, model.card)]),
             Section("Data and split", [*_data(folder, parts)]),
             Section("Weights and model", [*_weights(model.card, weights)]),
             Section(
                 "Methods",
                 [
                     Lines(
-                        describe_methods(settings, model.card, _split(folder), run.cost, weights)
+                        [
+                            *describe_methods(
+                                settings, model.card, _split(folder), run.cost, weights
+                            ),
+                            *describe_selftrain(folder),
+                        ]
                     ),
                     Lines(list_references(settings, model.card, weights)),
                 ],
@@ -191,7 +198,8 @@ def _curves(parts: Sequence[Path], colours: Mapping[str, str]) -> Iterator[Pictu
             yield Picture(figures.draw_learning(metrics, colours), text, note)
 
 
-def _forgotten(folder: Path, result: dict[str, Any]) -> list[Part]:
+def forgotten_parts(folder: Path, result: dict[str, Any]) -> list[Part]:
+    """The source's own task before and after, from the tables in a run's folder."""
     before, after = (
         read_scores_if_any(folder / f"retention_{when}.csv") for when in ("before", "after")
     )
@@ -204,6 +212,27 @@ def _forgotten(folder: Path, result: dict[str, Any]) -> list[Part]:
     if lost:
         parts.append(Lines([f"Without a counterpart in the new head: {', '.join(lost)}."]))
     return parts
+
+
+def _lessons(parts: Sequence[Path], card: ModelCard) -> Iterator[Part]:
+    """What validation cases taught about the model's probabilities and mistakes."""
+    lines = []
+    if card.calibration:
+        on = count_of(card.calibration.subjects, "validation subject")
+        chose = "These subjects had chosen the epoch, too" if card.calibration.chose_epoch else ""
+        lines.append(f"Probabilities: {card.calibration.line()}, on {on}.")
+        lines.append(f"{chose or 'These subjects chose no epoch'}; labels are not changed.")
+    lines += [f"Post-processing: {line}." for line in card.postprocessing.lines()]
+    if lines:
+        yield Lines(lines)
+    for part in parts:
+        if (part / CALIBRATION).exists():
+            text = "share of voxels that are right over the model's probability, before and after"
+            note = "grey: share of the voxels; expected calibration error (Guo et al. 2017), each subject "
+            note += "calibrated by the others"
+            name = f"{part.name}; " if len(parts) > 1 else ""
+            drawn = figures.draw_reliability(read_reliability(part / CALIBRATION))
+            yield Picture(drawn, text, name + note)
 
 
 def _data(folder: Path, parts: Sequence[Path]) -> Iterator[Part]:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from hsf_finetune.evaluation.compare_runs import Comparison, compare_runs
 from hsf_finetune.evaluation.evaluate import Evaluation
+from hsf_finetune.inference.model_card import ModelCard
+from hsf_finetune.inference.segment_files import JobResult
 from hsf_finetune.report.comparison_report import report_comparison
 from hsf_finetune.report.page import Page
+from hsf_finetune.report.prediction_report import report_predictions
 from hsf_finetune.report.run_report import report_run
 from hsf_finetune.report.score_sections import report_scores
 from hsf_finetune.system.console import say
@@ -48,6 +52,13 @@ def save_comparison_report(compared: Comparison) -> None:
 def save_scores_report(evaluation: Evaluation, path: Path) -> None:
     """Writes the report of segmentations that were compared with labels."""
     _save(report_scores(evaluation), path)
+
+
+def save_predictions_report(
+    results: Sequence[JobResult], card: ModelCard, path: Path, cases: int = 4
+) -> None:
+    """Writes the report of scans that were segmented."""
+    _save(report_predictions(results, card, cases), path)
 
 
 def _save(page: Page, path: Path) -> Path:

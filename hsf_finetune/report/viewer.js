@@ -26,7 +26,8 @@ async function show(figure) {
   });
   await viewer.attachToCanvas(canvas);
   const table = labelColours(data.names, data.colours);
-  for (const name of ["image", "label", "segmentation"]) {
+  const names = Object.keys(data.volumes);
+  for (const name of names) {
     const image = await niivue.NVImage.new(
       bytesOf(data.volumes[name]), `${name}.nii.gz`, "gray", name === "image" ? 1 : 0, null,
       name === "image" ? 0 : NaN, name === "image" ? 255 : NaN,
@@ -52,8 +53,7 @@ async function show(figure) {
   viewer.onLocationChange = (place) => sliders.forEach((s, axis) => { s.value = place.vox[axis]; });
   const choose = () => {
     const chosen = figure.querySelector("input[type=radio]:checked").value;
-    viewer.setOpacity(1, chosen === "label" ? 0.6 : 0);
-    viewer.setOpacity(2, chosen === "segmentation" ? 0.6 : 0);
+    names.forEach((name, k) => { if (k) viewer.setOpacity(k, chosen === name ? 0.6 : 0); });
   };
   figure.querySelectorAll("input[type=radio]").forEach((r) => r.addEventListener("change", choose));
   choose();

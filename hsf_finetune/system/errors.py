@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator
+
+_SHOWN = 20
+"""Errors of one kind that a message shows: one for each case of a cohort could be thousands."""
+
 
 class UserError(Exception):
     """Something the user can mend.
@@ -62,5 +68,21 @@ class SeveralErrors(UserError):  # noqa: N818 (it is a plural)
     """
 
     def __init__(self, title: str, errors: list[UserError]) -> None:
-        super().__init__("\n".join([title, *(str(e) for e in errors)]))
-        self.errors = errors
+        shown = [e for n, e in _numbered_in_kind(errors) if n < _SHOWN]
+        lines = [title, *map(str, shown)]
+        if len(errors) > len(shown):
+            lines.append(f"... and {len(errors) - len(shown):,} more like these")
+        super().__init__("\n".join(lines))
+        self.title, self.errors = title, errors
+
+    def __reduce__(self) -> tuple[type[SeveralErrors], tuple[str, list[UserError]]]:
+        """As it is sent from one process to another."""
+        return SeveralErrors, (self.title, self.errors)
+
+
+def _numbered_in_kind(errors: list[UserError]) -> Iterator[tuple[int, UserError]]:
+    """Each error with the number of those before it that say the same of other files."""
+    seen: Counter[str] = Counter()
+    for error in errors:
+        yield seen[error.what], error
+        seen[error.what] += 1

@@ -13,12 +13,16 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from hsf_finetune.system.slurm_job import slurm_job
+
 RESULT = "result.json"
 """File of a run that is written last."""
 REPORT = "report.html"
 """File of a run or a comparison: what came of it, to read."""
 BEST, LAST, PREVIOUS = "best.ckpt", "last.ckpt", "previous.ckpt"
 """Checkpoints of a run: of its best epoch, of its newest, and of the one before that."""
+CALIBRATION = "calibration.csv"
+"""File of a run: how often its model is right, by how sure it is, before and after calibration."""
 SPLITS = "splits.json"
 """File of a run: which case trains, validates or is only scored."""
 
@@ -60,6 +64,12 @@ class RunFolder:
         return self.path / name
 
 
+def fold_folders(run: Path) -> list[Path]:
+    """The folders of a run's folds, in their order; none for a run of a single split."""
+    folders = [path for path in run.glob("fold_*") if (path / "config.yaml").exists()]
+    return sorted(folders, key=lambda path: (len(path.name), path.name))
+
+
 def epochs_done(folder: Path) -> int:
     """Epochs that a run has behind it, from its metrics.csv."""
     try:
@@ -89,4 +99,14 @@ def read_environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": versions,
+        "slurm_job": slurm_job(),
     }
+
+
+def job_of(folder: Path) -> str | None:
+    """The job of SLURM that made or resumed a run last; None where it is not known."""
+    try:
+        job = json.loads((folder / "environment.json").read_text())["slurm_job"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return str(job) if job else None

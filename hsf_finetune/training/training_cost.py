@@ -92,7 +92,7 @@ class TrainingCost:
 
 
 def read_cost(folder: Path) -> TrainingCost:
-    """The cost of a run so far, or of all its folds and its final model.
+    """The cost of a run so far, or of all runs that it consists of.
 
     Epochs that a reset counted from 0 again are in files of their own and count as well;
     an epoch that was interrupted and trained again counts once.
@@ -100,8 +100,9 @@ def read_cost(folder: Path) -> TrainingCost:
     Args:
         folder: of the run.
     """
-    patterns = ("metrics*.csv", "fold_*/metrics*.csv", "final/metrics*.csv")
-    paths = [path for pattern in patterns for path in sorted(folder.glob(pattern))]
+    names = ("metrics*.csv", *(f"{p}/metrics*.csv" for p in ("teacher", "student_*", "final")))
+    globs = [*names, *(f"{fold}/{name}" for fold in ("fold_*", "final") for name in names)]
+    paths = [path for glob in dict.fromkeys(globs) for path in sorted(folder.glob(glob))]
     parts = [read_metrics(path) for path in paths]
     rows = [row for part in parts for row in part]
     shares = [float(row[SHARE]) for row in rows if row.get(SHARE)]

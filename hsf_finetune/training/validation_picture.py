@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,10 +26,12 @@ from hsf_finetune.system.atomic_files import atomic_write
 from hsf_finetune.training.validation_dice import case_dice
 
 _ALPHA = 0.6
+_PAUSE_S = 10.0
+"""Least time between two pictures, each of which takes about .3 s, but for the last."""
 
 
 class ValidationPicture(Callback):
-    """Draws the first validation case about ten times in a run, and after its last epoch.
+    """Draws the first validation case at most ten times in a run, and after its last epoch.
 
     The picture goes to TensorBoard, and the latest one to `preview.png`.
 
@@ -42,6 +45,7 @@ class ValidationPicture(Callback):
         self._path = path
         self._classes = tuple(classes)
         self._colours = [unit_colour(row.colour) for row in rows]
+        self._next_s = 0.0
 
     def on_validation_batch_end(
         self,
@@ -54,9 +58,11 @@ class ValidationPicture(Callback):
     ) -> None:
         """Draws the first case, if a picture is due."""
         epoch, epochs = trainer.current_epoch, trainer.max_epochs or 1
-        due = epoch % max(epochs // 10, 1) == 0 or epoch == epochs - 1
+        due = epoch % max(epochs // 10, 1) == 0 and time.monotonic() >= self._next_s
+        due = due or epoch == epochs - 1
         if batch_idx or trainer.sanity_checking or not trainer.is_global_zero or not due:
             return
+        self._next_s = time.monotonic() + _PAUSE_S
         found = outputs[0].argmax(dim=0)
         figure = draw_first_case(batch, found, self._classes, self._colours)
         scores = case_dice(outputs[0], batch["label"][0], batch["allowed"][0], self._classes)
@@ -98,7 +104,7 @@ def draw_first_case(
     row_colours = _row_colours(allowed.cpu().numpy(), class_colours)
     figure = Figure(figsize=(9, 9.6), dpi=80)
     # Computing the layout of each picture would take longer than drawing it.
-    axes = figure.subplots(3, 3)
+    axes = figure.subplots(3, 3, subplot_kw={"xticks": (), "yticks": ()})
     figure.subplots_adjust(0.01, 0.06, 0.99, 0.93, wspace=0.03, hspace=0.08)
     columns = (
         ("image", None, class_colours),

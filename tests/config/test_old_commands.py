@@ -7,9 +7,11 @@ defaults, and for each line what differs from them. `version_0_1_0/conf` is that
 
 from __future__ import annotations
 
+import functools
 import json
 import shlex
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ import pytest
 import yaml
 
 from hsf_finetune.config.compose import compose
-from hsf_finetune.config.settings import WEIGHTS_KEYS, Settings, dotted
+from hsf_finetune.config.settings import WEIGHTS_KEYS, AugmentationSettings, Settings, dotted
 from hsf_finetune.system.errors import ConfigError
 from tests.conftest import CONF
 
@@ -31,6 +33,8 @@ FILES = sorted(
 )
 STRICTER = "min_loaded"
 """The default has become 1: every tensor of the trunk."""
+STRONGER = ("affine_p", "translation_vox", "elastic_p")
+"""Parts of `augmentation` whose defaults have become stronger (see docs/few_cases.md)."""
 FOREIGN = [
     # PyTorch Connectomics
     ("model.external_weights_path=PATH", "finetuning.external_weights_path"),
@@ -54,20 +58,40 @@ FOREIGN = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+@pytest.fixture(scope="module", autouse=True)
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The working directory of the command lines, with the dataset YAML of HSF's guide."""
-    (tmp_path / "my_conf" / "datasets").mkdir(parents=True)
+    root = tmp_path_factory.mktemp("commands")
+    (root / "my_conf" / "datasets").mkdir(parents=True)
     guide = CONF / "datasets" / "hsf_guide.yaml"
-    shutil.copy(guide, tmp_path / "my_conf" / "datasets" / "mine.yaml")
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+    shutil.copy(guide, root / "my_conf" / "datasets" / "mine.yaml")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        yield root
 
 
-def with_strict_loading(settings: Settings) -> Settings:
-    """The settings with the default that has changed."""
+@functools.cache
+def shipped(choice: str) -> Settings:
+    """The settings with this option."""
+    return compose("finetune", [choice])
+
+
+def with_new_defaults(settings: Settings, new: Settings) -> Settings:
+    """The settings with the defaults that have changed, which are those of others."""
     weights = settings.weights.model_copy(update={STRICTER: 1.0})
-    return settings.model_copy(update={"weights": weights})
+    changed: dict[str, object] = {
+        "augmentation": stronger(settings.augmentation, new.augmentation),
+        "augmentations": {
+            name: stronger(preset, new.augmentations[name])
+            for name, preset in settings.augmentations.items()
+        },
+    }
+    return settings.model_copy(update={"weights": weights, **changed})
+
+
+def stronger(preset: AugmentationSettings, new: AugmentationSettings) -> AugmentationSettings:
+    """A preset of before, as strong as it has become."""
+    return preset.model_copy(update={name: getattr(new, name) for name in STRONGER})
 
 
 def as_before(settings: Settings, folder: Path) -> dict[str, Any]:
@@ -93,20 +117,22 @@ def test_a_command_line_gives_the_same_settings(line: str, folder: Path) -> None
         before = "hsf" if before == "gradual_unfreezing" else before
         if key == f"finetuning.{STRICTER}":
             continue
+        if key.rpartition(".")[2] in STRONGER and key not in OLD[line]:
+            continue
         absent = key not in found and key not in OLD[line]
         assert absent or found[key] == before, key
 
 
 @pytest.mark.parametrize("file", FILES)
 def test_every_key_of_a_file_can_be_given_with_its_value(file: str) -> None:
-    """On the command line, in any of its forms."""
+    """On the command line, in either of its forms."""
     group, option = file.split("/")
     content = yaml.safe_load((STORED / "conf" / f"{file}.yaml").read_text())
-    content = {key: value for key, value in content.items() if key not in ("defaults", STRICTER)}
-    composed = compose("finetune", [f"{group}={option}"])
-    for plus in ("", "++"):
-        given = [f"{plus}{key}={written(v)}" for key, v in dotted({group: content}).items()]
-        assert compose("finetune", [f"{group}={option}", *given]) == composed
+    changed = ("defaults", STRICTER, *STRONGER)
+    content = {key: value for key, value in content.items() if key not in changed}
+    keys = enumerate(dotted({group: content}).items())
+    given = [f"{'++' * (n % 2)}{key}={written(value)}" for n, (key, value) in keys]
+    assert compose("finetune", [f"{group}={option}", *given]) == shipped(f"{group}={option}")
 
 
 def written(value: object) -> str:
@@ -123,7 +149,7 @@ def test_a_copy_of_the_whole_folder_still_works(file: str) -> None:
     """Users copy conf/ and change it: its files come first, and know no group `weights`."""
     choice = file.replace("/", "=")
     copied = compose("finetune", [choice], STORED / "conf")
-    assert with_strict_loading(copied) == compose("finetune", [choice])
+    assert with_new_defaults(copied, shipped(choice)) == shipped(choice)
     given = [choice, "finetuning.pretrained=demo", "weights.head=copy"]
     weights = compose("finetune", given, STORED / "conf").weights
     assert (weights.pretrained, weights.head) == ("demo", "copy")
@@ -135,7 +161,8 @@ def test_the_keys_about_weights_are_all_still_there(config: str) -> None:
     new = {"external_weights_path", "external_weights_key_prefix", "load", "allow_mismatch"}
     new |= {"file", "accept_licence"}
     assert old.keys() >= {*WEIGHTS_KEYS} - new
-    assert with_strict_loading(compose(config, [], STORED / "conf")) == compose(config)
+    copied, new = compose(config, [], STORED / "conf"), compose(config)
+    assert with_new_defaults(copied, new) == new
 
 
 @pytest.mark.parametrize(("override", "meant"), FOREIGN)

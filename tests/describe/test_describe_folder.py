@@ -6,7 +6,6 @@ import gzip
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import nibabel as nib
@@ -77,12 +76,27 @@ def test_the_printed_command_runs_as_it_is(
     for output in (None, Path(f"conf {name}/datasets/x.yaml")):
         describe_folder(named, output)
         command = capsys.readouterr().out.partition("use it:\n")[2].splitlines()[0]
-        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-        ended = subprocess.run(
-            ["/bin/sh", "-c", command], env={**os.environ, "PATH": path}, capture_output=True
-        )
-        assert ended.returncode == 0, (command, ended.stderr)
-        assert b"4 cases of 4 subjects" in ended.stdout
+        with pytest.raises(SystemExit) as stop:
+            main(words_of(command, lab.parent))
+        assert not stop.value.code, command
+        assert "4 cases of 4 subjects" in capsys.readouterr().out
+
+
+def words_of(command: str, folder: Path) -> list[str]:
+    """What a shell hands to `hsf-finetune`, in whose place a program prints it."""
+    program = folder / "bin" / "hsf-finetune"
+    program.parent.mkdir(exist_ok=True)
+    program.write_text("#!/bin/sh\nprintf '%s\\0' \"$@\"\n")
+    program.chmod(0o755)
+    path = os.pathsep.join([str(program.parent), os.environ["PATH"]])
+    ended = subprocess.run(
+        ["/bin/sh", "-c", command],
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        check=True,
+        text=True,
+    )
+    return ended.stdout.split("\0")[:-1]
 
 
 def test_files_that_are_not_used_are_listed_with_a_remedy_and_check_repeats_it(

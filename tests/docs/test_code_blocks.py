@@ -84,7 +84,8 @@ def test_marked_commands_compose(
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "0")
     for words in block.commands():
         split = command_and_arguments(words)
-        if split and split[0] in OURS:
+        # What a sweep varies, and where it runs, only Hydra and its plugins understand.
+        if split and split[0] in OURS and "-m" not in words:
             compose_command(*split)
 
 

@@ -6,11 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
+from hsf_finetune.cli.main import main
 from hsf_finetune.evaluation.evaluate import evaluate_files, evaluate_run
 from hsf_finetune.evaluation.score_tables import MEAN, read_scores
 from hsf_finetune.system.errors import ConfigError, DataError, OutputError
 from tests.conftest import oblique_affine, save_nifti, tiny_case
+from tests.weights.sources.test_nnunet_folder import PLAIN as NNUNET
 
 NAMES = {10: "anterior", 20: "posterior"}
 
@@ -145,3 +148,36 @@ def test_values_of_one_class_are_scored_as_one(tmp_path: Path) -> None:
     merged = save_nifti(tmp_path / "merged.nii.gz", np.where(truth == 20, 10, truth))
     (row,) = evaluate_files(merged, label, {10: "blob", 20: "blob"}, 1.0).rows
     assert (row.score.class_name, row.score.dice) == ("blob", 1.0)
+
+
+def test_weights_by_others_are_scored_on_a_dataset(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A label that the model knows in parts is scored by the sum of these."""
+    for number in (1, 2):
+        image, label = tiny_case(number)
+        for channel in range(2):
+            save_nifti(tmp_path / "lab" / f"c{number}_000{channel}.nii.gz", image)
+        save_nifti(tmp_path / "lab" / f"c{number}_seg.nii.gz", label)
+    dataset = {
+        "path": "lab",
+        "patterns": {"a": {"mri": ["*_0000.nii.gz", "*_0001.nii.gz"], "label": "*_seg.nii.gz"}},
+        "labels": {10: 1, 20: 1},
+        "labels_names": {1: "whole"},
+        "label_sets": {"whole": ["anterior", "posterior"]},
+    }
+    file = tmp_path / "conf" / "datasets" / "mine.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text(yaml.safe_dump({"datasets": {"mine": dataset}}))
+    given = ["datasets=mine", f"datasets.main_path={tmp_path}"]
+    command = ["evaluate", str(NNUNET), *given, "--config-dir", str(tmp_path / "conf")]
+    with pytest.raises(SystemExit) as stop:
+        main([*command, "-o", str(tmp_path / "scores.csv")])
+    assert not stop.value.code
+    assert "on 2 cases" in capsys.readouterr().out
+    (name,) = {row.score.class_name for row in read_scores(tmp_path / "scores.csv")}
+    assert name == "whole"
+    with pytest.raises(SystemExit) as stop:
+        main(["evaluate", str(NNUNET), str(tmp_path), *given])
+    assert stop.value.code == 2
+    assert "evaluate WEIGHTS datasets=mine" in capsys.readouterr().err

@@ -96,6 +96,22 @@ def test_few_cases_still_get_an_honest_interval(n: int) -> None:
     assert hits / 300 > 0.905
 
 
+@pytest.mark.parametrize("n", [5, 10, 40])
+@pytest.mark.parametrize("kind", ["Dice", "change"])
+def test_intervals_of_cohorts_hold_the_true_mean_as_often_as_they_say(n: int, kind: str) -> None:
+    """800 simulated cohorts of n subjects with two sides each."""
+    rng, hits, cohorts = np.random.default_rng(n), 0, 800
+    subjects = np.repeat(np.arange(n), 2).tolist()
+    truth = 0.8 if kind == "Dice" else 0.02
+    for seed in range(cohorts):
+        # Dice of subjects is skewed; changes of it are not.
+        own = rng.beta(12, 3, n) if kind == "Dice" else rng.normal(0.02, 0.03, n)
+        sides = np.repeat(own, 2) + rng.normal(0, 0.02, 2 * n)
+        found = bootstrap_interval(sides, subjects, samples=1000, seed=seed)
+        hits += found.low <= truth <= found.high
+    assert 0.92 <= hits / cohorts <= 0.98
+
+
 def test_few_subjects_have_student_s_interval() -> None:
     values = np.array([0.5, 0.7, 0.9])
     half = 4.302653 * values.std(ddof=1) / math.sqrt(3)

@@ -21,6 +21,7 @@ HSF_CLASSES = "[background, DG, CA1, CA2, CA3, SUB]"
 """In the order of HSF's outputs; the checkpoint does not record them."""
 QUICK = (
     *("datasets=custom", "augmentation=none", "logger=csv", "datasets.few_subjects=0"),
+    "report=off",
     *("lightning.accelerator=cpu", "lightning.threads=1", "lightning.forecast=false"),
     *("datasets.k_sample=2", "finetuning.depth=1", "finetuning.unfreeze_frequency=1"),
 )

@@ -19,6 +19,8 @@ from hsf_finetune.evaluation.finished_runs import read_run
 from hsf_finetune.evaluation.score_tables import read_scores
 from hsf_finetune.experiment.run import run_experiment
 from hsf_finetune.experiment.run_result import RunResult
+from hsf_finetune.experiment.validation_lessons import share_lessons
+from hsf_finetune.inference.ensemble import Ensemble, load_models
 from hsf_finetune.inference.predictor import Predictor
 from hsf_finetune.planning.plan_run import preview_run
 from hsf_finetune.system.errors import ConfigError, UserError
@@ -68,8 +70,8 @@ def composed(module_path: Path, source_run: Path) -> Compose:
 
 
 @pytest.fixture(scope="module")
-def five(composed: Compose) -> RunResult:
-    return run_experiment(composed(5))
+def three(composed: Compose) -> RunResult:
+    return run_experiment(composed(3))
 
 
 def subjects_of(split: Path, side: str) -> set[str]:
@@ -89,14 +91,14 @@ def check_said(said: str) -> None:
         assert part in " ".join(said.split())
 
 
-@pytest.mark.parametrize("subjects", [2, 5])
+@pytest.mark.parametrize("subjects", [2, 3])
 def test_few_subjects_are_folded_without_being_asked(
     subjects: int,
     composed: Compose,
     request: pytest.FixtureRequest,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    result = request.getfixturevalue("five") if subjects == 5 else run_experiment(composed(2))
+    result = request.getfixturevalue("three") if subjects == 3 else run_experiment(composed(2))
     if subjects == 2:
         check_said(capsys.readouterr().out)
     folds = sorted(result.folder.glob("fold_*"))
@@ -148,17 +150,17 @@ def test_nine_subjects_are_folded_when_asked(composed: Compose) -> None:
     assert len({row.case for row in result.after}) == 9
 
 
-def test_the_final_model_predicts_for_the_whole_run(five: RunResult, tmp_path: Path) -> None:
-    scan = next(five.folder.parents[1].glob("data5/tiny/sub-01/*_T2w.nii.gz"))
+def test_the_final_model_predicts_for_the_whole_run(three: RunResult, tmp_path: Path) -> None:
+    scan = next(three.folder.parents[1].glob("data3/tiny/sub-01/*_T2w.nii.gz"))
     whole, final = (
         Predictor.load(folder, device="cpu").predict(scan).labels
-        for folder in (five.folder, five.folder / "final")
+        for folder in (three.folder, three.folder / "final")
     )
     assert (whole == final).all()
 
 
-def test_the_last_weights_are_the_ones_that_are_used(five: RunResult) -> None:
-    for folder in (five.folder / "fold_0", five.folder / "final"):
+def test_the_last_weights_are_the_ones_that_are_used(three: RunResult) -> None:
+    for folder in (three.folder / "fold_0", three.folder / "final"):
         best, last = (
             torch.load(folder / "checkpoints" / f"{n}.ckpt", weights_only=True)
             for n in ("best", "last")
@@ -168,22 +170,33 @@ def test_the_last_weights_are_the_ones_that_are_used(five: RunResult) -> None:
             assert torch.equal(tensor, best["state_dict"][name])
 
 
-def test_evaluating_the_run_gives_its_pooled_scores(five: RunResult, tmp_path: Path) -> None:
-    evaluate_run(five.folder, device="cpu").save(tmp_path / "scores.csv")
-    there = {(r.case, r.score.class_name): r.score.dice for r in five.after}
+def test_evaluating_the_run_gives_its_pooled_scores(three: RunResult, tmp_path: Path) -> None:
+    evaluate_run(three.folder, device="cpu").save(tmp_path / "scores.csv")
+    there = {(r.case, r.score.class_name): r.score.dice for r in three.after}
     again = {
         (r.case, r.score.class_name): r.score.dice for r in read_scores(tmp_path / "scores.csv")
     }
     assert again == pytest.approx(there)
     with pytest.raises(ConfigError, match="has no train cases"):
-        evaluate_run(five.folder, "train")
+        evaluate_run(three.folder, "train")
 
 
-def test_it_can_be_compared_as_one_run(five: RunResult) -> None:
-    run = read_run(five.folder, "five")
-    assert len(run.split["validation"]) == 5
-    # Five folds and the final model, two epochs each.
-    assert run.cost.epochs == 12
+def test_the_folds_segment_together_and_teach_the_final_model(three: RunResult) -> None:
+    model = load_models([three.folder], "folds", device="cpu")
+    assert isinstance(model, Ensemble)
+    assert model.passes == 3
+    card = Predictor.load(three.folder, device="cpu").card
+    assert share_lessons([member.card for member in model.members], card) == card
+    result = json.loads((three.folder / "result.json").read_text())
+    assert result["postprocessing"] == card.postprocessing.to_list()
+    assert result["calibration"] == (card.calibration.to_dict() if card.calibration else None)
+
+
+def test_it_can_be_compared_as_one_run(three: RunResult) -> None:
+    run = read_run(three.folder, "three")
+    assert len(run.split["validation"]) == 3
+    # Three folds and the final model, two epochs each.
+    assert run.cost.epochs == 8
 
 
 def test_folds_that_ended_are_not_made_again(composed: Compose, tmp_path: Path) -> None:

@@ -31,12 +31,28 @@ def settings_of(data: Path, run_dir: Path, *overrides: str) -> Settings:
     return compose("train", given, CONF)
 
 
-@pytest.fixture
-def interrupted(own_data: Path, tmp_path: Path) -> Path:
-    """A run that was killed in its third epoch."""
-    folder = tmp_path / "outputs" / "run"
-    run_until_killed(settings_of(own_data, folder), 2)
+@pytest.fixture(scope="module")
+def killed(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a run that was killed in its third epoch, and with its data."""
+    folder = tmp_path_factory.mktemp("killed")
+    shutil.copytree(data, folder / "now" / "data")
+    run_until_killed(settings_of(folder / "now" / "data", folder / "now" / "run"), 2)
+    shutil.copytree(folder / "now", folder / "kept")
     return folder
+
+
+@pytest.fixture
+def interrupted(killed: Path) -> Path:
+    """The run, as it was killed and at the same place for each test."""
+    shutil.rmtree(killed / "now")
+    shutil.copytree(killed / "kept", killed / "now")
+    return killed / "now" / "run"
+
+
+@pytest.fixture
+def own_data(interrupted: Path) -> Path:
+    """Its data, which a test may change."""
+    return interrupted.with_name("data")
 
 
 def resume(data: Path, folder: Path) -> Path:
@@ -132,12 +148,17 @@ def test_rows_that_are_missing_from_metrics_are_said(
 
 
 def test_half_written_files_of_a_killed_process_are_removed(
-    own_data: Path, interrupted: Path
+    own_data: Path, interrupted: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     left = interrupted / "checkpoints" / ".partial-1234.ckpt"
     left.write_bytes(b"half")
     resume(own_data, interrupted)
     assert not left.exists()
+    said = capsys.readouterr().out
+    assert "resuming run" in said
+    # What the run printed when it began is not printed once more.
+    assert "Label census" not in said
+    assert "Schedule" not in said
 
 
 def test_two_processes_do_not_work_on_one_run(own_data: Path, interrupted: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 import yaml
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
@@ -24,10 +25,13 @@ from hsf_finetune.config.settings import (
     NetworkSettings,
     NnUNetSettings,
     SegResNetSettings,
+    Settings,
 )
 from hsf_finetune.convert.dataset_as_nnunet import PLANS_NAME, SPLITS_FILE
+from hsf_finetune.evaluation.score_model import score_cases
 from hsf_finetune.experiment.run import run_experiment
 from hsf_finetune.experiment.run_result import RunResult
+from hsf_finetune.inference.predictor import Predictor
 from tests.conftest import CONF, FAST, oblique_affine
 from tests.export.models import (
     SMALL,
@@ -91,7 +95,8 @@ def segmented_by_hsf(tmp_path_factory: pytest.TempPathFactory) -> Path:
         hf.export(model, "hsf", folder / "exports" / settings.name, scan=crop)
         model.predict(crop).save(folder / f"{settings.name}_own.nii.gz")
     exports = sorted((folder / "exports").iterdir())
-    run(python, Path(__file__).with_name("run_hsf.py"), crop, folder, *exports)
+    files = [file for e in exports for file in (e, crop, folder / f"{e.name}.nii.gz")]
+    run(python, Path(__file__).with_name("run_hsf.py"), *files)
     return folder
 
 
@@ -122,29 +127,57 @@ def test_the_command_of_hsf_finds_the_model_of_a_moved_export(tmp_path: Path) ->
     assert Path(folder).resolve() == (tmp_path / "moved" / "models").resolve()
 
 
+def tiny_settings(task: str, data: Path, output: Path, *more: str) -> Settings:
+    """Of a run on a few phantoms."""
+    folders = [f"datasets.main_path={data}", f"datasets.output_path={output}"]
+    fast = [one for one in FAST if not one.startswith("models.")]
+    return compose(task, ["datasets=tiny_source", *folders, *fast, *more], CONF)
+
+
 @pytest.fixture(scope="module")
 def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> RunResult:
     """A run of a network of nnU-Net, padded as nnU-Net pads."""
-    return run_experiment(
-        compose(
-            "train",
-            [
-                "datasets=tiny_source",
-                f"datasets.main_path={data}",
-                f"datasets.output_path={tmp_path_factory.mktemp('trained')}",
-                "lightning.max_epochs=12",
-                *(one for one in FAST if not one.startswith("models.")),
-                "models=nnunet",
-                "models.lr=1e-2",
-                "models.features_per_stage=[8,12,16]",
-                "preprocessing.padding=symmetric",
-                "preprocessing.padded_size=window",
-                "datasets.patch_vox=[24,24,24]",
-                "datasets.window_vox=[24,24,24]",
-            ],
-            CONF,
-        )
+    settings = tiny_settings(
+        *("train", data, tmp_path_factory.mktemp("trained")),
+        *("models=nnunet", "models.lr=1e-2", "models.features_per_stage=[8,12,16]"),
+        *("preprocessing.padding=symmetric", "preprocessing.padded_size=window"),
+        *("datasets.patch_vox=[24,24,24]", "datasets.window_vox=[24,24,24]"),
+        "lightning.max_epochs=12",
     )
+    return run_experiment(settings)
+
+
+@pytest.fixture(scope="module")
+def trained_unet(data: Path, tmp_path_factory: pytest.TempPathFactory) -> RunResult:
+    """A run of a network that every other door carries."""
+    settings = tiny_settings(
+        *("train", data, tmp_path_factory.mktemp("trained_unet"), "models.lr=1e-2"),
+        *("models.channels=[4,6,8,8]", "models.strides=[2,2,2]", "models.features=4"),
+        "lightning.max_epochs=8",
+    )
+    return run_experiment(settings)
+
+
+def baseline_dice(pretrained: Path, data: Path, output: Path) -> list[float]:
+    """Dice of each validation case before fine-tuning from these weights."""
+    start = ("models=pretrained", f"finetuning.pretrained={pretrained}")
+    setup = hf.plan(tiny_settings("finetune", data, output, *start), forecast=False)
+    model = Predictor(setup.anatomy, setup.card, torch.device("cpu"))
+    return [row.score.dice for row in score_cases(model, setup.split.side("validation"))]
+
+
+@pytest.mark.parametrize("door", ["checkpoint", "hsf", "onnx", "bundle", "nnunet"])
+def test_fine_tuning_from_an_export_has_the_same_baseline(
+    door: str, data: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    run = request.getfixturevalue("trained" if door == "nnunet" else "trained_unet")
+    expected = baseline_dice(run.folder, data, tmp_path)
+    hf.export(run.folder, door, tmp_path / "made", proof=False)
+    found = baseline_dice(tmp_path / "made", data, tmp_path)
+    shown = [f"{one:.5f}" for one in found]
+    print(f"baseline Dice of the export to {door}: {', '.join(shown)}, as of the run")
+    assert found == expected
+    assert max(found) > 0.1
 
 
 def test_the_command_of_nnunet_gives_nearly_the_same_segmentation(

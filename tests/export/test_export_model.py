@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,11 @@ from hsf_finetune.cli.main import main
 from hsf_finetune.config.compose import compose
 from hsf_finetune.export import export_model
 from hsf_finetune.export.export_model import DOORS
+from hsf_finetune.inference.calibration import Calibration
+from hsf_finetune.inference.ensemble import Ensemble
+from hsf_finetune.inference.postprocessing import Postprocessing, PostprocessingStep
 from hsf_finetune.inference.predictor import Predictor
+from hsf_finetune.inference.scan_model import ScanModel
 from hsf_finetune.system.checksum import Checksum
 from hsf_finetune.system.errors import ConfigError, DataError, OutputError
 from tests.conftest import CONF, FAST
@@ -52,6 +57,28 @@ def test_an_export_is_complete_and_proved(door: str, tmp_path: Path) -> None:
     card = json.loads((folder / "model_card.json").read_text())
     assert card["classes"] == ["background", "anterior", "posterior"]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.nii.gz", "my-model"]
+
+
+@pytest.mark.parametrize("door", ["checkpoint", "onnx"])
+def test_what_validation_taught_is_carried_or_named(door: str, tmp_path: Path) -> None:
+    step = PostprocessingStep("small", ("posterior",), 1e9)
+    learned = Calibration((2.0,), 4, True, (-0.2, -0.1), (0.04, 0.02))
+    plain = random_model()
+    card = replace(plain.card, postprocessing=Postprocessing((step,)), calibration=learned)
+    model, scan, folder = plain.with_card(card), save_scan(tmp_path / "a.nii.gz"), tmp_path / "out"
+    expected = (model if door == "checkpoint" else plain).predict(scan).labels
+    assert (model.predict(scan).labels != plain.predict(scan).labels).any()
+    if DOORS[door].missing_packages():
+        pytest.skip("the runtime is not installed")
+    exported = hf.export(model, door, folder, scan=scan)
+    assert exported.proof
+    assert exported.proof.segmented == pytest.approx(np.count_nonzero(expected), rel=0.001)
+    readme = (folder / "README.md").read_text()
+    for text in ("pieces of posterior below 1e+09 mm3", "calibration: temperature 2.00"):
+        assert (text in readme) == (door == "onnx")
+    assert json.loads((folder / "model_card.json").read_text())["postprocessing"]
+    if door == "checkpoint":
+        assert hf.load_model(folder, device="cpu").card == card
 
 
 @every_door
@@ -96,6 +123,20 @@ def test_without_its_runtime_an_export_is_refused_or_unproved(
     exported = hf.export(random_model(), "onnx", tmp_path / "made", proof=False)
     assert "not proved" in str(exported)
     assert "has not been proved" in (tmp_path / "made" / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "made_of",
+    [lambda model: Ensemble([model, model]), lambda model: model.with_views("shift")],
+    ids=["ensemble", "views"],
+)
+def test_a_model_of_several_passes_is_refused(
+    made_of: Callable[[Predictor], ScanModel], tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match="holds one network, which segments") as refusal:
+        hf.export(made_of(random_model()), "checkpoint", tmp_path / "made", proof=False)
+    assert refusal.value.fix
+    assert not any(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("run", ["run", "checkpoint"])

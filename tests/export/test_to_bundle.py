@@ -14,6 +14,7 @@ import pytest
 import torch
 from monai.bundle.config_parser import ConfigParser
 from monai.bundle.scripts import run
+from monai.transforms.io.dictionary import SaveImaged
 from nibabel.orientations import axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
 
 import hsf_finetune as hf
@@ -167,6 +168,35 @@ def test_a_bundle_is_evaluated_and_fine_tuned(
         dataset_dir=str(tmp_path / "scans"),
     )
     assert (tmp_path / "out" / "a_seg.nii.gz").exists()
+
+
+@pytest.mark.parametrize("settings", [SMALL, OTHERS[0]], ids=lambda s: s.name)
+def test_the_entries_that_monai_label_asks_for(settings: NetworkSettings, tmp_path: Path) -> None:
+    """Its BundleInferTask takes single entries: its package pulls 8 GB, so its steps are repeated."""
+    model, folder = random_model(settings), tmp_path / "made"
+    hf.export(model, "bundle", folder, proof=False)
+    parser = ConfigParser()
+    parser.read_config(folder / "configs" / "inference.json")
+    parser.config.update({"bundle_root": str(folder), "device": "cpu"})
+    network = parser.get_parsed_content("network_def")
+    network.load_state_dict(torch.load(folder / "models" / "model.pt", weights_only=True))
+    data = {"image": str(save_scan(tmp_path / "scan.nii.gz"))}
+    steps = {
+        n: parser.get_parsed_content(n).transforms for n in ("preprocessing", "postprocessing")
+    }
+    for step in steps["preprocessing"]:
+        data = step(data)
+    with torch.inference_mode():
+        data["pred"] = parser.get_parsed_content("inferer")(data["image"][None], network.eval())[0]
+    saved = [step for step in steps["postprocessing"] if isinstance(step, SaveImaged)]
+    assert len(saved) == 1
+    for step in steps["postprocessing"]:
+        data = data if step in saved else step(data)
+    assert np.array_equal(data["pred"][0], model.predict(tmp_path / "scan.nii.gz").labels)
+    metadata = json.loads((folder / "configs" / "metadata.json").read_text())
+    formats = metadata["network_data_format"]
+    assert [*formats["inputs"]] == ["image"]
+    assert [*formats["outputs"]["pred"]["channel_def"].values()] == [*model.card.classes]
 
 
 def test_metadata_follow_monais_schema(tmp_path: Path) -> None:

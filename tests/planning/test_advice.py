@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 
 from hsf_finetune.check.check_data import check_data
 from hsf_finetune.cli.check_command import check
+from hsf_finetune.cli.main import main
 from hsf_finetune.config.compose import compose
+from hsf_finetune.data.phantom.write_phantoms import PhantomCohort, write_phantoms
 from hsf_finetune.planning.advice import Advice, Diagnosis, give_advice
 from hsf_finetune.planning.diagnosis import advise
 from hsf_finetune.planning.start import read_source_checkpoint
@@ -51,6 +53,12 @@ def test_few_subjects_are_folded_and_stay_near_what_was_known() -> None:
     assert "depth" not in by_subject(PLAIN)
     assert by_subject(replace(PLAIN, subjects=12))["validation"].override == "datasets.fold=all"
     assert by_subject(PLAIN)["validation"].override == ""
+
+
+def test_scans_without_labels_are_for_few_subjects() -> None:
+    few = by_subject(replace(PLAIN, subjects=3))["scans without labels"]
+    assert few.override == "finetuning=selftrain datasets.unlabelled=FOLDER"
+    assert "scans without labels" not in by_subject(PLAIN)
 
 
 def test_classes_that_may_come_out_of_others_are_said_first() -> None:
@@ -147,6 +155,18 @@ def test_it_looks_at_data_and_weights(data: Path, tmp_path: Path, source_run: Pa
     said = advised(same[1:])
     assert said["what trains"].override == ""
     assert not list(tmp_path.iterdir())
+
+
+def test_no_model_is_trained_for_phantoms(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HSF_FINETUNE_CACHE", str(tmp_path / "cache"))
+    write_phantoms(tmp_path / "data", PhantomCohort(0, 1, 2, (16, 24, 16), 2.0))
+    with pytest.raises(SystemExit) as stop:
+        main(["advise", "datasets=custom", f"datasets.main_path={tmp_path / 'data'}", *FAST])
+    assert stop.value.code == 2
+    assert "the phantom source model does not exist yet" in capsys.readouterr().err
+    assert not list(tmp_path.rglob("*.ckpt"))
 
 
 def test_check_ends_with_it(

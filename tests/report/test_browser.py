@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from hsf_finetune.cli.main import main
 from tests.report.test_run_report import finetune
 
 pytestmark = pytest.mark.clients
@@ -22,26 +23,35 @@ def browser() -> str:
     return found
 
 
-def test_report_in_chromium(data: Path, source_run: Path, tmp_path: Path) -> None:
-    folder, log = finetune(data, tmp_path, source_run), tmp_path / "net.json"
-    done = subprocess.run(
+def in_chromium(page: Path, folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
         [
             browser(),
             *("--headless=new", "--no-sandbox", "--use-angle=swiftshader"),
             *("--enable-unsafe-swiftshader", "--disable-background-networking"),
             *("--disable-component-update", "--virtual-time-budget=30000"),
-            *("--enable-logging=stderr", f"--log-net-log={log}", f"--user-data-dir={tmp_path}/u"),
-            "--dump-dom",
-            (folder / "report.html").as_uri(),
+            *("--enable-logging=stderr", f"--user-data-dir={folder}/u", *more),
+            page.as_uri(),
         ],
         capture_output=True,
         text=True,
         check=False,
         timeout=300,
     )
-    assert re.search(r'id="viewer-status"[^>]*>OK volumes: 2<', done.stdout)
-    assert "CONSOLE" not in done.stderr
-    events = json.loads(log.read_text())["events"]
-    asked = {str(event.get("params", {}).get("url", "")) for event in events}
+
+
+def test_reports_in_chromium(data: Path, source_run: Path, tmp_path: Path) -> None:
+    run, page, out = finetune(data, tmp_path, source_run), tmp_path / "scans.html", tmp_path / "out"
+    scans = sorted((data / "tiny").rglob("*_T2w.nii.gz"))[:2]
+    with pytest.raises(SystemExit, match="0"):
+        main(["predict", str(run), *map(str, scans), "-o", str(out), "--report", str(page)])
     own = re.compile(r"https?://[\w.-]+\.(?:google|googleapis|gvt1)\.com/")  # the browser's
-    assert not [url for url in asked if url.startswith(("http", "ws")) and not own.match(url)]
+    for report in (run / "report.html", page):
+        log = tmp_path / f"{report.stem}.json"
+        done = in_chromium(report, tmp_path, f"--log-net-log={log}", "--dump-dom")
+        assert re.search(r'id="viewer-status"[^>]*>OK volumes: 2<', done.stdout)
+        assert "CONSOLE" not in done.stderr
+        events = json.loads(log.read_text())["events"]
+        asked = {str(event.get("params", {}).get("url", "")) for event in events}
+        assert not [u for u in asked if u.startswith(("http", "ws")) and not own.match(u)]
+        assert report.stat().st_size < 4_000_000

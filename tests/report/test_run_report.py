@@ -8,18 +8,28 @@ import shutil
 from html import unescape
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
 
 from hsf_finetune.cli.main import main
 from hsf_finetune.config.compose import compose
+from hsf_finetune.data.volumes.read_volume import stem
+from hsf_finetune.evaluation.reliability import read_reliability
 from hsf_finetune.evaluation.score_tables import (
     format_interval,
+    format_number,
     paired_differences,
     read_scores,
     summarise,
+    write_scores,
 )
 from hsf_finetune.evaluation.volume_agreement import agree_in_volume
 from hsf_finetune.experiment.run import run_experiment
+from hsf_finetune.inference.predictor import Predictor
+from hsf_finetune.report.page import Grid, Lines
+from hsf_finetune.report.run_report import forgotten_parts
+from hsf_finetune.report.score_sections import rank_cases
 from tests.conftest import CONF, FAST
 
 
@@ -59,8 +69,64 @@ def test_every_figure_is_that_of_the_tables(run: Path) -> None:
         assert f"{format_interval(one.dice)} {change}" in text
     for agreement in agree_in_volume(after):
         assert str(format_interval(agreement.bias_percent, sign="+", digits=1)) in text
+        assert str(format_interval(agreement.icc)) in text
+    for one in summarise(after):
+        distance, error = (format_number(one.hd95_mm, ".2f"), one.volume_error_percent)
+        assert f"{distance} {format_number(one.nsd, '.3f')} {format_number(error, '+.1f')}" in text
+    for case, dice in rank_cases(after):
+        assert f"{case} {dice:.3f}" in text
     mean, old = (summarise(rows)[-1].dice.mean for rows in (after, before))
     assert f"went from {old:.3f} to {mean:.3f}" in text
+
+
+def test_figures_of_the_calibration_are_those_of_its_table(run: Path) -> None:
+    html, found = (
+        (run / "report.html").read_text("utf-8"),
+        read_reliability(run / "calibration.csv"),
+    )
+    assert len(found) == 2
+    for when, one in found.items():
+        assert f"{when}: error {one.ece:.4f}" in html
+    calibration = Predictor.load(run, device="cpu").card.calibration
+    assert (calibration is None) == (found["before"].ece == found["after"].ece)
+    if calibration:
+        errors = (found["before"].ece, found["after"].ece)
+        assert "error {:.3f} before and {:.3f} after".format(*errors) in text_of(
+            run / "report.html"
+        )
+
+
+def test_what_was_forgotten_is_that_of_the_tables(run: Path, tmp_path: Path) -> None:
+    before, after = (read_scores(run / f"{n}_scores.csv") for n in ("pretrained", "validation"))
+    write_scores(tmp_path / "retention_before.csv", before)
+    write_scores(tmp_path / "retention_after.csv", after)
+    lost = {"retention": {"without_counterpart": ["tail"]}}
+    _, grid, last = forgotten_parts(tmp_path, lost)
+    assert isinstance(grid, Grid)
+    changes = paired_differences(before, after)
+    for row in grid.rows:
+        assert row[3] == str(format_interval(changes[row[0]], sign="+"))
+    assert isinstance(last, Lines)
+    assert "tail" in last.lines[0]
+
+
+def test_segmented_scans_have_a_report(run: Path, data: Path, tmp_path: Path) -> None:
+    scans, page = [*(data / "tiny").rglob("*_T2w.nii.gz")][:2], tmp_path / "predictions.html"
+    flat = tmp_path / "flat.nii.gz"
+    nib.save(nib.Nifti1Image(np.ones((8, 8, 8), np.float32), np.eye(4)), flat)
+    command = ["predict", str(run), *map(str, [*scans, flat]), "-o", str(tmp_path / "out")]
+    for code in (1, 2):  # the second time the page exists
+        with pytest.raises(SystemExit) as stop:
+            main([*command, "--report", str(page), "--engine", "torch", "--device", "cpu"])
+        assert stop.value.code == code
+    text, html = text_of(page), page.read_text("utf-8")
+    assert "2 scans segmented into anterior, posterior; 1 failed; 0 skipped." in text
+    assert text.index("flat - - failed") < text.index(stem(scans[0]))
+    model = Predictor.load(run, device="cpu")
+    for scan in scans:
+        volumes = [f"{mm3:.1f}" for mm3 in model.predict(scan).volumes_mm3.values()]
+        assert " ".join(volumes) in text
+        assert html.count(f">{stem(scan)}</h3>") == 1
 
 
 def test_whole_report_is_there(run: Path) -> None:
@@ -72,6 +138,7 @@ def test_whole_report_is_there(run: Path) -> None:
         "Worst cases",
         "Learning",
         "Volumes",
+        "Calibration and post-processing",
         "Data and split",
         "Weights and model",
         "Methods",

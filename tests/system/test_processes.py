@@ -3,131 +3,149 @@
 from __future__ import annotations
 
 import csv
+import multiprocessing
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+import traceback
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import pytest
 import torch
 import yaml
+from torch.nn.utils import parameters_to_vector
 
+from hsf_finetune.config.compose import compose
+from hsf_finetune.experiment import run
+from hsf_finetune.experiment.run import run_experiment
 from hsf_finetune.inference.model_card import ModelCard
+from hsf_finetune.networks.anatomy import Block
 from hsf_finetune.networks.build import build
+from hsf_finetune.planning.setup import Setup
+from hsf_finetune.system import processes
 from hsf_finetune.system.atomic_files import read_csv
+from hsf_finetune.system.errors import DataError
+from hsf_finetune.training.callbacks import TrainingProgress
 from hsf_finetune.weights.files.read_checkpoint import read_checkpoint
 from tests.conftest import CONF, FAST
 from tests.training.test_unfreeze import PRESETS
 
 ROOT = CONF.parents[1]
 
-EVERY_EPOCH_ALIKE = """
-import sys
-import torch
-import torch.distributed as dist
-from torch.nn.utils import parameters_to_vector
-from hsf_finetune.config.compose import compose
-from hsf_finetune.experiment.run import run_experiment
-from hsf_finetune.training.callbacks import TrainingProgress
-
-started, said = TrainingProgress.on_train_epoch_start, TrainingProgress.on_train_epoch_end
-before = {}
-
-def weights(block):
-    return torch.cat([p.detach().flatten() for p in block.parameters()])
-
-def kept(self, trainer, module):
-    before.update({block.name: weights(block).clone() for block in module.anatomy.blocks})
-    started(self, trainer, module)
-
-def compared(self, trainer, module):
-    own = parameters_to_vector(module.network.parameters()).detach()
-    others = [torch.empty_like(own) for _ in range(trainer.world_size)]
-    dist.all_gather(others, own)
-    assert all(torch.equal(own, other) for other in others), "the processes differ"
-    trains = module.schedule.trainable(trainer.current_epoch)
-    for block in module.anatomy.blocks:
-        moved = not torch.equal(weights(block), before[block.name])
-        expected = block.name in trains or ("norms" in trains and bool(block.norms()))
-        assert moved == expected, (block.name, trainer.current_epoch)
-    said(self, trainer, module)
-
-TrainingProgress.on_train_epoch_start, TrainingProgress.on_train_epoch_end = kept, compared
-for job in sys.argv[2:]:
-    run_experiment(compose("finetune", job.split("|"), sys.argv[1]))
-"""
+Task = Callable[..., None]
 
 
-DIES = """
-import os, signal, sys, time
-from hsf_finetune.config.compose import compose
-from hsf_finetune.experiment import run
-from hsf_finetune.system import processes
-from hsf_finetune.system.errors import DataError
-
-processes.BEAT_S = 0.5
-prepare = run.prepare
-
-def fate(*given, **more):
-    setup = prepare(*given, **more)
-    if processes.rank() == int(sys.argv[2]):
-        time.sleep(10)
-        if sys.argv[3] == "killed":
-            os.kill(os.getpid(), signal.SIGKILL)
-        if sys.argv[3] == "failed":
-            raise DataError("the disk fell off")
-    return setup
-
-run.prepare = fate
-run.run_experiment(compose("finetune", sys.argv[4:], sys.argv[1]))
-"""
-"""Whatever is to happen to one of the processes happens after 20 signs of life."""
+def run_settings(config_dir: Path, *jobs: Sequence[str]) -> None:
+    """Makes runs one after the other, as `finetune` does."""
+    for overrides in jobs:
+        run_experiment(compose("finetune", overrides, config_dir))
 
 
-def together(arguments: Sequence[str], processes: int = 2) -> list[str]:
-    """Starts all processes at once, as torchrun does; returns what each printed."""
-    ended = outcomes(arguments, processes)
+def compare_every_epoch(config_dir: Path, *jobs: Sequence[str]) -> None:
+    """Makes runs; their processes agree after each epoch, and exactly what is to train moves."""
+    started, said = TrainingProgress.on_train_epoch_start, TrainingProgress.on_train_epoch_end
+    before: dict[str, torch.Tensor] = {}
+
+    def weights(block: Block) -> torch.Tensor:
+        return torch.cat([p.detach().flatten() for p in block.parameters()])
+
+    def kept(self: TrainingProgress, trainer: L.Trainer, module: Any) -> None:
+        before.update({block.name: weights(block).clone() for block in module.anatomy.blocks})
+        started(self, trainer, module)
+
+    def compared(self: TrainingProgress, trainer: L.Trainer, module: Any) -> None:
+        own = parameters_to_vector(module.network.parameters()).detach()
+        others = [torch.empty_like(own) for _ in range(trainer.world_size)]
+        torch.distributed.all_gather(others, own)
+        assert all(torch.equal(own, other) for other in others), "the processes differ"
+        trains = module.schedule.trainable(trainer.current_epoch)
+        for block in module.anatomy.blocks:
+            moved = not torch.equal(weights(block), before[block.name])
+            expected = block.name in trains or ("norms" in trains and bool(block.norms()))
+            assert moved == expected, (block.name, trainer.current_epoch)
+        said(self, trainer, module)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TrainingProgress, "on_train_epoch_start", kept)
+        patch.setattr(TrainingProgress, "on_train_epoch_end", compared)
+        run_settings(config_dir, *jobs)
+
+
+def meet_fate(victim: int, fate: str, overrides: Sequence[str]) -> None:
+    """Makes a run of which one process is late, is killed or fails after some signs of life."""
+    prepare = run.prepare
+
+    def delayed(*given: Any, **more: Any) -> Setup:
+        setup = prepare(*given, **more)
+        if processes.rank() == victim:
+            time.sleep((15 if fate == "late" else 4) * processes.BEAT_S)
+            if fate == "killed":
+                os.kill(os.getpid(), signal.SIGKILL)
+            if fate == "failed":
+                raise DataError("the disk fell off")
+        return setup
+
+    with pytest.MonkeyPatch.context() as patch:
+        # Whoever is late on a busy machine must not be taken for dead.
+        patch.setattr(processes, "BEAT_S", 1.0 if fate == "late" else 0.5)
+        patch.setattr(run, "prepare", delayed)
+        run_settings(CONF, overrides)
+
+
+def together(folder: Path, task: Task, *arguments: Any) -> list[str]:
+    """Runs a task in two processes at once; returns what each printed."""
+    ended = outcomes(folder, task, *arguments)
     failed = [
-        f"process {rank} ended with {code}:\n{error[-3000:]}"
-        for rank, (code, _, error) in enumerate(ended)
+        f"process {rank} ended with {code}:\n{text[-3000:]}"
+        for rank, (code, text) in enumerate(ended)
         if code
     ]
     assert not failed, "\n".join(failed)
-    return [out for _, out, _ in ended]
+    return [text for _, text in ended]
 
 
-def outcomes(arguments: Sequence[str], processes: int = 2) -> list[tuple[int, str, str]]:
-    """Starts all processes at once; returns the exit code of each, and what it printed."""
+def outcomes(folder: Path, task: Task, *arguments: Any) -> list[tuple[int, str]]:
+    """Exit code and text of two processes, which are told of each other as by torchrun.
+
+    They are forks, which need not import PyTorch.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    common = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    texts = [folder / f"process_{rank}.txt" for rank in range(2)]
+    context = multiprocessing.get_context("fork")
     running = [
-        subprocess.Popen(
-            [sys.executable, *arguments],
-            env={
-                **os.environ,
-                **common,
-                "RANK": str(rank),
-                "LOCAL_RANK": str(rank),
-                "PYTHONPATH": str(ROOT),
-            },
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(processes)
+        context.Process(target=_run_as, args=(rank, port, text, task, arguments))
+        for rank, text in enumerate(texts)
     ]
     try:
-        said = [process.communicate(timeout=300) for process in running]
+        for process in running:
+            process.start()
+        for process in running:
+            process.join(timeout=600)
+            assert process.exitcode is not None, "no end within 600 s"
     finally:
         for process in running:
             process.kill()
-    return [(one.returncode, *texts) for one, texts in zip(running, said, strict=True)]
+    return [(p.exitcode or 0, t.read_text()) for p, t in zip(running, texts, strict=True)]
+
+
+def _run_as(rank: int, port: int, text: Path, task: Task, arguments: Sequence[Any]) -> None:
+    world = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ |= {**world, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+    with text.open("w", buffering=1) as file:
+        sys.stdout = sys.stderr = file
+        try:
+            task(*arguments)
+        except Exception:
+            traceback.print_exc()
+            raise
 
 
 def job(data: Path, outputs: Path, *more: str) -> list[str]:
@@ -165,25 +183,25 @@ def test_two_processes_share_a_folder_and_cross_a_unfreeze(data: Path, outputs: 
     assert saved["global_step"] == 4
 
 
-def test_processes_agree_after_every_epoch_of_every_preset(data: Path, outputs: Path) -> None:
+def test_processes_agree_after_every_epoch_of_every_preset(
+    data: Path, outputs: Path, tmp_path: Path
+) -> None:
     jobs = [
-        "|".join(
-            job(
-                data,
-                outputs,
-                *TWO,
-                "models.channels=[4,4,4,4]",
-                "models.strides=[2,2,2]",
-                "datasets.k_sample=4",
-                "models.lr=1e-6",
-                f"finetuning={preset}",
-                f"name={preset}",
-                *overrides,
-            )
+        job(
+            data,
+            outputs,
+            *TWO,
+            "models.channels=[4,4,4,4]",
+            "models.strides=[2,2,2]",
+            "datasets.k_sample=4",
+            "models.lr=1e-6",
+            f"finetuning={preset}",
+            f"name={preset}",
+            *overrides,
         )
         for preset, overrides in PRESETS.items()
     ]
-    leader, other = together(["-c", EVERY_EPOCH_ALIKE, str(CONF), *jobs])
+    leader, other = together(tmp_path, compare_every_epoch, CONF, *jobs)
     assert leader.count("new run:") == len(PRESETS)
     assert "new run" not in other
     assert len([*outputs.glob("*/result.json")]) == len(PRESETS)
@@ -229,7 +247,7 @@ def mixed_cohorts(folder: Path) -> Path:
 @pytest.mark.parametrize(
     "more",
     [
-        pytest.param([], id="several validation cases"),
+        pytest.param(["datasets.train_ratio=0.4"], id="three validation cases"),
         pytest.param(["datasets.train_ratio=0.8"], id="one validation case"),
         pytest.param(["datasets=mixed", "models.use_forgiving_loss=true"], id="mixed protocols"),
     ],
@@ -241,10 +259,9 @@ def test_two_processes_with_half_the_batch_equal_one(
     same = [*unfreeze, "datasets.k_sample=6", "finetuning.ema_decay=null", *more]
     one, two = tmp_path / "one", tmp_path / "two"
     conf = mixed_cohorts(tmp_path) if "datasets=mixed" in more else CONF
-    script = [str(ROOT / "finetune.py"), "--config-dir", str(conf)]
-    together([*script, *job(data, two, *TWO, *same)])
+    together(tmp_path, run_settings, conf, job(data, two, *TWO, *same))
     alone = ["datasets.batch_size=2", "lightning.devices=1"]
-    together([*script, *job(data, one, *alone, *same)], processes=1)
+    run_settings(conf, job(data, one, *alone, *same))
     image = torch.randn(1, 1, 16, 24, 16, generator=torch.Generator().manual_seed(0))
     logits, dice = [], []
     for root in (one, two):
@@ -261,20 +278,21 @@ def test_two_processes_with_half_the_batch_equal_one(
 
 
 @pytest.mark.parametrize("victim", [0, 1])
-@pytest.mark.parametrize("how", ["killed", "failed"])
+@pytest.mark.parametrize("fate", ["killed", "failed"])
 def test_a_process_that_dies_ends_the_others(
-    data: Path, outputs: Path, victim: int, how: str
+    data: Path, outputs: Path, tmp_path: Path, victim: int, fate: str
 ) -> None:
     begun = time.monotonic()
-    ended = outcomes(["-c", DIES, str(CONF), str(victim), how, *job(data, outputs, *TWO)])
-    assert all(code for code, _, _ in ended)
+    ended = outcomes(tmp_path, meet_fate, victim, fate, job(data, outputs, *TWO))
+    assert all(code for code, _ in ended)
     assert time.monotonic() - begun < 120
-    reason = "gave no sign of life" if how == "killed" else "failed: the disk fell off"
-    assert f"process {victim} {reason}" in ended[1 - victim][2]
+    reason = "gave no sign of life" if fate == "killed" else "failed: the disk fell off"
+    assert f"process {victim} {reason}" in ended[1 - victim][1]
     assert not [*outputs.glob(".run*")], "the signs of life are gone"
 
 
-def test_a_process_that_takes_long_is_waited_for(data: Path, outputs: Path) -> None:
-    together(["-c", DIES, str(CONF), "0", "lives", *job(data, outputs, *TWO)])
+def test_a_process_that_takes_long_is_waited_for(data: Path, outputs: Path, tmp_path: Path) -> None:
+    short = job(data, outputs, *TWO, "lightning.max_epochs=1")
+    together(tmp_path, meet_fate, 0, "late", short)
     assert len([*outputs.glob("*/result.json")]) == 1
     assert not [*outputs.glob(".run*")]

@@ -20,7 +20,7 @@ def run_until_killed(settings: Settings, epoch: int) -> None:
         target=_execute_and_die, args=(settings, epoch)
     )
     process.start()
-    process.join(timeout=120)
+    process.join(timeout=600)
     assert process.exitcode == -signal.SIGKILL, process.exitcode
 
 

@@ -110,6 +110,7 @@ def watched_fit(data: Path, folder: Path, *overrides: str) -> tuple[Schedule, Wa
             "finetuning.budget=fixed",
             "logger=csv",
             "report=off",
+            "quality=off",
             "lightning.forecast=false",
             "lightning.accelerator=cpu",
             "lightning.check_val_every_n_epoch=100",

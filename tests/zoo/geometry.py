@@ -124,13 +124,22 @@ def wrong_pixdim(cohort: Cohort) -> Path:
     return cohort.image()
 
 
+def store_as_lps(path: Path) -> None:
+    array, affine = np.array(voxels(path)), affine_of(path)
+    turn = np.diag([-1.0, -1, 1, 1])
+    turn[:2, 3] = array.shape[0] - 1, array.shape[1] - 1
+    write(path, array[::-1, ::-1], affine @ turn)
+
+
 def stored_otherwise(cohort: Cohort) -> Path:
     for path in cohort.pair():
-        array, affine = np.array(voxels(path)), affine_of(path)
-        turn = np.diag([-1.0, -1, 1, 1])
-        turn[:2, 3] = array.shape[0] - 1, array.shape[1] - 1
-        write(path, array[::-1, ::-1], affine @ turn)
+        store_as_lps(path)
     return cohort.image()
+
+
+def label_stored_otherwise(cohort: Cohort) -> Path:
+    store_as_lps(cohort.label())
+    return cohort.label()
 
 
 def four_dimensional(cohort: Cohort) -> Path:
@@ -191,6 +200,7 @@ DEFECTS = [
     Defect("header says metres", in_metres, "warned", ("metres",)),
     Defect("pixdim against affine", wrong_pixdim, "warned", ("pixdim",)),
     Defect("stored as LPS", stored_otherwise, "repaired", ("other axes", "LPS")),
+    Defect("label stored as LPS", label_stored_otherwise, "repaired", ("along the image's",)),
     Defect(
         "padded to three times the size",
         both_edit(padded),

@@ -26,6 +26,7 @@ TINY = (
     "models.num_res_units=1",
     "logger=csv",
     "report=off",
+    "quality=off",
     "augmentation=none",
     "lightning.threads=1",
     "lightning.accelerator=cpu",

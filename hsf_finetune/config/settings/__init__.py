@@ -22,6 +22,7 @@ from hsf_finetune.config.settings.datasets_settings import (
 from hsf_finetune.config.settings.engine_settings import LightningSettings, LoggerSettings
 from hsf_finetune.config.settings.finetuning_settings import (
     FinetuningSettings,
+    SelftrainSettings,
     StageSettings,
 )
 from hsf_finetune.config.settings.library_networks import (
@@ -96,6 +97,7 @@ __all__ = [
     "STUNetSettings",
     "SegResNetDSSettings",
     "SegResNetSettings",
+    "SelftrainSettings",
     "Settings",
     "Size",
     "StageSettings",

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from hsf_finetune.config.settings.augmentation_settings import AugmentationSettings
-from hsf_finetune.config.settings.base_settings import Group, Text
+from hsf_finetune.config.settings.base_settings import Group, Text, as_switch
 from hsf_finetune.config.settings.datasets_settings import DatasetsSettings
 from hsf_finetune.config.settings.engine_settings import LightningSettings, LoggerSettings
 from hsf_finetune.config.settings.finetuning_settings import FinetuningSettings
@@ -22,11 +22,6 @@ WRONG_SETTING = "wrong_setting"
 """Type of the error of a rule; its context says which `path` it is about."""
 _FEWEST_EPOCHS = {"gradual": 3, "lpft": 2}
 """Strategies of several phases -> the epochs that they need."""
-
-
-def _switch(value: object) -> object:
-    """YAML reads on and off as booleans."""
-    return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
 
 
 class Settings(Group):
@@ -42,10 +37,16 @@ class Settings(Group):
     """What a resumed run resets; it continues with everything else."""
     run_dir: str | None = None
     """Folder of this run; None makes a new one below datasets.output_path."""
-    check: Annotated[Literal["on", "strict", "off"], BeforeValidator(_switch)] = "on"
+    check: Annotated[Literal["on", "strict", "off"], BeforeValidator(as_switch)] = "on"
     """Check the data before training: errors are refused, and under `strict` warnings too."""
-    report: Annotated[Literal["on", "off"], BeforeValidator(_switch)] = "on"
+    report: Annotated[Literal["on", "off"], BeforeValidator(as_switch)] = "on"
     """Write report.html when the run has ended."""
+    calibration: Annotated[Literal["on", "off"], BeforeValidator(as_switch)] = "on"
+    """Fit temperatures on validation cases, so that probabilities mean something."""
+    postprocessing: Annotated[Literal["on", "off"], BeforeValidator(as_switch)] = "on"
+    """Learn on validation cases which post-processing of labels helps."""
+    quality: Annotated[Literal["on", "off"], BeforeValidator(as_switch)] = "off"
+    """Learn on validation cases, and degraded copies of them, to foretell Dice of new scans."""
     datasets: DatasetsSettings
     preprocessing: PreprocessingSettings = PreprocessingSettings()
     models: NetworkSettings

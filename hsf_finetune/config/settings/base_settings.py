@@ -23,6 +23,16 @@ def as_text(value: object) -> object:
     return str(value) if isinstance(value, int) else value
 
 
+def as_list(value: object) -> object:
+    """A single text, or None, as the list of it."""
+    return [value] if isinstance(value, str) else value or []
+
+
+def as_switch(value: object) -> object:
+    """`on` and `off`, which YAML reads as booleans, as texts again; anything else as it is."""
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
+
+
 class Group(BaseModel):
     """A group of settings: immutable, and unknown keys are errors."""
 

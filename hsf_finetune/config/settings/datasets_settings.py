@@ -12,6 +12,7 @@ from hsf_finetune.config.settings.base_settings import (
     Probability,
     Text,
     Whole,
+    as_list,
     as_text,
 )
 
@@ -132,6 +133,11 @@ class DatasetsSettings(Group):
     """Make the phantom cohort below `main_path` first, where it is missing."""
     channel_names: list[Text] | None = None
     """Name of each input channel, in the order of `mri:`, such as `[T1w, T2w]`."""
+    unlabelled: Annotated[list[str], BeforeValidator(as_list)] = []
+    """Scans without labels, which `finetuning=selftrain` learns from: folders, files or patterns,
+    from `main_path` or the working directory; commas join the channels of a scan."""
+    unlabelled_held_out: bool = False
+    """Whether scans of subjects that validate or test may be among them."""
     retention: dict[str, DatasetSettings] = {}
     """Cohorts of the source model's own task, as in `datasets`: scored before and after, to
     measure what is forgotten, and never trained on."""

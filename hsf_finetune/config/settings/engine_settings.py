@@ -50,6 +50,8 @@ class LightningSettings(Group):
     """Whether a few dry steps measure memory and time before training."""
     threads: Whole | None = None
     """CPU threads; None leaves PyTorch's choice."""
+    requeue: bool = False
+    """Whether a job of SLURM is queued again on SIGUSR1, and continues the run that it began."""
 
     @field_validator("devices")
     @classmethod

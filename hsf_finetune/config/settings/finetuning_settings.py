@@ -6,7 +6,13 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from hsf_finetune.config.settings.base_settings import Group, Positive, Probability, Whole
+from hsf_finetune.config.settings.base_settings import (
+    Group,
+    Positive,
+    Probability,
+    Whole,
+    as_switch,
+)
 
 
 class StageSettings(Group):
@@ -40,6 +46,26 @@ class StageSettings(Group):
         if (self.freeze_level is None) == (self.blocks is None):
             raise ValueError("give either freeze_level or blocks")
         return self
+
+
+class SelftrainSettings(Group):
+    """Self-training: a teacher labels the unlabelled scans, and a student learns from them."""
+
+    teacher: list[str] = []
+    """Models that label the scans, by the mean of their probabilities: runs, or whatever `predict`
+    takes; none trains one on the labelled cases first."""
+    rounds: Whole = 1
+    """How often: the student of one round is the teacher of the next."""
+    plausible: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    """A voxel may be each class of at least this probability: its label is the set of them."""
+    labelled_share: Annotated[float, Field(gt=0, lt=1)] = 0.34
+    """Share of the draws that are of cases with true labels."""
+    views: Annotated[Literal["off", "shift", "flip", "all"], BeforeValidator(as_switch)] = "off"
+    """The views of a scan whose probabilities the teacher averages, as `predict --tta`."""
+    start: Literal["source", "teacher"] = "source"
+    """Weights that a student starts from."""
+    max_epochs: Whole | None = None
+    """Epochs of a student; None is as many as the teacher has."""
 
 
 class FinetuningSettings(Group):
@@ -101,6 +127,8 @@ class FinetuningSettings(Group):
     """encoder_first: how many encoder blocks train, counted from the input."""
     stages: list[StageSettings] = []
     """staged: what trains, one stage after the other."""
+    selftrain: SelftrainSettings | None = None
+    """Learn from the scans of `datasets.unlabelled` as well; None leaves them out."""
     regularise: Literal["l2sp"] | None = None
     """Pull the weights towards where they started, in place of towards 0."""
     l2sp_strength: Annotated[float, Field(ge=0)] = 0.1

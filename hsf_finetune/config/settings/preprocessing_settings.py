@@ -328,7 +328,8 @@ class PreprocessingSettings(Group):
     padding_mode: PaddingMode | None = None
     """What padding of images holds: `zeros`, or voxels of the scan, by `replicate` or `reflect`."""
     padded_size: PaddedSize | None = None
-    """What volumes are padded to in prediction: a `multiple`, or at least a `window`."""
+    """What volumes are padded to in prediction: a `multiple`, or at least a `window`; training then
+    pads to `patch_vox`."""
     overlap: Overlap | None = None
     """Share of a window that its neighbour also covers."""
     blending: Blending | None = None

@@ -83,10 +83,11 @@ def make_names_unique(wanted: Sequence[tuple[str, str]]) -> list[str]:
     """
     uses = Counter(name for name, _ in wanted)
     fuller = [name if uses[name] == 1 else f"{name}__{series}" for name, series in wanted]
+    taken = {*fuller}
     unique: dict[str, None] = {}
     for name in fuller:
         number, free = 2, name
-        while free in unique or (free != name and free in fuller):
+        while free in unique or (free != name and free in taken):
             number, free = number + 1, f"{name}__{number}"
         unique[free] = None
     return [*unique]

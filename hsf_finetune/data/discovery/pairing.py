@@ -15,8 +15,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, cached_property
 from itertools import chain, zip_longest
 from pathlib import Path
 
@@ -42,7 +44,7 @@ class GlobMatch:
     texts: tuple[str, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ImageSeries:
     """The images of one pattern, as their partners are looked up.
 
@@ -56,6 +58,26 @@ class ImageSeries:
     root: Path
     images: Sequence[GlobMatch]
     excluded: Collection[Path] = ()
+
+    @cached_property
+    def images_in(self) -> Mapping[Path, int]:
+        """Folder -> the number of images in it."""
+        return Counter(image.path.parent for image in self.images)
+
+    @cached_property
+    def matches_by_folder(self) -> Callable[[Path, str], Mapping[Path, list[Path]]]:
+        """As the function, which looks at each folder once."""
+        return cache(_matches_by_folder)
+
+    @cached_property
+    def list_folder(self) -> Callable[[Path], str]:
+        """As the function, which looks at each folder once."""
+        return cache(_list_folder)
+
+    @cached_property
+    def names_by_start(self) -> Callable[[Path], Mapping[str, list[str]]]:
+        """As the function, which looks at each folder once."""
+        return cache(_names_by_start)
 
 
 def glob_files(root: Path, glob: str) -> list[GlobMatch]:
@@ -114,13 +136,15 @@ def find_partner(image: GlobMatch, glob: str, series: ImageSeries, role: str) ->
     beside = "/" not in glob or glob.startswith(("./", "../"))
     folder = image.path.parent if beside else series.root
     exact = _fill_wildcards(image, _tidy(glob), beside)
-    candidate = None if exact is None else _find_file(Path(os.path.normpath(folder / exact)))
+    candidate = (
+        None if exact is None else _find_file(Path(os.path.normpath(folder / exact)), series)
+    )
     if candidate and candidate != image.path:
         return candidate
-    matches = [] if glob.startswith("../") else [hit.path for hit in glob_files(folder, glob)]
-    near = [p for p in matches if p.parent == image.path.parent and p != image.path]
+    matches = {} if glob.startswith("../") else series.matches_by_folder(folder, glob)
+    near = [path for path in matches.get(image.path.parent, ()) if path != image.path]
     hits = [path for path in near if path not in series.excluded] or near
-    neighbours = sum(other.path.parent == image.path.parent for other in series.images) - 1
+    neighbours = series.images_in[image.path.parent] - 1
     if len(hits) == 1 and not neighbours:
         return hits[0]
     what, setting = f"the image has no {role}", "label:" if role == "label" else "mri:"
@@ -136,8 +160,7 @@ def find_partner(image: GlobMatch, glob: str, series: ImageSeries, role: str) ->
         found = f"several candidates: {_list_names(hits)}"
     else:
         place = folder if exact is None else (folder / exact).parent
-        files = sorted(place.iterdir()) if place.is_dir() else []
-        found = f"in {place}: {_list_names(files)}"
+        found = f"in {place}: {series.list_folder(place)}"
     expected = exact or f"one file that matches '{glob}'"
     raise DataError(what, file=image.path, found=found, expected=expected, fix=fix)
 
@@ -148,14 +171,29 @@ def split_suffix(name: str, suffixes: Sequence[str]) -> tuple[str, str]:
     return name[: len(name) - len(suffix)], name[len(name) - len(suffix) :]
 
 
-def _find_file(path: Path) -> Path | None:
+def _find_file(path: Path, series: ImageSeries) -> Path | None:
     """The file or DICOM folder, or the file that differs in the case of its suffix only."""
     if path.exists() or not path.parent.is_dir():
         return path if path.is_file() or is_dicom_folder(path) else None
-    start, suffix = split_suffix(path.name, SUFFIXES)
-    names = (name for name in os.listdir(path.parent) if name.startswith(start))
-    same = (path.with_name(name) for name in names if name[len(start) :].lower() == suffix.lower())
+    names = series.names_by_start(path.parent).get(split_suffix(path.name, SUFFIXES)[0], ())
+    same = (path.with_name(name) for name in names if name.lower() == path.name.lower())
     return next((other for other in same if other.is_file()), None)
+
+
+def _matches_by_folder(folder: Path, glob: str) -> Mapping[Path, list[Path]]:
+    """Each folder at or below one, and the files in it that match."""
+    found: dict[Path, list[Path]] = defaultdict(list)
+    for hit in glob_files(folder, glob):
+        found[hit.path.parent].append(hit.path)
+    return found
+
+
+def _names_by_start(folder: Path) -> Mapping[str, list[str]]:
+    """The names in a folder, by what they are without the suffix of a volume."""
+    names: dict[str, list[str]] = defaultdict(list)
+    for name in os.listdir(folder):
+        names[split_suffix(name, SUFFIXES)[0]].append(name)
+    return names
 
 
 def _fill_wildcards(image: GlobMatch, glob: str, beside: bool) -> str | None:
@@ -179,6 +217,10 @@ def _list_names(paths: Sequence[Path]) -> str:
     """The first names, and how many there are."""
     rest = f", ... ({len(paths)} entries)" if len(paths) > 8 else ""
     return ", ".join(p.name for p in paths[:8]) + rest if paths else "nothing"
+
+
+def _list_folder(folder: Path) -> str:
+    return _list_names(sorted(folder.iterdir()) if folder.is_dir() else [])
 
 
 def _tidy(glob: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,11 +17,15 @@ from hsf_finetune.config.settings.preprocessing_settings import (
     UnchangedIntensity,
     steps_of,
 )
-from hsf_finetune.data.discovery.cases import Case
 from hsf_finetune.data.preprocessing.normalise_intensity import normalise_intensity
 from hsf_finetune.data.preprocessing.visible_part import filled_nonzero, find_box
 from hsf_finetune.data.preprocessing.voxel_grid import VoxelGrid
-from hsf_finetune.data.volumes.check_volumes import check_image, check_same_grid, to_label_rows
+from hsf_finetune.data.volumes.check_volumes import (
+    check_image,
+    check_same_grid,
+    on_grid_of,
+    to_label_rows,
+)
 from hsf_finetune.data.volumes.outside import (
     Array,
     fill_mask,
@@ -28,6 +33,9 @@ from hsf_finetune.data.volumes.outside import (
     find_fill_values,
 )
 from hsf_finetune.data.volumes.read_volume import Volume, read_volume
+
+if TYPE_CHECKING:
+    from hsf_finetune.data.discovery.cases import Case
 
 
 @dataclass(frozen=True)
@@ -53,8 +61,7 @@ def load_case(case: Case, preprocessing: Preprocessing = HSF_PREPROCESSING) -> S
     """
     images = [read_volume(ref) for ref in case.images]
     image, grid = prepare_channels(images, preprocessing)
-    label = read_volume(case.label)
-    check_same_grid(images[0], label)
+    label = on_grid_of(images[0], read_volume(case.label))
     rows = to_label_rows(label, case.protocol)
     return Sample(image, grid.label_to_network(rows), grid.spacing_mm)
 

@@ -20,7 +20,7 @@ from hsf_finetune.data.discovery.cases import Case
 from hsf_finetune.data.preprocessing.orientation import axes_to, file_axes
 from hsf_finetune.data.preprocessing.resampling import Resampler, Triple
 from hsf_finetune.data.preprocessing.visible_part import find_box
-from hsf_finetune.data.volumes.check_volumes import check_same_grid, to_label_rows
+from hsf_finetune.data.volumes.check_volumes import check_same_grid, on_grid_of, to_label_rows
 from hsf_finetune.data.volumes.read_volume import read_volume
 from hsf_finetune.system.console import progress
 
@@ -185,7 +185,7 @@ def _measure(case: Case, ct: Sequence[int], most: int) -> _Measured:
     order = file_axes(axes_to(first.affine))
     foreground = np.zeros((len(ct), 0), np.float32)
     if ct:
-        label = to_label_rows(read_volume(case.label), case.protocol)
+        label = to_label_rows(on_grid_of(first, read_volume(case.label)), case.protocol)
         inside = case.protocol.foreground_rows[label[box]]
         channels = [volumes[number].array[box] for number in ct]
         voxels = np.stack([array[inside].astype(np.float32) for array in channels])

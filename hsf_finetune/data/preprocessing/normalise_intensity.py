@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from hsf_finetune.config.settings.preprocessing_settings import (
@@ -56,9 +57,9 @@ def normalise_intensity(
 
 def _z_score(image: Tensor, intensity: ZScoreIntensity, outside: Tensor | None) -> Tensor:
     """Mean 0 and standard deviation 1; without clipping and mask as in HSF."""
-    wide = image.double()
+    wide = image.to(torch.float64, copy=True)
     if intensity.clip is not None:
-        wide = wide.clamp(*intensity.clip)
+        wide.clamp_(*intensity.clip)
     mean, std = intensity.mean, intensity.std
     if mean is None or std is None:
         counted = wide if outside is None else wide[~outside]
@@ -68,7 +69,7 @@ def _z_score(image: Tensor, intensity: ZScoreIntensity, outside: Tensor | None) 
         width = counted.std().clamp_min(_SMALLEST) if std is None else std
     else:
         middle, width = mean, std
-    normal = ((wide - middle) / width).float()
+    normal = wide.sub_(middle).div_(width).float()  # in place: a volume may be large
     return normal if outside is None else normal.masked_fill(outside, 0.0)
 
 
@@ -87,5 +88,5 @@ def _interval_of(
 def _scale(image: Tensor, interval: Ends, to: Ends, clip: bool) -> Tensor:
     """An interval of intensities, brought to another one."""
     (low, high), (a, b) = interval, to
-    share = (image.double() - low) / max(high - low, _SMALLEST)
-    return (share.clamp(0, 1) if clip else share).mul(b - a).add(a).float()
+    share = image.to(torch.float64, copy=True).sub_(low).div_(max(high - low, _SMALLEST))
+    return (share.clamp_(0, 1) if clip else share).mul_(b - a).add_(a).float()

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
+import scipy
 import torch
-from scipy import ndimage
 from torch import Tensor
 from torch.nn.functional import interpolate
 
@@ -168,7 +168,7 @@ class Resampler:
         sigmas = [max(ratio - 1, 0) / 2 for ratio in ratios]
         if not any(sigmas):
             return image
-        return np.asarray(ndimage.gaussian_filter(image, sigmas, mode="nearest"))
+        return np.asarray(scipy.ndimage.gaussian_filter(image, sigmas, mode="nearest"))
 
     def _by_nnunet(self, image: Array, order: int) -> Array:
         """By nnU-Net's rules: of anisotropic scans each slice, and then the nearest slice."""
@@ -218,7 +218,7 @@ def _zoom(image: Array, shape: Sequence[int], order: int) -> Array:
     if image.shape == tuple(shape):
         return image
     ratios = [new / old for new, old in zip(shape, image.shape, strict=True)]
-    made = ndimage.zoom(
+    made = scipy.ndimage.zoom(
         image.astype(np.float64), ratios, order=order, mode="nearest", grid_mode=True
     )
     return np.asarray(np.clip(made, image.min(), image.max()), np.float32)

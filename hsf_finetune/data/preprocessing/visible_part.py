@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
+import scipy
 
 from hsf_finetune.config.settings.preprocessing_settings import Preprocessing
 from hsf_finetune.data.volumes.outside import Array, Box, find_content_box
@@ -39,7 +39,7 @@ def find_box(channels: Sequence[Array], preprocessing: Preprocessing) -> Box | N
 
 def filled_nonzero(channels: Sequence[Array]) -> Mask:
     """Voxels that are not 0 in any channel, and the holes between them, as in nnU-Net."""
-    filled: Mask = ndimage.binary_fill_holes(_any(channels, above=False))
+    filled: Mask = scipy.ndimage.binary_fill_holes(_any(channels, above=False))
     return filled
 
 

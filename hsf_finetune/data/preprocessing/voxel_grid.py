@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, overload
 
@@ -129,9 +129,13 @@ class VoxelGrid:
         Scores, not labels, are resampled, so that borders stay smooth.
         What lies outside of the box is background.
         """
-        back = self.resampler.scores_back(self._uncut(scores))
-        classes = _highest(back).cpu().numpy()
-        return self._to_file(classes, outside=0)
+        # One class after the other: of many, all scores on the file's grid would be large.
+        back = (self.resampler.scores_back(self._uncut(one[None]))[0] for one in scores)
+        return self._to_file(highest_class(back).cpu().numpy(), outside=0)
+
+    def found_to_file(self, classes: Tensor) -> npt.NDArray[np.uint8]:
+        """Class indices on the network's grid, uint8, (x, y, z) -> (X, Y, Z), not resampled."""
+        return self._to_file(self._uncut(classes[None])[0].numpy(), outside=0)
 
     def probabilities_to_file(self, scores: Tensor) -> Tensor:
         """Scores on the network's grid, (C, x, y, z) -> probabilities, (C, X, Y, Z).
@@ -178,15 +182,17 @@ class VoxelGrid:
         return whole
 
 
-def _highest(scores: Tensor) -> Tensor:
+def highest_class(scores: Iterable[Tensor]) -> Tensor:
     """The first class with the highest score, (C, x, y, z) -> uint8, (x, y, z).
 
     As `argmax`, which is slower and whose indices have 8 bytes each.
     """
-    best, classes = scores[0].clone(), torch.zeros_like(scores[0], dtype=torch.uint8)
-    for number in range(1, len(scores)):
-        classes.masked_fill_(scores[number] > best, number)
-        torch.maximum(best, scores[number], out=best)
+    rest = iter(scores)
+    best = next(rest).clone()
+    classes = torch.zeros_like(best, dtype=torch.uint8)
+    for number, one in enumerate(rest, start=1):
+        classes.masked_fill_(one > best, number)
+        torch.maximum(best, one, out=best)
     return classes
 
 

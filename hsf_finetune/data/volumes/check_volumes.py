@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
+from nibabel.orientations import ornt_transform
 
+from hsf_finetune.data.preprocessing.orientation import axes_to, turn, turned_affine
 from hsf_finetune.data.volumes.affines import corner_shift_mm, format_affine, grid_noise_mm
 from hsf_finetune.data.volumes.read_volume import Volume
 from hsf_finetune.labels.classes import LabelMap
@@ -84,8 +88,35 @@ def check_same_grid(first: Volume, other: Volume) -> None:
     Raises:
         DataError: shapes differ, or a corner lies somewhere else in space.
     """
+    if error := _grid_error(first, other):
+        raise error
+
+
+def on_grid_of(first: Volume, label: Volume) -> Volume:
+    """The label of an image, its axes turned to the image's where both lie on the same voxels.
+
+    A program that converts DICOM may reverse or exchange axes, which the affine tells.
+
+    Raises:
+        DataError: they do not lie on the same voxels.
+    """
+    error = _grid_error(first, label)
+    axes = axes_to(label.affine), axes_to(first.affine)
+    if error is None or np.isnan(axes).any():
+        turned = label
+    else:
+        between = ornt_transform(*axes)
+        array = turn(label.array, between)
+        affine = turned_affine(label.affine, between, label.array.shape)
+        turned = replace(label, array=array, affine=affine, stored_shape=array.shape, header=None)
+    if error and _grid_error(first, turned):
+        raise error
+    return turned
+
+
+def _grid_error(first: Volume, other: Volume) -> DataError | None:
     if first.array.shape != other.array.shape:
-        raise DataError(
+        return DataError(
             "two volumes of one case differ in shape",
             file=other.ref,
             found=other.array.shape,
@@ -93,14 +124,15 @@ def check_same_grid(first: Volume, other: Volume) -> None:
             fix="resample one of them to the other's grid (labels: nearest neighbour)",
         )
     shift = corner_shift_mm(first.affine, other.affine, first.array.shape)
-    if shift > grid_noise_mm(first.affine, _AFFINE_NOISE_MM, 0.02):
-        raise DataError(
-            "two volumes of one case lie on different grids in space",
-            file=other.ref,
-            found=f"{format_affine(other.affine)}\n(a corner is {shift:.2f} mm off)",
-            expected=f"{format_affine(first.affine)}\nas in {first.ref}",
-            fix="resample one of them to the other's grid, or correct the wrong header",
-        )
+    if shift <= grid_noise_mm(first.affine, _AFFINE_NOISE_MM, 0.02):
+        return None
+    return DataError(
+        "two volumes of one case lie on different grids in space",
+        file=other.ref,
+        found=f"{format_affine(other.affine)}\n(a corner is {shift:.2f} mm off)",
+        expected=f"{format_affine(first.affine)}\nas in {first.ref}",
+        fix="resample one of them to the other's grid, or correct the wrong header",
+    )
 
 
 def to_label_rows(label: Volume, protocol: LabelMap) -> npt.NDArray[np.uint8]:

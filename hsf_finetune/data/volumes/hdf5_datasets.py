@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-import h5py
+from typing import TYPE_CHECKING
 
 from hsf_finetune.system.errors import DataError, UserError
+
+if TYPE_CHECKING:
+    import h5py
 
 _MAX_LINKS = 16
 
@@ -41,6 +43,8 @@ def open_dataset(path: Path, key: str | None) -> Iterator[h5py.Dataset]:
         DataError: no dataset has that name, none is named of several, or its voxels lie in
             another file, which could be any file of this machine.
     """
+    import h5py  # imported late: most scans are no HDF5 files
+
     with refuse_damage(path), h5py.File(path, "r") as file:
         node = _follow(file, key or "")
         if not isinstance(node, h5py.Dataset):
@@ -65,6 +69,8 @@ def open_dataset(path: Path, key: str | None) -> Iterator[h5py.Dataset]:
 
 def _follow(file: h5py.File, key: str) -> object:
     """What a key leads to, by links within the file only; None if that is nothing."""
+    import h5py
+
     names, node, links = key.encode().split(b"/"), file, 0
     while names and isinstance(node, h5py.Group):
         name = names.pop(0)

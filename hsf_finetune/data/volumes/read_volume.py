@@ -9,9 +9,8 @@ from collections import ChainMap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import h5py
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +34,9 @@ from hsf_finetune.data.volumes.nibabel_formats import (
     open_nifti_or_mgh,
 )
 from hsf_finetune.system.errors import DataError
+
+if TYPE_CHECKING:
+    import h5py
 
 HDF5 = (".h5", ".hdf5")
 SUFFIXES = NIFTI + HDF5 + MGH + ITK

@@ -30,7 +30,8 @@ _MOST_SHARED = 32
 """How often tensors may use the same numbers; networks that share layers do so a few times."""
 _SMALL_BYTES = 1 << 20
 _DESCRIPTIONS = (
-    "init_args", "trainer_name", "nnssl_adaptation_plan", "citations", "hyper_parameters",
+    "init_args", "trainer_name", "inference_allowed_mirroring_axes", "nnssl_adaptation_plan",
+    "citations", "hyper_parameters",
     "hparams", "cfg", "config", "args", "classes", "class_names", "labels", "label_names",
 )  # fmt: skip
 """Where other programs describe their weights: nnU-Net, nnssl, Lightning, and plain scripts."""

@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hsf_finetune.config.settings import Preprocessing
 from hsf_finetune.labels.classes import BACKGROUND
 from hsf_finetune.system.errors import WeightsError
 from hsf_finetune.weights.files.archive import extract_safely
@@ -28,6 +27,7 @@ from hsf_finetune.weights.sources.bundle_preprocessing import (
     BundlePreprocessing,
     read_bundle_preprocessing,
 )
+from hsf_finetune.weights.sources.exported_folder import with_card
 from hsf_finetune.weights.sources.infer_network import with_inferred_network
 
 _CARD = "model_card.json"
@@ -104,16 +104,8 @@ def _read_own(root: Path, use_ema: bool) -> Checkpoint:
     card = read_config(root / _CARD)
     weights = read_checkpoint(_weights_file(root), use_ema)
     try:
-        how = Preprocessing.from_card(card)
-        return replace(
-            weights,
-            classes=tuple(card["classes"]),
-            models=card["models"],
-            in_channels=card["in_channels"],
-            channel_names=how.channel_names,
-            preprocessing=how,
-            origin=_origin(root, read_config(root / "configs" / "metadata.json"), []),
-        )
+        origin = _origin(root, read_config(root / "configs" / "metadata.json"), [])
+        return replace(with_card(weights, card), origin=origin)
     except (KeyError, TypeError, ValueError) as error:
         raise WeightsError(
             "the bundle's model card cannot be read",

@@ -228,6 +228,7 @@ def _windows(inferer: ConfigObject, known: Mapping[str, Any], unread: list[str])
         return {}
     found = {
         "padded_size": "window",
+        "patch_vox": size,
         "window_vox": size,
         "overlap": overlap,
         "blending": "constant" if blending == "constant" else "monai",

@@ -45,6 +45,15 @@ def with_exported_card(checkpoint: Checkpoint, path: Path) -> Checkpoint:
     card = _read_card(folder)
     if not card or not _is_unchanged(folder):
         return checkpoint
+    return with_card(checkpoint, card)
+
+
+def with_card(checkpoint: Checkpoint, card: Mapping[str, Any]) -> Checkpoint:
+    """The checkpoint with what a model card says of it.
+
+    Raises:
+        KeyError, TypeError, ValueError: the card cannot be read.
+    """
     preprocessing = Preprocessing.from_card(card)
     return replace(
         checkpoint,

@@ -9,6 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
+from hsf_finetune.config.settings.preprocessing_settings import Sides
+from hsf_finetune.labels.laterality import side_of
 from hsf_finetune.system.errors import WeightsError
 from hsf_finetune.weights.files.checkpoint import Checkpoint
 from hsf_finetune.weights.sources.nnunet_plans import NnUNetPlans, read_plans
@@ -17,6 +19,9 @@ _CITATION = (
     "Isensee et al. (2021). nnU-Net: a self-configuring method for deep learning-based biomedical "
     "image segmentation. Nature Methods 18:203-211. https://doi.org/10.1038/s41592-020-01008-z"
 )
+
+_MIRRORED = "inference_allowed_mirroring_axes"
+"""Axes of nnU-Net's arrays along which training mirrored images."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +79,12 @@ def with_nnunet_description(
         models=models,
         in_channels=len(channels),
         channel_names=channels,
-        preprocessing=plans.preprocessing.model_copy(update={"channel_names": channels}),
+        preprocessing=plans.preprocessing.model_copy(
+            update={
+                "channel_names": channels,
+                "sides": _sides(weights, str(models["orientation"]), tuple(labels)),
+            }
+        ),
         origin=_origin(weights, description, plans, labels),
     )
 
@@ -147,6 +157,19 @@ def _channel_names(dataset: Mapping[str, Any], file: Path) -> tuple[str, ...]:
             expected='"channel_names": {"0": "T2w"}',
         )
     return tuple(str(given[key]) for key in sorted(given, key=int))
+
+
+def _sides(weights: Checkpoint, orientation: str, classes: Sequence[str]) -> Sides | None:
+    """Whether training mirrored images from left to right; None is unknown.
+
+    nnU-Net exchanges no classes then, so that it says nothing for classes of one side.
+    """
+    if _MIRRORED not in weights.described:
+        return None
+    across = next(axis for axis, end in enumerate(orientation) if end in "LR")
+    if across not in (weights.described[_MIRRORED] or ()):
+        return "kept"
+    return None if any(map(side_of, classes)) else "mirrored"
 
 
 def _check_counts(weights: Checkpoint, labels: Mapping[str, int], channels: Sequence[str]) -> None:

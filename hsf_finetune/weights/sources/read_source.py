@@ -89,7 +89,8 @@ def find_checkpoint(pretrained: str | Path, checkpoint: Literal["best", "last"] 
 
     Args:
         pretrained: a checkpoint, or the folder of a run; in a run of several folds it is
-            that of the final model, which trained on every case.
+            that of the final model, which trained on every case, and in one of self-training
+            that of the last student.
         checkpoint: which checkpoint of a run folder.
 
     Raises:
@@ -107,7 +108,8 @@ def find_checkpoint(pretrained: str | Path, checkpoint: Literal["best", "last"] 
             found=_listing(path.parent) if path.parent.is_dir() else "no such folder",
             expected="a checkpoint (" + ", ".join(SUFFIXES) + ") or the folder of a run",
         )
-    for folder in (path / "checkpoints", path, path / "final" / "checkpoints"):
+    final = path / "final"
+    for folder in (path / "checkpoints", path, final / "checkpoints", final / "final/checkpoints"):
         if (folder / f"{checkpoint}.ckpt").is_file():
             return folder / f"{checkpoint}.ckpt"
     if not any((path / name).exists() for name in ("checkpoints", "best.ckpt", "last.ckpt")):

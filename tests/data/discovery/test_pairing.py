@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from hsf_finetune.data.discovery import pairing
 from hsf_finetune.data.discovery.pairing import ImageSeries, find_partner, glob_files
 from hsf_finetune.system.errors import ConfigError, DataError
 
@@ -147,3 +149,26 @@ def test_long_listings_are_cut(root: Path) -> None:
     touch(root, "imagesTr/a.nii.gz", *[f"labelsTr/b{n:02}.nii.gz" for n in range(20)])
     with pytest.raises(DataError, match=r"\(20 entries\)"):
         partners(root, "imagesTr/*.nii.gz", "labelsTr/*.nii.gz")
+
+
+@pytest.mark.parametrize("label", ["sub-*/seg*.nii.gz", "sub-*/typo*.nii.gz"], ids=["all", "none"])
+def test_the_files_are_looked_up_once_for_all_images(
+    root: Path, monkeypatch: pytest.MonkeyPatch, label: str
+) -> None:
+    for number in range(20):
+        touch(root, f"sub-{number}/t2.nii.gz", f"sub-{number}/seg{number}.nii.gz")
+    series = ImageSeries(root, glob_files(root, "**/t2.nii.gz"))
+    looked_up: list[str] = []
+
+    def count(folder: Path, glob: str) -> list[pairing.GlobMatch]:
+        looked_up.append(glob)
+        return glob_files(folder, glob)
+
+    monkeypatch.setattr(pairing, "glob_files", count)
+    found = 0
+    for image in series.images:
+        with suppress(DataError):
+            find_partner(image, label, series, "label")
+            found += 1
+    assert found == (20 if "seg" in label else 0)
+    assert len(looked_up) == 1

@@ -2,27 +2,48 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
 import pytest
+from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
 from hsf_finetune.data.volumes.check_volumes import (
     check_image,
     check_same_grid,
+    on_grid_of,
     to_label_rows,
     to_whole_numbers,
 )
 from hsf_finetune.data.volumes.read_volume import VolumeRef, read_volume
 from hsf_finetune.system.errors import DataError
 from tests.data.volumes.test_read_volume import moved, volume
-from tests.data.writing import AFFINE, PROTOCOL, SHAPE, blobs, hdf5, nifti, scan
+from tests.data.writing import AFFINE, PROTOCOL, SHAPE, blobs, dicom, hdf5, nifti, scan
 
 
 def labels(path: Path, array: Any) -> Any:
     return to_whole_numbers(volume(nifti(path, array)))
+
+
+@pytest.mark.parametrize("axes", ["RAS", "LPS", "SAR", "PIL"])
+def test_a_label_along_other_axes_than_its_dicom_series_is_turned(
+    axes: str, tmp_path: Path
+) -> None:
+    array = blobs().astype(np.int16)
+    image = read_volume(VolumeRef(dicom(tmp_path / "series", array)))
+    turn = ornt_transform(io_orientation(image.affine), axcodes2ornt(axes))
+    stored = nib.Nifti1Image(image.array.astype(np.int16), image.affine).as_reoriented(turn)
+    nib.save(stored, tmp_path / "label.nii.gz")
+    label = read_volume(VolumeRef(tmp_path / "label.nii.gz"))
+    turned = on_grid_of(image, label)
+    check_same_grid(image, turned)
+    np.testing.assert_array_equal(turned.array, image.array)
+    elsewhere = replace(label, affine=label.affine + 5 * np.eye(4, k=3))
+    with pytest.raises(DataError, match=r"different grids|differ in shape"):
+        on_grid_of(image, elsewhere)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

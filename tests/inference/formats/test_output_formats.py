@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import sys
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from hsf_finetune.inference.formats.output_formats import OutputChoice
 from hsf_finetune.inference.predictor import Predictor
 from hsf_finetune.inference.scan_jobs import SegmentOptions
 from hsf_finetune.inference.segment_files import JobResult, segment_files
-from hsf_finetune.system.errors import ConfigError, DataError, OutputError, UserError
+from hsf_finetune.system.errors import ConfigError, OutputError
 from tests.conftest import oblique_affine
 from tests.data.writing import dicom, nifti
 from tests.export.models import random_model
@@ -185,21 +185,30 @@ def test_labels_of_another_model_are_not_mixed_in(model: Predictor, scan: Path) 
 
 
 @pytest.mark.parametrize(
-    ("name", "formats", "error", "message"),
+    ("name", "form", "message"),
     [
-        ("scan.nii.gz", ("bids",), DataError, r"no name of BIDS[\s\S]*ln -s"),
-        ("sub-01.nii.gz", ("bids",), DataError, "no name of BIDS"),
-        ("sub-01_T2w.nii.gz", ("dicom-seg",), DataError, "belongs to a DICOM series"),
+        ("scan.nii.gz", "bids", r"no name of BIDS[\s\S]*ln -s"),
+        ("sub-01.nii.gz", "bids", "no name of BIDS"),
+        ("sub-01_T2w.nii.gz", "dicom-seg", "belongs to a DICOM series"),
     ],
 )
-def test_what_a_format_cannot_hold_is_refused_before_anything_is_computed(
-    model: Predictor, tmp_path: Path, name: str, formats: Sequence[str], error: type[UserError],
-    message: str,
-) -> None:  # fmt: skip
+def test_a_scan_that_a_format_cannot_hold_is_refused_and_others_are_written(
+    model: Predictor, tmp_path: Path, name: str, form: str, message: str
+) -> None:
     scan = nifti(tmp_path / "raw" / name, IMAGE)
-    with pytest.raises(error, match=message):
-        predict(model, scan, *formats)
-    assert not (tmp_path / "out").exists()
+    fitting = tmp_path / "raw" / "sub-02_T2w.nii.gz"
+    if form == "bids":
+        nifti(fitting, IMAGE, oblique_affine())
+    else:
+        fitting = dicom(tmp_path / "raw" / "t2", IMAGE, oblique_affine())
+    codes = tmp_path / "codes.csv"
+    codes.write_text("class,code,scheme,meaning\n" + "".join(f"{n},1,99LAB,x\n" for n in VALUES))
+    choice = SegmentOptions(outputs=OutputChoice((form,), terminology=codes))
+    refused, written = segment_files(model, [scan, fitting], tmp_path / "out", choice)
+    assert refused.status == "failed"
+    assert re.search(message, str(refused.error))
+    assert written.status == "written"
+    assert written.job.output.exists()
 
 
 def test_dicom_seg_without_codes_or_its_package(

@@ -58,6 +58,28 @@ def test_a_network_by_hand_whose_axes_differ_is_refused(tmp_path: Path) -> None:
         transfer(anatomy, source, request)
 
 
+@pytest.mark.parametrize(
+    ("axes", "labels", "expected"),
+    [
+        ((0, 1, 2), ("a", "b"), "mirrored"),
+        ((1,), ("a", "b"), "kept"),
+        (None, ("a", "b"), "kept"),
+        ((0, 1, 2), ("L_CA1", "R_CA1"), None),
+    ],
+)
+def test_the_axes_of_mirroring_say_whether_sides_are_mirrored(
+    tmp_path: Path, axes: object, labels: tuple[str, ...], expected: str | None
+) -> None:
+    def change(content: dict[str, Any]) -> None:
+        content["inference_allowed_mirroring_axes"] = axes
+        numbered = {"background": 0, **{name: n for n, name in enumerate(labels, start=1)}}
+        content["init_args"]["dataset_json"]["labels"] = numbered
+
+    how = read_source(_changed(tmp_path / "a.pth", change)).preprocessing
+    assert how is not None
+    assert how.sides == expected
+
+
 @pytest.mark.parametrize("part", ["plans", "dataset_json"])
 def test_a_file_without_its_description_is_a_plain_one(tmp_path: Path, part: str) -> None:
     path = _changed(tmp_path / "a.pth", lambda content: content["init_args"].pop(part))

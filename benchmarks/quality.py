@@ -1,0 +1,235 @@
+"""Dice foretold beside true Dice, on scans that a model has not seen and on degraded copies of them.
+
+    python benchmarks/quality.py RUN RUN --data ../shared/data/msd_hippocampus --side test
+
+RUN is a folder of a finished run of `benchmarks/msd_hippocampus.py --work`. Each scan of the side is
+segmented as it is, and once with a fault: noise, a bias field, motion, 2 mm slices, a shifted crop,
+another contrast. The faults are computed here, by other means than those that the model's
+expectations were fitted on. A run whose card cannot foretell Dice learns it first, on its own
+validation cases.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+import torch
+from rows import Row, show, write
+from scipy import ndimage
+from scipy.stats import spearmanr
+
+from hsf_finetune.config.run_settings import read_settings_of
+from hsf_finetune.data.discovery.cases import discover
+from hsf_finetune.data.splits import split_cases
+from hsf_finetune.inference.predictor import Predictor
+from hsf_finetune.quality.fit_quality import fit_quality, measure_quality
+from hsf_finetune.training.allocator import keep_freed_memory
+
+Array = npt.NDArray[Any]
+Scan = tuple[Array, Array, Array]
+"""An image, its labels, both (X, Y, Z), and their affine."""
+Change = Callable[[Array, np.random.Generator], Array]
+
+
+def main() -> None:
+    options = arguments()
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    names = json.loads((options.data / "split.json").read_text())[options.side]
+    names = names[options.first : options.first + options.scans]
+    rows = [measure(run, options.data, names) for run in options.runs]
+    show(f"Dice foretold, {options.side} scans", rows)
+    write(options.json, rows)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN")
+    parser.add_argument("--data", type=Path, default=Path("../shared/data/msd_hippocampus"))
+    parser.add_argument("--side", default="test", help="key of split.json")
+    parser.add_argument("--scans", type=int, default=40)
+    parser.add_argument("--first", type=int, default=0, help="number of the first scan")
+    parser.add_argument("--json", type=Path, help="write the rows there too")
+    return parser.parse_args()
+
+
+def measure(run: Path, data: Path, names: list[str]) -> Row:
+    """How well Dice is foretold."""
+    started = time.process_time()
+    model = with_quality(Predictor.load(run, device="cpu"), run)
+    learning_s = time.process_time() - started
+    true, expected, reached, worth = [], [], [], []
+    started = time.process_time()
+    for number, name in enumerate(names):
+        scan = read(data, name)
+        kind = [*FAULTS][number % len(FAULTS)]
+        for one in (scan, FAULTS[kind](scan, np.random.default_rng(number))):
+            dice, foretold = compare(model, one)
+            true.append(np.mean([*dice.values()]))
+            expected.append(foretold["mean"].dice)
+            reached += [dice[name] >= foretold[name].low for name in dice]
+            worth.append(true[-1] >= foretold["mean"].low)
+    segmenting_s = (time.process_time() - started) / len(true)
+    tenth = max(len(true) // 10, 1)
+    worst, listed = ({*np.argsort(some)[:tenth].tolist()} for some in (true, expected))
+    return {
+        "run": run.name,
+        "scans": len(true),
+        "Spearman": round(float(spearmanr(expected, true)[0]), 3),
+        "mean error": round(float(np.mean(np.abs(np.subtract(expected, true)))), 3),
+        "above the bound": round(float(np.mean(reached)), 3),
+        "mean above its bound": round(float(np.mean(worth)), 3),
+        "worst tenth listed": f"{len(worst & listed)} of {tenth}",
+        "CPU s a scan more": round(cost(model, read(data, names[0])), 3),
+        "CPU s a scan": round(segmenting_s, 2),
+        "CPU s to learn": round(learning_s, 1),
+    }
+
+
+def with_quality(model: Predictor, run: Path) -> Predictor:
+    """The model, able to foretell Dice."""
+    if model.card.quality:
+        return model
+    settings = read_settings_of(run)
+    datasets = settings.datasets.model_copy(update={"split_file": str(run / "splits.json")})
+    split = split_cases(discover(datasets, settings.models).cases, datasets, settings.seed)
+    cases = measure_quality(model, split.validation, settings.seed)
+    return model.with_card(replace(model.card, quality=fit_quality(cases)))
+
+
+def compare(model: Predictor, scan: Scan) -> tuple[dict[str, float], dict[str, Any]]:
+    """True Dice of each class that the scan has, and what is foretold."""
+    image, label, affine = scan
+    found = model.predict((image, affine))
+    dice = {}
+    for name in found.classes[1:]:
+        predicted, true = (array == found.label_values[name] for array in (found.labels, label))
+        if true.any():
+            dice[name] = 2 * int((predicted & true).sum()) / int(predicted.sum() + true.sum())
+    return dice, {one.class_name: one for one in found.foretold}
+
+
+def cost(model: Predictor, scan: Scan, times: int = 5) -> float:
+    """CPU seconds that foretelling adds to a segmentation: the least of some."""
+    volumes = model.read((scan[0], scan[2]))
+    used: dict[bool, list[float]] = {False: [], True: []}
+    for sure in (False, True) * times:
+        started = time.process_time()
+        _ = model.segment(volumes, sure=sure).foretold
+        used[sure].append(time.process_time() - started)
+    return min(used[True]) - min(used[False])
+
+
+def read(data: Path, name: str) -> Scan:
+    image = nib.nifti1.load(data / "imagesTr" / f"{name}.nii.gz")
+    label = nib.nifti1.load(data / "labelsTr" / f"{name}.nii.gz")
+    return image.get_fdata(dtype=np.float32), np.asarray(label.dataobj), image.affine
+
+
+# ----------------------------------------------------------------------- faults
+def of_image(change: Change) -> Callable[[Scan, np.random.Generator], Scan]:
+    """A fault of the intensities alone."""
+
+    def changed(scan: Scan, random: np.random.Generator) -> Scan:
+        return change(scan[0], random).astype(np.float32), scan[1], scan[2]
+
+    return changed
+
+
+def noise(image: Array, random: np.random.Generator) -> Array:
+    strength = random.uniform(0.15, 0.8) * image.std()
+    return np.asarray(np.abs(image + strength * random.normal(size=image.shape)))
+
+
+def bias_field(image: Array, random: np.random.Generator) -> Array:
+    place = np.stack(np.meshgrid(*[np.linspace(-1, 1, n) for n in image.shape], indexing="ij"))
+    field = np.tensordot(random.normal(size=3), place, 1)
+    field += 0.5 * np.tensordot(random.normal(size=3), place**2, 1)
+    return np.asarray(image * np.exp(random.uniform(0.4, 1.2) * field / np.abs(field).max()))
+
+
+def motion(image: Array, random: np.random.Generator) -> Array:
+    """Another position while the outer parts of k-space are measured."""
+    axis = int(random.integers(3))
+
+    def spectrum(volume: Array) -> Array:
+        return np.fft.fftshift(np.fft.fftn(volume), axes=axis)
+
+    whole, centre = spectrum(image), (np.array(image.shape) - 1) / 2
+    for low, high in ((0.0, random.uniform(0.2, 0.45)), (random.uniform(0.55, 0.8), 1.0)):
+        turn = rotation(random.uniform(-6, 6, size=3))
+        offset = centre - turn @ centre + random.uniform(-5, 5, size=3)
+        moved = spectrum(ndimage.affine_transform(image, turn, offset, order=1, mode="nearest"))
+        part = [slice(None)] * 3
+        part[axis] = slice(int(low * image.shape[axis]), int(high * image.shape[axis]))
+        whole[tuple(part)] = moved[tuple(part)]
+    return np.abs(np.fft.ifftn(np.fft.ifftshift(whole, axes=axis)))
+
+
+def rotation(degrees: Array) -> Array:
+    turn = np.eye(3)
+    for axis, angle in enumerate(np.deg2rad(degrees)):
+        one, (a, b) = np.eye(3), [n for n in range(3) if n != axis]
+        one[a, a] = one[b, b] = np.cos(angle)
+        one[a, b], one[b, a] = -np.sin(angle), np.sin(angle)
+        turn = turn @ one
+    return turn
+
+
+def contrast(image: Array, random: np.random.Generator) -> Array:
+    share = (image - image.min()) / np.ptp(image)
+    gamma = np.exp(random.choice([-1, 1]) * random.uniform(0.4, 1.0))
+    return np.asarray(1000 * (1 - share if random.random() < 0.3 else share) ** gamma)
+
+
+def thick_slices(scan: Scan, random: np.random.Generator) -> Scan:
+    """Pairs of slices along one axis become one."""
+    image, label, affine = scan
+    axis = int(random.integers(3))
+
+    def pairs(array: Array) -> Array:
+        slices = np.moveaxis(array, axis, 0)[: array.shape[axis] // 2 * 2]
+        return np.moveaxis((slices[::2] + slices[1::2]) / 2, 0, axis)
+
+    shares = np.stack([pairs((label == n).astype(np.float32)) for n in range(label.max() + 1)])
+    affine = affine.copy()
+    affine[:3, 3] += affine[:3, axis] / 2
+    affine[:3, axis] *= 2
+    return pairs(image), shares.argmax(axis=0), affine
+
+
+def shifted_crop(scan: Scan, random: np.random.Generator) -> Scan:
+    """Less at one end of each axis."""
+    image, label, affine = scan
+    first, part = [], []
+    for n in image.shape:
+        less = int(random.uniform(0, 0.3) * n)
+        first.append(less if random.random() < 0.5 else 0)
+        part.append(slice(first[-1], first[-1] + n - less))
+    affine = affine.copy()
+    affine[:3, 3] += affine[:3, :3] @ first
+    return image[tuple(part)], label[tuple(part)], affine
+
+
+FAULTS: dict[str, Callable[[Scan, np.random.Generator], Scan]] = {
+    "noise": of_image(noise),
+    "bias field": of_image(bias_field),
+    "motion": of_image(motion),
+    "2 mm slices": thick_slices,
+    "shifted crop": shifted_crop,
+    "other contrast": of_image(contrast),
+}
+"""Fault -> a copy of a scan with it."""
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,277 @@
+"""The scans without labels that a run may learn from, apart from those that it must not."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from hsf_finetune.config.settings import DatasetsSettings, Settings
+from hsf_finetune.data.discovery.cases import Case, Cohort
+from hsf_finetune.data.discovery.found_files import LedgerEntry
+from hsf_finetune.data.discovery.subjects import assign_subjects
+from hsf_finetune.data.splits import Split
+from hsf_finetune.data.volumes.read_volume import VolumeRef, read_shape, stem
+from hsf_finetune.inference.model_card import common_geometry
+from hsf_finetune.inference.scan_jobs import Job, SegmentOptions, plan_jobs
+from hsf_finetune.system.checksum import Checksum
+from hsf_finetune.system.console import count_of
+from hsf_finetune.system.errors import ConfigError, UserError
+
+_WILDCARDS = re.compile(r"[*?\[]")
+
+
+@dataclass(frozen=True)
+class UnlabelledScan:
+    """A scan that a teacher labels.
+
+    Args:
+        name: unique among those of a run, and valid as a file name.
+        subject: the person, as far as its path tells.
+        channels: one volume per input channel.
+        dataset: the dataset of labelled cases in whose folder it lies; empty if it lies elsewhere.
+    """
+
+    name: str
+    subject: str
+    channels: tuple[VolumeRef, ...]
+    dataset: str = ""
+
+
+@dataclass(frozen=True)
+class UnlabelledScans:
+    """The scans that a run learns from without labels, and those that it leaves out.
+
+    Args:
+        scans: in order of their names.
+        left_out: path -> why it is not used.
+        hidden: of the scans, those that have a label which the run does not read.
+    """
+
+    scans: tuple[UnlabelledScan, ...]
+    left_out: Mapping[Path, str]
+    hidden: int = 0
+
+    def lines(self) -> list[str]:
+        """What a user should know of them."""
+        subjects = len({scan.subject for scan in self.scans})
+        found = [
+            f"unlabelled: {count_of(len(self.scans), 'scan')} of {count_of(subjects, 'subject')}"
+        ]
+        if self.hidden:
+            found.append(f"  {self.hidden} of them have a label, which is not used")
+        reasons = Counter(why.partition(":")[0] for why in self.left_out.values())
+        if reasons:
+            counted = ", ".join(f"{count} {why}" for why, count in reasons.items())
+            found.append(f"  left out: {counted} (ledger.csv)")
+        return found
+
+    def plan(self, settings: Settings, training: int) -> list[str]:
+        """What self-training does, beside the schedule and forecast of one run.
+
+        Args:
+            settings: of the run.
+            training: labelled cases that train.
+        """
+        tuning, own = settings.finetuning.selftrain, settings.datasets.k_sample
+        assert tuning is not None
+        before, after = own or training, own or training + len(self.scans)
+        runs = tuning.rounds + (0 if tuning.teacher else 1)
+        first = "" if tuning.teacher else "the teacher as above, and "
+        students = count_of(tuning.rounds, "student")
+        text = f"self-training: {count_of(runs, 'run')}, {first}{students}"
+        if after != before:
+            text += f" whose epochs draw {after} cases, not {before}"
+        if tuning.max_epochs:
+            text += f", for {tuning.max_epochs} epochs"
+        return [text]
+
+    def add_to(self, cohort: Cohort) -> Cohort:
+        """The cohort with these files in its ledger."""
+        used = {ref.path: scan for scan in self.scans for ref in scan.channels}
+        known = [
+            entry
+            for entry in cohort.ledger
+            if entry.path not in used and (entry.case or entry.path not in self.left_out)
+        ]
+        new = [
+            LedgerEntry(path, "unlabelled", f"is labelled as {scan.name}", "", scan.subject)
+            for path, scan in used.items()
+        ]
+        cases = {entry.path for entry in known}
+        new += [
+            LedgerEntry(path, "unused", f"not used without a label: {why}")
+            for path, why in self.left_out.items()
+            if path not in cases
+        ]
+        return replace(cohort, ledger=(*known, *new))
+
+
+def find_unlabelled(datasets: DatasetsSettings, cohort: Cohort, split: Split) -> UnlabelledScans:
+    """The scans of `datasets.unlabelled`, apart from those that must not be used.
+
+    A scan is left out if a case of the split has the same file, or one of the same content, if
+    its person validates or tests (unless `unlabelled_held_out` allows that), if its header
+    cannot be read, or if it is there twice.
+
+    Raises:
+        ConfigError: a path does not exist, or no scan is left.
+        DataError: a folder holds no scan, or a channel is missing.
+    """
+    if not datasets.unlabelled:
+        raise ConfigError(
+            "self-training learns from scans without labels, and none are given",
+            expected="datasets.unlabelled: a folder, a file or a pattern",
+            fix="datasets.unlabelled=FOLDER, or another strategy: finetuning=default",
+        )
+    geometry = common_geometry(datasets.datasets.values())
+    nowhere, jobs = Path("/nonexistent"), list[Job]()
+    left_out: dict[Path, str] = {}
+    labels = {case.label.path.resolve() for case in cohort.cases}
+    for entry in datasets.unlabelled:
+        folder, pattern = _folder_and_pattern(entry)
+        plan = plan_jobs(
+            [folder], nowhere, SegmentOptions(pattern=pattern), geometry, cohort.channels
+        )
+        jobs += plan.jobs
+        left_out |= {path: f"no scan: {why}" for path, why in plan.skipped}
+    scans = []
+    for job in jobs:
+        path = job.channels[0].path
+        if path.resolve() in labels:
+            left_out[path] = "no scan: the label of a case"
+            continue
+        name = re.sub(r"[^\w.\-]+", "_", "__".join((*job.place.parts[:-1], stem(path))))
+        channels = tuple(replace(ref, path=ref.path.resolve()) for ref in job.channels)
+        scans.append(UnlabelledScan(name, "", channels))
+    scans = _with_subjects(scans, cohort, datasets)
+    rules = _Rules(cohort, split, datasets.unlabelled_held_out)
+    kept: list[UnlabelledScan] = []
+    for scan in sorted(scans, key=lambda one: str(one.channels[0])):
+        reason = rules.reason_against(scan)
+        if reason:
+            left_out[scan.channels[0].path] = reason
+        else:
+            kept.append(scan)
+    if not kept:
+        raise ConfigError(
+            "no scan of datasets.unlabelled can be used",
+            found="; ".join(f"{path.name} {why}" for path, why in [*left_out.items()][:6]),
+            fix="give other scans: datasets.unlabelled=FOLDER",
+        )
+    known = {case.images[0].path.resolve() for case in cohort.cases}
+    hidden = sum(scan.channels[0].path in known for scan in kept)
+    return UnlabelledScans(tuple(_with_unique_names(kept)), left_out, hidden)
+
+
+# -------------------------------------------------------------------- internals
+def _folder_and_pattern(entry: str) -> tuple[str, str | None]:
+    """What to look in, as for `plan_jobs`, and which of its files to take; None takes all scans."""
+    if not _WILDCARDS.search(entry) or Path(entry).exists():
+        if missing := [part for part in entry.split(",") if not Path(part).exists()]:
+            raise ConfigError(
+                "datasets.unlabelled names what does not exist",
+                file=missing[0],
+                expected="a folder, a file or a pattern, from datasets.main_path or from the "
+                "working directory",
+            )
+        return entry, None
+    parts = Path(entry).parts
+    first = next(n for n, part in enumerate(parts) if _WILDCARDS.search(part))
+    return str(Path(*parts[:first])), "/".join(parts[first:])
+
+
+def _with_subjects(
+    scans: Sequence[UnlabelledScan], cohort: Cohort, datasets: DatasetsSettings
+) -> list[UnlabelledScan]:
+    """The scans with their subjects, found by the rule of the dataset in whose folder they lie."""
+    base = Path(datasets.main_path).expanduser().resolve()
+    found: dict[int, tuple[str, str]] = {}
+    for name, dataset in datasets.datasets.items():
+        root = (base / dataset.path).resolve()
+        own = [case.images[0].path for case in cohort.cases if case.dataset == name]
+        own = [path for path in own if path.is_relative_to(root)]
+        inside = {
+            number: scan.channels[0].path
+            for number, scan in enumerate(scans)
+            if number not in found and scan.channels[0].path.is_relative_to(root)
+        }
+        if inside:
+            subjects = assign_subjects([*own, *inside.values()], root, dataset.subject)[len(own) :]
+            found |= {n: (subject, name) for n, subject in zip(inside, subjects, strict=True)}
+    rest = {n: scan.channels[0].path for n, scan in enumerate(scans) if n not in found}
+    if rest:
+        top = Path(*_common_parts([path.parent for path in rest.values()]))
+        subjects = assign_subjects([*rest.values()], top, None)
+        found |= {n: (subject, "") for n, subject in zip(rest, subjects, strict=True)}
+    return [
+        replace(scan, subject=found[number][0], dataset=found[number][1])
+        for number, scan in enumerate(scans)
+    ]
+
+
+def _common_parts(folders: Sequence[Path]) -> Iterator[str]:
+    for parts in zip(*(folder.parts for folder in folders), strict=False):
+        if len({*parts}) > 1:
+            return
+        yield parts[0]
+
+
+class _Rules:
+    """What speaks against the use of a scan without a label."""
+
+    def __init__(self, cohort: Cohort, split: Split, held_out_allowed: bool) -> None:
+        used = {*split.train, *split.validation, *split.test}
+        self._channels = cohort.channels
+        self._cases = {ref.path.resolve(): case for case in used for ref in case.images}
+        self._sizes: dict[int, list[tuple[Path, Case]]] = {}
+        for path, case in self._cases.items():
+            if path.is_file():
+                self._sizes.setdefault(path.stat().st_size, []).append((path, case))
+        held_out = [*split.test, *(split.validation if split.held_out else ())]
+        self._people = (
+            {} if held_out_allowed else {_person(case.subject): case for case in held_out}
+        )
+        self._seen: dict[Path, UnlabelledScan] = {}
+
+    def reason_against(self, scan: UnlabelledScan) -> str:
+        """Why the scan must not be used; empty where it may be."""
+        path = scan.channels[0].path
+        if case := self._cases.get(path) or self._case_of_same_content(path):
+            return f"with a label that the run uses: {case.name}"
+        if case := self._people.get(_person(scan.subject)):
+            return f"of a subject that validates or tests: {case.subject}"
+        if path in self._seen:
+            return "given twice: once is enough"
+        if len(scan.channels) != self._channels:
+            return f"with another number of channels: {len(scan.channels)}, not {self._channels}"
+        try:
+            shapes = {read_shape(ref)[0] for ref in scan.channels}
+        except (UserError, OSError) as error:
+            return f"that cannot be read: {str(error).splitlines()[0]}"
+        if len(shapes) > 1:
+            return "whose channels differ in shape: they have to lie on one grid"
+        self._seen[path] = scan
+        return ""
+
+    def _case_of_same_content(self, path: Path) -> Case | None:
+        """The case with a file of the same bytes; only files of the same size are read."""
+        alike = self._sizes.get(path.stat().st_size, []) if path.is_file() else []
+        own = Checksum.of_file(path, "xxh3_128") if alike else None
+        same = (case for other, case in alike if Checksum.of_file(other, "xxh3_128") == own)
+        return next(same, None)
+
+
+def _person(subject: str) -> str:
+    """The last part of a subject, which is the same in two folders."""
+    return subject.rsplit("/", 1)[-1]
+
+
+def _with_unique_names(scans: Sequence[UnlabelledScan]) -> Iterator[UnlabelledScan]:
+    uses: Counter[str] = Counter()
+    for scan in scans:
+        uses[scan.name] += 1
+        number = uses[scan.name]
+        yield scan if number == 1 else replace(scan, name=f"{scan.name}__{number}")

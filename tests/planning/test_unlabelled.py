@@ -1,0 +1,94 @@
+"""Which scans are used without a label, and which never are."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from hsf_finetune.config.compose import compose
+from hsf_finetune.config.settings import Settings
+from hsf_finetune.data.discovery.cases import discover
+from hsf_finetune.data.splits import split_cases
+from hsf_finetune.planning.plan_run import plan_run
+from hsf_finetune.planning.unlabelled import UnlabelledScans, find_unlabelled
+from tests.conftest import CONF, FAST, save_nifti, tiny_case
+
+
+def settings_of(data: Path, *more: str) -> Settings:
+    """Subject 1 trains, 2 validates, 3 tests."""
+    split = data / "split.json"
+    split.write_text(
+        json.dumps({"train": ["sub-01"], "validation": ["sub-02"], "test": ["sub-03"]})
+    )
+    where = [f"datasets.main_path={data}", f"datasets.split_file={split}"]
+    tuning = ["finetuning=selftrain", "finetuning.pretrained=none"]
+    return compose("finetune", ["datasets=tiny", *where, *tuning, *FAST, *more], CONF)
+
+
+def found(settings: Settings) -> UnlabelledScans:
+    cohort = discover(settings.datasets, settings.models)
+    return find_unlabelled(
+        settings.datasets, cohort, split_cases(cohort.cases, settings.datasets, 0)
+    )
+
+
+def reasons(scans: UnlabelledScans) -> dict[str, str]:
+    return {path.name: why.partition(":")[0] for path, why in scans.left_out.items()}
+
+
+@pytest.mark.parametrize("given", ["tiny", "tiny/**/*_T2w.nii.gz", "{data}/tiny"])
+def test_scans_of_the_split_are_left_out(own_data: Path, given: str) -> None:
+    scans = found(settings_of(own_data, f"datasets.unlabelled={given.format(data=own_data)}"))
+    assert [scan.channels[0].path.name for scan in scans.scans] == [
+        "sub-04_T2w.nii.gz",
+        "sub-05_T2w.nii.gz",
+    ]
+    assert {name: why for name, why in reasons(scans).items() if "T2w" in name} == dict.fromkeys(
+        (f"sub-0{n}_T2w.nii.gz" for n in (1, 2, 3)), "with a label that the run uses"
+    )
+    assert "2 of them have a label, which is not used" in "\n".join(scans.lines())
+
+
+@pytest.mark.parametrize(
+    ("copied", "name", "expected"),
+    [
+        (1, "sub-77", "with a label that the run uses"),
+        (3, "sub-77", "with a label that the run uses"),
+        (None, "sub-02", "of a subject that validates or tests"),
+        (None, "sub-03", "of a subject that validates or tests"),
+        (None, "sub-01", None),
+        (None, "sub-77", None),
+    ],
+)
+def test_copies_and_further_scans_of_known_people(
+    own_data: Path, copied: int | None, name: str, expected: str | None
+) -> None:
+    path = own_data / "more" / name / f"{name}_T2w.nii.gz"
+    save_nifti(path, tiny_case(9)[0])
+    if copied:
+        shutil.copyfile(own_data / "tiny" / f"sub-0{copied}" / f"sub-0{copied}_T2w.nii.gz", path)
+    save_nifti(own_data / "more" / "sub-88" / "sub-88_T2w.nii.gz", tiny_case(8)[0])
+    settings = settings_of(own_data, "datasets.unlabelled=more")
+    assert reasons(found(settings)).get(path.name) == expected
+    data = settings.datasets.model_copy(update={"unlabelled_held_out": True})
+    allowed = found(settings.model_copy(update={"datasets": data}))
+    known = expected == "with a label that the run uses"
+    assert reasons(allowed).get(path.name) == (expected if known else None)
+
+
+def test_what_cannot_be_read_is_left_out_with_its_reason(own_data: Path) -> None:
+    save_nifti(own_data / "more" / "sub-88_T2w.nii.gz", tiny_case(8)[0])
+    (own_data / "more" / "sub-89_T2w.nii.gz").write_bytes(b"no image")
+    scans = found(settings_of(own_data, "datasets.unlabelled=[more,more/sub-88_T2w.nii.gz]"))
+    assert len(scans.scans) == 1
+    assert reasons(scans)["sub-89_T2w.nii.gz"] == "that cannot be read"
+
+
+def test_the_plan_says_what_is_going_to_be_learned_from(own_data: Path) -> None:
+    setup = plan_run(settings_of(own_data, "datasets.unlabelled=tiny"))
+    text = "\n".join(str(part) for part in setup.tables())
+    assert "unlabelled: 2 scans of 2 subjects" in text
+    assert "2 runs, the teacher as above, and 1 student whose epochs draw 3 cases, not 1" in text

@@ -1,0 +1,1 @@
+"""Jobs of a real SLURM, which a script starts on this machine."""

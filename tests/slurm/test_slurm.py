@@ -1,0 +1,183 @@
+"""Jobs of SLURM that are preempted continue, and sweeps are submitted as arrays of jobs."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from tests.conftest import CONF, FAST
+
+pytestmark = pytest.mark.clients
+
+ROOT = CONF.parents[1]
+PYTHON = os.environ.get("HSF_FINETUNE_ENV_SLURM", "")
+"""An environment with the extras slurm and optuna, beside those of the tests."""
+WAIT_S = 900
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _slurm() -> None:
+    """A SLURM that answers; without one, and where none can be started, the tests are skipped."""
+    script = Path(__file__).with_name("start_one_node")
+    started = subprocess.run([script], capture_output=True, text=True, check=False)
+    if started.returncode:
+        pytest.skip(f"no SLURM: {(started.stdout + started.stderr).strip().splitlines()[-1]}")
+
+
+@pytest.fixture
+def python() -> Path:
+    """The interpreter of an environment with the launcher and the sweeper."""
+    if not PYTHON:
+        pytest.skip("HSF_FINETUNE_ENV_SLURM names no environment; see make test-clients")
+    return Path(PYTHON) / "bin" / "python"
+
+
+def settings(data: Path, outputs: Path, *more: str) -> list[str]:
+    """The settings of a short run of the tiny cohort."""
+    where = [f"datasets.main_path={data}", f"datasets.output_path={outputs}"]
+    short = ["finetuning.pretrained=none", "check=off", "lightning=slurm", "datasets=tiny"]
+    return ["finetune", "--config-dir", str(CONF), *short, *where, *FAST, *more]
+
+
+def submit(folder: Path, arguments: Sequence[str], *options: str) -> str:
+    """Submits a job; returns its number."""
+    folder.mkdir(parents=True, exist_ok=True)
+    script = folder / "job.sh"
+    command = " ".join(f"'{one}'" for one in [sys.executable, "-m", "hsf_finetune", *arguments])
+    script.write_text(
+        f"#!/bin/bash\n#SBATCH --requeue --ntasks=1 --output={folder}/%a.log --open-mode=append\n"
+        f"export PYTHONPATH='{ROOT}'\nexec {command.replace('TASK', chr(39) + '$SLURM_ARRAY_TASK_ID' + chr(39))}\n"
+    )
+    found = subprocess.run(
+        ["sbatch", "--parsable", *options, script], capture_output=True, text=True, check=True
+    )
+    return found.stdout.strip()
+
+
+def wait_until(happened: Callable[[], bool], what: str) -> None:
+    """Looks every quarter of a second."""
+    until = time.monotonic() + WAIT_S
+    while not happened():
+        assert time.monotonic() < until, what
+        time.sleep(0.25)
+
+
+def wait_for_jobs(*jobs: str) -> None:
+    """Until none of them waits or runs."""
+    listed = ["squeue", "--noheader", "--format=%A", "--jobs", ",".join(jobs)]
+    wait_until(lambda: not subprocess.check_output(listed, text=True).split(), f"jobs {jobs}")
+
+
+def state_of(job: str) -> dict[str, str]:
+    """What SLURM knows of a job."""
+    text = subprocess.check_output(["scontrol", "show", "job", job], text=True)
+    return dict(part.split("=", 1) for part in text.split() if "=" in part)
+
+
+def epochs_of(outputs: Path) -> int:
+    """Epochs that the only run in a folder has behind it."""
+    files = [*outputs.glob("*/metrics.csv")]
+    return len(files[0].read_text().splitlines()) - 1 if files else 0
+
+
+@pytest.mark.parametrize("kind", ["its time is nearly over", "preempted"])
+def test_a_job_that_is_queued_again_ends_with_the_weights_of_one_that_is_not(
+    data: Path, tmp_path: Path, kind: str
+) -> None:
+    epochs, runs = 30, {name: tmp_path / name for name in ("calm", "disturbed")}
+    jobs = {
+        name: submit(folder, settings(data, folder / "runs", f"lightning.max_epochs={epochs}"))
+        for name, folder in runs.items()
+    }
+    job = jobs["disturbed"]
+    wait_until(lambda: epochs_of(runs["disturbed"] / "runs") > 2, "the third epoch")
+    if kind == "preempted":
+        subprocess.run(["scontrol", "requeue", job], check=True)
+    else:
+        subprocess.run(["scancel", "--batch", "--signal=USR1", job], check=True)
+    wait_until(lambda: state_of(job)["Restarts"] == "1", "the job to be queued again")
+    assert epochs_of(runs["disturbed"] / "runs") < epochs, "it was too late"
+    subprocess.run(["scontrol", "update", f"job={job}", "StartTime=now"], check=False)
+    wait_for_jobs(*jobs.values())
+    log = (runs["disturbed"] / "4294967294.log").read_text()
+    assert state_of(job)["ExitCode"] == "0:0", log
+    assert "resuming" in log
+    (calm,), (disturbed,) = ([*(folder / "runs").glob("*/")] for folder in runs.values())
+    weights = [
+        torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+        for run in (calm, disturbed)
+    ]
+    assert weights[0].keys() == weights[1].keys()
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    assert json.loads((disturbed / "environment.json").read_text())["slurm_job"] == job
+
+
+def sweep(python: Path, folder: Path, arguments: Sequence[str]) -> subprocess.Popen[str]:
+    """Starts a sweep in a folder, in the environment that has its plugins."""
+    return subprocess.Popen(
+        [python, "-m", "hsf_finetune", *arguments, "-m"],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def seeds_of(outputs: Path) -> list[int]:
+    """Seeds of the runs in a folder that have ended."""
+    runs = [yaml.safe_load(path.read_text()) for path in outputs.glob("*/config.yaml")]
+    assert len(runs) == len([*outputs.glob("*/result.json")])
+    return sorted(run["seed"] for run in runs)
+
+
+def test_two_sweeps_in_one_folder_are_arrays_of_jobs_and_do_not_mix(
+    data: Path, tmp_path: Path, python: Path
+) -> None:
+    jobs = ["hydra/launcher=submitit_slurm", "hydra.launcher.cpus_per_task=1"]
+    given = settings(data, tmp_path / "runs", "lightning.max_epochs=1", *jobs)
+    both = [sweep(python, tmp_path, [*given, f"seed={seeds}"]) for seeds in ("0,1", "0,2")]
+    said = [one.communicate(timeout=WAIT_S)[0] for one in both]
+    assert [one.returncode for one in both] == [0, 0], said
+    assert seeds_of(tmp_path / "runs") == [0, 0, 1, 2]
+    made_by = [
+        json.loads(path.read_text())["slurm_job"]
+        for path in (tmp_path / "runs").glob("*/environment.json")
+    ]
+    assert len({*made_by}) == 4, made_by
+    assert all("_" in job for job in made_by)
+
+
+def test_a_search_goes_on_where_it_ended(data: Path, tmp_path: Path, python: Path) -> None:
+    study = tmp_path / "rates.db"
+    search = [
+        "hydra/sweeper=optuna",
+        "hydra.sweeper.n_trials=1",
+        "hydra.sweeper.n_jobs=1",
+        "hydra.sweeper.study_name=rates",
+        f"hydra.sweeper.storage=sqlite:///{study}",
+        "models.lr=tag(log,interval(1e-4,1e-2))",
+    ]
+    given = settings(data, tmp_path / "runs", "lightning.max_epochs=1", *search)
+    for _ in range(2):
+        one = sweep(python, tmp_path, given)
+        said = one.communicate(timeout=WAIT_S)[0]
+        assert one.returncode == 0, said
+    with sqlite3.connect(study) as kept:
+        states = kept.execute("SELECT state FROM trials").fetchall()
+        direction = kept.execute("SELECT direction FROM study_directions").fetchone()
+        values = {value for (value,) in kept.execute("SELECT value FROM trial_values")}
+    assert (states, direction) == ([("COMPLETE",)] * 2, ("MAXIMIZE",))
+    results = [json.loads(path.read_text()) for path in (tmp_path / "runs").glob("*/result.json")]
+    assert len(results) == 2
+    assert all(0 <= value <= 1 for value in values)

@@ -1,0 +1,82 @@
+"""A job of SLURM, seen through its environment and its signals, without a SLURM."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from hsf_finetune.system.slurm_job import (
+    EXIT_PREEMPTED,
+    job_before,
+    queue_again_when_preempted,
+    slurm_job,
+)
+
+
+@pytest.fixture(autouse=True)
+def _outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("SLURM_")]:
+        monkeypatch.delenv(name)
+
+
+@pytest.mark.parametrize(
+    ("variables", "job"),
+    [
+        ({}, None),
+        ({"SLURM_JOB_ID": "12"}, "12"),
+        (
+            {"SLURM_JOB_ID": "15", "SLURM_ARRAY_JOB_ID": "12", "SLURM_ARRAY_TASK_ID": "3"},
+            "12_3",
+        ),
+        ({"SLURM_JOB_ID": "12; rm"}, None),
+    ],
+)
+def test_a_job_keeps_its_number(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], job: str | None
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert slurm_job() == job
+    assert job_before() is None
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "2")
+    assert job_before() == job
+
+
+@pytest.mark.parametrize("fails", [False, True], ids=["queued", "refused"])
+def test_a_signal_queues_the_job_again_and_ends_the_run(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    fails: bool,
+) -> None:
+    scontrol = tmp_path / "scontrol"
+    answer = "echo 'Job is disabled' >&2; exit 1" if fails else f"echo $* > {tmp_path}/asked"
+    scontrol.write_text(f"#!/bin/sh\n{answer}\n")
+    scontrol.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    before = signal.getsignal(signal.SIGUSR1)
+    with pytest.raises(SystemExit) as ended, queue_again_when_preempted(True):
+        os.kill(os.getpid(), signal.SIGUSR1)
+    assert ended.value.code == EXIT_PREEMPTED == 138
+    assert signal.getsignal(signal.SIGUSR1) == before
+    said = capsys.readouterr().out
+    if fails:
+        assert "Job is disabled" in said
+        assert "resume=auto" in said
+    else:
+        assert (tmp_path / "asked").read_text() == "requeue 7\n"
+
+
+@pytest.mark.parametrize("job", [None, "7"])
+def test_the_signal_is_left_alone_outside_of_slurm_and_unless_wanted(
+    monkeypatch: pytest.MonkeyPatch, job: str | None
+) -> None:
+    if job:
+        monkeypatch.setenv("SLURM_JOB_ID", job)
+    before = signal.getsignal(signal.SIGUSR1)
+    with queue_again_when_preempted(wanted=job is None):
+        assert signal.getsignal(signal.SIGUSR1) == before
