@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from hsf_finetune.config.settings.preprocessing_settings import ZScoreIntensity
+from hsf_finetune.data.preprocessing.normalise_intensity import normalise_intensity
 from hsf_finetune.data.volumes.read_volume import Volume
 
 Array = npt.NDArray[Any]
@@ -95,7 +97,7 @@ def _by_torchio(make: Callable[[Any, np.random.Generator], Any]) -> Callable[...
         changed = []
         for channel in channels:
             image = torch.from_numpy(np.array(channel.array, dtype=np.float32))
-            image = (image - image.mean()) / image.std().clamp_min(1e-12)
+            image = normalise_intensity(image, ZScoreIntensity())
             # TorchIO's noise seeds every device.
             devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
             with torch.random.fork_rng(devices), warnings.catch_warnings():

@@ -19,7 +19,7 @@ import pytest
 import yaml
 
 from hsf_finetune.config.compose import compose
-from hsf_finetune.config.settings import WEIGHTS_KEYS, AugmentationSettings, Settings, dotted
+from hsf_finetune.config.settings import WEIGHTS_KEYS, Settings, dotted
 from hsf_finetune.system.errors import ConfigError
 from tests.conftest import CONF
 
@@ -33,8 +33,6 @@ FILES = sorted(
 )
 STRICTER = "min_loaded"
 """The default has become 1: every tensor of the trunk."""
-STRONGER = ("affine_p", "translation_vox", "elastic_p")
-"""Parts of `augmentation` whose defaults have become stronger (see docs/few_cases.md)."""
 FOREIGN = [
     # PyTorch Connectomics
     ("model.external_weights_path=PATH", "finetuning.external_weights_path"),
@@ -76,22 +74,10 @@ def shipped(choice: str) -> Settings:
     return compose("finetune", [choice])
 
 
-def with_new_defaults(settings: Settings, new: Settings) -> Settings:
-    """The settings with the defaults that have changed, which are those of others."""
+def with_strict_loading(settings: Settings) -> Settings:
+    """The settings with the default that has changed."""
     weights = settings.weights.model_copy(update={STRICTER: 1.0})
-    changed: dict[str, object] = {
-        "augmentation": stronger(settings.augmentation, new.augmentation),
-        "augmentations": {
-            name: stronger(preset, new.augmentations[name])
-            for name, preset in settings.augmentations.items()
-        },
-    }
-    return settings.model_copy(update={"weights": weights, **changed})
-
-
-def stronger(preset: AugmentationSettings, new: AugmentationSettings) -> AugmentationSettings:
-    """A preset of before, as strong as it has become."""
-    return preset.model_copy(update={name: getattr(new, name) for name in STRONGER})
+    return settings.model_copy(update={"weights": weights})
 
 
 def as_before(settings: Settings, folder: Path) -> dict[str, Any]:
@@ -117,8 +103,6 @@ def test_a_command_line_gives_the_same_settings(line: str, folder: Path) -> None
         before = "hsf" if before == "gradual_unfreezing" else before
         if key == f"finetuning.{STRICTER}":
             continue
-        if key.rpartition(".")[2] in STRONGER and key not in OLD[line]:
-            continue
         absent = key not in found and key not in OLD[line]
         assert absent or found[key] == before, key
 
@@ -128,8 +112,7 @@ def test_every_key_of_a_file_can_be_given_with_its_value(file: str) -> None:
     """On the command line, in either of its forms."""
     group, option = file.split("/")
     content = yaml.safe_load((STORED / "conf" / f"{file}.yaml").read_text())
-    changed = ("defaults", STRICTER, *STRONGER)
-    content = {key: value for key, value in content.items() if key not in changed}
+    content = {key: value for key, value in content.items() if key not in ("defaults", STRICTER)}
     keys = enumerate(dotted({group: content}).items())
     given = [f"{'++' * (n % 2)}{key}={written(value)}" for n, (key, value) in keys]
     assert compose("finetune", [f"{group}={option}", *given]) == shipped(f"{group}={option}")
@@ -149,7 +132,7 @@ def test_a_copy_of_the_whole_folder_still_works(file: str) -> None:
     """Users copy conf/ and change it: its files come first, and know no group `weights`."""
     choice = file.replace("/", "=")
     copied = compose("finetune", [choice], STORED / "conf")
-    assert with_new_defaults(copied, shipped(choice)) == shipped(choice)
+    assert with_strict_loading(copied) == shipped(choice)
     given = [choice, "finetuning.pretrained=demo", "weights.head=copy"]
     weights = compose("finetune", given, STORED / "conf").weights
     assert (weights.pretrained, weights.head) == ("demo", "copy")
@@ -161,8 +144,7 @@ def test_the_keys_about_weights_are_all_still_there(config: str) -> None:
     new = {"external_weights_path", "external_weights_key_prefix", "load", "allow_mismatch"}
     new |= {"file", "accept_licence"}
     assert old.keys() >= {*WEIGHTS_KEYS} - new
-    copied, new = compose(config, [], STORED / "conf"), compose(config)
-    assert with_new_defaults(copied, new) == new
+    assert with_strict_loading(compose(config, [], STORED / "conf")) == compose(config)
 
 
 @pytest.mark.parametrize(("override", "meant"), FOREIGN)

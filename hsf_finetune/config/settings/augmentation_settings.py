@@ -26,13 +26,13 @@ class AugmentationSettings(Group):
     )
     """Classes that a left-right flip exchanges; `auto` finds them by their names."""
     flip_p: Probability = 0.5
-    affine_p: Probability = 0.8
+    affine_p: Probability = 0.35
     rotation_deg: Annotated[float, Field(ge=0, le=180)] = 15.0
     """Largest angle about each axis."""
     scale: Annotated[float, Field(ge=0, lt=1)] = 0.2
     """Largest magnification of each axis less 1; as likely shrunk by the same ratio."""
-    translation_vox: Annotated[float, Field(ge=0)] = 6.0
-    elastic_p: Probability = 0.5
+    translation_vox: Annotated[float, Field(ge=0)] = 3.0
+    elastic_p: Probability = 0.2
     elastic_vox: Annotated[float, Field(ge=0)] = 5.0
     """Largest move of a B-spline control point; voxels move about a fifth of it."""
     elastic_points: Annotated[int, Field(ge=4, le=32)] = 6

@@ -33,6 +33,12 @@ def axes_to(affine: Affine, orientation: str = "RAS") -> Axes:
     return axes
 
 
+def axes_between(affine: Affine, other: Affine) -> Axes | None:
+    """How the axes of a file become those of another one; None where one has no direction."""
+    axes = axes_to(affine), axes_to(other)
+    return None if np.isnan(axes).any() else ornt_transform(*axes)
+
+
 def turn(array: Array, axes: Axes) -> Array:
     """A volume of a file, (X, Y, Z), along other axes."""
     turned: Array = apply_orientation(array, axes)

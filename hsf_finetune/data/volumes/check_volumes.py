@@ -6,9 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
-from nibabel.orientations import ornt_transform
 
-from hsf_finetune.data.preprocessing.orientation import axes_to, turn, turned_affine
+from hsf_finetune.data.preprocessing.orientation import axes_between, turn, turned_affine
 from hsf_finetune.data.volumes.affines import corner_shift_mm, format_affine, grid_noise_mm
 from hsf_finetune.data.volumes.read_volume import Volume
 from hsf_finetune.labels.classes import LabelMap
@@ -101,11 +100,10 @@ def on_grid_of(first: Volume, label: Volume) -> Volume:
         DataError: they do not lie on the same voxels.
     """
     error = _grid_error(first, label)
-    axes = axes_to(label.affine), axes_to(first.affine)
-    if error is None or np.isnan(axes).any():
+    between = axes_between(label.affine, first.affine) if error else None
+    if between is None:
         turned = label
     else:
-        between = ornt_transform(*axes)
         array = turn(label.array, between)
         affine = turned_affine(label.affine, between, label.array.shape)
         turned = replace(label, array=array, affine=affine, stored_shape=array.shape, header=None)

@@ -36,6 +36,8 @@ MEASURING = {
     "data/typical_scans.py": "numbers to tell unusual scans by",
     "data/augment/batch_augmentation.py": "noise as strong as a share of it",
     "evaluation/volume_agreement.py": "of differences of volumes",
+    "evaluation/fit_calibration.py": "of likelihoods of cases",
+    "quality/next_scans.py": "of features of the network",
 }
 """Modules that measure standard deviations, and give no normalised image away."""
 
