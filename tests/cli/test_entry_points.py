@@ -23,6 +23,7 @@ FILES = {
     "splits.json",
     "ledger.csv",
     "check.json",
+    "calibration.csv",
     "census.csv",
     "transfer.json",
     "schedule.json",

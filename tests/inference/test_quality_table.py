@@ -16,6 +16,7 @@ from hsf_finetune.inference.quality_table import QualityTable
 from hsf_finetune.inference.scan_jobs import SegmentOptions
 from hsf_finetune.inference.segment_files import segment_files
 from hsf_finetune.system.atomic_files import read_csv
+from hsf_finetune.system.console import console
 from hsf_finetune.system.errors import ConfigError
 from tests.conftest import save_nifti, tiny_case
 from tests.export.models import VALUES, random_model
@@ -57,7 +58,10 @@ def test_the_card_keeps_it() -> None:
     assert ModelCard.from_dict(old).quality is None
 
 
-def test_predict_lists_the_worst(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_predict_lists_the_worst(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console, "width", 400)  # long paths are not cut into lines
     model = random_model()
     model = model.with_card(replace(model.card, quality=QUALITY))
     for number in (1, 2):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,12 @@ def test_a_job_keeps_its_number(
     assert job_before() == job
 
 
+def be_preempted() -> None:
+    with queue_again_when_preempted(True):
+        signal.raise_signal(signal.SIGUSR1)
+        time.sleep(10)  # Python may run the handler a little later
+
+
 @pytest.mark.parametrize("fails", [False, True], ids=["queued", "refused"])
 def test_a_signal_queues_the_job_again_and_ends_the_run(
     monkeypatch: pytest.MonkeyPatch,
@@ -59,8 +66,8 @@ def test_a_signal_queues_the_job_again_and_ends_the_run(
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     before = signal.getsignal(signal.SIGUSR1)
-    with pytest.raises(SystemExit) as ended, queue_again_when_preempted(True):
-        os.kill(os.getpid(), signal.SIGUSR1)
+    with pytest.raises(SystemExit) as ended:
+        be_preempted()
     assert ended.value.code == EXIT_PREEMPTED == 138
     assert signal.getsignal(signal.SIGUSR1) == before
     said = capsys.readouterr().out
