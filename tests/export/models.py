@@ -55,7 +55,8 @@ def save_scan(
 
 
 def save_tissues(path: Path, shape: tuple[int, int, int], affine: npt.NDArray[np.float64]) -> Path:
-    """Writes a scan of three tissues with intensities of their own, and some noise."""
+    """Writes a scan of three tissues with intensities of their own, and the same noise each time."""
+    torch.manual_seed(0)
     image = nib.load(save_scan(path, shape, affine))
     smooth = torch.from_numpy(image.get_fdata())
     nib.save(nib.Nifti1Image(_tissues(smooth)[0].numpy(), image.affine), path)
