@@ -184,7 +184,7 @@ def run(options: argparse.Namespace) -> int:
 def _segment(options: argparse.Namespace) -> int:
     """The exit code, after everything is imported."""
     from hsf_finetune.cli.quick_start import OF_MONAI, without_collection, without_modules
-    from hsf_finetune.inference.ensemble import load_models, say_cost, split_models
+    from hsf_finetune.inference.ensemble import load_models, say_method, split_models
     from hsf_finetune.inference.formats.output_formats import OutputChoice
     from hsf_finetune.inference.localisation import RegionFinder
     from hsf_finetune.inference.scan_jobs import SegmentOptions
@@ -221,7 +221,7 @@ def _segment(options: argparse.Namespace) -> int:
     how = (options.checkpoint, options.device, options.set, say, options.engine)
     with without_collection(), without_modules(*OF_MONAI):
         model = load_models(weights, *how).with_views(options.tta)
-    say_cost(model)
+    say_method(model)
     results = segment_files(model, scans, options.output, chosen)
     if options.report:
         from hsf_finetune.report.save_report import save_predictions_report

@@ -23,6 +23,9 @@ from hsf_finetune.inference.rewrite_card import rewrite_card
 from hsf_finetune.system.console import count_of, say
 from hsf_finetune.system.run_folder import BEST, CALIBRATION, RunFolder
 
+FEWEST_SUBJECTS = 8
+"""Of fewer, none having a second piece or a hole says little about others, who would lose theirs."""
+
 
 @dataclass
 class ValidationLessons:
@@ -37,6 +40,7 @@ class ValidationLessons:
     count: int
     voxels: list[CalibrationCase] = field(default_factory=list)
     segmentations: list[LabelledCase] = field(default_factory=list)
+    subjects: set[str] = field(default_factory=set)
 
     def take(self, case: Case, scan: Volume, probabilities: Tensor, rows: Tensor) -> None:
         """Keeps what is needed of one case.
@@ -48,6 +52,7 @@ class ValidationLessons:
             rows: label rows, (X, Y, Z).
         """
         matrix = case.protocol.matrix
+        self.subjects.add(case.subject)
         if self.settings.calibration == "on":
             allowed = torch.from_numpy(matrix)
             how = (probabilities, rows, allowed, self.count)
@@ -57,6 +62,12 @@ class ValidationLessons:
             found = probabilities.argmax(dim=0).to(torch.uint8).numpy()
             voxel_mm3 = math.prod(scan.spacing_mm)
             self.segmentations.append(LabelledCase.cut(found, rows.numpy(), matrix, voxel_mm3))
+
+    def fit_postprocessing(self, names: Sequence[str]) -> Postprocessing:
+        """The steps that help, for classes of these names; none of fewer than `FEWEST_SUBJECTS`."""
+        if len(self.subjects) < FEWEST_SUBJECTS:
+            return Postprocessing()
+        return fit_postprocessing(self.segmentations, names)
 
     def learn(self, run: RunFolder, card: ModelCard) -> ModelCard:
         """Fits calibration and post-processing, says so, and writes them into `best.ckpt`.
@@ -71,7 +82,7 @@ class ValidationLessons:
         learned = replace(
             card,
             calibration=fitted.calibration if fitted else None,
-            postprocessing=fit_postprocessing(self.segmentations, card.classes),
+            postprocessing=self.fit_postprocessing(card.classes),
         )
         for line in describe_lessons(learned):
             say(line)

@@ -134,14 +134,16 @@ def split_models(weights: str, others: Sequence[str]) -> tuple[list[str], list[s
     return [weights, *others[:count]], [*others[count:]]
 
 
-def say_cost(model: ScanModel) -> None:
-    """Says how much longer several passes take than one."""
+def say_method(model: ScanModel) -> None:
+    """Says how much longer several passes take than one, and what is done to the labels."""
     if model.passes > 1:
         models = len(model.members) if isinstance(model, Ensemble) else 1
         console.say(
             f"{count_of(models, 'model')}, {model.passes} passes for each scan, whose "
             f"probabilities are averaged: {model.passes} times the time of one"
         )
+    for line in model.card.postprocessing.lines():
+        console.say(f"post-processing, by the validation cases: {line}")
 
 
 def _is_own(path: Path) -> bool:

@@ -14,6 +14,7 @@ from hsf_finetune.config.settings import Settings
 from hsf_finetune.evaluation.evaluate import cases_of
 from hsf_finetune.evaluation.reliability import read_reliability
 from hsf_finetune.experiment.validation_lessons import (
+    FEWEST_SUBJECTS,
     ValidationLessons,
     describe_lessons,
     share_lessons,
@@ -22,6 +23,7 @@ from hsf_finetune.inference.calibration import Calibration
 from hsf_finetune.inference.postprocessing import Postprocessing, PostprocessingStep
 from hsf_finetune.inference.predictor import Predictor
 from hsf_finetune.inference.rewrite_card import rewrite_card
+from tests.evaluation.test_fit_postprocessing import NAMES, case, label, with_specks
 from tests.inference.test_predictor import card
 
 
@@ -57,6 +59,14 @@ def test_settings_switch_both_off(source_run: Path) -> None:
     lessons.take(cases_of(source_run, "validation")[0], None, None, None)  # type: ignore[arg-type]
     assert not lessons.voxels
     assert not lessons.segmentations
+
+
+@pytest.mark.parametrize("count", [1, FEWEST_SUBJECTS - 1, FEWEST_SUBJECTS])
+def test_pieces_are_removed_only_where_many_subjects_have_one(source_run: Path, count: int) -> None:
+    lessons = ValidationLessons(read_settings_of(source_run), count)
+    lessons.segmentations = [case(with_specks(), label())] * count
+    lessons.subjects = {f"sub-{n}" for n in range(count)}
+    assert bool(lessons.fit_postprocessing(NAMES)) == (count == FEWEST_SUBJECTS)
 
 
 def test_the_model_on_all_cases_has_what_its_folds_have_learned(
