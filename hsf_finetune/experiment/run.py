@@ -21,6 +21,7 @@ from hsf_finetune.planning.phantom_source import (
     starts_from_phantom_source,
 )
 from hsf_finetune.planning.setup import prepare
+from hsf_finetune.planning.unlabelled import require_unlabelled
 from hsf_finetune.system import console
 from hsf_finetune.system.run_folder import RunFolder, has_ended
 from hsf_finetune.system.slurm_job import queue_again_when_preempted
@@ -34,6 +35,8 @@ def run_experiment(settings: Settings) -> RunResult:
     Raises:
         UserError: anything the user can mend.
     """
+    if settings.finetuning.selftrain is not None:
+        require_unlabelled(settings.datasets)
     requeue = settings.lightning.requeue
     with withdraw_run_dir_afterwards(settings), queue_again_when_preempted(requeue):
         resumed = find_run(settings)

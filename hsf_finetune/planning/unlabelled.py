@@ -109,6 +109,20 @@ class UnlabelledScans:
         return replace(cohort, ledger=(*known, *new))
 
 
+def require_unlabelled(datasets: DatasetsSettings) -> None:
+    """Refuses self-training without scans, before anything is made for it.
+
+    Raises:
+        ConfigError: no scans are given.
+    """
+    if not datasets.unlabelled:
+        raise ConfigError(
+            "self-training learns from scans without labels, and none are given",
+            expected="datasets.unlabelled: a folder, a file or a pattern",
+            fix="datasets.unlabelled=FOLDER, or another strategy: finetuning=default",
+        )
+
+
 def find_unlabelled(datasets: DatasetsSettings, cohort: Cohort, split: Split) -> UnlabelledScans:
     """The scans of `datasets.unlabelled`, apart from those that must not be used.
 
@@ -120,12 +134,7 @@ def find_unlabelled(datasets: DatasetsSettings, cohort: Cohort, split: Split) ->
         ConfigError: a path does not exist, or no scan is left.
         DataError: a folder holds no scan, or a channel is missing.
     """
-    if not datasets.unlabelled:
-        raise ConfigError(
-            "self-training learns from scans without labels, and none are given",
-            expected="datasets.unlabelled: a folder, a file or a pattern",
-            fix="datasets.unlabelled=FOLDER, or another strategy: finetuning=default",
-        )
+    require_unlabelled(datasets)
     geometry = common_geometry(datasets.datasets.values())
     nowhere, jobs = Path("/nonexistent"), list[Job]()
     left_out: dict[Path, str] = {}

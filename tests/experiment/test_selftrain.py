@@ -179,3 +179,10 @@ def test_refuses_before_anything_is_written(
     with pytest.raises(ConfigError, match=message):
         run_experiment(settings_of(finished.parent / "data", run, *more))
     assert not run.exists()
+
+
+def test_it_is_refused_before_phantoms_and_their_source_model_are_made(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    with pytest.raises(ConfigError, match="none are given"):
+        run_experiment(compose("finetune", ["finetuning=selftrain", f"datasets.main_path={data}"]))
+    assert not data.exists()
