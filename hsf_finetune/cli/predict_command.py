@@ -226,5 +226,5 @@ def _segment(options: argparse.Namespace) -> int:
     if options.report:
         from hsf_finetune.report.save_report import save_predictions_report
 
-        save_predictions_report(results, model.card, options.report)
+        save_predictions_report(results, model, options.report)
     return 1 if any(result.status == "failed" for result in results) else 0

@@ -134,14 +134,19 @@ def split_models(weights: str, others: Sequence[str]) -> tuple[list[str], list[s
     return [weights, *others[:count]], [*others[count:]]
 
 
+def describe_passes(model: ScanModel) -> str:
+    """What is averaged for each scan; empty where nothing is."""
+    if model.passes == 1:
+        return ""
+    models = len(model.members) if isinstance(model, Ensemble) else 1
+    passes = f"{model.passes} passes for each scan, whose probabilities are averaged"
+    return f"{count_of(models, 'model')}, {passes}"
+
+
 def say_method(model: ScanModel) -> None:
     """Says how much longer several passes take than one, and what is done to the labels."""
-    if model.passes > 1:
-        models = len(model.members) if isinstance(model, Ensemble) else 1
-        console.say(
-            f"{count_of(models, 'model')}, {model.passes} passes for each scan, whose "
-            f"probabilities are averaged: {model.passes} times the time of one"
-        )
+    if passes := describe_passes(model):
+        console.say(f"{passes}: {model.passes} times the time of one")
     for line in model.card.postprocessing.lines():
         console.say(f"post-processing, by the validation cases: {line}")
 

@@ -6,8 +6,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from hsf_finetune.data.volumes.read_volume import VolumeRef, read_volume, stem
+from hsf_finetune.inference.ensemble import describe_passes
 from hsf_finetune.inference.model_card import ModelCard
 from hsf_finetune.inference.quality_model import MEAN
+from hsf_finetune.inference.scan_model import ScanModel
 from hsf_finetune.inference.segment_files import JobResult
 from hsf_finetune.report.case_views import view_segmentation
 from hsf_finetune.report.page import Cases, CaseView, Grid, Lines, Page, Part, Section
@@ -18,15 +20,15 @@ _LISTED = 400
 """Scans of the table."""
 
 
-def report_predictions(results: Sequence[JobResult], card: ModelCard, cases: int = 4) -> Page:
+def report_predictions(results: Sequence[JobResult], model: ScanModel, cases: int = 4) -> Page:
     """The report of scans that were segmented, those to look at first before the others.
 
     Args:
         results: what became of each scan.
-        card: of the model.
+        model: what segmented them.
         cases: how many are shown.
     """
-    order = sorted(results, key=_urgency)
+    card, order = model.card, sorted(results, key=_urgency)
     written = [result for result in order if result.status == "written"]
     unusual = [result for result in written if result.warnings]
     failed = [result for result in order if result.status == "failed"]
@@ -52,7 +54,7 @@ def report_predictions(results: Sequence[JobResult], card: ModelCard, cases: int
             Section("Scans", [_table(order, card)]),
             Section("Look at these first", [*_views(written[:cases], card)]),
             Section("Remarks", [*_remarks(order)]),
-            Section("Weights and model", [*_model(card)]),
+            Section("Weights and model", [*_model(model)]),
         ],
     )
 
@@ -113,9 +115,12 @@ def _remarks(order: Sequence[JobResult]) -> Iterator[Part]:
         yield Grid(["remark", "scans", "which"], rows)
 
 
-def _model(card: ModelCard) -> Iterator[Part]:
+def _model(model: ScanModel) -> Iterator[Part]:
     """Where its weights come from, and what is done to probabilities and labels."""
+    card = model.card
     rows = [[key, value] for key, value in card.origin.items()]
+    if passes := describe_passes(model):
+        rows.append(["passes", passes])
     if card.calibration:
         rows.append(["probabilities", card.calibration.line()])
     rows += [["post-processing", line] for line in card.postprocessing.lines()]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hsf_finetune.evaluation.compare_runs import Comparison, compare_runs
 from hsf_finetune.evaluation.evaluate import Evaluation
-from hsf_finetune.inference.model_card import ModelCard
+from hsf_finetune.inference.scan_model import ScanModel
 from hsf_finetune.inference.segment_files import JobResult
 from hsf_finetune.report.comparison_report import report_comparison
 from hsf_finetune.report.page import Page
@@ -55,10 +55,10 @@ def save_scores_report(evaluation: Evaluation, path: Path) -> None:
 
 
 def save_predictions_report(
-    results: Sequence[JobResult], card: ModelCard, path: Path, cases: int = 4
+    results: Sequence[JobResult], model: ScanModel, path: Path, cases: int = 4
 ) -> None:
     """Writes the report of scans that were segmented."""
-    _save(report_predictions(results, card, cases), path)
+    _save(report_predictions(results, model, cases), path)
 
 
 def _save(page: Page, path: Path) -> Path:
