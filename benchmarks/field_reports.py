@@ -40,16 +40,16 @@ def main() -> int:
                 count[attempt.outcome] += 1
                 if attempt.outcome == "wrong" or options.verbose:
                     print(f"{attempt.outcome:8} {name}: {attempt.name}: {attempt.note}", flush=True)
-            rows.append(
-                {
-                    "kind": name,
-                    "tried": count.total(),
-                    "right": count["right"],
-                    "refused clearly": count["refused"],
-                    "silent wrong": count["wrong"],
-                    "s": round(time.monotonic() - started),
-                }
-            )
+            row: dict[str, object] = {
+                "kind": name,
+                "tried": count.total(),
+                "right": count["right"],
+                "refused clearly": count["refused"],
+                "silent wrong": count["wrong"],
+                "s": round(time.monotonic() - started),
+            }
+            rows.append(row)
+            print(*(f"{key} {value}" for key, value in row.items()), sep=", ", flush=True)
     show("Field reports", rows)
     write(options.json, rows)
     return int(any(row["silent wrong"] for row in rows))

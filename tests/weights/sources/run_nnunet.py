@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import sys
 from pathlib import Path
@@ -94,8 +95,9 @@ def train() -> Path:
     planner.UNet_blocks_per_stage_encoder = (1, 2, 2, 2, 2, 2, 2)
     planner.plan_experiment()
     preprocess_dataset(1, planner.plans_identifier, ["3d_fullres"], [1])
-    torch.manual_seed(0)
-    os.environ |= {"nnUNet_n_proc_DA": "0"}  # augmentation in this process
+    # Its patches come from NumPy and their augmentation from all three, in this process.
+    random.seed(0), np.random.seed(0), torch.manual_seed(0)
+    os.environ |= {"nnUNet_n_proc_DA": "0"}
     trainer = get_trainer_from_args(
         NAME, "3d_fullres", 0, plans_identifier=planner.plans_identifier, device=torch.device("cpu")
     )
