@@ -7,6 +7,7 @@ Arms, for each number of labelled cases and each seed, which draws other subject
 - fine-tuned: `finetune.py` as it is, from the source of benchmarks/msd_hippocampus.py
 - shifts: the same model, its probabilities averaged over eight shifts (`predict --tta shift`)
 - ensemble: of three such runs, averaged
+- ensemble shifts: the same, each averaged over eight shifts
 - selftrain: `finetuning=selftrain` with the scans of --unlabelled, whose labels are never opened
 - distilled: the same with the ensemble as the teacher
 - from scratch, from scratch selftrain: without a source
@@ -25,7 +26,7 @@ import json
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,7 @@ ARMS = (
     "fine-tuned",
     "shifts",
     "ensemble",
+    "ensemble shifts",
     "selftrain",
     "distilled",
     "from scratch",
@@ -169,10 +171,11 @@ class Benchmark:
         if arm == "fine-tuned":
             return self.run("fine-tuned", n, seed)
         if arm == "shifts":
-            one = self.run("fine-tuned", n, seed)
-            return Trained(one.folders, one.cpu_s, "shift")
+            return replace(self.run("fine-tuned", n, seed), views="shift")
         if arm == "ensemble":
             return self.ensemble(n, seed)
+        if arm == "ensemble shifts":
+            return replace(self.ensemble(n, seed), views="shift")
         if arm == "selftrain":
             return self.student("selftrain", n, seed, self.run("fine-tuned", n, seed))
         if arm == "distilled":
