@@ -137,8 +137,10 @@ def folders(bench: Workbench) -> Iterator[Attempt]:
             save(folder / name, image, pair=True)
         else:
             (folder / name).write_bytes(b"anything")
-        answer, _ = bench.predict(folder)
-        yield judge(name, answer, answer.code in (0, 1) and answer.says(name))
+        answer, output = bench.predict(folder)
+        is_named = answer.code in (0, 1) and answer.says(name)
+        is_segmented = (output / "b.nii.gz").exists()
+        yield judge(name, answer, is_segmented if name == "b.mgz" else is_named)
     folder = bench.folder()
     save(folder / "scan.nii.gz", image)
     (folder / "gone.nii.gz").symlink_to("/nowhere/gone.nii.gz")
