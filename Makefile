@@ -40,7 +40,8 @@ test-clients: install
 		simpleitk==2.5.7) && \
 	slurm=$$(.ci/client_environment slurm torch hydra-submitit-launcher==1.2.0 \
 		hydra-optuna-sweeper==1.3.0.dev0 optuna==2.10.1 'sqlalchemy<2' 'alembic<1.15' .) && \
-	HSF_FINETUNE_ENV_HSF=$$hsf HSF_FINETUNE_ENV_NNUNET=$$nnunet \
+	axe=$$(.ci/node_package axe-core@4.14.1) && \
+	HSF_FINETUNE_AXE=$$axe HSF_FINETUNE_ENV_HSF=$$hsf HSF_FINETUNE_ENV_NNUNET=$$nnunet \
 		HSF_FINETUNE_ENV_NNUNET_V1=$$nnunet_v1 \
 		HSF_FINETUNE_ENV_FORMATS=$$formats HSF_FINETUNE_ENV_SLURM=$$slurm $(BIN)/python -m pytest -n 2 \
 		--dist loadfile -m clients

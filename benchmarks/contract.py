@@ -4,9 +4,9 @@
 
 Phantoms are given Hounsfield units: tissues of 0 to 70, and air, bone, and a field of view that differ
 from scan to scan. A source is trained on voxels of 1 mm by nnU-Net's rules (network, statistics of CT, voxel
-size). It is fine-tuned on five scans of other voxels, with its preprocessing (as `models=pretrained` does) and
-with HSF's (`preprocessing=hsf`: z-score of each scan, at its own voxel size), on the same scans and in the
-same order. Scores are of scans of other subjects, before the first epoch and after the last one.
+size). It is fine-tuned on five scans of other voxels, with its preprocessing (as `models=pretrained` does), with
+the same at the scans' own voxel size (`preprocessing.spacing=data`), and with HSF's (`preprocessing=hsf`: z-score
+of each scan, at its own voxel size), on the same scans and in the same order. Scores are of scans of other subjects, before the first epoch and after the last one.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ datasets:
     patterns: {{scans: {{mri: '*_ct.nii.gz', label: '*_label.nii.gz'}}}}
     labels_names: {{1: DG, 2: CA, 3: SUB}}
 """
-ARMS = {"with the source's preprocessing": (), "preprocessing=hsf": ("preprocessing=hsf",)}
+OTHERS = ("preprocessing.spacing=data", "preprocessing=hsf")
+ARMS = {"with the source's preprocessing": (), **{one: (one,) for one in OTHERS}}
 
 
 def main() -> None:
@@ -64,12 +65,11 @@ def main() -> None:
                 rows.append({"preprocessing": name, "seed": seed, "before": before, "after": after})
                 print(json.dumps(rows[-1]), flush=True)
     means = [mean_row(name, rows) for name in ARMS]
-    pairs = zip(*([r for r in rows if r["preprocessing"] == name] for name in ARMS), strict=True)
-    gains = [[float(one[k]) - float(two[k]) for k in ("before", "after")] for one, two in pairs]
-    difference = np.mean(gains, axis=0).round(3).tolist()
-    means.append({"preprocessing": "difference", "before": difference[0], "after": difference[1]})
     show(f"Mean Dice of {options.test} scans, {options.seeds} seeds, n = {options.cases}", means)
-    print("differences of each seed (before, after):", np.round(gains, 3).tolist())
+    first, *others = (np.array([scores(r) for r in rows if r["preprocessing"] == a]) for a in ARMS)
+    for name, other in zip(OTHERS, others, strict=True):
+        gains = (first - other).round(3).tolist()
+        print(f"more than {name}, of each seed (before, after): {gains}")
     write(options.json, rows)
 
 
@@ -177,6 +177,10 @@ def finetune(
 
 def dice(rows: Sequence[ScoreRow]) -> float:
     return round(float(np.mean([row.score.dice for row in rows])), 4)
+
+
+def scores(row: dict[str, Any]) -> list[float]:
+    return [float(row["before"]), float(row["after"])]
 
 
 def mean_row(name: str, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -4,8 +4,9 @@
     python benchmarks/scale.py --works check start --cases 500 2000 8000
 
 Each command runs in a process of its own, on one thread. The processor time of a process and its
-children counts, and the memory of the largest of them. `growth` is the exponent p of size^p
-between a row and the row before, without the time of the smallest work (start-up and imports).
+children counts, and the memory of the largest of them. `growth` is the exponent p of size^p over
+all rows of a work, by regression, without the time of the smallest work (start-up and imports).
+Each row is printed, and written, as soon as it is measured.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ import argparse
 import math
 import multiprocessing
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +35,8 @@ CROP = (40, 56, 40)
 FIRST_STEP = """
 import os, sys
 from hsf_finetune.cli.main import main
+from hsf_finetune.cli.quick_start import import_training
+import_training()
 from hsf_finetune.training.module import SegmentationModule
 SegmentationModule.training_step = lambda *given: os._exit(0)
 main(sys.argv[1:])
@@ -73,8 +77,11 @@ def main() -> None:
         folder = Path(made)
         os.environ.update(ONE_THREAD, HSF_FINETUNE_CACHE=f"{folder}/cache")
         for work in works(options, folder):
-            if work.name.partition(" ")[0] in options.works:
-                rows += measure(work, folder)
+            if work.name.partition(" ")[0] not in options.works:
+                continue
+            for row in measure(work, folder):
+                print(*row.values(), sep=" | ", flush=True)
+                rows.append(row)
                 write(options.json, rows)
     show("what grows with what, one thread", rows)
 
@@ -228,35 +235,36 @@ def save_cohort(folder: Path, cases: int) -> None:
 
 
 # -------------------------------------------------------------------- measuring
-def measure(work: Work, folder: Path) -> list[Row]:
-    """A row for each size but the first."""
-    rows: list[Row] = []
-    start, before = None, None
-    for size in work.sizes:
-        out = folder / f"{work.name}_{size}".replace(" ", "_")
-        command = work.command(size, out)
-        if work.name == "start":  # what is found about the cases is kept
-            run_command(command)
-        cost = run_command(command)
-        print(work.name, size, cost, flush=True)
-        if start is None:
-            start = cost
-            continue
-        net = max(cost.seconds - start.seconds, 1e-3)
-        amount, growth = work.amount(size), None
-        if before:
-            growth = math.log(net / before[1]) / math.log(amount / before[0])
-        before = amount, net
-        rows.append(
-            {
-                "work": work.name,
-                "size": f"{size:,} {work.unit}",
-                "CPU s": round(cost.seconds, 1),
-                "MiB": round(cost.memory_mib),
-                "growth": "" if growth is None else round(growth, 2),
-            }
-        )
-    return rows
+def measure(work: Work, folder: Path) -> Iterator[Row]:
+    """A row for each size but the first; the last one has the growth over all of them."""
+    smallest, *sizes = work.sizes
+    start = cost_of(work, smallest, folder)
+    points: list[tuple[float, float]] = []
+    for size in sizes:
+        cost = cost_of(work, size, folder)
+        points.append((work.amount(size), max(cost.seconds - start.seconds, 1e-3)))
+        yield {
+            "work": work.name,
+            "size": f"{size:,} {work.unit}",
+            "CPU s": round(cost.seconds, 1),
+            "MiB": round(cost.memory_mib),
+            "growth": round(growth(points), 2) if size == sizes[-1] and len(sizes) > 1 else "",
+        }
+
+
+def growth(points: Sequence[tuple[float, float]]) -> float:
+    """The exponent p of seconds ~ amount^p, by least squares of the logarithms."""
+    amounts, seconds = ([math.log(value) for value in values] for values in zip(*points, strict=True))
+    return statistics.linear_regression(amounts, seconds).slope
+
+
+def cost_of(work: Work, size: int, folder: Path) -> Cost:
+    """The cost of one size; where work is done twice, that of the second time."""
+    out = folder / f"{work.name}_{size}".replace(" ", "_")
+    command = work.command(size, out)
+    if work.name == "start":  # what is found about the cases is kept
+        run_command(command)
+    return run_command(command)
 
 
 def run_command(command: Sequence[str | Path]) -> Cost:

@@ -7,6 +7,9 @@ anterior and posterior, with each preset, for as many steps, validated every epo
 seed takes n other `finetune` subjects, the same for all presets, as far as there are. The best
 epoch by validation is scored on subjects that nothing is chosen on.
 
+Beside the presets there are the settings of `VARIANTS`, each with the default preset: mixup,
+CutMix, label smoothing, and rates that fall otherwise than along a cosine.
+
 Presets that count in epochs are laid out for some 50; `in_proportion` scales them to the length
 of the runs here. A long run can be interrupted: rows that are in --json are not measured again.
 cpu_s is the processor time of training alone, averaged over seeds.
@@ -45,6 +48,15 @@ STAGES = 4
 """Of the default preset and network: the head, and three decoder blocks."""
 PRESET_LR = 1e-3
 """What the rates of the staged preset are laid out for."""
+VARIANTS = {
+    "smoothing": ["models.label_smoothing=0.1"],
+    "mixup": ["augmentation.mixup_p=0.5"],
+    "cutmix": ["augmentation.cutmix_p=0.5"],
+    "poly": ["finetuning.lr_schedule=poly"],
+    "step": ["finetuning.lr_schedule=step"],
+    "plateau": ["finetuning.lr_schedule=plateau"],
+}
+"""Arm -> what it changes of the default preset."""
 
 Row = dict[str, Any]
 
@@ -71,7 +83,9 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", type=Path, default=Path("../shared/data/msd_hippocampus"))
     parser.add_argument("--split", type=Path, help="default: split.json in --data")
-    parser.add_argument("--presets", type=lambda text: text.split(","), default=[*PRESETS])
+    parser.add_argument(
+        "--presets", type=lambda text: text.split(","), default=[*PRESETS, *VARIANTS]
+    )
     parser.add_argument("--n", type=numbers, default=[5, 16], help="such as 5,16")
     parser.add_argument("--seeds", type=numbers, default=[0, 1, 2], help="such as 0,1,2")
     parser.add_argument("--steps", type=int, default=120, help="of each run")
@@ -155,7 +169,8 @@ def settings_of(
         "finetune",
         [
             *COMMON,
-            f"finetuning={DEFAULT if arm == UNTOUCHED else arm}",
+            f"finetuning={DEFAULT if arm in (UNTOUCHED, *VARIANTS) else arm}",
+            *VARIANTS.get(arm, []),
             *data_overrides(options, split, work, f"{arm}_{n}_{seed}", cases),
             f"datasets.k_sample={2 * (options.steps // options.epochs)}",
             f"lightning.max_epochs={options.epochs}",
@@ -184,9 +199,13 @@ def in_proportion(tuning: FinetuningSettings, epochs: int, lr: float) -> Finetun
     - lpft: the head alone trains for a fifth (10 of 50).
     - staged: a tenth, a fifth and the rest (5, 10 and 35 of 50), at the preset's rates
       times that of the other arms over `PRESET_LR`.
+    - rates that fall in steps do so after each third; a plateau is two epochs.
     """
     changes: dict[str, Any] = {}
-    if tuning.chosen_strategy == "hsf":
+    drops = {"step": max(epochs // 3, 1), "plateau": 2}
+    if tuning.lr_schedule in drops:
+        changes = {"lr_drop_epochs": drops[tuning.lr_schedule]}
+    elif tuning.chosen_strategy == "hsf":
         changes = {"unfreeze_frequency": max(epochs // STAGES, 1)}
     elif tuning.chosen_strategy == "linear":
         changes = {"linear_probe_epochs": epochs}

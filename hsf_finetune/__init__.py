@@ -32,6 +32,7 @@ __all__ = [
     "export",
     "finetune",
     "label_set_loss",
+    "learn",
     "load_model",
     "plan",
     "transfer",
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
         load_model,
         plan,
     )
+    from hsf_finetune.experiment.learn import learn
     from hsf_finetune.export.export_model import export
     from hsf_finetune.labels.classes import ClassSpace, LabelMap
     from hsf_finetune.schedule.stages import Schedule
@@ -62,6 +64,7 @@ _ELSEWHERE = {
     "build_network": "hsf_finetune.weights.transfer.free_network",
     "export": "hsf_finetune.export.export_model",
     "label_set_loss": "hsf_finetune.training.label_set_loss",
+    "learn": "hsf_finetune.experiment.learn",
     "transfer": "hsf_finetune.weights.transfer.free_network",
 }
 """Names that are not of `api`, and where they are."""

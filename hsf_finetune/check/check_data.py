@@ -22,6 +22,7 @@ from hsf_finetune.check.findings import (
 )
 from hsf_finetune.check.measured_cases import select_measured
 from hsf_finetune.config.settings import Preprocessing, Settings
+from hsf_finetune.data.census import classes_without_labels
 from hsf_finetune.data.data_summary import DataSummary
 from hsf_finetune.data.discovery.cases import Case, Cohort, discover
 from hsf_finetune.data.preprocessing.choose_preprocessing import (
@@ -122,12 +123,11 @@ def _check(
     jobs: int | None,
     how: Preprocessing | None = None,
 ) -> CheckReport:
-    data = settings.datasets
     with progress("checking cases") as tick:
         facts, unchanged = check_cases(cohort.cases, jobs, tick)
     measured = select_measured(cohort.cases, facts)
     findings = [finding for fact in facts for finding in fact.findings]
-    findings += compare_cases(cohort, measured, training, data.allow_unsupervised)
+    findings += compare_cases(cohort, measured, training, classes_without_labels(settings, cohort))
     findings.sort(key=lambda finding: (finding.case, finding.kind))
     findings += [
         Finding("warned", UNPAIRED, entry.reason, str(entry.path), fix=entry.fix)

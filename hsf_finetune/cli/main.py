@@ -39,6 +39,7 @@ COMMANDS = {
     "evaluate": "score segmentations against labels, or a run on one side of its split",
     "compare": "fine-tune with every preset and compare the results, or compare finished runs",
     "next": "choose which scans without labels to segment by hand next",
+    "learn": "go on from a trained model with segmentations that were corrected",
     "report": "write one HTML page about a run: to read, print and send",
     "weights": "list the published weights that have a name, with licence and contract",
     "cache": "list what is kept between runs, and remove what is no longer used",
@@ -85,6 +86,9 @@ def launch_or_explain(config: str, arguments: Sequence[str] | None = None) -> No
 
 def _run(settings: Settings) -> float:
     # Imported late: a wrong setting is then reported at once.
+    from hsf_finetune.cli.quick_start import import_training
+
+    import_training()
     from hsf_finetune.experiment.run import run_experiment
 
     return run_experiment(settings).dice

@@ -30,7 +30,7 @@ def write_settings(plans: Path, output: Path, configuration: str, orientation: s
         OutputError: a file exists.
     """
     found = read_plans(json_object(plans), configuration, orientation, plans)
-    how, name = found.preprocessing, f"{found.dataset}_{configuration}"
+    how, name = found.preprocessing, f"{found.origin['dataset']}_{configuration}"
     given = how.model_dump(mode="json") | {
         "spacing": (how.spacing_mm and [*how.spacing_mm]) or "data"
     }
@@ -45,7 +45,7 @@ def write_settings(plans: Path, output: Path, configuration: str, orientation: s
     for group, (base, values) in options.items():
         content = {"defaults": [base, "_self_"], **values}
         with atomic_write(files[group]) as temporary:
-            text = f"# From {configuration} of {plans.name} of {found.dataset}; further keys: {base}.yaml\n"
+            text = f"# From {configuration} of {plans.name} of {found.origin['dataset']}; further keys: {base}.yaml\n"
             temporary.write_text(text + yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
     window = "[" + ",".join(map(str, how.window_vox)) + "]"
     return (

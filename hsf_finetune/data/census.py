@@ -12,7 +12,8 @@ import numpy.typing as npt
 from rich.table import Table
 from rich.text import Text
 
-from hsf_finetune.data.discovery.cases import Case
+from hsf_finetune.config.settings import Settings
+from hsf_finetune.data.discovery.cases import Case, Cohort
 from hsf_finetune.labels.classes import BACKGROUND, ClassSpace
 from hsf_finetune.system.atomic_files import write_csv
 from hsf_finetune.system.console import TitledTable, count_of, shorten_list
@@ -118,6 +119,15 @@ def check_census(census: Census, allowed: Sequence[str]) -> None:
             fix=f"datasets.allow_unsupervised=[{','.join(missing)}] to train nevertheless;\n"
             "or remove it from labels_names, or check labels: and the split",
         )
+
+
+def classes_without_labels(settings: Settings, cohort: Cohort) -> list[str]:
+    """The classes that no label of a training case needs to show."""
+    allowed = [*settings.datasets.allow_unsupervised]
+    if settings.finetuning.keep_old is not None:
+        sets = {names for case in cohort.cases for names in case.protocol.row_sets}
+        allowed += sorted({one for names in sets if BACKGROUND in names for one in names})
+    return allowed
 
 
 def census_warnings(census: Census) -> list[str]:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from hsf_finetune.evaluation.intervals import Interval
 from hsf_finetune.evaluation.model_comparison import ModelFigures
 from hsf_finetune.evaluation.score_tables import MEAN
+from hsf_finetune.labels.label_colours import label_rows
 
 _INK, _GREY, _SMALL = "#303030", "#b0b0b0", 8
 _NEAR = 0.2
@@ -42,6 +43,7 @@ def draw_figures(figures: Sequence[ModelFigures], reference: str, title: str) ->
     for axis in (dice, change, seconds, share):
         axis.spines[["top", "right"]].set_visible(False)
         axis.tick_params(labelsize=_SMALL)
+        axis.xaxis.set_major_locator(MaxNLocator(4))
         axis.grid(axis="y", color="#ececec", zorder=0)
     dice.tick_params(axis="y", labelsize=9)
     figure.suptitle(title, fontsize=10, color=_INK)
@@ -51,10 +53,10 @@ def draw_figures(figures: Sequence[ModelFigures], reference: str, title: str) ->
 def _draw_dice(axis: Axes, figures: Sequence[ModelFigures]) -> None:
     names = [name for name in figures[0].classes if name != MEAN]
     drawn = _dots(axis, {row: one.dice for row, one in enumerate(figures)})
-    for number, name in enumerate(names if len(names) > 1 else []):
-        means = [figures[row].classes[name].dice.mean for row in drawn]
-        colour = mpl.colormaps["tab10"](number % 10)
-        axis.scatter(means, drawn, s=14, color=colour, alpha=0.8, label=name, zorder=2)
+    rows = label_rows({"": 0, **dict.fromkeys(names, 0)}, {}) if len(names) > 1 else ()
+    for one in rows:
+        means = [figures[row].classes[one.name].dice.mean for row in drawn]
+        axis.scatter(means, drawn, s=14, color=one.hex, alpha=0.8, label=one.name, zorder=2)
     if len(names) > 1:
         axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=4, fontsize=7, frameon=False)
     axis.set_xlabel("Dice (black: mean of the classes)", fontsize=_SMALL)
@@ -64,7 +66,7 @@ def _draw_differences(axis: Axes, figures: Sequence[ModelFigures], reference: st
     axis.axvline(0, color=_GREY, linewidth=1, zorder=1)
     rows = {row: one.differences[MEAN] for row, one in enumerate(figures) if one.differences}
     _dots(axis, rows, sign="+")
-    axis.set_xlabel(f"Dice less {reference} (paired)", fontsize=_SMALL)
+    axis.set_xlabel(f"paired difference of Dice to\n{reference}", fontsize=_SMALL)
 
 
 def _draw_seconds(axis: Axes, figures: Sequence[ModelFigures]) -> None:
@@ -77,7 +79,7 @@ def _draw_seconds(axis: Axes, figures: Sequence[ModelFigures]) -> None:
                 kinds.add(kind)
                 axis.barh(row, seconds, height=0.5, color=colour, zorder=2)
                 break
-    axis.set_xlabel(f"{' or '.join(sorted(kinds)) or 'no'} seconds of training", fontsize=_SMALL)
+    axis.set_xlabel(f"{' or '.join(sorted(kinds)) or 'no'} seconds\nof training", fontsize=_SMALL)
 
 
 def _draw_share(axis: Axes, figures: Sequence[ModelFigures]) -> None:
@@ -88,7 +90,7 @@ def _draw_share(axis: Axes, figures: Sequence[ModelFigures]) -> None:
         axis.barh(row, peak, height=0.5, color="#d7e3d4", zorder=2)
         axis.barh(row, mean, height=0.5, color="#86b07f", zorder=3)
     axis.set_xlim(0, 100)
-    axis.set_xlabel("% of parameters that train\n(light: peak, dark: mean)", fontsize=_SMALL)
+    axis.set_xlabel("% of parameters\nthat train (light:\npeak, dark: mean)", fontsize=_SMALL)
 
 
 def _dots(axis: Axes, rows: Mapping[int, Interval], sign: str = "") -> list[int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +11,9 @@ import numpy.typing as npt
 from scipy.ndimage import find_objects
 from torch import Tensor
 
+from hsf_finetune.evaluation.score_tables import read_table
 from hsf_finetune.inference.calibration import SMALLEST, temper
-from hsf_finetune.system.atomic_files import read_csv, write_csv
-from hsf_finetune.system.errors import DataError
+from hsf_finetune.system.atomic_files import write_csv
 
 Floats = npt.NDArray[np.float64]
 BINS = 15
@@ -144,15 +143,11 @@ def read_reliability(path: Path) -> dict[str, Reliability]:
     Raises:
         DataError: the file cannot be read or is no such table.
     """
-    try:
-        header, *lines = read_csv(path) or [[]]
-        if header != _HEADER:
-            raise ValueError(f"columns {', '.join(header)}")
+
+    def parse(lines: list[list[str]]) -> dict[str, Reliability]:
         parts: dict[str, list[list[float]]] = {}
         for when, _, _, *cells in lines:
             parts.setdefault(when, []).append([float(cell or "nan") for cell in cells])
         return {when: Reliability(*np.array(rows).T) for when, rows in parts.items()}
-    except (OSError, ValueError, TypeError, csv.Error) as error:
-        raise DataError(
-            "cannot read the reliability", file=path, found=error, expected=", ".join(_HEADER)
-        ) from error
+
+    return read_table(path, _HEADER, "reliability", parse)

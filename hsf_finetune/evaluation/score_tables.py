@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, TypeVar, cast, get_args
 
 import numpy as np
 from rich.table import Table
@@ -20,6 +20,7 @@ from hsf_finetune.system import console
 from hsf_finetune.system.atomic_files import read_csv, write_csv
 from hsf_finetune.system.errors import DataError
 
+Parsed = TypeVar("Parsed")
 MEAN = "mean"
 """Name of the summary over all classes."""
 
@@ -91,14 +92,25 @@ def read_scores(path: str | Path) -> list[ScoreRow]:
     Raises:
         DataError: the file cannot be read or is no such table.
     """
+    return read_table(path, _HEADER, "scores", lambda lines: [_parse_row(*line) for line in lines])
+
+
+def read_table(
+    path: str | Path, header: list[str], what: str, parse: Callable[[list[list[str]]], Parsed]
+) -> Parsed:
+    """What a function makes of the lines of a CSV file with this header.
+
+    Raises:
+        DataError: the file cannot be read or is no such table.
+    """
     try:
-        header, *lines = read_csv(path) or [[]]
-        if header != _HEADER:
-            raise ValueError(f"columns {', '.join(header)}")
-        return [_parse_row(*line) for line in lines]
+        found, *lines = read_csv(path) or [[]]
+        if found != header:
+            raise ValueError(f"columns {', '.join(found)}")
+        return parse(lines)
     except (OSError, ValueError, TypeError, csv.Error) as error:
         raise DataError(
-            "cannot read the scores", file=path, found=error, expected=", ".join(_HEADER)
+            f"cannot read the {what}", file=path, found=error, expected=", ".join(header)
         ) from error
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from hsf_finetune.data.census import Census, check_census, write_census
+from hsf_finetune.data.census import Census, check_census, classes_without_labels, write_census
 from hsf_finetune.data.ledger import write_ledger
 from hsf_finetune.data.loading.datamodule import CasesDataModule
 from hsf_finetune.evaluation.finished_runs import read_scores_if_any, write_result
@@ -171,7 +171,7 @@ def open_run(setup: Setup) -> Iterator[ActiveRun]:
         kept_in = data.read(tick)
     setup = setup.with_sides(data.flips)
     census = data.take_censuses()
-    check_census(census["train"], setup.settings.datasets.allow_unsupervised)
+    check_census(census["train"], classes_without_labels(setup.settings, setup.cohort))
     folder = open_folder(setup.requested, setup.resumed)
     if not is_main_process():
         yield ActiveRun(setup, data, census, folder, kept_in)

@@ -29,6 +29,7 @@ from hsf_finetune.system.processes import (
     wait_for_run,
 )
 from hsf_finetune.system.run_folder import (
+    GIVEN,
     RESULT,
     SPLITS,
     RunFolder,
@@ -217,9 +218,8 @@ def _new_folder(settings: Settings) -> Path:
     if settings.run_dir is not None:
         path = Path(settings.run_dir).expanduser()
         # A run that was killed while it wrote its first file leaves nothing else.
-        if path.exists() and (
-            not path.is_dir() or any(not p.name.startswith(".partial-") for p in path.iterdir())
-        ):
+        inside = path.iterdir() if path.is_dir() else (path,)
+        if path.exists() and any(not p.name.startswith((".partial-", GIVEN)) for p in inside):
             raise ConfigError(
                 "the run's folder is in use",
                 file=path,

@@ -120,12 +120,13 @@ def _classes(source: PretrainedWeights) -> tuple[str, ...]:
             fix=f"finetuning.source_classes=[background,DG,CA1] ({_HOW_TO_SAY});\n"
             f"or fine-tune from them first: finetuning.pretrained={found.path}",
         )
-    if classes[0] != BACKGROUND:
+    if classes[0] != BACKGROUND or found.origin.get("independent"):
         raise WeightsError(
-            "the first output of the weights is not the background: their outputs are independent "
-            "of each other, and classes of this package exclude each other",
+            "the outputs of the weights are a yes or no each by itself (sigmoid), and classes of "
+            "this package exclude each other, so they cannot predict by themselves",
             file=found.path,
             found=", ".join(classes),
+            expected="weights whose first output is the background, and whose highest one decides",
             fix=f"fine-tune from them: finetuning.pretrained={found.path}",
         )
     return classes

@@ -15,6 +15,7 @@ from hsf_finetune.data.splits import fold_count
 from hsf_finetune.networks.anatomy import Anatomy
 from hsf_finetune.schedule.stages import Schedule
 from hsf_finetune.schedule.strategies import plan_schedule
+from hsf_finetune.system.errors import ConfigError
 from hsf_finetune.training.trainer import one_device
 
 
@@ -56,9 +57,18 @@ def make_schedule(settings: Settings, anatomy: Anatomy) -> Schedule:
         anatomy: the network.
 
     Raises:
-        ConfigError: the network has no such blocks, or there are too few epochs.
+        ConfigError: the network has no such blocks, there are too few epochs, or rates are to
+            follow validation, which the budget leaves out.
     """
     tuning = settings.finetuning
+    if tuning.budget == "fixed" and tuning.lr_schedule == "plateau":
+        raise ConfigError(
+            "finetuning.lr_schedule=plateau follows validation Dice, and with a fixed budget "
+            "validation only measures",
+            found="finetuning.budget=fixed, or auto with folds or fewer subjects than "
+            "datasets.few_subjects",
+            fix="finetuning.budget=validation, or lr_schedule=cosine, poly or step",
+        )
     schedule = plan_schedule(anatomy.block_names, tuning, settings.models, settings.lightning)
     if tuning.budget != "fixed":
         return schedule

@@ -22,6 +22,7 @@ from hsf_finetune.data.loading.datamodule import CasesDataModule
 from hsf_finetune.data.preprocessing.resampling import Triple
 from hsf_finetune.planning.memory import peak_device_bytes, peak_host_bytes, reset_peaks
 from hsf_finetune.training.averaging import AveragedWeights
+from hsf_finetune.training.distillation import OldClassesTeacher
 from hsf_finetune.training.train import TrainingJob, build_module
 from hsf_finetune.training.trainer import checkpoint_callbacks, make_trainer, run_trainer
 
@@ -102,6 +103,9 @@ def measure_stage(
     decay = job.settings.finetuning.ema_decay
     with tempfile.TemporaryDirectory(prefix="hsf_finetune_") as name, torch.random.fork_rng():
         callbacks: list[Callback] = [*checkpoint_callbacks(Path(name) / "checkpoints"), stopwatch]
+        if job.old_groups:
+            teacher = Path(name) / "teacher.ckpt"
+            callbacks.append(OldClassesTeacher(job.old_groups, 1.0, teacher))
         if decay is not None:
             callbacks.append(AveragedWeights(decay))
         trainer = make_trainer(engine, LoggerSettings(name="csv"), Path(name), 1, callbacks)

@@ -32,6 +32,7 @@ from hsf_finetune.networks.anatomy import Anatomy
 from hsf_finetune.networks.layers.strides import triple
 from hsf_finetune.planning.budget import make_schedule, settings_of_folds, with_budget
 from hsf_finetune.planning.forecast import Forecast
+from hsf_finetune.planning.old_classes import find_old_groups
 from hsf_finetune.planning.phantom_source import phantom_source_folder, starts_from_phantom_source
 from hsf_finetune.planning.source_model import SourceTask, find_source_task
 from hsf_finetune.planning.start import (
@@ -98,7 +99,9 @@ class Setup:
     @property
     def job(self) -> TrainingJob:
         """What training needs of it."""
-        return TrainingJob(self.settings, self.cohort, self.anatomy, self.schedule, self.card)
+        groups = find_old_groups(self.settings, self.cohort, self.transfer)
+        parts = (self.cohort, self.anatomy, self.schedule, self.card)
+        return TrainingJob(self.settings, *parts, groups)
 
     @property
     def device(self) -> torch.device:

@@ -146,24 +146,15 @@ def find_unlabelled(datasets: DatasetsSettings, cohort: Cohort, split: Split) ->
         )
         jobs += plan.jobs
         left_out |= {path: f"no scan: {why}" for path, why in plan.skipped}
-    scans = []
+    images = []
     for job in jobs:
         path = job.channels[0].path
         if path.resolve() in labels:
             left_out[path] = "no scan: the label of a case"
-            continue
-        name = re.sub(r"[^\w.\-]+", "_", "__".join((*job.place.parts[:-1], stem(path))))
-        channels = tuple(replace(ref, path=ref.path.resolve()) for ref in job.channels)
-        scans.append(UnlabelledScan(name, "", channels))
-    scans = _with_subjects(scans, cohort, datasets)
-    rules = _Rules(cohort, split, datasets.unlabelled_held_out)
-    kept: list[UnlabelledScan] = []
-    for scan in sorted(scans, key=lambda one: str(one.channels[0])):
-        reason = rules.reason_against(scan)
-        if reason:
-            left_out[scan.channels[0].path] = reason
         else:
-            kept.append(scan)
+            images.append(job)
+    kept, refused = choose_new_scans(images, datasets, cohort, split)
+    left_out |= refused
     if not kept:
         raise ConfigError(
             "no scan of datasets.unlabelled can be used",
@@ -173,6 +164,29 @@ def find_unlabelled(datasets: DatasetsSettings, cohort: Cohort, split: Split) ->
     known = {case.images[0].path.resolve() for case in cohort.cases}
     hidden = sum(scan.channels[0].path in known for scan in kept)
     return UnlabelledScans(tuple(_with_unique_names(kept)), left_out, hidden)
+
+
+def choose_new_scans(
+    jobs: Sequence[Job], datasets: DatasetsSettings, cohort: Cohort, split: Split
+) -> tuple[list[UnlabelledScan], dict[Path, str]]:
+    """The scans that a run may learn from, by the rules of `find_unlabelled`, and why not the others."""
+    scans = []
+    for job in jobs:
+        path = job.channels[0].path
+        name = re.sub(r"[^\w.\-]+", "_", "__".join((*job.place.parts[:-1], stem(path))))
+        channels = tuple(replace(ref, path=ref.path.resolve()) for ref in job.channels)
+        scans.append(UnlabelledScan(name, "", channels))
+    scans = _with_subjects(scans, cohort, datasets)
+    rules = _Rules(cohort, split, datasets.unlabelled_held_out)
+    kept: list[UnlabelledScan] = []
+    left_out: dict[Path, str] = {}
+    for scan in sorted(scans, key=lambda one: str(one.channels[0])):
+        reason = rules.reason_against(scan)
+        if reason:
+            left_out[scan.channels[0].path] = reason
+        else:
+            kept.append(scan)
+    return kept, left_out
 
 
 # -------------------------------------------------------------------- internals

@@ -10,9 +10,8 @@ from statistics import fmean
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import lsq_linear
-from scipy.stats import norm as normal
-from scipy.stats import t as student_t
+import scipy
+from scipy.special import ndtri, stdtrit
 
 from hsf_finetune.data.discovery.cases import Case
 from hsf_finetune.data.volumes.check_volumes import on_grid_of, to_label_rows
@@ -115,7 +114,7 @@ def fit_quality(cases: Sequence[QualityCase]) -> QualityModel | None:
     errors = [to_loss(one.dice) - loss for one, loss in foretold.items()]
     fitted = _fit(cases)
     # A quantile of few subjects is uncertain: it is widened as that of a normal distribution is.
-    t = student_t.ppf(COVERAGE, len(subjects) - 1) / normal.ppf(COVERAGE)
+    t = stdtrit(len(subjects) - 1, COVERAGE) / ndtri(COVERAGE)
     wider = float(t) * math.sqrt(1 + 1 / len(subjects))
     return QualityModel(
         fitted.constants,
@@ -192,7 +191,7 @@ def _fit(cases: Sequence[QualityCase]) -> _Line:
     ]
     target = [to_loss(one.dice) for one in cases]
     strengths = np.sqrt([0.0, *[_PRIOR] * (1 + len(names))])
-    found = lsq_linear(
+    found = scipy.optimize.lsq_linear(
         np.vstack([roots[:, None] * design, np.diag(strengths)]),
         np.concatenate([roots * target, strengths * ([0.0, 1.0] + [0.0] * len(names))]),
         ([-np.inf, 0.0] + [-np.inf] * len(names), np.inf),

@@ -100,15 +100,20 @@ def draw_change(
     return figure
 
 
-def draw_learning(metrics: Sequence[Mapping[str, str]], colours: Mapping[str, str]) -> Figure:
+def draw_learning(
+    metrics: Sequence[Mapping[str, str]], colours: Mapping[str, str], order: Sequence[str] = ()
+) -> Figure:
     """Validation Dice and losses over epochs, and below them which block trained at which rate.
 
     Args:
         metrics: rows of metrics.csv.
         colours: of the classes.
+        order: of the blocks from the top; those that it does not name come last.
     """
     epochs = np.array([int(row["epoch"]) + 1 for row in metrics])
-    blocks = [name for name in metrics[-1] if name.startswith(_RATES)]
+    logged = [name for name in metrics[-1] if name.startswith(_RATES)]
+    blocks = [name for block in order if (name := f"{_RATES}{block}") in logged]
+    blocks += [name for name in logged if name not in blocks]
     heights = [2.0, 1.2, 0.25 + 0.16 * len(blocks)]
     figure = Figure(figsize=(8, sum(heights) + 0.8), layout="constrained")
     dice, loss, rates = figure.subplots(3, 1, sharex=True, height_ratios=heights)

@@ -64,19 +64,25 @@ def describe_methods(
         cost: of its training.
         weights: from transfer.json; None for random weights.
     """
-    subjects = split.get("subjects", {})
+    folds = split.get("folds") or [split]
     counts = ", ".join(
-        f"{count_of(len(split[side]), 'scan')} of {count_of(len(subjects.get(side, [])), 'subject')} "
+        f"{count_of(len(split[side]), 'scan')} of "
+        f"{count_of(len({one for fold in folds for one in fold['subjects'][side]}), 'subject')} "
         f"for {side.replace('train', 'training')}"
         for side in ("train", "validation", "test")
         if split.get(side)
     )
+    if "folds" in split:
+        counts += f" ({split['how']})"
     start = "random weights"
     if weights:
         start = f"pretrained weights ({100 * weights['share_parameters']:.1f} % of the parameters)"
     tuning, optimiser = settings.finetuning, settings.models
     trained = "trained" if weights is None else f"fine-tuned (strategy '{tuning.chosen_strategy}')"
-    augmented = settings.augmentation.pipeline
+    augmented = f"the {settings.augmentation.pipeline} augmentation"
+    more = {"mixup": settings.augmentation.mixup_p, "CutMix": settings.augmentation.cutmix_p}
+    more["label smoothing"] = optimiser.label_smoothing
+    augmented += "".join(f", {name} ({value:g})" for name, value in more.items() if value)
     prepared = "; ".join(f"{k}: {v}" for k, v in describe_preprocessing(card.preprocessing).items())
     return [
         f"A {card.models.name} network with {card.in_channels} input and {len(card.classes)} output "
@@ -84,7 +90,7 @@ def describe_methods(
         f"{__version__} on MONAI [1]. Images were prepared as follows ({prepared}). The data were "
         f"split by subject: {counts}. Training took {cost.epochs} epochs ({cost.steps} steps of "
         f"batch size {settings.datasets.batch_size}) at a peak learning rate of {optimiser.lr:g} "
-        f"with the {augmented} augmentation; "
+        f"({tuning.lr_schedule}) with {augmented}; "
         + (
             "the weights of the last epoch were kept. "
             if tuning.budget == "fixed"

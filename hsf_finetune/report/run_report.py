@@ -67,8 +67,8 @@ def report_run(folder: Path, cases: int = 4, device: str = "auto") -> Page:
     run = read_run(folder, folder.name)
     side: Side = "test" if run.after["test"] else "validation"
     folds = fold_folders(folder)
-    final = folder / FINAL
-    parts = folds or [final if final.exists() else folder]
+    # Of self-training, the last student tells how the model was made.
+    parts = [part / FINAL if (part / FINAL).exists() else part for part in folds or [folder]]
     settings = read_settings_of(parts[0])
     model = Predictor.load(folder / FINAL if folds else folder, "best", device)
     result = _read_json(folder / RESULT) or {}
@@ -194,8 +194,9 @@ def _curves(parts: Sequence[Path], colours: Mapping[str, str]) -> Iterator[Pictu
     for part in parts:
         if (part / "metrics.csv").exists() and (metrics := read_metrics(part / "metrics.csv")):
             text = "validation Dice and losses over epochs, and the rate of each block below"
-            note = part.name if len(parts) > 1 else ""
-            yield Picture(figures.draw_learning(metrics, colours), text, note)
+            note = _fold_name(part) if len(parts) > 1 else ""
+            from_head = (_read_json(part / "schedule.json") or {"blocks": []})["blocks"][::-1]
+            yield Picture(figures.draw_learning(metrics, colours, from_head), text, note)
 
 
 def forgotten_parts(folder: Path, result: dict[str, Any]) -> list[Part]:
@@ -230,7 +231,7 @@ def _lessons(parts: Sequence[Path], card: ModelCard) -> Iterator[Part]:
             text = "share of voxels that are right over the model's probability, before and after"
             note = "grey: share of the voxels; expected calibration error (Guo et al. 2017), each subject "
             note += "calibrated by the others"
-            name = f"{part.name}; " if len(parts) > 1 else ""
+            name = f"{_fold_name(part)}; " if len(parts) > 1 else ""
             drawn = figures.draw_reliability(read_reliability(part / CALIBRATION))
             yield Picture(drawn, text, name + note)
 
@@ -285,6 +286,10 @@ def _settings(part: Path) -> Iterator[Part]:
     rows = [[name, str(version)] for name, version in versions.items()]
     yield Grid(["program", "version"], [*rows, ["platform", about.get("platform", "")]])
     yield Lines([(part / "config.yaml").read_text(encoding="utf-8").rstrip()], "code")
+
+
+def _fold_name(part: Path) -> str:
+    return part.parent.name if part.name == FINAL else part.name
 
 
 def _split(folder: Path) -> dict[str, Any]:

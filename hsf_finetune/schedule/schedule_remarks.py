@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -29,6 +30,29 @@ def remark_lost_epochs(
     )
     return [
         f"{ends}, so that {effect} (all of it takes {needed} epochs or more, or leave max_epochs out)"
+    ]
+
+
+def remark_long_warmup(stages: Sequence[Stage]) -> list[str]:
+    """A remark if rates still rise at the end of a schedule that gives its warm-up in epochs."""
+    epochs, rising = sum(stage.epochs for stage in stages), stages[-1].curve.warmup_epochs or 0
+    if rising < epochs:
+        return []
+    return [
+        f"finetuning.warmup_epochs={rising}, and there are {count_of(epochs, 'epoch')}: no rate "
+        "reaches its peak"
+    ]
+
+
+def remark_idle_drops(stages: Sequence[Stage]) -> list[str]:
+    """A remark for each stage that a plateau ends before one can lower its rates."""
+    return [
+        f"stage {number} ends after {count_of(stage.patience_epochs or 0, 'epoch')} without a "
+        f"better Dice, before its rates can fall (finetuning.lr_drop_epochs={stage.curve.drop_epochs})"
+        for number, stage in enumerate(stages, start=1)
+        if stage.curve.shape == "plateau"
+        and stage.curve.final < 1
+        and (stage.patience_epochs or math.inf) <= stage.curve.drop_epochs
     ]
 
 

@@ -9,7 +9,7 @@ A stage that ends on a plateau has its greatest length; once it has ended,
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -21,28 +21,57 @@ NORMS = "norms"
 class RateCurve:
     """Learning rate over the time for which a block trains without interruption.
 
-    The rate rises linearly over the first share `warmup` of the time and falls
-    along a cosine to `final` of its peak (Loshchilov and Hutter, 2017); with a `final`
-    of 1 it stays at its peak.
+    The rate rises linearly and then falls, to no less than `final` of its peak; with a
+    `final` of 1 it stays there. Its fall, over the time after the warm-up, is
+
+    - cosine: half a period of one (Loshchilov and Hutter, 2017);
+    - poly: (1 - share of the time) ** power (Chen et al., "DeepLab", 2018; nnU-Net's is 0.9);
+    - step: times `drop_factor` every `drop_epochs`, as PyTorch's StepLR;
+    - plateau: times `drop_factor` once validation has not improved for `drop_epochs`, as
+      PyTorch's ReduceLROnPlateau.
 
     Args:
-        warmup: share of the time, in [0, 1].
-        final: rate at the end, as a share of the peak.
+        warmup: share of the time in which the rate rises, in [0, 1].
+        final: lowest rate, as a share of the peak.
+        shape: of the fall, one of the above.
+        power: of poly.
+        drop_epochs: of step and plateau.
+        drop_factor: of step and plateau.
+        warmup_epochs: how long the rate rises, in place of the share.
     """
 
     warmup: float = 0.1
     final: float = 0.0
+    shape: str = "cosine"
+    power: float = 0.9
+    drop_epochs: int = 10
+    drop_factor: float = 0.1
+    warmup_epochs: int | None = None
 
-    def factor(self, step: int, steps: int) -> float:
+    def factor(self, step: int, steps: int, steps_per_epoch: int = 1, drops: int = 0) -> float:
         """Share of the peak rate at the `step`-th of `steps` steps (0-based).
 
         It is positive at every step, so a block's weights change from its first
-        step on. From the end on it is `final`.
+        step on. From the end on a cosine and a polynomial are `final`.
+
+        Args:
+            step: of the time for which the block trains.
+            steps: all of that time.
+            steps_per_epoch: optimiser steps of an epoch.
+            drops: how often a plateau has lowered the rate so far.
         """
         rising = math.ceil(self.warmup * steps)
+        if self.warmup_epochs is not None:
+            rising = self.warmup_epochs * steps_per_epoch
         if step < rising:
             return (step + 1) / (rising + 1)
+        if self.shape == "step":
+            drops = (step - rising) // (self.drop_epochs * steps_per_epoch)
+        if self.shape in ("step", "plateau"):
+            return max(self.final, math.pow(self.drop_factor, drops))
         progress = min((step - rising) / max(steps - rising, 1), 1.0)
+        if self.shape == "poly":
+            return self.final + (1 - self.final) * math.pow(1 - progress, self.power)
         return self.final + (1 - self.final) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
@@ -107,11 +136,13 @@ class ScheduleHistory:
         restart_epoch: epoch in which a reset made all rates warm up again.
         rate_shift_epochs: by how much the rates are ahead of the epochs, after a reset
             of the epochs alone.
+        drops: epochs, counted as the rates are, from which a plateau lowered them.
     """
 
     ended: Mapping[int, int] = field(default_factory=dict)
     restart_epoch: int | None = None
     rate_shift_epochs: int = 0
+    drops: Sequence[int] = ()
 
 
 @dataclass(frozen=True)
@@ -179,9 +210,14 @@ class Schedule:
         restart = self.history.restart_epoch
         if restart is not None and start <= restart <= epoch:
             start = restart
-        block_step = (epoch + self.history.rate_shift_epochs - start) * steps_per_epoch + step
-        block_steps = (end - start) * steps_per_epoch
-        rate = stage.rates[block] * curve.factor(block_step, block_steps)
+        now = epoch + self.history.rate_shift_epochs
+        drops = sum(start <= drop <= now for drop in self.history.drops)
+        rate = stage.rates[block] * curve.factor(
+            (now - start) * steps_per_epoch + step,
+            (end - start) * steps_per_epoch,
+            steps_per_epoch,
+            drops,
+        )
         boost = stage.boost
         if boost and boost.block == block and epoch - self.first_epoch(index) < boost.epochs:
             rate *= boost.factor

@@ -1,7 +1,7 @@
 """Fine-tuning strategies: each is one function from a network's blocks to stages.
 
-In a stage of known length the rates fall along a cosine. In one that a plateau ends they
-stay at their peak, since its length is not known, unless it is the last.
+In a stage of known length the rates fall, along a cosine by default. In one that a plateau
+ends they stay at their peak, since its length is not known, unless it is the last.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from hsf_finetune.config.settings import (
 from hsf_finetune.schedule.blocks import BlockNames
 from hsf_finetune.schedule.schedule_remarks import (
     remark_early_end,
+    remark_idle_drops,
+    remark_long_warmup,
     remark_lost_epochs,
     remark_missing_blocks,
     remark_sudden_stages,
@@ -38,6 +40,12 @@ DEFAULT_DECAY = 0.9
 DEFAULT_PHASE_EPOCHS = 15
 """Greatest length of a phase that ends on a plateau."""
 
+NNUNET_POWER = 0.9
+"""Exponent of a polynomial rate, as nnU-Net's."""
+
+DEFAULT_DROP_EPOCHS, DEFAULT_DROP_FACTOR = 10, 0.1
+"""Of rates that fall in steps or on a plateau."""
+
 
 @dataclass(frozen=True)
 class StrategyInputs:
@@ -57,13 +65,26 @@ class StrategyInputs:
 
     @property
     def curve(self) -> RateCurve:
-        """Warm-up, then a cosine."""
-        return RateCurve(self.tuning.warmup, self.tuning.final_lr_factor)
+        """Warm-up, then the fall that `finetuning.lr_schedule` names."""
+        return self.tuning_curve(self.tuning.final_lr_factor)
 
     @property
     def flat_curve(self) -> RateCurve:
         """Warm-up, then the peak."""
-        return RateCurve(self.tuning.warmup, 1.0)
+        return self.tuning_curve(1.0)
+
+    def tuning_curve(self, final: float) -> RateCurve:
+        """The curve of the settings, down to `final`."""
+        tuning = self.tuning
+        return RateCurve(
+            tuning.warmup,
+            final,
+            tuning.lr_schedule,
+            tuning.lr_power or NNUNET_POWER,
+            tuning.lr_drop_epochs or DEFAULT_DROP_EPOCHS,
+            tuning.lr_drop_factor or DEFAULT_DROP_FACTOR,
+            tuning.warmup_epochs,
+        )
 
     def rates(self, blocks: Sequence[str], factor: float = 1.0) -> dict[str, float]:
         """The same peak rate, `factor` times `lr`, for all of these blocks."""
@@ -95,6 +116,7 @@ def plan_schedule(
     ]
     if finetuning.early_stopping_epochs is not None:
         stages[-1] = replace(stages[-1], patience_epochs=finetuning.early_stopping_epochs)
+    remarks += remark_long_warmup(stages) + remark_idle_drops(stages)
     return Schedule(
         strategy=finetuning.chosen_strategy,
         blocks=blocks.all,
@@ -261,7 +283,7 @@ def _user_stage(inputs: StrategyInputs, number: int, wanted: StageSettings) -> S
     has_open_end = wanted.patience_epochs is not None and not last
     curve = inputs.flat_curve if has_open_end else inputs.curve
     if wanted.warmup is not None:
-        curve = replace(curve, warmup=wanted.warmup)
+        curve = replace(curve, warmup=wanted.warmup, warmup_epochs=None)
     selected = blocks.select(names, f"finetuning.stages[{number}].blocks")
     boost = wanted.head_boost
     return Stage(

@@ -25,6 +25,8 @@ CALIBRATION = "calibration.csv"
 """File of a run: how often its model is right, by how sure it is, before and after calibration."""
 SPLITS = "splits.json"
 """File of a run: which case trains, validates or is only scored."""
+GIVEN = "corrections"
+"""Folder of a run: corrected segmentations that it learns from, which are there before it begins."""
 
 _PACKAGES = ("hsf-finetune", "torch", "monai", "lightning", "torchio", "hydra-core", "nibabel")
 

@@ -53,6 +53,11 @@ class TrainingProgress(Callback):
         epoch, schedule = trainer.current_epoch, pl_module.schedule
         if not (epoch and trainer.is_global_zero):
             return
+        if epoch + schedule.history.rate_shift_epochs in schedule.history.drops:
+            factor = schedule.stage(epoch).curve.drop_factor
+            self._print(
+                f"epoch {epoch}: no better Dice, so that rates fall to {factor:g} of theirs"
+            )
         index = schedule.stage_index(epoch)
         if index and epoch == schedule.first_epoch(index):
             new = schedule.stages[index].rates.keys() - schedule.stages[index - 1].rates.keys()

@@ -125,6 +125,22 @@ def set_cross_entropy(log_q: Tensor, weights: Tensor) -> Quotient:
     return -(log_q * weights).sum(), weights.sum()
 
 
+def log_outside(logits: Tensor, rows: Tensor, allowed: Tensor, weights: Tensor) -> Tensor:
+    """The sum of -log p_c over all voxels and the classes c that are not in their sets.
+
+    Args:
+        logits: as for the losses.
+        rows: as for the losses.
+        allowed: as for the losses.
+        weights: of the classes, (C,).
+    """
+    wide = torch.promote_types(logits.dtype, torch.float32)
+    log_p = logits.flatten(2).log_softmax(dim=1, dtype=wide)
+    one_hot = torch.eye(allowed.shape[1], dtype=wide, device=rows.device)[rows.flatten(1).long()]
+    sums = one_hot.mT @ log_p.mT  # (B, R, C)
+    return -(sums * ~allowed * weights).sum()
+
+
 def set_focal(log_q: Tensor, weights: Tensor, divisor: Tensor) -> Quotient:
     """Mean focal loss -(1 - q)^2 log q of the probability q of the allowed set.
 
@@ -153,12 +169,17 @@ class LabelSetLoss:
         over_processes: whether means are over the batches of all processes, which then have
             to compute the loss together. The mean of each process's mean would be another
             one where they have different numbers of sets or of voxels that count.
+        label_smoothing: share s of the cross-entropy's target that is spread evenly over the
+            C classes (Szegedy et al., CVPR 2016). What falls on the allowed set L stays with it,
+            however it is divided: (1 - s + s |L| / C) (-log q), and s / C of -log p_c for each
+            class outside L. On single classes this is PyTorch's.
     """
 
     name: str
     class_weights: Sequence[float] | None = None
     batch_dice: bool = False
     over_processes: bool = False
+    label_smoothing: float = 0.0
 
     def __call__(self, logits: Tensor, rows: Tensor, allowed: Tensor) -> Tensor:
         """The loss of a batch, a scalar."""
@@ -175,9 +196,19 @@ class LabelSetLoss:
                 per_row = per_row if weights is None else per_row * weights
                 return per_row.gather(1, rows.flatten(1).long())
 
+            def cross_entropy(voxels: Tensor) -> Quotient:
+                """Of the voxels' weights, (B, voxels)."""
+                if not self.label_smoothing:
+                    return set_cross_entropy(log_q, voxels)
+                share = self.label_smoothing / logits.shape[1]
+                kept = 1 - self.label_smoothing + share * allowed.sum(dim=2)
+                total, _ = set_cross_entropy(log_q, voxels * per_voxel(kept))
+                of_class = sums.new_tensor(self.class_weights or [1.0] * logits.shape[1])
+                return total + share * log_outside(logits, rows, allowed, of_class), voxels.sum()
+
             terms = {
                 "dice": lambda: dice_loss(counts, weights),
-                "ce": lambda: set_cross_entropy(log_q, per_voxel(weights)),
+                "ce": lambda: cross_entropy(per_voxel(weights)),
                 "focal": lambda: set_focal(
                     log_q, per_voxel(weights), per_voxel(None).sum() * logits.shape[1]
                 ),

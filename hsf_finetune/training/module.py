@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
@@ -11,6 +11,7 @@ import lightning as L
 import torch
 from torch import Tensor
 
+from hsf_finetune.data.augment.mixing import BatchMixing
 from hsf_finetune.data.loading.batches import Batch
 from hsf_finetune.inference.model_card import ModelCard
 from hsf_finetune.networks.anatomy import Anatomy
@@ -25,6 +26,9 @@ from hsf_finetune.training.validation_dice import case_dice, mean_over_cases, me
 Augmentation = Callable[
     [Tensor, Tensor, Tensor, torch.Generator, Tensor], tuple[Tensor, Tensor, Tensor]
 ]
+
+FurtherLoss = Callable[[Batch, Tensor], Tensor]
+"""A term of the loss: (batch, logits at full size) -> scalar."""
 
 CaseScore = tuple[dict[str, float], float]
 """Dice of each annotated set of a case, and its loss."""
@@ -42,11 +46,13 @@ class Objective:
         weight_decay: of AdamW, on all weights except biases and norms.
         augmentations: of batches on the training device, one for each stage of the
             schedule; None is none.
+        mixings: mixup and CutMix of batches, in the same way.
     """
 
     loss: Loss
     weight_decay: float
     augmentations: tuple[Augmentation | None, ...]
+    mixings: tuple[BatchMixing | None, ...]
 
 
 class SegmentationModule(L.LightningModule):
@@ -80,6 +86,7 @@ class SegmentationModule(L.LightningModule):
         self.objective = objective
         self.card = card
         self.validation_loss: float | None = None
+        self.further_loss: FurtherLoss | None = None
         self._scores: dict[str, CaseScore] = {}
 
     def forward(self, image: Tensor) -> Tensor:
@@ -121,21 +128,32 @@ class SegmentationModule(L.LightningModule):
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Augments training batches on the training device."""
-        augmentation = self.objective.augmentations[self.schedule.stage_index(self.current_epoch)]
+        stage = self.schedule.stage_index(self.current_epoch)
+        augmentation, mixing = self.objective.augmentations[stage], self.objective.mixings[stage]
         if augmentation is None or not self.trainer.training:
             return batch
         generator = torch.Generator().manual_seed(batch["seed"])
-        batch["image"], batch["label"], batch["allowed"] = augmentation(
+        image, label, allowed = augmentation(
             batch["image"], batch["label"], batch["allowed"], generator, batch["spacing"].cpu()
         )
+        if mixing is not None:
+            image, label, allowed, mixture = mixing(image, label, allowed, batch["seed"])
+            if mixture is not None:
+                batch["mixture"] = mixture
+        batch["image"], batch["label"], batch["allowed"] = image, label, allowed
         return batch
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of a batch; dropout depends on the seed of the batch alone."""
         torch.manual_seed(batch["seed"])
         levels = supervised_outputs(self(batch["image"]))
-        losses = [w * self.objective.loss(z, batch["label"], batch["allowed"]) for w, z in levels]
-        loss = torch.stack(losses).sum()
+        loss = self._training_loss(levels, batch)
+        if "mixture" in batch:
+            shift, share = batch["mixture"].shift, batch["mixture"].share
+            other = batch.copy()
+            other["label"] = batch["label"].roll(shift, 0)
+            other["allowed"] = batch["allowed"].roll(shift, 0)
+            loss = share * loss + (1 - share) * self._training_loss(levels, other)
         if not torch.isfinite(loss):
             raise TrainingError(
                 f"the loss became {loss.item()} in epoch {self.current_epoch}, "
@@ -146,6 +164,14 @@ class SegmentationModule(L.LightningModule):
             )
         cases = len(batch["case"])
         self.log("train/loss", loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=cases)
+        return loss
+
+    def _training_loss(self, levels: Sequence[tuple[float, Tensor]], batch: Batch) -> Tensor:
+        """The loss of the labels of a batch, over all outputs that are supervised."""
+        losses = [w * self.objective.loss(z, batch["label"], batch["allowed"]) for w, z in levels]
+        loss = torch.stack(losses).sum()
+        if self.further_loss is not None:
+            loss = loss + self.further_loss(batch, levels[0][1])
         return loss
 
     def on_validation_epoch_start(self) -> None:

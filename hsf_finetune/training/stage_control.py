@@ -1,4 +1,4 @@
-"""From one stage of a schedule to the next: plateaus, best weights, and the state for a resume."""
+"""Stages and rates that validation decides: plateaus, best weights, and the state for a resume."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from hsf_finetune.training.module import MONITOR, SegmentationModule
 
 
 class StageControl(Callback):
-    """Ends stages on their plateau, and starts the next one as the schedule says.
+    """Ends stages and lowers rates on a plateau, and starts the next stage as the schedule says.
 
-    Its state (how long validation has not improved, and which stages have ended) is all
-    that a resumed run needs beside the schedule and the epoch.
+    Its state (how long validation has not improved, which stages have ended and when rates
+    fell) is all that a resumed run needs beside the schedule and the epoch.
 
     Args:
         schedule: as planned.
@@ -87,7 +87,8 @@ class StageControl(Callback):
             history = replace(history, restart_epoch=epoch, rate_shift_epochs=0)
         if "epoch" in self._reset:
             shift = 0 if "scheduler" in self._reset else epoch + history.rate_shift_epochs
-            history = ScheduleHistory(rate_shift_epochs=shift)
+            drops = () if "scheduler" in self._reset else history.drops
+            history = ScheduleHistory(rate_shift_epochs=shift, drops=drops)
             state |= {"best": None, "epochs_since_best": 0}
             self._reset_epoch(checkpoint)
         self.load_state_dict(state | {"history": asdict(history)})
@@ -139,6 +140,18 @@ class StageControl(Callback):
             self._update_schedule(trainer, pl_module)
         if (on_plateau or done == stage.epochs) and index + 1 < len(schedule.stages):
             self._start_next_stage(trainer, pl_module)
+        elif stage.curve.shape == "plateau":
+            self._lower_rates(trainer, pl_module)
+
+    def _lower_rates(self, trainer: L.Trainer, pl_module: SegmentationModule) -> None:
+        """Lowers the rates from the next epoch on, if neither they nor Dice have changed lately."""
+        schedule, history = pl_module.schedule, self._history
+        following = trainer.current_epoch + 1 + history.rate_shift_epochs
+        since = following - max(history.drops, default=0)
+        patience = schedule.stage(trainer.current_epoch).curve.drop_epochs
+        if min(self._epochs_since_best, since) >= patience:
+            self._history = replace(history, drops=(*history.drops, following))
+            self._update_schedule(trainer, pl_module)
 
     def _start_next_stage(self, trainer: L.Trainer, pl_module: SegmentationModule) -> None:
         stage = pl_module.schedule.stage(trainer.current_epoch + 1)

@@ -9,15 +9,18 @@ from lightning.pytorch.callbacks import Callback
 from hsf_finetune.config.settings import AugmentationSettings, Settings
 from hsf_finetune.data.augment.batch_augmentation import BatchAugmentation
 from hsf_finetune.data.augment.flips import FlipPlan, plan_flips
+from hsf_finetune.data.augment.mixing import BatchMixing
 from hsf_finetune.data.discovery.cases import Cohort
 from hsf_finetune.data.loading.datamodule import CasesDataModule
 from hsf_finetune.inference.model_card import ModelCard
 from hsf_finetune.networks.anatomy import Anatomy
 from hsf_finetune.schedule.stages import Schedule, Stage
 from hsf_finetune.system import console
+from hsf_finetune.system.errors import ConfigError
 from hsf_finetune.system.run_folder import RunFolder
 from hsf_finetune.training.averaging import AveragedWeights
 from hsf_finetune.training.callbacks import DivergenceCheck, ScheduleLogger, TrainingProgress
+from hsf_finetune.training.distillation import OldClassesTeacher
 from hsf_finetune.training.l2sp import L2SPRegulariser
 from hsf_finetune.training.losses import LabelSetLoss, weights_in_order
 from hsf_finetune.training.metrics_file import MetricsCsv
@@ -45,6 +48,8 @@ class TrainingJob:
         anatomy: the network, with the weights it starts from.
         schedule: which block trains when.
         card: description of the model, which checkpoints contain.
+        old_groups: channels that mean one class of the source together, for
+            `finetuning.keep_old`; empty in a run that is resumed.
     """
 
     settings: Settings
@@ -52,15 +57,23 @@ class TrainingJob:
     anatomy: Anatomy
     schedule: Schedule
     card: ModelCard
+    old_groups: tuple[tuple[int, ...], ...] = ()
 
 
 def check_training_job(job: TrainingJob) -> None:
     """Refuses settings of a job that would stop its training, before a voxel is read.
 
     Raises:
-        ConfigError: the trainer refuses its settings on this machine.
+        ConfigError: the trainer refuses its settings on this machine, or volumes are to be
+            mixed in batches of one.
     """
     check_trainer(job.settings, job.schedule.max_epochs)
+    if job.settings.datasets.batch_size == 1 and any(_mixings(job)):
+        raise ConfigError(
+            "mixup and CutMix mix the volumes of a batch, and batches have one",
+            found="augmentation.mixup_p or cutmix_p above 0, and datasets.batch_size=1",
+            fix="datasets.batch_size=2 or more, or augmentation.mixup_p=0 augmentation.cutmix_p=0",
+        )
 
 
 def fit_model(
@@ -100,9 +113,11 @@ def build_module(
     """
     models = job.settings.models
     class_weights = weights_in_order(models.class_weights, job.card.classes)
-    loss = LabelSetLoss(models.loss, class_weights, models.batch_dice, processes > 1)
+    loss = LabelSetLoss(
+        models.loss, class_weights, models.batch_dice, processes > 1, models.label_smoothing
+    )
     weight_decay = 0.0 if job.settings.finetuning.regularise else models.weight_decay
-    objective = Objective(loss, weight_decay, build_augmentations(job, flips))
+    objective = Objective(loss, weight_decay, build_augmentations(job, flips), _mixings(job))
     return SegmentationModule(job.anatomy, job.schedule, steps_per_epoch, objective, job.card)
 
 
@@ -117,6 +132,12 @@ def build_augmentations(
         BatchAugmentation(one, axes, flips.partners, scaled) if one.pipeline == "batched" else None
         for one in (_stage_settings(job.settings, stage) for stage in job.schedule.stages)
     )
+
+
+def _mixings(job: TrainingJob) -> tuple[BatchMixing | None, ...]:
+    """Mixup and CutMix in each stage; None is neither."""
+    stages = [_stage_settings(job.settings, stage) for stage in job.schedule.stages]
+    return tuple(BatchMixing(one) if one.mixup_p or one.cutmix_p else None for one in stages)
 
 
 def _stage_settings(settings: Settings, stage: Stage) -> AugmentationSettings:
@@ -146,5 +167,8 @@ def _callbacks(job: TrainingJob, run: RunFolder, baseline: float | None) -> list
         callbacks.append(DivergenceCheck(console.console, tuning.divergence_share))
     if tuning.regularise == "l2sp":
         callbacks.append(L2SPRegulariser(tuning.l2sp_strength, run.checkpoints / "start.ckpt"))
+    if tuning.keep_old is not None:
+        teacher = run.checkpoints / "teacher.ckpt"
+        callbacks.append(OldClassesTeacher(job.old_groups, tuning.keep_old_strength, teacher))
     # The average comes last, so that it averages the weights after the other callbacks.
     return callbacks if average is None else [*callbacks, average]

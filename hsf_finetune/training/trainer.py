@@ -27,6 +27,7 @@ from hsf_finetune.system.errors import ConfigError
 from hsf_finetune.system.run_folder import LAST, PREVIOUS
 from hsf_finetune.training.allocator import keep_freed_memory
 from hsf_finetune.training.module import MONITOR, SegmentationModule
+from hsf_finetune.training.termination import EndOnSignal
 
 _DDP = "ddp_find_unused_parameters_true"
 """The only strategy of several processes under which blocks can unfreeze: they are frozen
@@ -74,7 +75,7 @@ def make_trainer(
                 deterministic=settings.deterministic,
                 num_sanity_val_steps=-1 if check_before else 0,
                 logger=_loggers(logger, run_dir),
-                callbacks=[*callbacks],
+                callbacks=[*callbacks, EndOnSignal()],
                 enable_progress_bar=False,
                 enable_model_summary=False,
                 use_distributed_sampler=False,

@@ -20,7 +20,7 @@ from hsf_finetune.config.compose import compose
 from hsf_finetune.config.conf_files import conf_folder
 from hsf_finetune.data.phantom.write_phantoms import DESCRIPTION, PhantomCohort, write_phantoms
 from hsf_finetune.experiment.run import run_experiment
-from tests.conftest import CONF, FAST
+from tests.conftest import CONF, FAST, save_nifti, tiny_case
 
 SMALL_FILES = {
     "datasets/base.yaml": {"few_subjects": "0"},
@@ -126,3 +126,8 @@ def _write_scans(root: Path, cohort: Path) -> None:
         kind = "dseg" if "label" in name else "T2w"
         shutil.copyfile(cohort / "sub-01" / f"sub-01_{kind}.nii.gz", root / name)
     shutil.copytree(root / "new_scans", root / "folder_of_scans")
+    # What `hsf-finetune next` writes, corrected.
+    image, label = tiny_case(8)
+    save_nifti(root / "next" / "images" / "sub-08.nii.gz", image)
+    save_nifti(root / "next" / "labels" / "sub-08.nii.gz", label)
+    (root / "next" / "next.tsv").write_text("rank\tscan\n")

@@ -15,7 +15,7 @@ from hsf_finetune.export.trained_model import TrainedModel
 from hsf_finetune.system.errors import ConfigError
 from tests.export.models import OF_NNUNET, SMALL, random_model, save_scan
 from tests.export.test_onnx_graph import DEPENDING_ON_SIZES
-from tests.networks.test_build import SETTINGS
+from tests.networks.small_settings import SETTINGS
 
 ODD: dict[str, Any] = {
     "orientation": "LPS",

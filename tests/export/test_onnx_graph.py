@@ -23,7 +23,7 @@ from hsf_finetune.system.errors import ConfigError
 from hsf_finetune.weights.files.read_checkpoint import read_checkpoint
 from hsf_finetune.weights.transfer.match_names import pair_by_name
 from tests.export.models import VALUES
-from tests.networks.test_build import SETTINGS
+from tests.networks.small_settings import SETTINGS
 
 BY_NAME = {settings.name: settings for settings in SETTINGS if settings.name != "swinunetr"}
 DEPENDING_ON_SIZES = [s for s in SETTINGS if s.name == "resnet_unet" and s.depth == 18]

@@ -27,7 +27,7 @@ from hsf_finetune.system.errors import ConfigError
 from hsf_finetune.weights.sources.bundle_preprocessing import read_bundle_preprocessing
 from tests.conftest import oblique_affine
 from tests.export.models import SMALL, random_model, save_scan
-from tests.networks.test_build import SETTINGS
+from tests.networks.small_settings import SETTINGS
 from tests.weights.bundle_pipelines import PIPELINES
 
 pytestmark = pytest.mark.filterwarnings("ignore:parsing config_file:UserWarning")

@@ -16,7 +16,7 @@ from hsf_finetune.networks.build import build
 from hsf_finetune.system.errors import ConfigError
 from hsf_finetune.weights.sources.read_source import read_source
 from tests.export.models import OF_NNUNET, SMALL, random_model
-from tests.networks.test_build import SETTINGS
+from tests.networks.small_settings import SETTINGS
 
 RESULTS = "Dataset999_made/nnUNetTrainer__nnUNetPlans__3d_fullres"
 FITTING = [s for s in SETTINGS if isinstance(s, NnUNetSettings) and s.orientation == "RAS"]

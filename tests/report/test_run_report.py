@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 from hsf_finetune.cli.main import main
-from hsf_finetune.config.compose import compose
 from hsf_finetune.data.volumes.read_volume import stem
 from hsf_finetune.evaluation.reliability import read_reliability
 from hsf_finetune.evaluation.score_tables import (
@@ -25,31 +24,12 @@ from hsf_finetune.evaluation.score_tables import (
     write_scores,
 )
 from hsf_finetune.evaluation.volume_agreement import agree_in_volume
-from hsf_finetune.experiment.run import run_experiment
 from hsf_finetune.inference.predictor import Predictor
 from hsf_finetune.report.page import Grid, Lines
 from hsf_finetune.report.run_report import forgotten_parts
 from hsf_finetune.report.score_sections import rank_cases
-from tests.conftest import CONF, FAST
-
-
-def finetune(data: Path, outputs: Path, source: Path, *more: str) -> Path:
-    overrides = (
-        "datasets=tiny",
-        f"datasets.main_path={data}",
-        f"datasets.output_path={outputs}",
-        f"finetuning.pretrained={source}",
-        "lightning.max_epochs=2",
-        *FAST,
-        "report=on",
-        *more,
-    )
-    return run_experiment(compose("finetune", overrides, CONF)).folder
-
-
-@pytest.fixture(scope="module")
-def run(data: Path, source_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return finetune(data, tmp_path_factory.mktemp("outputs"), source_run)
+from hsf_finetune.training.metrics_file import read_metrics
+from tests.report.conftest import finetune
 
 
 def text_of(file: Path) -> str:
@@ -129,6 +109,19 @@ def test_segmented_scans_have_a_report(run: Path, data: Path, tmp_path: Path) ->
         assert html.count(f">{stem(scan)}</h3>") == 1
 
 
+def test_data_weights_and_training_are_those_of_the_files(run: Path) -> None:
+    text = text_of(run / "report.html")
+    split = json.loads((run / "splits.json").read_text())
+    for side in ("train", "validation"):
+        assert all(f"{case} {side}" in text for case in split[side])
+    for row in (run / "census.csv").read_text().splitlines():
+        assert row.replace(",", " ") in text
+    loaded = json.loads((run / "transfer.json").read_text())["share_parameters"]
+    assert f"loaded {100 * loaded:.1f} % of the parameters" in text
+    metrics = read_metrics(run / "metrics.csv")
+    assert f"Training took {len(metrics)} epochs ({metrics[-1]['step']} steps" in text
+
+
 def test_whole_report_is_there(run: Path) -> None:
     html = (run / "report.html").read_text(encoding="utf-8")
     titles = re.findall(r"<h2[^>]*>([^<]+)</h2>", html)
@@ -189,6 +182,17 @@ def test_folds_have_one_report(data: Path, source_run: Path, tmp_path: Path) -> 
     text = text_of(folder / "report.html")
     assert "on 5 validation cases of 5 subjects" in text
     assert "Each case is scored by the fold that did not train on it" in text
+    assert (
+        "5 scans of 5 subjects for training, 5 scans of 5 subjects for validation (2 folds" in text
+    )
+    scores = [
+        row for fold in (0, 1) for row in read_scores(folder / f"fold_{fold}/validation_scores.csv")
+    ]
+    by_case: dict[str, list[float]] = {}
+    for row in scores:
+        by_case.setdefault(row.case, []).append(row.score.dice)
+    mean = np.mean([np.nanmean(dice) for dice in by_case.values()])
+    assert re.search(rf"on 5 validation cases of 5 subjects went from \S+ to {mean:.3f} ", text)
 
 
 def test_segmentations_against_labels_have_a_report(data: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -25,11 +26,12 @@ STRATEGIES = [
     steps_per_epoch=st.integers(1, 7),
     warmup=st.floats(0, 1),
     epochs=st.integers(3, 20),
+    shape=st.sampled_from(["cosine", "poly", "step", "plateau"]),
 )
 def test_rate_is_positive_exactly_while_a_block_trains(
-    strategy: dict[str, object], steps_per_epoch: int, warmup: float, epochs: int
+    strategy: dict[str, object], steps_per_epoch: int, warmup: float, epochs: int, shape: str
 ) -> None:
-    schedule = planned(epochs=epochs, warmup=warmup, **strategy)
+    schedule = planned(epochs=epochs, warmup=warmup, lr_schedule=shape, **strategy)
     assert schedule.max_epochs <= epochs
     for epoch in range(schedule.max_epochs):
         trainable = schedule.trainable(epoch)
@@ -121,6 +123,43 @@ def test_a_boost_is_brief() -> None:
 def test_curve_ends_where_it_is_told_to() -> None:
     assert RateCurve(warmup=0, final=0.1).factor(100, 100) == pytest.approx(0.1)
     assert RateCurve(warmup=0, final=0.1).factor(150, 100) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("drop", [1, 3])
+def test_rates_of_steps_are_those_of_pytorch(drop: int) -> None:
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=1e-3)
+    reference = torch.optim.lr_scheduler.StepLR(optimizer, drop, 0.3)
+    given = {"lr_schedule": "step", "lr_drop_epochs": drop, "lr_drop_factor": 0.3, "warmup": 0}
+    schedule = planned(strategy="full", epochs=8, **given)
+    for epoch in range(8):
+        assert schedule.rate("head", epoch, 1, 2) == pytest.approx(reference.get_last_lr()[0])
+        optimizer.step()
+        reference.step()
+
+
+def test_polynomial_rates_are_nnunets() -> None:
+    schedule = planned(strategy="full", epochs=20, lr_schedule="poly", warmup=0)
+    for epoch in range(20):
+        assert schedule.rate("head", epoch, 0, 7) == pytest.approx(1e-3 * (1 - epoch / 20) ** 0.9)
+
+
+def test_a_plateau_lowers_the_rates_of_those_that_train() -> None:
+    schedule = planned(unfreeze_frequency=4, lr_schedule="plateau", warmup=0, final_lr_factor=0.05)
+    fallen = schedule.with_history(ScheduleHistory(drops=(2, 6)))
+    rates = [fallen.rate("head", epoch, 0, 2) for epoch in range(8)]
+    assert rates == pytest.approx([1e-3, 1e-3, 1e-4, 1e-4, 1e-4, 1e-4, 5e-5, 5e-5])
+    assert fallen.rate("decoder1", 4, 0, 2) == pytest.approx(1e-3)
+    assert fallen.rate("decoder1", 6, 0, 2) == pytest.approx(1e-4)
+
+
+def test_a_warmup_may_be_given_in_epochs() -> None:
+    schedule = planned(unfreeze_frequency=5, warmup_epochs=2)
+    for block in ("head", "decoder2"):
+        first = schedule.unfreeze_epoch[block]
+        rates = [schedule.rate(block, first + e, s, 3) for e in range(4) for s in range(3)]
+        assert rates[:6] == pytest.approx([1e-3 * (k + 1) / 7 for k in range(6)])
+        assert rates[6] == pytest.approx(1e-3)
+        assert rates[7:] == sorted(rates[7:], reverse=True)
 
 
 def test_epochs_after_the_end_belong_to_the_last_stage() -> None:

@@ -262,3 +262,18 @@ def test_an_end_before_max_epochs_is_remarked_upon() -> None:
     found = planned(strategy="linear", linear_probe_epochs=5, epochs=20)
     assert found.max_epochs == 5
     assert "linear_probe_epochs=20" in found.remarks[0]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"strategy": "full", "warmup_epochs": 6}, "warmup_epochs=6, and there are 6 epochs: no"),
+        (
+            {"strategy": "full", "lr_schedule": "plateau", "early_stopping_epochs": 4},
+            "stage 1 ends after 4 epochs without a better Dice, before its rates can fall",
+        ),
+    ],
+)
+def test_rates_that_never_change_are_remarked(given: dict[str, object], said: str) -> None:
+    assert any(said in remark for remark in planned(epochs=6, **given).remarks)
+    assert not planned(epochs=6, **{**given, "warmup_epochs": 5, "lr_schedule": "cosine"}).remarks

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -95,6 +96,22 @@ def meet_fate(victim: int, fate: str, overrides: Sequence[str]) -> None:
         # Whoever is late on a busy machine must not be taken for dead.
         patch.setattr(processes, "BEAT_S", 1.0 if fate == "late" else 0.5)
         patch.setattr(run, "prepare", delayed)
+        run_settings(CONF, overrides)
+
+
+def be_terminated(both: bool, overrides: Sequence[str]) -> None:
+    """Makes a run whose first process gets SIGTERM, the other one while it waits for the first."""
+
+    def terminated(*_: Any) -> None:
+        send = threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGTERM))
+        if processes.rank() == 0:
+            send.function(*send.args)
+        elif both:
+            send.start()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(processes, "BEAT_S", 0.5)
+        patch.setattr(TrainingProgress, "on_train_batch_start", terminated, raising=False)
         run_settings(CONF, overrides)
 
 
@@ -288,6 +305,17 @@ def test_a_process_that_dies_ends_the_others(
     assert time.monotonic() - begun < 120
     reason = "gave no sign of life" if fate == "killed" else "failed: the disk fell off"
     assert f"process {victim} {reason}" in ended[1 - victim][1]
+    assert not [*outputs.glob(".run*")], "the signs of life are gone"
+
+
+@pytest.mark.parametrize("both", [False, True])
+def test_processes_that_are_terminated_end(
+    data: Path, outputs: Path, tmp_path: Path, both: bool
+) -> None:
+    begun = time.monotonic()
+    ended = outcomes(tmp_path, be_terminated, both, job(data, outputs, *TWO))
+    assert all(code for code, _ in ended)
+    assert time.monotonic() - begun < 120
     assert not [*outputs.glob(".run*")], "the signs of life are gone"
 
 

@@ -304,3 +304,33 @@ def test_every_loss_of_the_settings_can_be_built() -> None:
     assert set(NAMES) == set(ModelSettings.model_fields["loss"].annotation.__args__)  # type: ignore[union-attr]
     for name in NAMES:
         assert torch.isfinite(LabelSetLoss(name)(*single(6, 3)))
+
+
+# ------------------------------------------------------------------- label smoothing
+@quick
+@given(seed=seeds, classes=st.integers(2, 6), share=st.floats(0.01, 0.9), weighted=st.booleans())
+def test_smoothing_on_single_classes_is_pytorchs(
+    seed: int, classes: int, share: float, weighted: bool
+) -> None:
+    drawn = single(seed, classes)
+    weights = torch.rand(classes) + 0.1 if weighted else None
+    plain = torch.nn.CrossEntropyLoss(weights, label_smoothing=share)
+    ours = LabelSetLoss("ce", weights.tolist() if weighted else None, label_smoothing=share)
+    expected = plain(drawn.logits, drawn.rows.long())
+    assert_equal_up_to_rounding(ours(*drawn), expected, scale=1)
+
+
+@quick
+@given(seed=seeds)
+def test_smoothing_leaves_open_how_a_set_is_divided(seed: int) -> None:
+    """Changing logits within each voxel's set, its total kept, changes nothing."""
+    drawn = mixed(seed)
+    log_p = drawn.logits.double().log_softmax(dim=1)
+    batch = torch.arange(len(drawn.rows))[:, None, None, None]
+    inside = drawn.allowed[batch, drawn.rows.long()].movedim(-1, 1)
+    within = torch.where(inside, log_p, -torch.inf).logsumexp(dim=1, keepdim=True)
+    even = torch.where(inside, within - inside.sum(dim=1, keepdim=True).log(), log_p)
+    loss = LabelSetLoss("ce", label_smoothing=0.2)
+    first, second = (loss(z, drawn.rows, drawn.allowed) for z in (log_p, even))
+    torch.testing.assert_close(first, second)
+    assert first > LabelSetLoss("ce")(log_p, drawn.rows, drawn.allowed) * 0.8 - 1e-9

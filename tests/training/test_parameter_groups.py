@@ -6,7 +6,7 @@ from torch import nn
 from hsf_finetune.config.settings import NetworkSettings
 from hsf_finetune.networks.build import build
 from hsf_finetune.training.parameter_groups import parameter_groups
-from tests.networks.test_build import SETTINGS
+from tests.networks.small_settings import SETTINGS
 
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=lambda s: s.name)

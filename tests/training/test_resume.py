@@ -24,9 +24,25 @@ PRESETS: dict[str, tuple[list[str], list[int]]] = {
         ["lightning.max_epochs=12", "models.lr=1e-5", "finetuning.gradual_patience=1"],
         [1, 2, 5],
     ),
-    "full": (["lightning.max_epochs=2"], [1]),
+    "full": (
+        [
+            "lightning.max_epochs=4",
+            "models.lr=1e-6",
+            "finetuning.lr_schedule=plateau",
+            "finetuning.lr_drop_epochs=1",
+        ],
+        [1, 3],
+    ),
     "progressive": (
-        ["lightning.max_epochs=3", "finetuning.unfreeze_backbone_at_epoch=1"],
+        [
+            "lightning.max_epochs=3",
+            "finetuning.unfreeze_backbone_at_epoch=1",
+            "finetuning.lr_schedule=poly",
+            "finetuning.warmup_epochs=1",
+            "augmentation.mixup_p=0.7",
+            "augmentation.cutmix_p=0.7",
+            "models.label_smoothing=0.1",
+        ],
         [1],
     ),
     "lpft": (["lightning.max_epochs=4", "finetuning.linear_probe_epochs=2"], [2, 3]),
@@ -134,10 +150,13 @@ def test_killed_and_resumed_equals_uninterrupted(
 def test_the_epochs_lie_in_every_stage(uninterrupted: Uninterrupted, preset: str) -> None:
     """What the test above kills is inside every stage, plateaus included."""
     checkpoint = last(uninterrupted(preset).folder)
-    ended = checkpoint["callbacks"]["Stages"]["history"]["ended"]
+    history = checkpoint["callbacks"]["Stages"]["history"]
+    ended = history["ended"]
     _, epochs = PRESETS[preset]
     if preset in ("linear", "gradual"):
         assert ended, "no plateau came"
+    if preset == "full":
+        assert history["drops"], "no rate fell"
     assert max(epochs) <= checkpoint["epoch"]
 
 

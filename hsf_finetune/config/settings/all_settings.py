@@ -105,6 +105,8 @@ def _broken_rules(settings: Settings) -> Iterator[tuple[str, str]]:
             "scores what is forgotten of the source model's task, and pretrained=none has no "
             "source model",
         )
+    if settings.finetuning.keep_old and settings.weights.pretrained == "none":
+        yield "finetuning.keep_old", "needs a source model, and pretrained=none has none"
     if settings.reset and settings.resume is None:
         yield "reset", "only a run that is resumed can be reset; add resume=RUN, or leave it out"
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from hsf_finetune.config.settings.base_settings import Group, Probability, Text
+from hsf_finetune.config.settings.base_settings import Group, Positive, Probability, Text
 
 
 class AugmentationSettings(Group):
@@ -51,6 +51,23 @@ class AugmentationSettings(Group):
     lowres_p: Probability = 0.15
     lowres_factor: Annotated[float, Field(ge=1)] = 2.0
     """Most voxels along an axis that become one before they are interpolated back."""
+    mixup_p: Probability = 0.0
+    """Of a batch: each volume is mixed with another one."""
+    mixup_alpha: Positive = 0.2
+    """The share of the volume itself is of Beta(alpha, alpha)."""
+    cutmix_p: Probability = 0.0
+    """Of a batch: each volume has a box of another one, labels included."""
+    cutmix_alpha: Positive = 1.0
+    """The share of the volume that is kept is of Beta(alpha, alpha)."""
+
+    @model_validator(mode="after")
+    def _mixing_has_a_pipeline(self) -> AugmentationSettings:
+        if (self.mixup_p or self.cutmix_p) and self.pipeline != "batched":
+            raise ValueError(
+                f"mixup_p and cutmix_p would be ignored: pipeline '{self.pipeline}' mixes no "
+                "volumes; choose augmentation=mri or light, or leave them at 0"
+            )
+        return self
 
     def with_strength(self, strength: float) -> AugmentationSettings:
         """The same changes, each so many times as probable (1 is always, at the most)."""

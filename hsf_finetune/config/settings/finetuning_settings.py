@@ -14,6 +14,13 @@ from hsf_finetune.config.settings.base_settings import (
     as_switch,
 )
 
+_OF_SCHEDULES = {
+    "lr_power": ("poly",),
+    "lr_drop_epochs": ("step", "plateau"),
+    "lr_drop_factor": ("step", "plateau"),
+}
+"""Setting of the rates -> the `lr_schedule` values that have it."""
+
 
 class StageSettings(Group):
     """One stage of `finetuning=staged`."""
@@ -103,7 +110,18 @@ class FinetuningSettings(Group):
     warmup: Probability = 0.1
     """Share of a block's training time in which its rate rises."""
     final_lr_factor: Probability = 0.0
-    """Where the cosine ends, as a share of the peak rate."""
+    """Lowest rate after the warm-up, as a share of the peak: where a cosine or polynomial ends."""
+    warmup_epochs: Annotated[int, Field(ge=0)] | None = None
+    """How many epochs a block's rate rises, in place of the share `warmup`."""
+    lr_schedule: Literal["cosine", "poly", "step", "plateau"] = "cosine"
+    """How a rate falls after its warm-up: along a cosine or a polynomial; every
+    `lr_drop_epochs`; or once validation Dice has not improved for as many."""
+    lr_power: Positive | None = None
+    """poly: its exponent; None is nnU-Net's 0.9."""
+    lr_drop_epochs: Whole | None = None
+    """step: epochs from one drop to the next; plateau: without a better Dice. None is 10."""
+    lr_drop_factor: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """step, plateau: what a drop multiplies the rate by; None is 0.1."""
     ema_decay: Annotated[float, Field(ge=0, lt=1)] | None = 0.99
     """Decay of the averaged weights; None trains without."""
     early_stopping_epochs: Whole | None = None
@@ -129,6 +147,10 @@ class FinetuningSettings(Group):
     """staged: what trains, one stage after the other."""
     selftrain: SelftrainSettings | None = None
     """Learn from the scans of `datasets.unlabelled` as well; None leaves them out."""
+    keep_old: Literal["distil"] | None = None
+    """distil: the source model teaches its own classes where labels leave them open."""
+    keep_old_strength: Positive = 10.0
+    """How strongly: factor of that term of the loss."""
     regularise: Literal["l2sp"] | None = None
     """Pull the weights towards where they started, in place of towards 0."""
     l2sp_strength: Annotated[float, Field(ge=0)] = 0.1
@@ -154,4 +176,10 @@ class FinetuningSettings(Group):
                 f"{' and '.join(given)} would be ignored: only HSF's gradual unfreezing "
                 f"(finetuning=hsf) has such settings, and this is strategy '{self.strategy}'"
             )
+        for name, schedules in _OF_SCHEDULES.items():
+            if getattr(self, name) is not None and self.lr_schedule not in schedules:
+                raise ValueError(
+                    f"{name} would be ignored: only finetuning.lr_schedule="
+                    f"{' and '.join(schedules)} has it, and this is '{self.lr_schedule}'"
+                )
         return self

@@ -32,12 +32,23 @@ class ModelSettings(Group):
     """Dice and Tversky over the voxels of the whole batch instead of case by case."""
     class_weights: dict[Text, Positive] | None = None
     """Class -> its weight in the loss; the others have 1, and a set its classes' mean."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the cross-entropy's target that is spread evenly over all classes."""
     use_forgiving_loss: bool = False
     """Whether label values may stand for several classes."""
     labels_names: Annotated[list[Text], Field(min_length=1)] | None = None
     """The model's classes in the order of its outputs; None is the datasets' finest ones."""
     in_channels: Whole | None = None
     """Input channels; None follows from the dataset's patterns."""
+
+    @model_validator(mode="after")
+    def _smoothing_has_a_cross_entropy(self) -> ModelSettings:
+        if self.label_smoothing and self.loss not in ("ce", "dice_ce"):
+            raise ValueError(
+                f"label_smoothing would be ignored: loss '{self.loss}' has no cross-entropy; "
+                "choose loss dice_ce or ce"
+            )
+        return self
 
 
 class UNetSettings(ModelSettings):

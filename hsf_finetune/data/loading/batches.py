@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from torch.nn.functional import pad
 from torch.utils.data import Dataset
 
 from hsf_finetune.config.settings.preprocessing_settings import PaddingMode
+from hsf_finetune.data.augment.mixing import Mixture
 from hsf_finetune.data.discovery.cases import Case
 from hsf_finetune.data.loading.epoch_sampler import CaseDraw
 from hsf_finetune.data.loading.patches import choose_patch_corner
@@ -33,7 +34,7 @@ class Batch(TypedDict):
     image: (B, C, X, Y, Z) float32; label: label rows (B, X, Y, Z) uint8;
     allowed: (B, rows, classes) bool, the label rows' sets of classes, padded
     with empty rows; spacing: voxel sizes (B, 3) in mm; case: names; seed: for
-    everything random about the batch.
+    everything random about the batch; mixture: where mixup is on.
     """
 
     image: Tensor
@@ -42,6 +43,7 @@ class Batch(TypedDict):
     spacing: Tensor
     case: list[str]
     seed: int
+    mixture: NotRequired[Mixture]
 
 
 @dataclass(frozen=True)

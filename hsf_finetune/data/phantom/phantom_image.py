@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy.ndimage import gaussian_filter
+import scipy
 
 from hsf_finetune.data.phantom.phantom_shape import (
     RING_MM,
@@ -87,7 +87,7 @@ def make_phantom(
     canvas *= 1 + 0.025 * random_field(rng, (x, y, z), 3.0)  # texture of the tissue
     # T2-like scans have thick coronal slices, so they are blurred along y.
     blur_mm = (0.4, 0.4, 0.4) if contrast == "T1w" else (0.3, 0.75, 0.3)
-    canvas = gaussian_filter(canvas, [b / spacing_mm for b in blur_mm])
+    canvas = scipy.ndimage.gaussian_filter(canvas, [b / spacing_mm for b in blur_mm])
     canvas *= np.exp(0.08 * np.clip(random_field(rng, (x, y, z), 24.0), -2.5, 2.5))
     noise = rng.uniform(18, 32) * rng.standard_normal((2, *canvas.shape))
     image = np.hypot(canvas + noise[0], noise[1])  # a magnitude image, so Rician

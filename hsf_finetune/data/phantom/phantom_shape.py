@@ -18,8 +18,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy.interpolate import CubicSpline
-from scipy.spatial import cKDTree
+import scipy
 
 Side = Literal["left", "right"]
 Floats = npt.NDArray[np.float64]
@@ -169,7 +168,9 @@ def _centreline(shape: dict[str, float], samples: int = 240) -> tuple[Floats, Fl
     about_z = [[np.cos(yaw), -np.sin(yaw), 0], [np.sin(yaw), np.cos(yaw), 0], [0, 0, 1]]
     knots = knots @ np.array(about_x).T @ np.array(about_z).T
     knots += [shape[f"shift_{axis}"] for axis in "xyz"]
-    fine = CubicSpline(np.arange(len(knots)), knots)(np.linspace(0, len(knots) - 1, 2000))
+    fine = scipy.interpolate.CubicSpline(np.arange(len(knots)), knots)(
+        np.linspace(0, len(knots) - 1, 2000)
+    )
     length = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(fine, axis=0), axis=1))])
     even = np.linspace(0, length[-1], samples)
     points = np.stack([np.interp(even, length, fine[:, k]) for k in range(3)], axis=1)
@@ -187,7 +188,7 @@ def _locate_in_section(shape: dict[str, float], position: Floats) -> _Section:
 
     grid = position.shape[1:]
     flat = position.reshape(3, -1).T
-    nearest = cKDTree(points).query(flat)[1]
+    nearest = scipy.spatial.cKDTree(points).query(flat)[1]
     away = flat - points[nearest]
     along = np.einsum("ij,ij->i", away, tangent[nearest])
     index = np.clip(nearest + along / step, 0, len(points) - 1)
@@ -217,7 +218,7 @@ def _locate_in_section(shape: dict[str, float], position: Floats) -> _Section:
 def _scale(shape: dict[str, float], axis: Floats, length_mm: float) -> Floats:
     """Size of the section along the axis, rounded off over the last 3.5 mm of both ends."""
     knots, sizes = _SCALE_KNOTS
-    size = shape["thickness"] * CubicSpline(knots, sizes, bc_type="natural")(axis)
+    size = shape["thickness"] * scipy.interpolate.CubicSpline(knots, sizes, bc_type="natural")(axis)
     size *= 1 + (shape["head"] - 1) * np.clip((axis - 0.6) / 0.2, 0, 1)
     depth = np.clip(np.minimum(axis, 1 - axis) * length_mm / 3.5, 0, 1)
     return np.asarray(size * np.maximum(np.sqrt(1 - (1 - depth) ** 2), 0.05))

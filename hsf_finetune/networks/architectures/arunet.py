@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections import OrderedDict
-from collections.abc import Mapping
 from itertools import pairwise
-from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.functional import gelu
@@ -149,28 +146,6 @@ def arunet(settings: ARUNetSettings, in_channels: int, out_channels: int) -> Ana
     *down, deepest = network.encoders
     up = list(network.decoders)[::-1]
     return Anatomy.of_levels(network, down, deepest, up, network.final_conv, 2 ** len(down))
-
-
-def read_arunet_settings(tensors: Mapping[str, Tensor]) -> dict[str, Any] | None:
-    """The settings of an ARUNet from its tensors: HSF's checkpoints hold no settings.
-
-    Args:
-        tensors: a checkpoint, with any prefix.
-
-    Returns:
-        The settings as plain values, `{"name": "arunet", "hparams": {...}}`; None for
-        another network.
-    """
-    first_conv = re.compile(r"(?:.*\.)?encoders\.(\d+)\.basic_module\.conv1\.conv\.weight")
-    widths = {
-        int(m[1]): t.shape[0] for name, t in tensors.items() if (m := first_conv.fullmatch(name))
-    }
-    doubling = widths == {level: widths.get(0, 0) * 2**level for level in range(len(widths))}
-    if not (widths and doubling and any(".SwitchNorm3d." in name for name in tensors)):
-        return None
-    gated = any(".attention." in name for name in tensors)
-    hparams = {"f_maps": widths[0], "num_levels": len(widths), "use_attention": gated}
-    return {"name": "arunet", "hparams": hparams}
 
 
 def _encoder(in_channels: int, out_channels: int, halves: bool) -> nn.Sequential:

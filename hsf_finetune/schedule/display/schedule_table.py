@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from rich.table import Table
 
 from hsf_finetune.schedule.display.timeline import title_text
-from hsf_finetune.schedule.stages import NORMS, Schedule, Stage
+from hsf_finetune.schedule.stages import NORMS, RateCurve, Schedule, Stage
 from hsf_finetune.system.console import TitledTable, count_of
 
 
@@ -99,12 +99,24 @@ def _stage_rules(stage: Stage) -> list[str]:
     return lines
 
 
+def _fall(curve: RateCurve) -> str:
+    epochs, least = count_of(curve.drop_epochs, "epoch"), f"to {curve.final:g} of its peak"
+    when = {"step": f"every {epochs}", "plateau": f"whenever Dice has not improved for {epochs}"}
+    if curve.shape in when:
+        drop = f"is multiplied by {curve.drop_factor:g} {when[curve.shape]}"
+        return f"{drop}, down {least}" if curve.final else drop
+    along = "a cosine" if curve.shape == "cosine" else f"(1 - time) ^ {curve.power:g}"
+    return f"falls along {along} {least}"
+
+
 def _caption(schedule: Schedule) -> list[str]:
     curve = schedule.stages[-1].curve
     has_open_stages = any(stage.patience_epochs for stage in schedule.stages[:-1])
+    over = f"{curve.warmup:.0%} of the epochs for which its block trains"
+    if curve.warmup_epochs is not None:
+        over = count_of(curve.warmup_epochs, "epoch")
     lines = [
-        f"A rate warms up over {curve.warmup:.0%} of the epochs for which its block trains, then "
-        f"falls along a cosine to {curve.final:g} of its peak"
+        f"A rate warms up over {over}, then {_fall(curve)}"
         + ("; it stays at its peak in stages that a plateau ends." if has_open_stages else ".")
     ]
     if schedule.never_unfrozen:

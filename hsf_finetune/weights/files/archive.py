@@ -1,16 +1,19 @@
-"""Unpacks an untrusted archive without letting it write outside its folder."""
+"""Unpacks an untrusted archive, all of it, without letting it write outside its folder."""
 
 from __future__ import annotations
 
 import lzma
 import shutil
 import stat
+import tarfile
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from hsf_finetune.system.errors import OutputError, WeightsError
+from hsf_finetune.system.errors import WeightsError
 from hsf_finetune.weights.files.unreadable import FETCH_AGAIN
 
 LIMIT_BYTES = 8 << 30
@@ -19,72 +22,98 @@ LIMIT_FILES = 10_000
 _LARGEST_RATIO = 100
 _RATIO_MATTERS_ABOVE_BYTES = 64 << 20
 _CHUNK_BYTES = 1 << 20
+_TAR = (".tar", ".tar.gz", ".tgz")
+
+
+def archive_names(path: Path) -> list[str]:
+    """The names in a zip or tar archive; none of any other path, a damaged one, or torch's own."""
+    try:
+        if path.is_file() and path.name.endswith(_TAR):
+            with tarfile.open(path) as tar:
+                return tar.getnames()
+        if path.is_file() and zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                names = archive.namelist()
+            return [] if any(name.partition("/")[2] == "data.pkl" for name in names) else names
+    except (OSError, EOFError, ValueError, NotImplementedError, tarfile.TarError, zipfile.error):
+        pass
+    return []
+
+
+@contextmanager
+def unpacked(path: Path) -> Iterator[Path]:
+    """What an archive holds, in a folder that exists while the block runs; else the path itself.
+
+    Raises:
+        WeightsError: see `extract_safely`; or of the block, with the archive's name in place of
+            the folder's.
+    """
+    if not archive_names(path):
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="weights-") as folder:
+        root = Path(folder) / "model"
+        if path.name.endswith(_TAR):
+            _extract_tar(path, root)
+        else:
+            extract_safely(path, root)
+        try:
+            yield root
+        except WeightsError as error:
+            # The folder no longer exists when a user reads this.
+            raise WeightsError(str(error).replace(str(root), str(path))) from error
 
 
 def extract_safely(
-    zip_path: Path | str,
-    folder: Path | str,
-    limit_bytes: int = LIMIT_BYTES,
-    limit_files: int = LIMIT_FILES,
+    zip_path: Path, folder: Path, limit_bytes: int = LIMIT_BYTES, limit_files: int = LIMIT_FILES
 ) -> tuple[Path, ...]:
-    """Unpacks a zip archive into an empty folder; all of it or, on an error, nothing.
+    """Unpacks a zip archive into a new folder; all of it or, on an error, nothing.
 
     Every name, type and size is checked before a byte is written. Modes, owners and
     links are not restored.
-
-    Args:
-        zip_path: the archive.
-        folder: where to unpack; made if missing, else it must be empty.
-        limit_bytes: largest sum of the unpacked sizes.
-        limit_files: largest number of entries.
 
     Returns:
         The files written, in the archive's order.
 
     Raises:
-        WeightsError: it is no zip archive, it is damaged or encrypted, an entry would
-            be written outside the folder, is a link or a device, or contradicts
-            another one; or the entries are too many, or too large.
-        OutputError: the folder is not empty or cannot be written to.
+        WeightsError: it is damaged or encrypted, an entry would be written outside the folder,
+            is a link or a device, or contradicts another one; or the entries are too many, or
+            too large; or the disk is full.
     """
-    zip_path, folder = Path(zip_path), Path(folder)
     written: list[Path] = []
-    made = not folder.exists()
-    try:
-        if not made and (not folder.is_dir() or any(folder.iterdir())):
-            raise OutputError("an archive is unpacked into an empty folder only", file=folder)
-        with _open_archive(zip_path) as archive:
-            entries = _check_entries(archive, zip_path, limit_bytes, limit_files)
-            folder.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(zip_path) as archive:
+        entries = _check_entries(archive, zip_path, limit_bytes, limit_files)
+        folder.mkdir(parents=True)
+        try:
             for info, name in entries:
-                target = folder.joinpath(*name.parts)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                written.append(target)
-                _write(archive, info, target, zip_path)
-    except BaseException as error:
-        _clear(folder, made, bool(written))
-        if isinstance(error, OSError):
-            raise OutputError(
-                "the archive cannot be unpacked", file=zip_path, found=error.strerror or error
-            ) from error
-        raise
+                written.append(folder.joinpath(*name.parts))
+                written[-1].parent.mkdir(parents=True, exist_ok=True)
+                _write(archive, info, written[-1], zip_path)
+        except BaseException as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            if isinstance(error, OSError):
+                raise _unpack_error(zip_path, error.strerror or error) from error
+            raise
     return tuple(written)
 
 
-def _open_archive(path: Path) -> zipfile.ZipFile:
-    if not path.is_file():
-        found = "a folder" if path.is_dir() else "nothing"
-        raise WeightsError("there is no archive", file=path, found=found)
-    try:
-        return zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, ValueError, EOFError, NotImplementedError) as error:
-        raise WeightsError(
-            "the archive cannot be read",
-            file=path,
-            found=f"{path.stat().st_size:,} bytes ({error})",
-            expected="a zip archive",
-            fix=FETCH_AGAIN,
-        ) from error
+# -------------------------------------------------------------------- internals
+def _extract_tar(path: Path, folder: Path) -> None:
+    """Unpacks the files of a tar archive, without links, devices, or paths outside."""
+    with tarfile.open(path) as tar:
+        wanted = [member for member in tar.getmembers() if member.isfile()]
+        size = sum(member.size for member in wanted)
+        if len(wanted) > LIMIT_FILES or size > LIMIT_BYTES:
+            raise WeightsError(
+                "the archive is too large",
+                file=path,
+                found=f"{len(wanted):,} files of {size:,} bytes",
+                fix="unpack it, and give the folder of one model",
+            )
+        try:
+            tar.extractall(folder, wanted, filter="data")
+        except (tarfile.TarError, OSError, EOFError) as error:
+            raise _unpack_error(path, error) from error
 
 
 def _check_entries(
@@ -164,16 +193,9 @@ def _write(archive: zipfile.ZipFile, info: zipfile.ZipInfo, target: Path, path: 
             ) from error
 
 
-def _clear(folder: Path, made: bool, written: bool) -> None:
-    """Leaves the folder as it was before: absent, or empty."""
-    if made:
-        shutil.rmtree(folder, ignore_errors=True)
-    elif written:
-        for child in folder.iterdir():
-            if child.is_dir():
-                shutil.rmtree(child, ignore_errors=True)
-            else:
-                child.unlink(missing_ok=True)
+def _unpack_error(path: Path, found: object) -> WeightsError:
+    what = "the archive cannot be unpacked"
+    return WeightsError(what, file=path, found=found, fix="unpack it yourself")
 
 
 def _refused(path: Path, found: str, expected: str) -> WeightsError:

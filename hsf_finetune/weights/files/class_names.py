@@ -22,10 +22,6 @@ def find_class_names(
 
     Only names of which the first is the background are taken, and only as many as the
     network has outputs.
-
-    Args:
-        described: what the file holds beside tensors, such as Lightning's hyper_parameters.
-        tensors: the weights, one of which should have as many outputs.
     """
     for given in _candidates(described):
         names = _names(given)

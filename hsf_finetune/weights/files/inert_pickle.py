@@ -31,12 +31,7 @@ _RENAMED = {"__builtin__": "builtins", "copy_reg": "copyreg"}
 
 @dataclass(frozen=True, eq=False)
 class Storage:
-    """The numbers of one or several tensors.
-
-    Args:
-        content: the bytes.
-        dtype: type of the elements, unless the tensor has its own.
-    """
+    """The numbers of one or several tensors."""
 
     content: torch.UntypedStorage
     dtype: torch.dtype
@@ -136,10 +131,6 @@ class InertUnpickler(pickle._Unpickler):
             raise pickle.UnpicklingError(f"items of a {type(target).__name__}")
         into.update(_pairs(items))
 
-    def _set_item(self) -> None:
-        value, key = self.stack.pop(), self.stack.pop()
-        self._set_items([key, value])
-
     def _extend(self, values: list[Any]) -> None:
         target = self.stack[-1]
         into = target.elements if isinstance(target, StandIn) else target
@@ -158,9 +149,6 @@ class InertUnpickler(pickle._Unpickler):
         values = self.pop_mark()
         self.append(frozenset(map(_key, values)))
 
-    def _byte_array(self) -> None:
-        self.append(self.read(int.from_bytes(self.read(8), "little")))
-
     def _refuse(self) -> None:
         raise pickle.UnpicklingError("data outside the pickle")
 
@@ -170,14 +158,16 @@ class InertUnpickler(pickle._Unpickler):
         pickle.NEWOBJ[0]: _reduce,
         pickle.NEWOBJ_EX[0]: _new_with_keywords,
         pickle.BUILD[0]: _build,
-        pickle.SETITEM[0]: _set_item,
+        pickle.SETITEM[0]: lambda self: self._set_items([self.stack.pop(-2), self.stack.pop()]),
         pickle.SETITEMS[0]: lambda self: self._set_items(self.pop_mark()),
         pickle.APPEND[0]: lambda self: self._extend([self.stack.pop()]),
         pickle.APPENDS[0]: lambda self: self._extend(self.pop_mark()),
         pickle.ADDITEMS[0]: lambda self: self._extend(self.pop_mark()),
         pickle.DICT[0]: _dictionary,
         pickle.FROZENSET[0]: _frozen_set,
-        pickle.BYTEARRAY8[0]: _byte_array,
+        pickle.BYTEARRAY8[0]: lambda self: self.append(
+            self.read(int.from_bytes(self.read(8), "little"))
+        ),
         pickle.NEXT_BUFFER[0]: _refuse,
         pickle.READONLY_BUFFER[0]: _refuse,
         # A frame only says how much could be read at once.
@@ -218,10 +208,6 @@ def _sequence(arguments: Any) -> Sequence[Any]:
     return arguments
 
 
-def _mapping(value: object) -> Mapping[Any, Any]:
-    return value if isinstance(value, dict) else {}
-
-
 def _pairs(items: Sequence[Any]) -> dict[Any, Any]:
     return {_key(key): value for key, value in zip(items[::2], items[1::2], strict=True)}
 
@@ -250,7 +236,8 @@ def _dictionary(*given: Any) -> dict[Any, Any]:
 def _object(kind: Any, base: Any = None, state: Any = None) -> StandIn:
     """An object as pickles before protocol 2 describe it."""
     made = StandIn(_name_of(kind))
-    made.items, made.elements = dict(_mapping(state)), state if isinstance(state, list) else []
+    made.items = dict(state) if isinstance(state, dict) else {}
+    made.elements = state if isinstance(state, list) else []
     return made
 
 

@@ -12,6 +12,7 @@ import torch
 
 from hsf_finetune.system.errors import WeightsError
 from hsf_finetune.weights.files.checkpoint import META_KEY
+from hsf_finetune.weights.files.unreadable import FETCH_AGAIN
 
 UNUSED_KEY = f"{META_KEY}_unused"
 """Key inside the metadata: tensors that only training uses, which are not part of the graph."""
@@ -35,9 +36,6 @@ def is_onnx(path: Path) -> bool:
 def load_onnx(path: Path) -> dict[str, Any]:
     """The tensors of an ONNX file under their names, and the model card of one of `export`.
 
-    Args:
-        path: the file.
-
     Returns:
         As `torch.load` gives a checkpoint of this package.
 
@@ -60,7 +58,7 @@ def load_onnx(path: Path) -> dict[str, Any]:
             "the file is not a readable ONNX model",
             file=path,
             found=str(error).splitlines()[0] if str(error) else type(error).__name__,
-            fix="download or copy it again, and compare sizes or checksums",
+            fix=FETCH_AGAIN,
         ) from error
     stored = list(model.graph.initializer)
     if any(one.external_data for one in stored):
@@ -78,21 +76,19 @@ def load_onnx(path: Path) -> dict[str, Any]:
     used = {name for node in model.graph.node if node.op_type in _WEIGHTED for name in node.input}
     renamed = [n.name for n in floats if n.name in used - tensors.keys() and len(n.dims)]
     if renamed or not tensors:
-        raise _nameless_error(path, renamed, len(floats))
+        raise WeightsError(
+            "the tensors of this ONNX file do not have the names of a network's: its exporter has "
+            "merged or renamed them",
+            file=path,
+            found=f"{len(renamed)} of {len(floats)}: {', '.join(renamed[:4])}"
+            if renamed
+            else "no tensors",
+            fix="give the checkpoint it was exported from (for HSF's models, "
+            f"finetuning.pretrained=hsf);\nor export it again: {_AGAIN}",
+        )
     told = {one.key: one.value for one in model.metadata_props}
     if META_KEY not in told:
         return {"state_dict": tensors}
     unused = json.loads(told.get(UNUSED_KEY, "{}"))
     tensors |= {name: torch.tensor(numbers) for name, numbers in unused.items()}
     return {"state_dict": tensors, META_KEY: json.loads(told[META_KEY])}
-
-
-def _nameless_error(path: Path, renamed: list[str], count: int) -> WeightsError:
-    return WeightsError(
-        "the tensors of this ONNX file do not have the names of a network's: its exporter has "
-        "merged or renamed them",
-        file=path,
-        found=f"{len(renamed)} of {count}: {', '.join(renamed[:4])}" if renamed else "no tensors",
-        fix=f"give the checkpoint it was exported from (for HSF's models, finetuning.pretrained=hsf);\n"
-        f"or export it again: {_AGAIN}",
-    )

@@ -68,8 +68,14 @@ def read_checkpoint(
     elif meta is not None:
         weights = _network_part(weights, path)
     check_values(weights.tensors, path)
-    meta, described = meta or {}, _described(content)
+    # What programs write beside the weights to describe them, by the names they use.
+    given = content if isinstance(content, Mapping) else {}
+    described = {key: given[key] for key in _DESCRIPTIONS if key in given}
+    meta = meta or {}
     preprocessing = _preprocessing_of(meta, path)
+    # What a model of this package keeps of the weights that it was fine-tuned from.
+    known = meta.get("origin")
+    recorded = {k: v for k, v in known.items() if k != "format"} if isinstance(known, dict) else {}
     return Checkpoint(
         tensors=weights.tensors,
         classes=tuple(meta["classes"])
@@ -83,7 +89,7 @@ def read_checkpoint(
         in_channels=meta.get("in_channels"),
         channel_names=preprocessing.channel_names if preprocessing else meta.get("channel_names"),
         preprocessing=preprocessing,
-        origin=origin | _recorded_origin(meta) | ({"key": weights.key} if weights.key else {}),
+        origin=origin | recorded | ({"key": weights.key} if weights.key else {}),
         described=described,
         left_out=weights.left_out,
     )
@@ -91,10 +97,6 @@ def read_checkpoint(
 
 def check_values(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
     """Refuses weights that no network can run with.
-
-    Args:
-        tensors: name -> tensor.
-        path: the file they come from.
 
     Raises:
         WeightsError: a value is NaN or infinite, or a tensor is not a dense array that
@@ -146,25 +148,14 @@ def _preprocessing_of(meta: Mapping[str, Any], path: Path) -> Preprocessing | No
         ) from error
 
 
-def _recorded_origin(meta: Mapping[str, Any]) -> dict[str, Any]:
-    """What a model of this package keeps of the weights that it was fine-tuned from."""
-    given = meta.get("origin")
-    return {k: v for k, v in given.items() if k != "format"} if isinstance(given, dict) else {}
-
-
-def _described(content: object) -> dict[str, Any]:
-    """What programs write beside the weights to describe them, by the names they use."""
-    given = content if isinstance(content, Mapping) else {}
-    return {key: given[key] for key in _DESCRIPTIONS if key in given}
-
-
 def _load(path: Path) -> tuple[object, dict[str, Any]]:
     """What a file holds, and its format and metadata."""
     if not path.is_file():
         found = "a folder" if path.is_dir() else "nothing"
         raise WeightsError("there is no checkpoint file", file=path, found=found)
     if find_index(path):
-        return load_shards(path, _load_shard), {"format": "in several files"}
+        tensors = load_shards(path, lambda file: find_state_dict(_load(file)[0], file).tensors)
+        return tensors, {"format": "in several files"}
     try:
         if is_safetensors(path):
             tensors, metadata = load_safetensors(path)
@@ -174,11 +165,6 @@ def _load(path: Path) -> tuple[object, dict[str, Any]]:
         return load_torch_file(path), {"format": "PyTorch"}
     except OSError as error:
         raise unreadable_error(path, error) from error
-
-
-def _load_shard(path: Path) -> Mapping[str, torch.Tensor]:
-    content, _ = _load(path)
-    return find_state_dict(content, path).tensors
 
 
 def _network_part(weights: StateDict, path: Path) -> StateDict:

@@ -29,10 +29,6 @@ def find_index(path: Path) -> Path | None:
 def load_shards(index: Path, load: Callable[[Path], Mapping[str, Any]]) -> dict[str, Any]:
     """The tensors that an index lists, from the files beside it.
 
-    Args:
-        index: a JSON file with `weight_map`: name of a tensor -> name of its file.
-        load: reads one of the files.
-
     Raises:
         WeightsError: the index is none, a file is missing or lies in another folder, or a
             file lacks a tensor that the index says it has.

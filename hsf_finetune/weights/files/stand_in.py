@@ -28,11 +28,7 @@ REPEATED = "torch._utils._rebuild_repeated"
 
 @dataclass(frozen=True)
 class Global:
-    """A function or class that a pickle names; only the name.
-
-    Args:
-        name: module and name, such as `collections.OrderedDict`.
-    """
+    """A function or class that a pickle names; only the name."""
 
     name: str
 

@@ -56,18 +56,18 @@ def find_state_dict(content: object, path: Path, use_ema: bool = True) -> StateD
     These are the top level, or state_dict, model, network and the like, two deep; else
     all that is nested, with the names of the parts before those of the tensors.
 
-    Args:
-        content: what was read.
-        path: the file.
-        use_ema: averaged weights where the file has both, or the raw ones.
-
     Raises:
         WeightsError: the file holds no weights.
     """
     mapping = _mapping(content)
-    found = [] if mapping is None else list(_candidates(mapping))
+    found = list(_below_known_keys(mapping or {}, "", False, {}))
+    if not found and (tensors := dict(_nested_tensors(mapping or {}, "", 0, {}))):
+        found = [StateDict(tensors)]
     if not found:
-        raise no_weights_error(path, _describe(content))
+        kind = f"a {type(content).__name__}"
+        if isinstance(content, Mapping):
+            kind = "a dictionary of: " + (", ".join(map(str, list(content)[:12])) or "nothing")
+        raise no_weights_error(path, kind)
     suited = [one for one in found if one.averaged == use_ema] or found
     both = len({one.averaged for one in found}) == 2
     return _one_copy(replace(suited[0], averaged=both and use_ema), use_ema)
@@ -75,11 +75,6 @@ def find_state_dict(content: object, path: Path, use_ema: bool = True) -> StateD
 
 def select_prefix(weights: StateDict, prefix: str, path: Path) -> StateDict:
     """The weights whose names begin with a prefix, without the prefix.
-
-    Args:
-        weights: of the file.
-        prefix: such as `model.`; the dot at its end may be left out.
-        path: the file.
 
     Raises:
         ConfigError: no name begins with it; lists the prefixes that there are.
@@ -128,17 +123,10 @@ def _mapping(value: object) -> Mapping[str, Any] | None:
     return value if isinstance(value, Mapping) else None
 
 
-def _candidates(content: Mapping[str, Any]) -> Iterator[StateDict]:
-    """Every part of a file that holds weights, the likeliest first."""
-    found = list(_below_known_keys(content, "", False, {}))
-    if not found and (tensors := dict(_nested_tensors(content, "", 0, {}))):
-        found = [StateDict(tensors)]
-    yield from found
-
-
 def _below_known_keys(
     content: Mapping[str, Any], key: str, averaged: bool, seen: dict[int, object]
 ) -> Iterator[StateDict]:
+    """Every part of a file that holds weights under a usual name, the likeliest first."""
     # What is there several times is looked at once.
     if id(content) in seen:
         return
@@ -218,10 +206,3 @@ def _below_average(name: str) -> str:
         if _AVERAGED_NAME.search(part):
             return ".".join(parts[number:])
     return ""
-
-
-def _describe(content: object) -> str:
-    if not isinstance(content, Mapping):
-        return f"a {type(content).__name__}"
-    keys = ", ".join(str(key) for key in list(content)[:12]) or "nothing"
-    return f"a dictionary of: {keys}"

@@ -23,20 +23,12 @@ _MAGIC = 0x1950A86A20F9469CFC6C
 """First value in files of the older format."""
 _LOCAL_HEADER_BYTES = 30
 _STORAGE_TYPES = {
-    "BFloat16Storage": torch.bfloat16,
-    "BoolStorage": torch.bool,
-    "ByteStorage": torch.uint8,
-    "CharStorage": torch.int8,
-    "ComplexDoubleStorage": torch.complex128,
-    "ComplexFloatStorage": torch.complex64,
-    "DoubleStorage": torch.float64,
-    "FloatStorage": torch.float32,
-    "HalfStorage": torch.float16,
-    "IntStorage": torch.int32,
-    "LongStorage": torch.int64,
-    "ShortStorage": torch.int16,
-    "UntypedStorage": torch.uint8,
-}
+    "BFloat16Storage": torch.bfloat16, "BoolStorage": torch.bool, "ByteStorage": torch.uint8,
+    "CharStorage": torch.int8, "ComplexDoubleStorage": torch.complex128,
+    "ComplexFloatStorage": torch.complex64, "DoubleStorage": torch.float64,
+    "FloatStorage": torch.float32, "HalfStorage": torch.float16, "IntStorage": torch.int32,
+    "LongStorage": torch.int64, "ShortStorage": torch.int16, "UntypedStorage": torch.uint8,
+}  # fmt: skip
 
 
 def load_torch_file(path: Path) -> object:
@@ -44,9 +36,6 @@ def load_torch_file(path: Path) -> object:
 
     Nothing in it is imported or called (`inert_pickle`), and no more memory is set aside
     than the file has bytes.
-
-    Args:
-        path: the file.
 
     Raises:
         WeightsError: the file is damaged, no file of torch.save, or claims more than it
@@ -86,7 +75,9 @@ def _load_archive(path: Path) -> object:
                 if record is None or not 0 <= count * dtype.itemsize <= size:
                     raise _oversize_error(path, f"a tensor of {count:,} numbers")
                 loaded[key] = _empty(size)
-                _fill(path, file, record, loaded[key])
+                _find_content(file, record)
+                if _read_into(file, loaded[key]) < size:
+                    raise unreadable_error(path, "an entry beyond the end", "a damaged archive")
             return Storage(loaded[key], dtype)
 
         stream = io.BytesIO(_read_record(file, pickled))
@@ -131,14 +122,6 @@ def _find_content(file: io.BufferedReader, info: zipfile.ZipInfo) -> None:
 def _read_record(file: io.BufferedReader, info: zipfile.ZipInfo) -> bytes:
     _find_content(file, info)
     return file.read(info.file_size)
-
-
-def _fill(
-    path: Path, file: io.BufferedReader, info: zipfile.ZipInfo, content: torch.UntypedStorage
-) -> None:
-    _find_content(file, info)
-    if _read_into(file, content) < info.file_size:
-        raise unreadable_error(path, "an entry beyond the end", "a damaged archive")
 
 
 def _other_archive_error(path: Path, names: Sequence[str]) -> WeightsError:

@@ -19,6 +19,8 @@ TENSORFLOW_FIX = (
     "TensorFlow's networks cannot be trained here: train one of conf/models from the start, or "
     "take\nweights that PyTorch wrote"
 )
+_LOG_IN = "download it again; log in if need be"
+_GRAPH = rb"\n[\s\S]{1,4}\n[\s\S][\w/.-]+\x12[\s\S](placeholder|const)"
 _SUFFIXES = {
     ".pb": ("a TensorFlow graph or SavedModel", TENSORFLOW_FIX),
     ".index": ("the index of a TensorFlow checkpoint", TENSORFLOW_FIX),
@@ -30,20 +32,12 @@ _SUFFIXES = {
 }
 """Kinds of files that their first bytes do not tell."""
 _FORMATS = (
-    (
-        rb"\s*<(!doctype|html|\?xml)",
-        "a web page, perhaps an error message",
-        "download it again; log in if need be",
-    ),
+    (rb"\s*<(!doctype|html|\?xml)", "a web page, perhaps an error message", _LOG_IN),
     (rb"version https://git-lfs", "a Git LFS pointer, not the file itself", "git lfs pull"),
     (rb"\x89HDF\r\n\x1a\n", "an HDF5 file, such as Keras writes", TENSORFLOW_FIX),
     (rb"[\s\S]{4}TFL3", "a TensorFlow Lite model", TENSORFLOW_FIX),
     (rb"\x08\x01\x12", "a TensorFlow SavedModel", TENSORFLOW_FIX),
-    (
-        rb"\n[\s\S]{1,4}\n[\s\S][\w/.-]+\x12[\s\S](placeholder|const)",
-        "a TensorFlow graph",
-        TENSORFLOW_FIX,
-    ),
+    (_GRAPH, "a TensorFlow graph", TENSORFLOW_FIX),
     (rb"\x1f\x8b", "a file compressed by gzip", "unpack it first (gunzip, tar)"),
     (rb"BZh|\xfd7zXZ|7z\xbc\xaf", "a compressed file", "unpack it first"),
     (rb"Rar!", "a RAR archive", "unpack it first"),
@@ -80,12 +74,7 @@ def unreadable_error(path: Path, reason: Exception | str, found: str = "") -> We
 
 
 def plain_pickle_error(path: Path, content: object) -> WeightsError:
-    """The error for a pickle that torch.save did not write.
-
-    Args:
-        path: the file.
-        content: what it holds.
-    """
+    """The error for a pickle that torch.save did not write."""
     keys = content if isinstance(content, dict) else ()
     if "plans" in keys or "plans_per_stage" in keys:
         return WeightsError(
@@ -111,7 +100,7 @@ def _guess_kind(start: bytes, size: int, suffix: str) -> tuple[str, str]:
     if not start:
         return "an empty file", FETCH_AGAIN
     if start.startswith(b"PK"):
-        return f"a a damaged or incomplete archive of {size:,} bytes", FETCH_AGAIN
+        return f"a damaged or incomplete archive of {size:,} bytes", FETCH_AGAIN
     for pattern, kind, fix in _FORMATS:
         if re.match(pattern, start, re.IGNORECASE):
             return kind, fix

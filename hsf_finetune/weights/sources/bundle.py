@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import tempfile
-import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -13,7 +11,7 @@ from typing import Any
 
 from hsf_finetune.labels.classes import BACKGROUND
 from hsf_finetune.system.errors import WeightsError
-from hsf_finetune.weights.files.archive import extract_safely
+from hsf_finetune.weights.files.archive import archive_names, unpacked
 from hsf_finetune.weights.files.checkpoint import Checkpoint
 from hsf_finetune.weights.files.read_checkpoint import read_checkpoint
 from hsf_finetune.weights.sources.bundle_config import (
@@ -36,30 +34,18 @@ _METADATA = re.compile(r"(?:[^/]+/)?configs/metadata\.json")
 _PREFERRED = ("inference", "train")
 _SUFFIXES = (".json", ".yaml", ".yml")
 _MAX_LENGTH = 300
-_ORIGIN_KEYS = {
-    "name": "name",
-    "version": "version",
-    "description": "description",
-    "authors": "authors",
-    "copyright": "copyright",
-    "data_source": "data",
-    "intended_use": "intended_use",
-    "monai_version": "monai_version",
-}
+_ORIGIN_KEYS = (
+    *("name", "version", "description", "authors", "copyright", "data_source", "intended_use"),
+    "monai_version",
+)
 
 
 def is_bundle(path: Path | str) -> bool:
-    """Whether a folder or zip archive is a MONAI bundle: it has `configs/metadata.json`."""
+    """Whether a folder or archive is a MONAI bundle: it has `configs/metadata.json`."""
     path = Path(path)
     if path.is_dir():
         return (path / "configs" / "metadata.json").is_file()
-    if not path.is_file() or not zipfile.is_zipfile(path):
-        return False
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return any(_METADATA.fullmatch(name) for name in archive.namelist())
-    except (zipfile.BadZipFile, ValueError, EOFError, NotImplementedError):
-        return False
+    return any(_METADATA.fullmatch(name) for name in archive_names(path))
 
 
 def read_bundle(path: Path | str, use_ema: bool = True, orientation: str = "RAS") -> Checkpoint:
@@ -68,11 +54,6 @@ def read_bundle(path: Path | str, use_ema: bool = True, orientation: str = "RAS"
     Its configuration is read as data: no expression (`$`) is run and no class
     (`_target_`) is imported. The weights are those of `models/model.pt`, or the tensors of
     `models/model.ts`.
-
-    Args:
-        path: the bundle's folder or zip archive.
-        use_ema: averaged weights where the file has both, or the raw ones.
-        orientation: of the images that it was trained on, where it does not turn them itself.
 
     Returns:
         The weights; `models` is the network, `unread` are steps of its preprocessing that this
@@ -84,18 +65,12 @@ def read_bundle(path: Path | str, use_ema: bool = True, orientation: str = "RAS"
             supported, or two-dimensional, or described by code that would have to run.
     """
     path = Path(path)
-    if path.is_dir():
-        return _read(path, use_ema, orientation)
-    with tempfile.TemporaryDirectory(prefix="bundle-") as folder:
-        unpacked = Path(folder) / "bundle"
-        extract_safely(path, unpacked)
-        roots = [p.parent.parent for p in unpacked.glob("**/configs/metadata.json")]
-        root = min(roots, key=lambda p: len(p.parts))
-        try:
-            return replace(_read(root, use_ema, orientation), path=path)
-        except WeightsError as error:
-            # The temporary folder no longer exists when a user reads this.
-            raise WeightsError(str(error).replace(str(root), str(path))) from error
+    with unpacked(path) as root:
+        if root == path:
+            return _read(path, use_ema, orientation)
+        found = [p.parent.parent for p in root.glob("**/configs/metadata.json")]
+        inner = min(found, key=lambda p: len(p.parts))
+        return replace(_read(inner, use_ema, orientation), path=path)
 
 
 # -------------------------------------------------------------------- internals
@@ -157,7 +132,8 @@ def _read(root: Path, use_ema: bool, orientation: str) -> Checkpoint:
         preprocessing=how.model_copy(update={"channel_names": names}) if how else None,
         unread=prepared.unread,
         origin={k: weights.origin[k] for k in ("inferred", "assumed") if k in weights.origin}
-        | _origin(root, metadata, notes),
+        | _origin(root, metadata, notes)
+        | ({"independent": True} if prepared.independent else {}),
     )
 
 
@@ -261,8 +237,8 @@ def _channels(
 
 def _origin(root: Path, metadata: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:
     found = {
-        name: str(metadata[key])[:_MAX_LENGTH]
-        for key, name in _ORIGIN_KEYS.items()
+        {"data_source": "data"}.get(key, key): str(metadata[key])[:_MAX_LENGTH]
+        for key in _ORIGIN_KEYS
         if isinstance(metadata.get(key), (str, int, float))
     }
     origin = {"format": "MONAI bundle"} | {"name": root.name} | found

@@ -77,23 +77,13 @@ class ConfigObject:
             fix=fix or OTHER_NETWORK,
         )
 
-    def unsuitable(self, name: str, found: object, expected: str) -> WeightsError:
-        """The error for an argument that no network of this package has."""
-        return self.error(f"{self.key}.{name}: {_SHORT.repr(found)}", expected)
-
     def computed(self, name: str, found: object, expected: str) -> WeightsError:
         """The error for a value that is not plain data."""
         return self.error(f"{name}: {_SHORT.repr(found)}", expected, kind=ComputedValueError)
 
 
 class ArgumentError(Exception):
-    """An argument that cannot be taken over, and why.
-
-    Args:
-        name: of the argument.
-        why: the error to show.
-        is_computed: whether its value would have to be computed, and may be suitable.
-    """
+    """An argument that cannot be taken over, and why."""
 
     def __init__(self, name: str, why: WeightsError, is_computed: bool = False) -> None:
         super().__init__(str(why))
@@ -119,15 +109,16 @@ class ObjectArguments:
         except ComputedValueError as error:
             raise ArgumentError(name, error, is_computed=True) from error
 
-    def require(self, name: str, *allowed: Any) -> None:
-        """Refuses an argument with any other value; the first one is its default."""
-        value = self.take(name, allowed[0])
-        if value not in allowed:
-            raise self.error(name, value, " or ".join(map(repr, allowed)) + " is supported")
+    def require(self, **defaults: Any) -> None:
+        """Refuses arguments with another value than their default."""
+        for name, default in defaults.items():
+            if (value := self.take(name, default)) != default:
+                raise self.error(name, value, f"{default!r} is supported")
 
     def error(self, name: str, value: object, expected: str) -> Exception:
         """The error for an argument that is not supported."""
-        return ArgumentError(name, self.description.unsuitable(name, value, expected))
+        found = f"{self.description.key}.{name}: {_SHORT.repr(value)}"
+        return ArgumentError(name, self.description.error(found, expected))
 
 
 def read_config(path: Path) -> Mapping[str, Any]:
@@ -171,10 +162,8 @@ def find_network(config: Mapping[str, Any], path: Path) -> ConfigObject | None:
     """
     for key in _NETWORK_KEYS:
         given = config.get(key)
-        if key == "network" and isinstance(given, str):
-            # `$@network_def.to(@device)`: the description has another key.
-            continue
-        if given is None:
+        # `network` may be `$@network_def.to(@device)`: the description has another key.
+        if given is None or (key == "network" and isinstance(given, str)):
             continue
         description = ConfigObject("", {}, key, config, path)
         given, _ = _ReferenceReader(description).follow(given, key, ())
@@ -183,11 +172,9 @@ def find_network(config: Mapping[str, Any], path: Path) -> ConfigObject | None:
             raise description.computed(key, given, "a dictionary with the class as _target_")
         arguments = {str(k): v for k, v in given.items() if not str(k).startswith("_")}
         special = {k: v for k, v in given.items() if str(k).startswith("_")}
-        for name, allowed in (("_disabled_", (False,)), ("_mode_", ("default",))):
-            if special.pop(name, allowed[0]) not in allowed:
-                raise description.computed(
-                    f"{key}.{name}", given[name], f"{allowed[0]}, or nothing"
-                )
+        for name, allowed in (("_disabled_", False), ("_mode_", "default")):
+            if special.pop(name, allowed) != allowed:
+                raise description.computed(f"{key}.{name}", given[name], f"{allowed}, or nothing")
         if odd := special.keys() - _DESCRIPTIVE:
             name = sorted(odd)[0]
             raise description.computed(f"{key}.{name}", given[name], "arguments of the network")

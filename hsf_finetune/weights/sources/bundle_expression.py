@@ -14,10 +14,7 @@ _LONGEST = 500
 _MOST_ITEMS = 1000
 _LARGEST_NUMBER = 1e9
 _SHAPING: dict[str, Callable[[Any], Any]] = {
-    "float": float,
-    "int": int,
-    "len": len,
-    "list": list,
+    **{kind.__name__: kind for kind in (float, int, len, list)},
     "tuple": list,
 }
 """Calls that are recognised, with one argument, and what they give here."""
@@ -31,10 +28,6 @@ def read_expression(text: str, look_up: Callable[[str], Any]) -> Any:
     Literals (`$[1, 2]`), references (`$@x`, `$@x[0]`), `len`, `list`, `tuple`, `int` and
     `float` of them, names of MONAI's (`$Norm.BATCH`, `$CommonKeys.IMAGE`), a choice (`$@a if @b
     else @c`), sums, differences and products of numbers, and a list times a number. Its text is parsed; no part of it is run.
-
-    Args:
-        text: the expression, without `$`.
-        look_up: name of another item -> its value as plain data.
 
     Raises:
         ValueError: it has another form.
@@ -55,8 +48,8 @@ def read_expression(text: str, look_up: Callable[[str], Any]) -> Any:
         RecursionError,
         MemoryError,
         TypeError,
-        IndexError,
-        OverflowError,
+        LookupError,
+        ArithmeticError,
     ) as error:
         raise ValueError("an expression of another form") from error
 

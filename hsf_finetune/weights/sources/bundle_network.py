@@ -71,12 +71,24 @@ class _Arguments(ObjectArguments):
             raise self.error(name, self.take(name, default), "no further settings")
         return {"act": kind} | ({} if slope is None else {"negative_slope": slope})
 
-    def dropout(self, name: str, default: float | None = 0.0) -> float:
-        """A share of features."""
-        value = self.take(name, default)
-        if isinstance(value, bool) or not isinstance(value, (int, float, type(None))):
-            raise self.error(name, value, "a number between 0 and 1")
-        return value or 0.0
+    def require_relu(self) -> None:
+        """Refuses any other non-linearity."""
+        if self.activation("act", "relu") != {"act": "relu"}:
+            raise self.error("act", self.take("act"), "relu")
+
+    def dropout(self, **names: str) -> dict[str, float]:
+        """Shares of features: the settings' name -> MONAI's."""
+        found = {}
+        for ours, name in names.items():
+            value = self.take(name, None)
+            if isinstance(value, bool) or not isinstance(value, (int, float, type(None))):
+                raise self.error(name, value, "a number between 0 and 1")
+            found[ours] = value or 0.0
+        return found
+
+    def same(self, **defaults: Any) -> dict[str, Any]:
+        """Arguments that settings have under the same name."""
+        return {name: self.take(name, default) for name, default in defaults.items()}
 
     def _layer(self, name: str, default: Any) -> tuple[str, dict[str, Any]]:
         """MONAI's `kind` or `[kind, {settings}]`."""
@@ -166,38 +178,33 @@ def _problems_error(
     return description.error(found, expected, fix, kind)
 
 
-# -------------------------------------------------------------------- internals
+# -------------------------------------------------------------------- networks
 def _unet(given: _Arguments) -> dict[str, Any]:
     given.dimensions()
-    given.require("bias", True)
-    given.require("adn_ordering", "NDA")
+    given.require(bias=True, adn_ordering="NDA")
     channels, strides = given.take("channels"), given.take("strides")
+    if isinstance(strides, list) and isinstance(channels, list):
+        strides = strides[: len(channels) - 1]  # MONAI ignores further ones
     return {
         "name": "monai_unet",
         "channels": channels,
-        # MONAI ignores further ones.
-        "strides": strides[: len(channels) - 1]
-        if isinstance(strides, list) and isinstance(channels, list)
-        else strides,
-        "kernel_size": given.take("kernel_size", 3),
-        "up_kernel_size": given.take("up_kernel_size", 3),
-        "num_res_units": given.take("num_res_units", 0),
+        "strides": strides,
+        **given.same(kernel_size=3, up_kernel_size=3, num_res_units=0),
         **given.activation("act", "prelu"),
         **given.norm("norm", "instance"),
-        "dropout": given.dropout("dropout"),
+        **given.dropout(dropout="dropout"),
     }
 
 
 def _basicunet(given: _Arguments) -> dict[str, Any]:
     given.dimensions(3)
-    given.require("bias", True)
+    given.require(bias=True)
     return {
         "name": "basicunet",
-        "features": given.take("features", [32, 32, 64, 128, 256, 32]),
+        **given.same(features=[32, 32, 64, 128, 256, 32], upsample="deconv"),
         **given.activation("act", ["leakyrelu", {"negative_slope": 0.1}]),
         **given.norm("norm", ["instance", {"affine": True}]),
-        "upsample": given.take("upsample", "deconv"),
-        "dropout": given.dropout("dropout"),
+        **given.dropout(dropout="dropout"),
     }
 
 
@@ -219,16 +226,14 @@ def _dynunet(given: _Arguments) -> dict[str, Any]:
         "kernel_size": kernels,
         **given.norm("norm_name", ["instance", {"affine": True}]),
         "residual": given.take("res_block", False),
-        "trans_bias": given.take("trans_bias", False),
-        "deep_supervision": given.take("deep_supervision", False),
-        "deep_supr_num": given.take("deep_supr_num", 1),
-        "dropout": given.dropout("dropout", None),
+        **given.same(trans_bias=False, deep_supervision=False, deep_supr_num=1),
+        **given.dropout(dropout="dropout"),
     }
 
 
 def _segresnet(given: _Arguments) -> dict[str, Any]:
     given.dimensions(3)
-    given.require("use_conv_final", True)
+    given.require(use_conv_final=True)
     groups, norm_name = given.take("num_groups", 8), given.take("norm_name", "")
     norm = given.norm("norm", ["group", {"num_groups": 8}])
     if norm_name:
@@ -236,52 +241,35 @@ def _segresnet(given: _Arguments) -> dict[str, Any]:
         if str(norm_name).casefold() != "group":
             raise given.error("norm_name", norm_name, "group")
         norm = {"norm": "group", "norm_groups": groups}
-    if given.activation("act", "relu") != {"act": "relu"}:
-        raise given.error("act", given.take("act"), "relu")
+    given.require_relu()
     return {
         "name": "segresnet",
-        "init_filters": given.take("init_filters", 8),
-        "blocks_down": given.take("blocks_down", [1, 2, 2, 4]),
-        "blocks_up": given.take("blocks_up", [1, 1, 1]),
+        **given.same(init_filters=8, blocks_down=[1, 2, 2, 4], blocks_up=[1, 1, 1]),
         **norm,
         "upsample": given.take("upsample_mode", "nontrainable"),
-        "dropout": given.dropout("dropout_prob", None),
+        **given.dropout(dropout="dropout_prob"),
     }
 
 
 def _swinunetr(given: _Arguments) -> dict[str, Any]:
     given.dimensions(3)
-    for name, allowed in (
-        ("patch_size", 2),
-        ("qkv_bias", True),
-        ("mlp_ratio", 4.0),
-        ("normalize", True),
-        ("patch_norm", False),
-        ("use_hyena", False),
-        ("hyena_stages", None),
-    ):
-        given.require(name, allowed)
+    given.require(patch_size=2, qkv_bias=True, mlp_ratio=4.0, normalize=True, patch_norm=False)
+    given.require(use_hyena=False, hyena_stages=None)
     return {
         "name": "swinunetr",
-        "feature_size": given.take("feature_size", 24),
-        "depths": given.take("depths", [2, 2, 2, 2]),
-        "num_heads": given.take("num_heads", [3, 6, 12, 24]),
-        "window_size": given.take("window_size", 7),
+        **given.same(feature_size=24, depths=[2, 2, 2, 2], num_heads=[3, 6, 12, 24]),
         **given.norm("norm_name", "instance"),
-        "use_v2": given.take("use_v2", False),
-        "downsample": given.take("downsample", "merging"),
-        "use_checkpoint": given.take("use_checkpoint", False),
-        "dropout": given.dropout("drop_rate"),
-        "attention_dropout": given.dropout("attn_drop_rate"),
-        "drop_path": given.dropout("dropout_path_rate"),
+        **given.same(window_size=7, use_v2=False, downsample="merging", use_checkpoint=False),
+        **given.dropout(
+            dropout="drop_rate", attention_dropout="attn_drop_rate", drop_path="dropout_path_rate"
+        ),
     }
 
 
 def _segresnet_ds(given: _Arguments) -> dict[str, Any]:
     given.dimensions(3)
-    given.require("preprocess", None)
-    if given.activation("act", "relu") != {"act": "relu"}:
-        raise given.error("act", given.take("act"), "relu")
+    given.require(preprocess=None)
+    given.require_relu()
     down, levels = given.take("blocks_down", [1, 2, 2, 4]), given.take("dsdepth", 1)
     norm = given.norm("norm", "batch")
     # This class gives instance norms a gain unless it is told otherwise.
@@ -289,12 +277,11 @@ def _segresnet_ds(given: _Arguments) -> dict[str, Any]:
         norm = {"norm": "instance"}
     return {
         "name": "segresnet_ds",
-        "init_filters": given.take("init_filters", 32),
         "blocks_down": down,
         "blocks_up": given.take("blocks_up", None) or [1] * (len(down) - 1),
         **norm,
         "upsample": given.take("upsample_mode", "deconv"),
-        "resolution": given.take("resolution", None),
+        **given.same(init_filters=32, resolution=None),
         "deep_supervision": levels > 1,
         "deep_supr_num": max(1, levels - 1),
     }
@@ -302,18 +289,13 @@ def _segresnet_ds(given: _Arguments) -> dict[str, Any]:
 
 def _unetr(given: _Arguments) -> dict[str, Any]:
     given.dimensions(3)
-    for name, allowed in (("proj_type", "conv"), ("conv_block", True), ("res_block", True)):
-        given.require(name, allowed)
-    given.require("qkv_bias", False)
+    given.require(proj_type="conv", conv_block=True, res_block=True, qkv_bias=False)
     return {
         "name": "unetr",
         "image_size": given.take("img_size"),
-        "feature_size": given.take("feature_size", 16),
-        "hidden_size": given.take("hidden_size", 768),
-        "mlp_dim": given.take("mlp_dim", 3072),
-        "num_heads": given.take("num_heads", 12),
+        **given.same(feature_size=16, hidden_size=768, mlp_dim=3072, num_heads=12),
         **given.norm("norm_name", "instance"),
-        "dropout": given.dropout("dropout_rate"),
+        **given.dropout(dropout="dropout_rate"),
     }
 
 
@@ -327,7 +309,7 @@ _NETWORKS: Mapping[str, Callable[[_Arguments], dict[str, Any]]] = {
     "unetr": _unetr,
 }
 """The class in lower case (MONAI has UNet and Unet) -> reader of its arguments."""
-_MODULES = (*("unet", "basic_unet", "dynunet", "segresnet", "segresnet_ds", "swin_unetr", "unetr"),)
+_MODULES = ("unet", "basic_unet", "dynunet", "segresnet", "segresnet_ds", "swin_unetr", "unetr")
 
 
 def _sizes(values: object) -> list[list[object]] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,30 +68,19 @@ _RETURNING = {
 
 @dataclass(frozen=True)
 class BundlePreprocessing:
-    """How a bundle prepares images.
-
-    Args:
-        value: what could be read of it; None where its configuration says nothing.
-        unread: what could not, one line each.
-        notes: what a user should know of it.
-    """
+    """How a bundle prepares images."""
 
     value: Preprocessing | None = None
     unread: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    independent: bool = False
+    """Whether each output is a yes or no by itself (sigmoid)."""
 
 
 def read_bundle_preprocessing(
     config: Mapping[str, Any], path: Path, in_channels: int | None, orientation: str = "RAS"
 ) -> BundlePreprocessing:
-    """How a bundle's configuration prepares images, applies the network and returns its classes.
-
-    Args:
-        config: the whole configuration.
-        path: its file.
-        in_channels: of the network; None if unknown.
-        orientation: of the images that it was trained on, where it does not turn them itself.
-    """
+    """How a bundle's configuration prepares images, applies the network and returns its classes."""
     found = ImageSteps(in_channels=in_channels)
     unread: list[str] = []
     steps = _read(unread, config, path, *_TRANSFORMS)
@@ -127,8 +117,10 @@ def read_bundle_preprocessing(
     after = _read(unread, config, path, ("postprocessing",))
     if _returns_nearest(after):
         parts["resampling"] = "monai_nearest"
-    notes += _notes_of_output(after, parts)
-    return BundlePreprocessing(Preprocessing.model_validate(parts), tuple(unread), tuple(notes))
+    independent = any(map(_is_yes_or_no, after))
+    notes += _notes_of_output(after, parts, independent)
+    value = Preprocessing.model_validate(parts)
+    return BundlePreprocessing(value, tuple(unread), tuple(notes), independent)
 
 
 # -------------------------------------------------------------------- internals
@@ -167,15 +159,15 @@ def _intensities(found: ImageSteps, unread: list[str]) -> list[Intensity]:
     if "image" not in names and len(names) > 1:
         unread.append(f"several images, {', '.join(names)}, that are not joined by ConcatItemsd")
     chains = found.channels.get("image", found.channels[names[0]] if names else [[]])
-    kinds = [_one_kind(chain) for chain in chains]
+    kinds: list[Intensity] = [
+        chain[0]
+        if len(chain) == 1
+        else IntensitySteps.model_validate({"steps": chain})
+        if chain
+        else UnchangedIntensity()
+        for chain in chains
+    ]
     return kinds[:1] if len(set(kinds)) == 1 else kinds
-
-
-def _one_kind(chain: list[Intensity]) -> Intensity:
-    if len(chain) == 1:
-        return chain[0]
-    made = IntensitySteps.model_validate({"steps": chain}) if chain else UnchangedIntensity()
-    return made
 
 
 def _order(letters: str, unread: list[str]) -> dict[str, Any]:
@@ -186,13 +178,10 @@ def _order(letters: str, unread: list[str]) -> dict[str, Any]:
             shown = ", ".join(_NAMES[letter] for letter in letters)
             unread.append(f"the order of steps: {shown} ({expected})")
     kept = "".join(dict.fromkeys(order.replace("P", "")))
-    after, first = next(value for one, value in ORDERS.items() if _is_within(kept, one))
+    # The first order in which these letters have the same sequence.
+    fitting = (value for one, value in ORDERS.items() if [c for c in one if c in kept] == [*kept])
+    after, first = next(fitting)
     return {"crop_after": after, "intensity_first": first}
-
-
-def _is_within(letters: str, order: str) -> bool:
-    """Whether these letters have the same sequence in an order."""
-    return [one for one in order if one in letters] == [*letters]
 
 
 def _windows(inferer: ConfigObject, known: Mapping[str, Any], unread: list[str]) -> dict[str, Any]:
@@ -214,7 +203,7 @@ def _windows(inferer: ConfigObject, known: Mapping[str, Any], unread: list[str])
         sigma, mode = given.take("sigma_scale", 0.125), given.take("padding_mode", "constant")
         if isinstance(sigma, list) and len(set(sigma)) == 1:
             sigma = sigma[0]
-        given.require("cval", 0)
+        given.require(cval=0)
         padding = {"padding": "symmetric", "padding_mode": padding_mode(mode)}
         least = known.get("least_vox", (0, 0, 0))
         fits = all(n >= m for n, m in zip(least, size, strict=True))
@@ -250,10 +239,23 @@ def _returns_nearest(after: list[ConfigObject]) -> bool:
     )
 
 
-def _notes_of_output(after: list[ConfigObject], parts: Mapping[str, Any]) -> Iterator[str]:
+def _is_yes_or_no(step: ConfigObject) -> bool:
+    """Whether a step decides on each output by itself: a sigmoid, or a threshold alone."""
+    given = {}
+    for name in ("sigmoid", "threshold", "argmax") & step.arguments.keys():
+        with suppress(ComputedValueError):
+            value = step.argument(name)
+            given[name] = value[0] if isinstance(value, list) and value else value
+    threshold = given.get("threshold") not in (None, False)
+    return given.get("sigmoid") is True or (threshold and given.get("argmax") is not True)
+
+
+def _notes_of_output(
+    after: list[ConfigObject], parts: Mapping[str, Any], independent: bool
+) -> Iterator[str]:
     """What happens to a network's output that this package does not repeat."""
     names = [short_name(step.target) for step in after]
-    if any(step.arguments.get("sigmoid") is True for step in after):
+    if independent:
         yield (
             "its outputs are yes or no each by itself (sigmoid), while classes in this package "
             "exclude each other: they are transferred by name, and predictions differ where they "

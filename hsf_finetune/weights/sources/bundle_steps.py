@@ -18,28 +18,16 @@ from hsf_finetune.weights.sources.bundle_config import ConfigObject, ObjectArgum
 _WITHOUT_EFFECT = ("keys", "allow_missing_keys", "meta_keys", "meta_key_postfix", "lazy", "dtype")
 _READING = "LoadImage"
 _UNCHANGING = {
-    "AddChannel",
-    "AsChannelFirst",
-    "CopyItems",
-    "DeleteItems",
-    "EnsureChannelFirst",
-    "FromMetaTensor",
-    "Identity",
-    "SelectItems",
-    "ToDevice",
-    "ToMetaTensor",
-    "ToTensor",
+    *("AddChannel", "AsChannelFirst", "CopyItems", "DeleteItems", "EnsureChannelFirst"),
+    *("FromMetaTensor", "Identity", "SelectItems", "ToDevice", "ToMetaTensor", "ToTensor"),
 }
 """Transforms that leave the voxels of an image as they are."""
 _LABELS = {"label", "labels", "seg", "mask", "pred", "segmentation"}
 """Usual names of what is no image."""
 _FLOATS = ("float", "float32", "float64", "double")
 _MODES = {
-    "constant": "zeros",
-    "zeros": "zeros",
-    "edge": "replicate",
-    "replicate": "replicate",
-    "border": "replicate",
+    **dict.fromkeys(("constant", "zeros"), "zeros"),
+    **dict.fromkeys(("edge", "replicate", "border"), "replicate"),
     "reflect": "reflect",
 }
 """Names of what padding holds, of MONAI, numpy and torch -> ours."""
@@ -63,12 +51,7 @@ class ImageSteps:
 
 
 class TransformArguments(ObjectArguments):
-    """The arguments of a transform, and the images that it changes.
-
-    Args:
-        step: the transform.
-        found: what is known of the images; those that are new are added.
-    """
+    """The arguments of a transform, and the images that it changes."""
 
     def __init__(self, step: ConfigObject, found: ImageSteps) -> None:
         super().__init__(step, _WITHOUT_EFFECT)
@@ -197,8 +180,7 @@ def _space(given: TransformArguments) -> None:
     for name in ("diagonal", "scale_extent"):
         if given.of_image(name, False):
             raise given.error(name, True, "false")
-    for name in ("min_pixdim", "max_pixdim"):
-        given.require(name, None)
+    given.require(min_pixdim=None, max_pixdim=None)
     # These change no voxel of the image.
     for name in ("align_corners", "recompute_affine", "ensure_same_shape"):
         given.take(name, None)
@@ -268,7 +250,7 @@ def _crop(given: TransformArguments) -> None:
     source = given.take("source_key", given.images[0])
     if source not in given.images or len(given.found.channels) > 1:
         raise given.error("source_key", source, "the image, if it is the only one")
-    given.require("channel_indices", None)
+    given.require(channel_indices=None)
     margin, divisible = given.take("margin", 0), given.take("k_divisible", 1)
     if divisible not in (1, [1, 1, 1]):
         raise given.error("k_divisible", divisible, "1")
@@ -290,8 +272,7 @@ def _pad(given: TransformArguments, name: str, part: str) -> None:
         raise given.error("mode", mode, ", ".join(_MODES))
     if method not in ("symmetric", "end"):
         raise given.error("method", method, "symmetric or end")
-    for value in ("value", "constant_values"):
-        given.require(value, 0)
+    given.require(value=0, constant_values=0)
     padding = {"padding_mode": _MODES[mode], "padding": method}
     known = {key: given.found.parts.get(key, value) for key, value in padding.items()}
     if known != padding:
@@ -302,7 +283,7 @@ def _pad(given: TransformArguments, name: str, part: str) -> None:
 
 def _join(given: TransformArguments) -> None:
     name = given.take("name")
-    given.require("dim", 0)
+    given.require(dim=0)
     joined = [chain for key in given.keys for chain in given.found.channels[key]]
     for key in given.keys:
         given.found.channels.pop(key, None)

@@ -36,10 +36,6 @@ def with_exported_card(checkpoint: Checkpoint, path: Path) -> Checkpoint:
 
     nnU-Net has no words for all that the card says, such as margins that are left out. Files
     that were changed since have to speak for themselves.
-
-    Args:
-        checkpoint: as nnU-Net's files describe it.
-        path: what was read.
     """
     folder = next((one for one in (path, *path.parents[:3]) if (one / CARD).is_file()), path)
     card = _read_card(folder)

@@ -45,11 +45,6 @@ def read_given_weights(
 ) -> PretrainedWeights:
     """The weights of `weights.pretrained`, which is a path, an address or a name.
 
-    Args:
-        settings: of a run, or of a prediction.
-        progress: called with the bytes of a download so far, and in all.
-        say: called with each line about the origin of the weights.
-
     Raises:
         ConfigError: what the settings say of the weights is not so.
         WeightsError: they cannot be fetched or read, or their scans are prepared in a way that
@@ -80,10 +75,6 @@ def read_given_weights(
 
 def with_recorded_network(settings: Settings, recorded: Checkpoint | None) -> Settings:
     """The settings with the network that is built: for `models=pretrained` the recorded one.
-
-    Args:
-        settings: of the run.
-        recorded: the pretrained weights, or the checkpoint that a run is resumed from.
 
     Raises:
         ConfigError: `models=pretrained`, and nothing tells which network that is.

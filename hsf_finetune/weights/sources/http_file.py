@@ -35,12 +35,7 @@ _TRANSIENT_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 @dataclass(frozen=True)
 class PartialFile:
-    """What has arrived of a file, and a note beside it (`.json`) that says which file.
-
-    Args:
-        path: the partial file.
-        url: where the file is fetched from; a part from elsewhere is not resumed.
-    """
+    """What has arrived of a file, and a note beside it (`.json`) that says which file."""
 
     path: Path
     url: str

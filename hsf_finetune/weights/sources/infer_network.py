@@ -102,9 +102,6 @@ def with_inferred_network(checkpoint: Checkpoint) -> Checkpoint:
 def compare_networks(tensors: Mapping[str, torch.Tensor]) -> Iterator[NetworkMatch]:
     """Each network whose first convolution is in a checkpoint, as its tensors tell it.
 
-    Args:
-        tensors: name -> tensor, with any prefix.
-
     Raises:
         WeightsError: they hold several copies of a network, and those differ.
     """

@@ -10,11 +10,6 @@ from hsf_finetune.system.errors import ConfigError
 def require_acceptance(name: str, named: NamedWeights, accepted: bool) -> None:
     """Refuses weights whose conditions nobody has accepted; notes an acceptance in the cache.
 
-    Args:
-        name: of the weights.
-        named: their description.
-        accepted: whether the user accepts the conditions now.
-
     Raises:
         ConfigError: the licence has conditions, and they are not accepted.
     """

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from hsf_finetune.networks.architectures.arunet import read_arunet_settings
 from hsf_finetune.weights.sources.published_shapes import PUBLISHED_READERS
 from hsf_finetune.weights.sources.tensor_shapes import ShapeReader, TensorShapes
 
@@ -20,7 +19,11 @@ def _monai_unet(shapes: TensorShapes) -> dict[str, Any]:
     levels = [f"{'1.submodule.' * level}0." for level in range(depth)]
     kernel = shapes.kernel(f"0.{conv}")
     # Of residual blocks, the shortcut has a kernel only where the block halves.
-    halved = [not units or _has_kernel(shapes, f"{level}residual", kernel) for level in levels]
+    shortcuts = [f"{level}residual" for level in levels]
+    halved = [
+        not units or (f"{one}.weight" in shapes and shapes.kernel(one) == kernel)
+        for one in shortcuts
+    ]
     shapes.assumed += ["strides"] if any(halved) else []
     return {
         "channels": [shapes.width(f"{n}{conv}") for n in [*levels, "1.submodule." * depth]],
@@ -31,10 +34,6 @@ def _monai_unet(shapes: TensorShapes) -> dict[str, Any]:
         "act": shapes.activation(f"0.{norm}.A", "relu"),
         "norm": shapes.norm(f"0.{norm}.N", "instance"),
     }
-
-
-def _has_kernel(shapes: TensorShapes, layer: str, kernel: int | list[int]) -> bool:
-    return f"{layer}.weight" in shapes and shapes.kernel(layer) == kernel
 
 
 def _unet(shapes: TensorShapes) -> dict[str, Any]:
@@ -162,10 +161,16 @@ def _nnunet(shapes: TensorShapes) -> dict[str, Any]:
 
 
 def _arunet(shapes: TensorShapes) -> dict[str, Any]:
-    models = read_arunet_settings(shapes.tensors)
-    if models is None:
-        raise KeyError("SwitchNorm3d")
-    return models
+    layer = "encoders.{}.basic_module.conv1.conv"
+    levels = range(shapes.count(layer))
+    widths = [shapes.width(layer.format(level)) for level in levels]
+    names = shapes.tensors
+    if widths != [widths[0] * 2**n for n in levels] or not any(
+        ".SwitchNorm3d." in n for n in names
+    ):
+        raise ValueError("HSF's network doubles its width at each level, and has SwitchNorm3d")
+    gated = any(".attention." in name for name in names)
+    return {"hparams": {"f_maps": widths[0], "num_levels": len(widths), "use_attention": gated}}
 
 
 READERS: Mapping[str, ShapeReader] = {

@@ -47,10 +47,6 @@ def describe_nnssl_file(checkpoint: Checkpoint, orientation: str) -> Checkpoint:
 
     They have no classes; their decoder, if they have one, restores images.
 
-    Args:
-        checkpoint: a file of nnssl.
-        orientation: where the voxel axes of the images point that it was trained on.
-
     Raises:
         WeightsError: the plan cannot be read, or is of a network that is not supported.
     """
@@ -73,7 +69,14 @@ def describe_nnssl_file(checkpoint: Checkpoint, orientation: str) -> Checkpoint:
             expected=f"{_PLAN} with architecture_plans and pretrain_plan, as nnssl writes it",
         ) from error
     if not kind:
-        raise _unknown_network_error(checkpoint, name)
+        what = "Primus, a vision transformer," if name.startswith("Primus") else "this network"
+        raise WeightsError(
+            f"{what} is none of this package's",
+            file=path,
+            found=f"{name} in nnssl's plan",
+            expected=" or ".join(_PRESETS),
+            fix="take the ResEncL weights of the same pretraining, where they are published",
+        )
     plans = read_plans(plans_form, str(configuration), orientation, path, "nnssl")
     notes = ["self-supervised weights: they name no classes", *plans.notes]
     if name == _WITHOUT_SKIPS:
@@ -89,12 +92,8 @@ def describe_nnssl_file(checkpoint: Checkpoint, orientation: str) -> Checkpoint:
             **checkpoint.origin,
             "format": "nnssl",
             "name": name,
-            "dataset": plans.dataset,
             "configuration": str(configuration),
-            "target_spacing_mm": list(plans.preprocessing.spacing_mm or ()),
-            "patch_vox": list(plans.preprocessing.patch_vox or ()),
-            "normalisation": list(plans.normalisation),
-            "stored": plans.orientation,
+            **plans.origin,
             **({"citation": "; ".join(citations)} if citations else {}),
             "notes": notes,
         },
@@ -110,14 +109,3 @@ def _citations(given: object) -> Iterator[str]:
             papers = entry.get("apa_citations") or entry.get("bibtex_citations") or ()
         for paper in [papers] if isinstance(papers, str) else list(papers):
             yield " ".join(str(paper).split())[:_LONGEST]
-
-
-def _unknown_network_error(checkpoint: Checkpoint, name: str) -> WeightsError:
-    what = "Primus, a vision transformer," if name.startswith("Primus") else "this network"
-    return WeightsError(
-        f"{what} is none of this package's",
-        file=checkpoint.path,
-        found=f"{name} in nnssl's plan",
-        expected=" or ".join(_PRESETS),
-        fix="take the ResEncL weights of the same pretraining, where they are published",
-    )

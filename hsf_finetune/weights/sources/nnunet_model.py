@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from hsf_finetune.config.settings.preprocessing_settings import Sides
 from hsf_finetune.labels.laterality import side_of
 from hsf_finetune.system.errors import WeightsError
 from hsf_finetune.weights.files.checkpoint import Checkpoint
-from hsf_finetune.weights.sources.nnunet_plans import NnUNetPlans, read_plans
+from hsf_finetune.weights.sources.nnunet_plans import read_plans
 
 _CITATION = (
     "Isensee et al. (2021). nnU-Net: a self-configuring method for deep learning-based biomedical "
@@ -26,38 +26,23 @@ _MIRRORED = "inference_allowed_mirroring_axes"
 
 @dataclass(frozen=True)
 class NnUNetDescription:
-    """What belongs to the weights of an nnU-Net.
-
-    Args:
-        name: of the model.
-        configuration: such as `3d_fullres`.
-        plans: the content of plans.json.
-        dataset: the content of dataset.json.
-        files: those the two come from.
-        fold: which one the weights are of: `0`, ..., or `all`.
-        other_folds: those beside it.
-        notes: what else a user should know.
-    """
+    """What belongs to the weights of an nnU-Net."""
 
     name: str
     configuration: str
     plans: Mapping[str, Any]
     dataset: Mapping[str, Any]
     files: tuple[Path, Path]
+    """Those that plans and dataset come from, for messages."""
     fold: str
-    other_folds: tuple[str, ...] = ()
-    notes: tuple[str, ...] = field(default=())
+    other_folds: Sequence[str] = ()
+    notes: Sequence[str] = ()
 
 
 def with_nnunet_description(
     weights: Checkpoint, description: NnUNetDescription, orientation: str
 ) -> Checkpoint:
     """The weights, with the network, classes, channels, preprocessing and origin that are described.
-
-    Args:
-        weights: of an nnU-Net.
-        description: its plans and dataset.json.
-        orientation: where the voxel axes of the images that nnU-Net was trained on point.
 
     Raises:
         WeightsError: the description contradicts the weights, cannot be read, or is of a
@@ -68,7 +53,14 @@ def with_nnunet_description(
     labels = _labels(description.dataset, dataset_file)
     channels = _channel_names(description.dataset, dataset_file)
     _check_counts(weights, labels, channels)
-    _check_schemes(plans, channels, plans_file)
+    if len(plans.normalisation) != len(channels):
+        raise WeightsError(
+            "nnU-Net's plans and dataset.json disagree about the input channels",
+            file=plans_file,
+            found=f"normalization_schemes: {', '.join(plans.normalisation)}",
+            expected=f"one for each of {', '.join(channels)}",
+            fix="copy the plans.json that nnU-Net wrote into its folder",
+        )
     models = dict(plans.models)
     if any(name.endswith(".running_mean") for name in weights.tensors):
         # nnUNetTrainerBN uses batch normalisation, although its plans name InstanceNorm3d.
@@ -85,7 +77,18 @@ def with_nnunet_description(
                 "sides": _sides(weights, str(models["orientation"]), tuple(labels)),
             }
         ),
-        origin=_origin(weights, description, plans, labels),
+        origin={
+            "format": "nnU-Net v2",
+            "name": description.name,
+            "configuration": description.configuration,
+            "fold": description.fold,
+            "other_folds": list(description.other_folds),
+            "checkpoint": weights.path.name,
+            "label_values": labels,
+            **plans.origin,
+            "citation": _CITATION,
+            "notes": [*plans.notes, *description.notes],
+        },
     )
 
 
@@ -190,45 +193,8 @@ def _check_counts(weights: Checkpoint, labels: Mapping[str, int], channels: Sequ
             )
 
 
-def _check_schemes(plans: NnUNetPlans, channels: Sequence[str], file: Path) -> None:
-    """Refuses plans that do not say how the intensities of each channel are normalised."""
-    if len(plans.normalisation) != len(channels):
-        raise WeightsError(
-            "nnU-Net's plans and dataset.json disagree about the input channels",
-            file=file,
-            found=f"normalization_schemes: {', '.join(plans.normalisation)}",
-            expected=f"one for each of {', '.join(channels)}",
-            fix="copy the plans.json that nnU-Net wrote into its folder",
-        )
-
-
 def _size(tensors: Mapping[str, Tensor], name: str, axis: int) -> int | None:
     for full_name, tensor in tensors.items():
         if full_name.endswith(name) and tensor.dim() == 5:
             return tensor.shape[axis]
     return None
-
-
-def _origin(
-    weights: Checkpoint,
-    description: NnUNetDescription,
-    plans: NnUNetPlans,
-    labels: Mapping[str, int],
-) -> dict[str, Any]:
-    """What a user has to know about these weights, as plain values."""
-    return {
-        "format": "nnU-Net v2",
-        "name": description.name,
-        "dataset": plans.dataset,
-        "configuration": description.configuration,
-        "fold": description.fold,
-        "other_folds": list(description.other_folds),
-        "checkpoint": weights.path.name,
-        "label_values": dict(labels),
-        "target_spacing_mm": list(plans.preprocessing.spacing_mm or ()),
-        "patch_vox": list(plans.preprocessing.patch_vox or ()),
-        "normalisation": list(plans.normalisation),
-        "stored": plans.orientation,
-        "citation": _CITATION,
-        "notes": [*plans.notes, *description.notes],
-    }

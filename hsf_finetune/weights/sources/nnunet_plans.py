@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ _LAYERS = ("conv_op", "norm_op", "dropout_op", "nonlin")
 _REORIENTING = ("NibabelIOWithReorient", "SimpleITKIOWithReorient")
 """Readers that turn every image to RAS+ before anything else."""
 _AXES = ("RL", "AP", "SI")
+_FLAT = "a 2D network segments slice by slice, which is not supported"
+_USE_3D = "use the 3d_fullres or 3d_lowres model"
 
 
 @dataclass(frozen=True)
@@ -30,42 +32,18 @@ class NnUNetPlans:
     """One configuration of nnU-Net's plans, in axes X, Y, Z of RAS+.
 
     Args:
-        dataset: its name.
         models: the network, as the plain form of `NnUNetSettings`.
         preprocessing: how images are prepared for it.
         normalisation: nnU-Net's names of what is done to intensities, per input channel.
-        unusual_resampling: how its images were resampled, where that is not repeated exactly.
-        orientation: where the voxel axes of the training images point.
-        assumed: whether that comes from the caller, and not from the plans.
-        program: that trained it: nnU-Net, or nnssl, whose plans have the same form.
+        origin: what else is known of the training images, as plain values.
+        notes: what a user should know of them, in words.
     """
 
-    dataset: str
     models: Mapping[str, Any]
     preprocessing: Preprocessing
     normalisation: tuple[str, ...]
-    unusual_resampling: str | None
-    orientation: str
-    assumed: bool
-    program: str = "nnU-Net"
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What a user should know of its images, in words."""
-        program = self.program
-        axes = f"{program}'s reader turned all images to RAS, as this package does"
-        if self.assumed:
-            axes = (
-                f"its training images are assumed to be stored as {self.orientation}, since "
-                f"{program} keeps a file's axes and does not record them"
-            )
-        if self.unusual_resampling is None:
-            return (axes,)
-        resampled = (
-            f"{program} resampled images by {self.unusual_resampling}, and this package does by "
-            "nnU-Net's usual way (preprocessing.resampling=linear is another one)"
-        )
-        return axes, resampled
+    origin: Mapping[str, Any]
+    notes: tuple[str, ...]
 
 
 def read_plans(
@@ -97,31 +75,37 @@ def read_plans(
             "a cascade's second model takes another model's segmentation as input, which is not supported",
             file=path,
             found=f"configuration {configuration} after {chosen['previous_stage']}",
-            fix="use the 3d_fullres or 3d_lowres model",
+            fix=_USE_3D,
         )
     reader = str(plans.get("image_reader_writer"))
     stored = "RAS" if reader in _REORIENTING else _check_orientation(orientation)
-    models = _models(chosen, path)
     try:
-        transpose = [int(axis) for axis in plans.get("transpose_forward", (0, 1, 2))]
-        if sorted(transpose) != [0, 1, 2]:
-            raise ValueError(f"transpose_forward is {transpose}")
-        array_axes = "".join(stored[2 - axis] for axis in transpose)
+        models = _models(chosen, path)
+        array_axes = "".join(stored[2 - axis] for axis in _transpose(plans))
         if models is None or len(chosen["patch_size"]) != 3:
-            raise _flat_network_error(path, configuration)
-        axes = [_axis_of(array_axes, pair) for pair in _AXES]
-        return NnUNetPlans(
-            dataset=str(plans.get("dataset_name")),
-            models=_validated(models | {"orientation": array_axes}, path),
-            preprocessing=read_preprocessing(plans, chosen, axes, path),
-            normalisation=tuple(str(scheme) for scheme in chosen["normalization_schemes"]),
-            unusual_resampling=unusual_resampling(chosen),
-            orientation=stored,
-            assumed=reader not in _REORIENTING,
-            program=program,
-        )
+            raise WeightsError(
+                _FLAT, file=path, found=f"configuration {configuration}", fix=_USE_3D
+            )
+        axes = [next(i for i, end in enumerate(array_axes) if end in pair) for pair in _AXES]
+        models = _validated(models | {"orientation": array_axes}, path)
+        how = read_preprocessing(plans, chosen, axes, path)
+        schemes = tuple(map(str, chosen["normalization_schemes"]))
+        origin = {
+            "dataset": str(plans.get("dataset_name")),
+            "target_spacing_mm": list(how.spacing_mm or ()),
+            "patch_vox": list(how.patch_vox or ()),
+            "normalisation": list(schemes),
+            "stored": stored,
+        }
+        notes = _notes(program, None if reader in _REORIENTING else stored, chosen)
+        return NnUNetPlans(models, how, schemes, origin, tuple(notes))
     except (KeyError, TypeError, IndexError, ValueError) as error:
-        raise _unreadable_plans_error(path, error) from error
+        raise WeightsError(
+            "nnU-Net's plans cannot be read",
+            file=path,
+            found=f"{type(error).__name__}: {error}",
+            expected="plans.json as nnunetv2 writes it",
+        ) from error
 
 
 def json_object(path: Path) -> dict[str, Any]:
@@ -140,6 +124,29 @@ def json_object(path: Path) -> dict[str, Any]:
 
 
 # ------------------------------------------------------------------------------ internals
+def _transpose(plans: Mapping[str, Any]) -> list[int]:
+    transpose = [int(axis) for axis in plans.get("transpose_forward", (0, 1, 2))]
+    if sorted(transpose) != [0, 1, 2]:
+        raise ValueError(f"transpose_forward is {transpose}")
+    return transpose
+
+
+def _notes(program: str, assumed: str | None, chosen: Mapping[str, Any]) -> Iterator[str]:
+    """What a user should know of the training images."""
+    if assumed is None:
+        yield f"{program}'s reader turned all images to RAS, as this package does"
+    else:
+        yield (
+            f"its training images are assumed to be stored as {assumed}, since "
+            f"{program} keeps a file's axes and does not record them"
+        )
+    if resampling := unusual_resampling(chosen):
+        yield (
+            f"{program} resampled images by {resampling}, and this package does by "
+            "nnU-Net's usual way (preprocessing.resampling=linear is another one)"
+        )
+
+
 def _resolve_configuration(plans: Mapping[str, Any], name: str, path: Path) -> dict[str, Any]:
     """A configuration with what it inherits."""
     known = plans.get("configurations")
@@ -164,11 +171,8 @@ def _models(chosen: Mapping[str, Any], path: Path) -> dict[str, Any] | None:
     """The network as plain settings, but for its orientation; None for a 2D one."""
     if "architecture" not in chosen:
         return _models_before_2_4(chosen, path)
-    try:
-        kind = str(chosen["architecture"]["network_class_name"]).rpartition(".")[2]
-        given = dict(chosen["architecture"]["arch_kwargs"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise _unreadable_plans_error(path, error) from error
+    kind = str(chosen["architecture"]["network_class_name"]).rpartition(".")[2]
+    given = dict(chosen["architecture"]["arch_kwargs"])
     if kind not in _KINDS:
         raise _unknown_network_error(path, kind)
     stages = given.pop("n_stages", None)
@@ -202,23 +206,20 @@ def _models_before_2_4(chosen: Mapping[str, Any], path: Path) -> dict[str, Any] 
     kind = str(chosen.get("UNet_class_name"))
     if kind not in _KINDS:
         raise _unknown_network_error(path, kind)
-    try:
-        stages = len(chosen["n_conv_per_stage_encoder"])
-        base, most = int(chosen["UNet_base_num_features"]), int(chosen["unet_max_num_features"])
-        if len(chosen["patch_size"]) != 3:
-            return None
-        return {
-            "name": "nnunet",
-            "architecture": kind,
-            "features_per_stage": [min(base * 2**stage, most) for stage in range(stages)],
-            "kernel_sizes": chosen["conv_kernel_sizes"],
-            "strides": chosen["pool_op_kernel_sizes"],
-            "n_blocks_per_stage": chosen["n_conv_per_stage_encoder"],
-            "n_conv_per_stage_decoder": chosen["n_conv_per_stage_decoder"],
-            "deep_supervision": False,
-        }
-    except (KeyError, TypeError, ValueError) as error:
-        raise _unreadable_plans_error(path, error) from error
+    stages = len(chosen["n_conv_per_stage_encoder"])
+    base, most = int(chosen["UNet_base_num_features"]), int(chosen["unet_max_num_features"])
+    if len(chosen["patch_size"]) != 3:
+        return None
+    return {
+        "name": "nnunet",
+        "architecture": kind,
+        "features_per_stage": [min(base * 2**stage, most) for stage in range(stages)],
+        "kernel_sizes": chosen["conv_kernel_sizes"],
+        "strides": chosen["pool_op_kernel_sizes"],
+        "n_blocks_per_stage": chosen["n_conv_per_stage_encoder"],
+        "n_conv_per_stage_decoder": chosen["n_conv_per_stage_decoder"],
+        "deep_supervision": False,
+    }
 
 
 def _validated(models: dict[str, Any], path: Path) -> dict[str, Any]:
@@ -233,10 +234,6 @@ def _validated(models: dict[str, Any], path: Path) -> dict[str, Any]:
     return settings.model_dump(mode="json", include=set(models))
 
 
-def _axis_of(orientation: str, pair: str) -> int:
-    return next(i for i, letter in enumerate(orientation) if letter in pair)
-
-
 def _check_orientation(orientation: str) -> str:
     letters = orientation.upper()
     if len(letters) != 3 or any(sum(x in pair for x in letters) != 1 for pair in _AXES):
@@ -248,28 +245,10 @@ def _check_orientation(orientation: str) -> str:
     return letters
 
 
-def _flat_network_error(path: Path, configuration: str) -> WeightsError:
-    return WeightsError(
-        "a 2D network segments slice by slice, which is not supported",
-        file=path,
-        found=f"configuration {configuration}",
-        fix="use the 3d_fullres or 3d_lowres model",
-    )
-
-
 def _unknown_network_error(path: Path, kind: str) -> WeightsError:
     return WeightsError(
         "nnU-Net's plans name a network that is not supported",
         file=path,
         found=kind,
         expected=" or ".join(_KINDS),
-    )
-
-
-def _unreadable_plans_error(path: Path, error: Exception) -> WeightsError:
-    return WeightsError(
-        "nnU-Net's plans cannot be read",
-        file=path,
-        found=f"{type(error).__name__}: {error}",
-        expected="plans.json as nnunetv2 writes it",
     )

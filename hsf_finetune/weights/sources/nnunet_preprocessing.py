@@ -35,12 +35,6 @@ def read_preprocessing(
 
     Images are cropped to what is not 0, normalised, resampled, and padded to a patch.
 
-    Args:
-        plans: the content of plans.json.
-        chosen: its configuration, with what that inherits.
-        axes: array axis of nnU-Net for each of x, y and z.
-        path: the file they come from, for messages.
-
     Raises:
         WeightsError: intensities are normalised by an unknown scheme.
         KeyError, TypeError, IndexError, ValueError: it cannot be read.

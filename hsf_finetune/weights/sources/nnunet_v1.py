@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import tarfile
-import tempfile
-import zipfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from hsf_finetune.system.errors import WeightsError
-from hsf_finetune.weights.files.archive import LIMIT_BYTES, LIMIT_FILES, extract_safely
+from hsf_finetune.weights.files.archive import archive_names, unpacked
 from hsf_finetune.weights.files.checkpoint import Checkpoint
 from hsf_finetune.weights.files.inert_pickle import InertUnpickler
 from hsf_finetune.weights.files.read_checkpoint import read_checkpoint
 from hsf_finetune.weights.files.stand_in import StandIn
 from hsf_finetune.weights.files.unreadable import NNUNET_V1_FIX, unreadable_error
 from hsf_finetune.weights.sources.infer_network import with_inferred_network
+from hsf_finetune.weights.sources.nnunet_folder import choose_fold
 from hsf_finetune.weights.sources.nnunet_model import NnUNetDescription, with_nnunet_description
 from hsf_finetune.weights.sources.nnunet_plans import json_object
 from hsf_finetune.weights.sources.nnunet_v1_plans import (
@@ -29,7 +26,6 @@ from hsf_finetune.weights.sources.nnunet_v1_plans import (
 )
 
 _SUFFIX = ".model.pkl"
-_TAR = (".tar", ".tar.gz", ".tgz")
 _FILES = ("model_final_checkpoint", "model_best", "model_latest")
 _LARGEST_PICKLE_BYTES = 64 << 20
 
@@ -41,13 +37,11 @@ def is_nnunet_v1(path: Path | str) -> bool:
         return bool(_pickles(path))
     if path.name.endswith((_SUFFIX, ".model")):
         return _pickle_of(path).is_file()
-    return _is_archive(path)
+    return any(name.endswith(_SUFFIX) for name in archive_names(path))
 
 
 def read_nnunet_v1(
-    path: Path | str,
-    fold: int | str | None = None,
-    orientation: str = "RAS",
+    path: Path | str, fold: int | str | None = None, orientation: str = "RAS"
 ) -> Checkpoint:
     """Reads the weights of nnU-Net v1 (Isensee et al. 2021, Nature Methods 18:203-211).
 
@@ -56,9 +50,8 @@ def read_nnunet_v1(
     Args:
         path: a folder of `fold_N/model_final_checkpoint.model` and its `.model.pkl`, one of
             the two files, or a tar or zip archive of the folder.
-        fold: which fold; None takes `all` where there is one, else the first.
-        orientation: where the voxel axes of the training images point, see
-            `nnunet_folder.read_nnunet`.
+        fold: see `nnunet_folder.read_nnunet`.
+        orientation: see there, too.
 
     Returns:
         The weights under the names of nnU-Net v2's PlainConvUNet, which is the same function;
@@ -70,33 +63,17 @@ def read_nnunet_v1(
         WeightsError: files are missing or damaged, or the model is not supported.
     """
     path = Path(path).expanduser()
-    with _unpacked(path) as root:
-        try:
-            chosen = _choose(root, fold)
-            return replace(_read(chosen, orientation), path=path if root != path else chosen.file)
-        except WeightsError as error:
-            if root == path:
-                raise
-            # The temporary folder no longer exists when a user reads this.
-            raise WeightsError(str(error).replace(str(root), str(path))) from error
+    with unpacked(path) as root:
+        file, others, notes = _choose(root, fold)
+        found = _read(file, others, notes, orientation)
+        return replace(found, path=path if root != path else file)
 
 
 # -------------------------------------------------------------------- internals
-@dataclass(frozen=True)
-class _Files:
-    file: Path
-    notes: tuple[str, ...] = ()
-    other_folds: tuple[str, ...] = ()
-
-    @property
-    def fold(self) -> str:
-        return self.file.parent.name.removeprefix("fold_")
-
-
-def _read(chosen: _Files, orientation: str) -> Checkpoint:
-    pickled = _pickle_of(chosen.file)
+def _read(file: Path, others: list[str], notes: list[str], orientation: str) -> Checkpoint:
+    pickled = _pickle_of(file)
     content = _read_pickle(pickled)
-    weights = read_checkpoint(chosen.file)
+    weights = read_checkpoint(file)
     try:
         trainer = str(content.get("name", "nnUNetTrainerV2"))
         plans = plain_value(content["plans"])
@@ -105,7 +82,8 @@ def _read(chosen: _Files, orientation: str) -> Checkpoint:
         own = with_inferred_network(weights)  # STU-Net has names of its own
         tensors = dict(weights.tensors) if own.models else renamed_tensors(weights, trainer)
         described = described_plans(plans, stage, tensors)
-        classes = described_classes(plans, _dataset_of(chosen.file))
+        named = next((one for one in _datasets(file) if one.is_file()), None)
+        classes, class_notes = described_classes(plans, json_object(named) if named else None)
     except (KeyError, TypeError, IndexError, ValueError, RecursionError, AttributeError) as error:
         raise WeightsError(
             "the plans of nnU-Net v1 cannot be read",
@@ -118,15 +96,15 @@ def _read(chosen: _Files, orientation: str) -> Checkpoint:
         name="__".join((trainer, configuration)),
         configuration=configuration,
         plans=described,
-        dataset=classes.dataset,
-        files=(pickled, classes.file or pickled),
-        fold=chosen.fold,
-        other_folds=chosen.other_folds,
+        dataset=classes,
+        files=(pickled, named or pickled),
+        fold=file.parent.name.removeprefix("fold_"),
+        other_folds=others,
         notes=(
-            *classes.notes,
+            *class_notes,
             "nnU-Net v1 brings probabilities back to a scan's voxels, and this package does logits, "
             "as v2: at borders a few voxels differ",
-            *chosen.notes,
+            *notes,
         ),
     )
     found = with_nnunet_description(replace(weights, tensors=tensors), description, orientation)
@@ -136,7 +114,7 @@ def _read(chosen: _Files, orientation: str) -> Checkpoint:
         models = own.models | {key: models[key] for key in ("orientation", "strides")}
     return replace(
         found,
-        classes=found.classes if classes.file else None,
+        classes=found.classes if named else None,
         models=models,
         # v1 resamples first.
         preprocessing=found.preprocessing.model_copy(update={"intensity_first": False}),
@@ -164,12 +142,9 @@ def _read_pickle(path: Path) -> Mapping[str, Any]:
     return content
 
 
-def _dataset_of(file: Path) -> tuple[Path, Mapping[str, Any]] | None:
-    """The dataset.json that a user has put beside the weights or the plans, if any."""
-    for folder in (file.parent, file.parent.parent):
-        if (folder / "dataset.json").is_file():
-            return folder / "dataset.json", json_object(folder / "dataset.json")
-    return None
+def _datasets(file: Path) -> list[Path]:
+    """Where a user may have put a dataset.json: beside the weights, or the plans."""
+    return [folder / "dataset.json" for folder in (file.parent, file.parent.parent)]
 
 
 def _pickle_of(path: Path) -> Path:
@@ -184,8 +159,8 @@ def _pickles(folder: Path) -> list[Path]:
     return []
 
 
-def _choose(path: Path, fold: int | str | None) -> _Files:
-    """The weights to read, and what to say of the choice."""
+def _choose(path: Path, fold: int | str | None) -> tuple[Path, list[str], list[str]]:
+    """The weights to read, the folds beside theirs, and what to say of the choice."""
     if path.is_file():
         file = path.with_name(_pickle_of(path).name.removesuffix(".pkl"))
         if not file.is_file():
@@ -195,7 +170,7 @@ def _choose(path: Path, fold: int | str | None) -> _Files:
                 expected=f"{file.name} beside it",
                 fix=NNUNET_V1_FIX,
             )
-        return _Files(file)
+        return file, [], []
     found = _pickles(path) or sorted(path.rglob(f"*{_SUFFIX}"))
     models = {p.parent.parent for p in found}
     if len(models) > 1:
@@ -207,18 +182,14 @@ def _choose(path: Path, fold: int | str | None) -> _Files:
             fix="unpack the archive, and give the folder of one of them",
         )
     folds = {p.parent.name.removeprefix("fold_"): p.parent for p in found}
-    names = sorted(folds, key=lambda name: (name != "all", len(name), name))
-    chosen = names[0] if fold is None else str(fold).removeprefix("fold_")
+    chosen, others, notes = choose_fold(folds, fold)
     files = [folds[chosen] / f"{kind}.model" for kind in _FILES] if chosen in folds else []
     files += sorted(p.with_suffix("") for p in found if p.parent == folds.get(chosen))
     for file in files:
         if file.is_file() and _pickle_of(file).is_file():
-            notes = []
-            if others := [name for name in names if name != chosen]:
-                notes.append(f"fold {chosen} is used; other folds: {', '.join(others)}")
             if file.stem != _FILES[0]:
                 notes.append(f"{file.name} is used")
-            return _Files(file, tuple(notes), tuple(others))
+            return file, others, notes
     raise WeightsError(
         f"this model of nnU-Net v1 has no weights of fold {chosen}",
         file=path,
@@ -226,58 +197,3 @@ def _choose(path: Path, fold: int | str | None) -> _Files:
         expected=f"fold_{chosen}/{_FILES[0]}.model beside {_FILES[0]}{_SUFFIX}",
         fix=NNUNET_V1_FIX,
     )
-
-
-def _is_archive(path: Path) -> bool:
-    """Whether this is a tar or zip archive of such a model."""
-    names: list[str] = []
-    try:
-        if path.is_file() and path.name.endswith(_TAR):
-            with tarfile.open(path) as tar:
-                names = tar.getnames()
-        elif path.is_file() and zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                names = archive.namelist()
-    except (OSError, EOFError, ValueError, NotImplementedError, tarfile.TarError, zipfile.error):
-        return False
-    return any(name.endswith(_SUFFIX) for name in names)
-
-
-@contextmanager
-def _unpacked(path: Path) -> Iterator[Path]:
-    """The folder or file, or for an archive what is in it, while the block runs."""
-    if not _is_archive(path):
-        yield path
-        return
-    with tempfile.TemporaryDirectory(prefix="nnunet-") as folder:
-        root = Path(folder) / "model"
-        if path.name.endswith(_TAR):
-            root.mkdir()
-            _extract_tar(path, root)
-        else:
-            extract_safely(path, root)
-        yield root
-
-
-def _extract_tar(path: Path, folder: Path) -> None:
-    """Unpacks the files of models in a tar archive, without links, devices, or paths outside."""
-    with tarfile.open(path) as tar:
-        wanted = [
-            member
-            for member in tar.getmembers()
-            if member.isfile() and member.name.endswith((".model", _SUFFIX, "dataset.json"))
-        ]
-        size = sum(member.size for member in wanted)
-        if len(wanted) > LIMIT_FILES or size > LIMIT_BYTES:
-            raise WeightsError(
-                "the archive is too large",
-                file=path,
-                found=f"{len(wanted):,} files of {size:,} bytes",
-                fix="unpack it, and give the folder of one model",
-            )
-        try:
-            tar.extractall(folder, wanted, filter="data")
-        except (tarfile.TarError, OSError, EOFError) as error:
-            raise WeightsError(
-                "the archive cannot be unpacked", file=path, found=error, fix="unpack it yourself"
-            ) from error

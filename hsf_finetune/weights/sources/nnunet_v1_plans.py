@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,21 +30,6 @@ _UP = re.compile(r"tu\.(\d+)\.weight")
 _STUNET = "conv_blocks_context.{}.0.conv1.weight"
 """The first convolution of a level of STU-Net."""
 _HEAD = re.compile(r"seg_outputs\.(\d+)\.(weight|bias)")
-
-
-@dataclass(frozen=True)
-class ClassesV1:
-    """The classes and channels of a model, in the form of v2's dataset.json.
-
-    Args:
-        dataset: `labels` and `channel_names`.
-        file: the dataset.json that names the classes; None where none does.
-        notes: what a user should know of them.
-    """
-
-    dataset: Mapping[str, Any]
-    file: Path | None
-    notes: tuple[str, ...] = ()
 
 
 def plain_value(value: Any) -> Any:
@@ -152,13 +135,9 @@ def described_plans(
 
 
 def described_classes(
-    plans: Mapping[str, Any], dataset: tuple[Path, Mapping[str, Any]] | None
-) -> ClassesV1:
-    """Classes and channels in the form of v2's dataset.json.
-
-    Args:
-        plans: of v1.
-        dataset: a dataset.json of v1 or v2, and its content; None where there is none.
+    plans: Mapping[str, Any], dataset: Mapping[str, Any] | None
+) -> tuple[dict[str, Any], list[str]]:
+    """Classes and channels in the form of v2's dataset.json, and what a user should know of them.
 
     Raises:
         KeyError, TypeError, ValueError: they cannot be read.
@@ -166,14 +145,14 @@ def described_classes(
     names = {str(key): str(name) for key, name in (plans.get("modalities") or {}).items()}
     names = names or {str(n): f"channel {n}" for n in range(int(plans["num_modalities"]))}
     if dataset is not None:
-        labels = dataset[1]["labels"]
+        labels = dataset["labels"]
         if all(str(key).isdecimal() for key in labels):  # v1 has value: name
             labels = {str(name): int(value) for value, name in labels.items()}
         values = [value for value in labels.values() if value != 0]
         labels = {BACKGROUND: 0} | {n: v for n, v in labels.items() if v != 0}
         if sorted(map(int, values)) != sorted(map(int, plans["all_classes"])):
             raise ValueError(f"dataset.json has the labels {values}, not {plans['all_classes']}")
-        return ClassesV1({"labels": labels, "channel_names": names}, dataset[0])
+        return {"labels": labels, "channel_names": names}, []
     values = [int(value) for value in plans["all_classes"]]
     labels = {BACKGROUND: 0} | {f"label {value}": value for value in values}
     note = (
@@ -181,7 +160,7 @@ def described_classes(
         "put the dataset.json of its training beside plans.pkl, or give "
         "finetuning.source_classes=[background, ...]"
     )
-    return ClassesV1({"labels": labels, "channel_names": names}, None, (note,))
+    return {"labels": labels, "channel_names": names}, [note]
 
 
 # -------------------------------------------------------------------- internals

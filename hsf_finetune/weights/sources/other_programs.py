@@ -39,11 +39,7 @@ _OTHERS = (
 
 
 def other_program_error(path: Path) -> WeightsError | None:
-    """The error for what another program has written and cannot be read; None for the rest.
-
-    Args:
-        path: a folder, or a file.
-    """
+    """The error for what another program has written and cannot be read; None for the rest."""
     folder = path if path.is_dir() else path.parent
     # Exports often lie beside weights that can be read.
     has_weights = path.is_dir() and any(file.suffix in SUFFIXES for file in path.iterdir())

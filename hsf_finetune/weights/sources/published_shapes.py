@@ -110,10 +110,6 @@ def _stunet(shapes: TensorShapes) -> dict[str, Any]:
     }
 
 
-def _suprem_unet(shapes: TensorShapes) -> dict[str, Any]:
-    return {"width": shapes.width("down_tr64.ops.0.conv1")}
-
-
 def _anatomix(shapes: TensorShapes) -> dict[str, Any]:
     layers = {n: t for n, t in shapes.tensors.items() if n.startswith("model.")}
     kernels = {int(n.split(".")[1]): t for n, t in layers.items() if t.dim() == 5}
@@ -161,7 +157,11 @@ PUBLISHED_READERS: Mapping[str, ShapeReader] = {
     "stunet": ShapeReader(
         ("conv_blocks_context.0.0.conv1",), tuple(f"seg_outputs.{n}" for n in range(8)), _stunet
     ),
-    "suprem_unet": ShapeReader(("down_tr64.ops.0.conv1",), ("out_tr.final_conv",), _suprem_unet),
+    "suprem_unet": ShapeReader(
+        ("down_tr64.ops.0.conv1",),
+        ("out_tr.final_conv",),
+        lambda shapes: {"width": shapes.width("down_tr64.ops.0.conv1")},
+    ),
     "anatomix": ShapeReader(("model.0",), ("head",), _anatomix),
     "rsunet": ShapeReader(("input_conv.pre.1",), ("output_head",), _rsunet),
 }

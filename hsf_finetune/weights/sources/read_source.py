@@ -8,7 +8,7 @@ from typing import Literal
 
 from hsf_finetune.system.errors import ConfigError, WeightsError
 from hsf_finetune.weights.files.checkpoint import Checkpoint
-from hsf_finetune.weights.files.read_checkpoint import check_values, read_checkpoint
+from hsf_finetune.weights.files.read_checkpoint import read_checkpoint
 from hsf_finetune.weights.files.shards import find_index
 from hsf_finetune.weights.files.state_dict import StateDict, select_prefix
 from hsf_finetune.weights.files.unreadable import NNUNET_V1_FIX
@@ -16,12 +16,7 @@ from hsf_finetune.weights.sources.bundle import is_bundle, read_bundle
 from hsf_finetune.weights.sources.exported_folder import weights_of_export, with_exported_card
 from hsf_finetune.weights.sources.infer_network import with_inferred_network
 from hsf_finetune.weights.sources.nnssl_file import describe_nnssl_file, is_nnssl_file
-from hsf_finetune.weights.sources.nnunet_folder import (
-    is_nnunet,
-    is_nnunet_archive,
-    read_nnunet,
-    read_nnunet_archive,
-)
+from hsf_finetune.weights.sources.nnunet_folder import is_nnunet, read_nnunet
 from hsf_finetune.weights.sources.nnunet_model import describe_nnunet_file, is_nnunet_file
 from hsf_finetune.weights.sources.nnunet_v1 import is_nnunet_v1, read_nnunet_v1
 from hsf_finetune.weights.sources.other_programs import SUFFIXES, other_program_error
@@ -49,10 +44,6 @@ class SourceOptions:
 def read_source(pretrained: str | Path, options: SourceOptions | None = None) -> Checkpoint:
     """Reads the weights at a path: of a run, an export, a file, a MONAI bundle or an nnU-Net folder.
 
-    Args:
-        pretrained: the file or folder.
-        options: which weights, and how; by default averaged ones of the best epoch.
-
     Raises:
         WeightsError: the path does not exist, is none of these, or cannot be read.
         ConfigError: no tensor's name begins with the prefix.
@@ -63,8 +54,6 @@ def read_source(pretrained: str | Path, options: SourceOptions | None = None) ->
     elif is_nnunet(path):
         theirs = read_nnunet(path, options.fold, options.orientation)
         checkpoint = with_exported_card(theirs, path)
-    elif is_nnunet_archive(path):
-        checkpoint = read_nnunet_archive(path, options.fold, options.orientation)
     elif is_nnunet_v1(path):
         checkpoint = read_nnunet_v1(path, options.fold, options.orientation)
     else:
@@ -80,7 +69,6 @@ def read_source(pretrained: str | Path, options: SourceOptions | None = None) ->
         found = StateDict(dict(checkpoint.tensors), left_out=checkpoint.left_out)
         found = select_prefix(found, options.key_prefix, checkpoint.path)
         checkpoint = replace(checkpoint, tensors=found.tensors, left_out=found.left_out)
-    check_values(checkpoint.tensors, checkpoint.path)
     return checkpoint
 
 
@@ -149,8 +137,7 @@ def find_single_file(pretrained: str | Path, checkpoint: Literal["best", "last"]
 
 def is_of_other_tool(path: Path) -> bool:
     """Whether a file or folder is of a form that this package does not write its runs in."""
-    own_forms = (is_bundle, is_nnunet, is_nnunet_archive, is_nnunet_v1)
-    return bool(find_index(path)) or any(is_form(path) for is_form in own_forms)
+    return bool(find_index(path)) or is_bundle(path) or is_nnunet(path) or is_nnunet_v1(path)
 
 
 # -------------------------------------------------------------------- internals

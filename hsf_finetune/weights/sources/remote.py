@@ -16,13 +16,7 @@ from hsf_finetune.weights.sources.http_file import Progress
 
 @dataclass(frozen=True)
 class RemoteWeights:
-    """Weights from the network, and what is known of them.
-
-    Args:
-        pretrained: the setting `finetuning.pretrained`.
-        file: the file.
-        named: the description, where the weights have a name.
-    """
+    """Weights from the network, and what is known of them."""
 
     pretrained: str
     file: FetchedFile
@@ -91,14 +85,6 @@ def fetch_weights(
 ) -> RemoteWeights | None:
     """The weights that `finetuning.pretrained` names, where that is not a path.
 
-    Args:
-        pretrained: a URL, an `hf://` address, a name, or a path.
-        named: the description of the weights of that name.
-        checksum: the file's checksum; checked in addition to the one of named weights.
-        offline: use the cache only.
-        progress: called with the bytes that have arrived and the bytes in all.
-        file: where the user has named weights already.
-
     Returns:
         The weights, or None for a path.
 
@@ -111,27 +97,19 @@ def fetch_weights(
             return None
         return RemoteWeights(pretrained, fetch_file(pretrained, checksum, offline, progress), None)
     second = Checksum.parse(checksum) if checksum else None
-    fetched = _fetch_named(pretrained, named, offline, progress) if file is None else _own(file)
+    if file is not None:
+        # A file or folder that the user has is read, whatever its checksum.
+        path = Path(file)
+        found = Checksum.of_file(path) if path.is_file() else None
+        fetched = FetchedFile(path, "", found, checked=False, cached=True)
+    elif named.url is None:
+        raise ConfigError(
+            f"the weights '{pretrained}' have no address that they can be fetched from",
+            expected=f"the file, from {named.source}",
+            fix="weights.file=PATH, once you have it",
+        )
+    else:
+        fetched = fetch_file(named.url, named.checksum, offline, progress)
     if second and fetched.path.is_file():
         check_file(fetched.path, second, "remove finetuning.checksum: named weights have their own")
     return RemoteWeights(pretrained, fetched, named)
-
-
-# -------------------------------------------------------------------- internals
-def _fetch_named(
-    name: str, named: NamedWeights, offline: bool, progress: Progress | None
-) -> FetchedFile:
-    if named.url is not None:
-        return fetch_file(named.url, named.checksum, offline, progress)
-    raise ConfigError(
-        f"the weights '{name}' have no address that they can be fetched from",
-        expected=f"the file, from {named.source}",
-        fix="weights.file=PATH, once you have it",
-    )
-
-
-def _own(file: str) -> FetchedFile:
-    """A file or folder that the user has; it is read, whatever its checksum."""
-    path = Path(file)
-    checksum = Checksum.of_file(path) if path.is_file() else None
-    return FetchedFile(path, "", checksum, checked=False, cached=True)

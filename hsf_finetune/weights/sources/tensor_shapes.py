@@ -20,12 +20,7 @@ _ALIASES = (
 
 
 class TensorShapes:
-    """The tensors of a checkpoint below a prefix, as the settings of a network follow from them.
-
-    Args:
-        tensors: name -> tensor.
-        prefix: what the names of the network's tensors begin with.
-    """
+    """The tensors of a checkpoint below a prefix, as the settings of a network follow from them."""
 
     def __init__(self, tensors: Mapping[str, torch.Tensor], prefix: str = "") -> None:
         named = {first_name(name): tensor for name, tensor in tensors.items()}

@@ -36,13 +36,7 @@ _NO_EFFECT = frozenset({
 
 @dataclass(frozen=True)
 class TrunkLimits:
-    """What of a trunk has to fit.
-
-    Args:
-        min_loaded: smallest share that must load.
-        matching: what is to be loaded, and what may differ.
-        hint: another way in which the tensors would fit; empty if there is none.
-    """
+    """What of a trunk has to fit."""
 
     min_loaded: float
     matching: MatchRequest
@@ -53,12 +47,6 @@ def check_trunk(
     anatomy: Anatomy, receipt: Receipt, checkpoint: Checkpoint, limits: TrunkLimits
 ) -> Receipt:
     """Refuses a checkpoint that does not make the network compute what it computed.
-
-    Args:
-        anatomy: the network.
-        receipt: what would be loaded.
-        checkpoint: the weights.
-        limits: what has to fit.
 
     Returns:
         The receipt, with the settings that are allowed to differ.
@@ -138,7 +126,7 @@ def _silent_differences(
     anatomy: Anatomy, receipt: Receipt, checkpoint: Checkpoint
 ) -> dict[str, tuple[Any, Any]]:
     """The recorded settings that give another function of the same tensors."""
-    if _is_inferred(checkpoint) or not checkpoint.models:
+    if "inferred" in checkpoint.origin or not checkpoint.models:
         return {}
     found = differing_settings(anatomy, checkpoint.models, receipt.load)
     told = differing_settings(anatomy, checkpoint.models, receipt.load, True) if found else {}
@@ -170,10 +158,6 @@ def _layers(settings_json: str, load: str) -> tuple[object, ...] | None:
         if load != "encoder" or name in names
     }
     return shapes, [str(module) for module in modules], getattr(settings, "orientation", None)
-
-
-def _is_inferred(checkpoint: Checkpoint) -> bool:
-    return "inferred" in checkpoint.origin
 
 
 def _found(receipt: Receipt, differing: dict[str, tuple[Any, Any]]) -> list[str]:
@@ -221,7 +205,7 @@ def _fixes(
 
 def _network(anatomy: Anatomy, receipt: Receipt, checkpoint: Checkpoint) -> list[str]:
     """What of the settings explains the mismatch, and the network that the weights belong to."""
-    models, guessed = checkpoint.models, _is_inferred(checkpoint)
+    models, guessed = checkpoint.models, "inferred" in checkpoint.origin
     if not models or "name" not in models:
         matches = [match for match in compare_networks(checkpoint.tensors) if match.share > 0.5]
         models = max(matches, key=lambda match: match.share).models if matches else None

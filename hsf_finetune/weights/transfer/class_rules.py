@@ -102,7 +102,9 @@ def make_class_rules(
         for name, given in derive_from.items()
     }
     _check_derived(target, source, derived)
-    origins = {name: derived.get(name) or _default_origin(name, source) for name in target}
+    default = {name: name if name in source else BACKGROUND for name in target}
+    known = {name: (origin,) for name, origin in default.items() if origin in source}
+    origins: dict[str, tuple[str, ...]] = {n: derived.get(n) or known.get(n) or () for n in target}
     uses = Counter(origin for origins_of in origins.values() for origin in origins_of)
     rules = []
     for name in target:
@@ -115,11 +117,6 @@ def source_class_names(
     recorded: Sequence[str] | None, given: Sequence[str] | None, channels: int | None
 ) -> Sequence[str] | None:
     """The classes of a checkpoint: those it records, or those the user gives it.
-
-    Args:
-        recorded: what the checkpoint says; None where it says nothing.
-        given: `finetuning.source_classes`.
-        channels: output channels of the checkpoint; None where they are unknown.
 
     Raises:
         ConfigError: the given names contradict the recorded ones or the number of
@@ -167,12 +164,6 @@ def derive_override(derived: Derivations) -> str:
 
 
 # -------------------------------------------------------------------- internals
-def _default_origin(name: str, source: Sequence[str]) -> tuple[str, ...]:
-    if name in source:
-        return (name,)
-    return (BACKGROUND,) if BACKGROUND in source else ()
-
-
 def _rule(
     name: str,
     origins: tuple[str, ...],

@@ -25,10 +25,6 @@ def suggest_derivations(
     `hippocampus`. A new class whose name resembles none takes the checkpoint's classes that
     no other name claims.
 
-    Args:
-        rules: of the new head.
-        dropped: classes of the checkpoint that nothing comes from.
-
     Returns:
         New class -> class or classes of the checkpoint, for every one for which there are.
     """

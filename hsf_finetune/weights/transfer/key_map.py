@@ -19,11 +19,6 @@ def map_names(
     stands for none). A name that several entries fit belongs to the entry of its full name,
     else to that with the most characters beside its stars.
 
-    Args:
-        key_map: checkpoint's name, pattern or prefix -> the network's.
-        source: the checkpoint's names.
-        target: the network's names.
-
     Returns:
         Checkpoint's name -> network's name.
 
@@ -32,7 +27,9 @@ def map_names(
             leads to nothing in the network, or leads to the same tensor as another entry.
     """
     source, target = list(source), set(target)
-    patterns = {old: _pattern(old) for old in key_map}
+    patterns = {
+        old: re.compile("(.*?)".join(map(re.escape, _starred(old).split("*")))) for old in key_map
+    }
     pairs: dict[str, str] = {}
     errors = [error for entry in key_map.items() if (error := _malformed(*entry))]
     for old, new in key_map.items():
@@ -56,24 +53,19 @@ def map_names(
 
 
 # -------------------------------------------------------------------- internals
-def _stars(text: str) -> int:
-    """How many texts an entry leaves open: one for each star, and what follows a prefix."""
-    return text.count("*") + _is_prefix(text)
-
-
 def _is_prefix(text: str) -> bool:
     return not text or text.endswith(".")
 
 
-def _pattern(old: str) -> re.Pattern[str]:
-    parts = map(re.escape, (old + "*" * _is_prefix(old)).split("*"))
-    return re.compile("(.*?)".join(parts))
+def _starred(text: str) -> str:
+    """An entry with a star for each text that it leaves open, also for what follows a prefix."""
+    return text + "*" * _is_prefix(text)
 
 
 def _filled(new: str, texts: Iterable[str]) -> str:
     """A name of the network, with the texts in place of its stars."""
     left = iter(texts)
-    return re.sub(r"\*", lambda star: next(left, ""), new + "*" * _is_prefix(new))
+    return re.sub(r"\*", lambda star: next(left, ""), _starred(new))
 
 
 def _owner(name: str, patterns: Mapping[str, re.Pattern[str]]) -> str:
@@ -85,7 +77,8 @@ def _owner(name: str, patterns: Mapping[str, re.Pattern[str]]) -> str:
 
 
 def _malformed(old: str, new: str) -> ConfigError | None:
-    if _stars(old) == _stars(new) and _is_prefix(old) == _is_prefix(new):
+    same_stars = _starred(old).count("*") == _starred(new).count("*")
+    if same_stars and _is_prefix(old) == _is_prefix(new):
         return None
     if "*" in old + new:
         return ConfigError(

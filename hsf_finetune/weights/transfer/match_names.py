@@ -28,12 +28,7 @@ _SPELLINGS = (
 
 @dataclass(frozen=True)
 class PrefixChange:
-    """How a checkpoint's names become the network's: one prefix removed, another added.
-
-    Args:
-        removed: prefix of the checkpoint's names.
-        added: prefix of the network's names.
-    """
+    """How a checkpoint's names become the network's: one prefix removed, another added."""
 
     removed: str = ""
     added: str = ""
@@ -56,10 +51,6 @@ def find_prefix_change(source: Iterable[str], target: Iterable[str]) -> PrefixCh
     Any prefix may be removed (`module.`, `_orig_mod.`, `net.model.`). Only a first
     component of the network's own names may be added (`trunk.`): a UNet resembles the
     UNet inside it, and a deeper prefix would load one level's weights into another.
-
-    Args:
-        source: names in the checkpoint.
-        target: names in the network.
     """
     return _most_frequent(_count_matches(source, target))
 
@@ -97,11 +88,6 @@ class _Match:
     Parts of a network may have prefixes of their own. Once a part is found, the next one
     is looked for among the other names; but never among those that lie within a part that
     was found, and that the network merely lacks.
-
-    Args:
-        canonical: name in the network -> the first name of the same tensor.
-        tensors: the checkpoint's.
-        spell: name -> name to compare.
     """
 
     def __init__(

@@ -29,14 +29,6 @@ def transfer_given(
 ) -> Receipt:
     """Loads weights into a network in the way that the settings ask for.
 
-    Args:
-        settings: with the network that was built.
-        anatomy: that network.
-        channels: its input channels.
-        source: the weights.
-        head: its classes, and how they come from those of the weights.
-        load_all: everything, whatever part the settings ask for.
-
     Raises:
         ConfigError: what the settings say of the weights is not so.
         WeightsError: they do not fit.
@@ -60,12 +52,6 @@ def build_with_own_head(
     settings: Settings, source: PretrainedWeights, classes: Sequence[str], channels: int
 ) -> Anatomy:
     """The network of the settings with as many classes as the weights had, all weights loaded.
-
-    Args:
-        settings: with the network to build.
-        source: the weights.
-        classes: theirs, background first.
-        channels: input channels to build it for.
 
     Raises:
         ConfigError: what the settings say of the weights is not so.

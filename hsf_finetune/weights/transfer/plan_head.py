@@ -1,9 +1,12 @@
-"""The tensors that count classes: which of them fit, and what they are made of."""
+"""The tensors that count classes: which of them fit, what they are made of, and their values."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+
+import torch
 
 from hsf_finetune.system.errors import WeightsError
 from hsf_finetune.weights.transfer.class_rules import (
@@ -84,7 +87,9 @@ def plan_head(
     if policy == "fresh" and request.fresh_note:
         rules = fresh_rules(target, request.fresh_note)
     known = channels if source is None else len(source)
-    reasons = {n: reason for n in axes if (reason := _mismatch(pairs, n, axes[n], known))}
+    count = f" in the checkpoint with {known} classes," if known else " in the checkpoint,"
+    mismatches = {name: pairs.mismatch(name, axes[name], known) for name in axes}
+    reasons = {n: m.replace(" in the checkpoint,", count) for n, m in mismatches.items() if m}
     absent = {n for head in coarser if not any(n in pairs.source for n in head) for n in head}
     wrong = [name for name in reasons if name not in absent]
     if wrong and policy == "copy":
@@ -111,8 +116,68 @@ def plan_head(
     return HeadPlan(rules, statuses, axes, tuple(n for n in source or () if n not in used))
 
 
-def _mismatch(pairs: TensorPairs, name: str, axes: Collection[int], channels: int | None) -> str:
-    """Why a tensor cannot be made class by class; empty if it can."""
-    reason = pairs.mismatch(name, axes, channels)
-    count = f" with {channels} classes" if channels else ""
-    return reason.replace(" in the checkpoint,", f" in the checkpoint{count},")
+def mix_channels(value: torch.Tensor, axes: Sequence[int], shares: torch.Tensor) -> torch.Tensor:
+    """A tensor mixed along each of some axes: new[j] = sum over i of shares[j, i] old[i].
+
+    Args:
+        value: of extent N along the axes.
+        axes: which.
+        shares: (M, N).
+
+    Returns:
+        The tensor, of extent M along the axes.
+    """
+    shares = shares.to(device=value.device, dtype=value.dtype)
+    for axis in axes:
+        value = torch.tensordot(shares, value, dims=([1], [axis])).movedim(0, axis)
+    return value
+
+
+class ClassMix:
+    """Computes the tensors of a new head, class by class.
+
+    The weights of a class are the mean of those of the classes it is made of. Where a
+    layer *reads* one value per class (in networks whose last block has as many channels
+    as there are classes), the weights of a class that was given to k others are divided
+    among these, so that their sum is unchanged.
+
+    Args:
+        rules: one per class of the network.
+        logit_biases: names of the biases that add to logits.
+        summed: name of a weight -> the axis over which its layer sums.
+    """
+
+    def __init__(
+        self,
+        rules: Sequence[ClassRule],
+        logit_biases: Collection[str],
+        summed: Mapping[str, int],
+    ) -> None:
+        self._rules = rules
+        self._logit_biases = logit_biases
+        self._summed = summed
+        self._uses = Counter(channel for rule in rules for channel in rule.channels)
+        self._fresh = torch.tensor([not rule.channels for rule in rules])
+
+    def __call__(
+        self, name: str, source: torch.Tensor, target: torch.Tensor, axes: Sequence[int]
+    ) -> torch.Tensor:
+        """A tensor of the network's shape, made of the checkpoint's channels."""
+        value = source.to(device=target.device, dtype=target.dtype)
+        keep = torch.zeros_like(target, dtype=torch.bool)
+        for axis in axes:
+            shares = self._shares(source.shape[axis], read=self._summed.get(name) == axis)
+            value = mix_channels(value, (axis,), shares)
+            keep |= self._fresh.to(target.device).view(
+                [-1 if n == axis else 1 for n in range(target.dim())]
+            )
+        if name in self._logit_biases:
+            value = value + value.new_tensor([rule.bias_shift for rule in self._rules])
+        return torch.where(keep, target.detach(), value)
+
+    def _shares(self, channels: int, read: bool) -> torch.Tensor:
+        shares = torch.zeros(len(self._rules), channels, dtype=torch.float64)
+        for row, rule in zip(shares, self._rules, strict=True):
+            for channel in rule.channels:
+                row[channel] = 1 / (self._uses[channel] if read else len(rule.channels))
+        return shares

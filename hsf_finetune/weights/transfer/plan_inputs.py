@@ -38,11 +38,6 @@ def plan_inputs(
 ) -> InputPlan:
     """The rules of the input channels, and what becomes of the tensors that read them.
 
-    Args:
-        pairs: the tensors of both sides.
-        request: of the network; axes of tensors in `pairs` only.
-        recorded: the checkpoint's own channel names; None where it has none.
-
     Raises:
         ConfigError: see `input_rules.make_input_rules`; or the given names of the
             checkpoint's channels contradict its own.

@@ -10,10 +10,15 @@ from torch import nn
 from hsf_finetune.networks.anatomy import Anatomy
 from hsf_finetune.weights.files.checkpoint import Checkpoint
 from hsf_finetune.weights.transfer.check_trunk import TrunkLimits, check_trunk
-from hsf_finetune.weights.transfer.class_mix import ClassMix, mix_channels
 from hsf_finetune.weights.transfer.input_rules import InputRequest
 from hsf_finetune.weights.transfer.pair_tensors import MatchRequest, pair_tensors
-from hsf_finetune.weights.transfer.plan_head import HeadPlan, HeadRequest, plan_head
+from hsf_finetune.weights.transfer.plan_head import (
+    ClassMix,
+    HeadPlan,
+    HeadRequest,
+    mix_channels,
+    plan_head,
+)
 from hsf_finetune.weights.transfer.plan_inputs import InputPlan, plan_inputs
 from hsf_finetune.weights.transfer.receipt import Part, Receipt, TensorEntry, TensorStatus
 from hsf_finetune.weights.transfer.tensor_pairs import Axes, TensorPairs

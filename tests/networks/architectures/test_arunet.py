@@ -19,12 +19,12 @@ from hsf_finetune.config.settings import (
     UNetSettings,
 )
 from hsf_finetune.networks.anatomy import Anatomy
-from hsf_finetune.networks.architectures.arunet import read_arunet_settings
 from hsf_finetune.networks.build import build, class_axes
 from hsf_finetune.networks.layers.switchnorm import SwitchNorm
 from hsf_finetune.system.errors import ConfigError, WeightsError
 from hsf_finetune.weights.files.checkpoint import Checkpoint
 from hsf_finetune.weights.files.read_checkpoint import read_checkpoint
+from hsf_finetune.weights.sources.infer_network import compare_networks
 from hsf_finetune.weights.sources.read_source import read_source
 from hsf_finetune.weights.transfer.plan_head import HeadRequest
 from hsf_finetune.weights.transfer.receipt import Receipt
@@ -277,12 +277,15 @@ def test_hsfs_checkpoint_tells_its_shape() -> None:
 
 
 def test_another_networks_tensors_are_not_taken_for_it() -> None:
+    def names(tensors: dict[str, torch.Tensor]) -> list[str]:
+        return [match.models["name"] for match in compare_networks(tensors) if match.is_exact]
+
     state = build(SMALL, 1, 2).network.state_dict()
-    assert read_arunet_settings(state)
-    assert read_arunet_settings({f"a.b.{name}": tensor for name, tensor in state.items()})
-    assert not read_arunet_settings({n: t for n, t in state.items() if "encoders.1" not in n})
-    assert not read_arunet_settings({n: t for n, t in state.items() if "SwitchNorm3d" not in n})
-    assert not read_arunet_settings(build(UNetSettings(), 1, 2).network.state_dict())
+    assert names(state) == ["arunet"]
+    assert names({f"a.b.{name}": tensor for name, tensor in state.items()}) == ["arunet"]
+    for part in ("encoders.1", "SwitchNorm3d"):
+        assert names({n: t for n, t in state.items() if part not in n}) == []
+    assert "arunet" not in names(build(UNetSettings(), 1, 2).network.state_dict())
 
 
 def test_our_own_checkpoint_tells_its_width(tmp_path: Path) -> None:

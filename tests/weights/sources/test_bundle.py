@@ -49,11 +49,11 @@ def test_every_tensor_loads_and_the_output_is_monais(tmp_path: Path, name: str) 
     assert torch.equal(ours.network.eval()(image), theirs(image))
 
 
-@pytest.mark.parametrize("below", ["", "made"])
-def test_an_archive_is_read_like_its_folder(tmp_path: Path, below: str) -> None:
+@pytest.mark.parametrize(("below", "kind"), [("", "zip"), ("made", "zip"), ("made", "gztar")])
+def test_an_archive_is_read_like_its_folder(tmp_path: Path, below: str, kind: str) -> None:
     folder = bundle(tmp_path / "made", weights=monai_network(NETWORKS["segresnet"]))
     root, base = (tmp_path, below) if below else (folder, None)
-    path = Path(shutil.make_archive(str(tmp_path / "bundle"), "zip", root, base))
+    path = Path(shutil.make_archive(str(tmp_path / "bundle"), kind, root, base))
     assert is_bundle(path)
     packed, plain = read_bundle(path), read_bundle(folder)
     assert packed.path == path

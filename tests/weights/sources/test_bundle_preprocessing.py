@@ -43,7 +43,7 @@ from tests.weights.bundle_pipelines import (
     sliding,
     step,
 )
-from tests.weights.bundles import NETWORKS, bundle, monai_network
+from tests.weights.bundles import CLASSES, NETWORKS, bundle, monai_network
 
 
 def read(config: dict[str, Any], in_channels: int | None = 1) -> BundlePreprocessing:
@@ -238,6 +238,8 @@ def test_inferers_that_cannot_be_followed_are_named(inferer: Any, expected: str)
     ("after", "expected"),
     [
         ([step("Activationsd", sigmoid=True)], "(sigmoid)"),
+        ([step("Activationsd", sigmoid="@yes")], "(sigmoid)"),
+        ([step("AsDiscreted", threshold=0.5)], "(sigmoid)"),
         ([step("KeepLargestConnectedComponentd")], "KeepLargestConnectedComponentd, which"),
         (
             [step("AsDiscreted", argmax=True), step("Invertd", nearest_interp=False)],
@@ -246,9 +248,10 @@ def test_inferers_that_cannot_be_followed_are_named(inferer: Any, expected: str)
     ],
 )
 def test_what_follows_the_network_is_a_remark(after: Any, expected: str) -> None:
-    found = read(config(orientation("RAS"), SPACING, postprocessing=after))
+    found = read(config(orientation("RAS"), SPACING, postprocessing=after, yes=True))
     assert found.unread == ()
     assert expected in " ".join(found.notes)
+    assert found.independent is ("sigmoid" in expected)
 
 
 def test_a_configuration_without_transforms_says_nothing() -> None:
@@ -267,6 +270,20 @@ def test_a_bundle_with_an_unknown_transform_is_refused(tmp_path: Path) -> None:
     model = Predictor.load(folder, device="cpu", settings=accepted, say=said.append)
     assert model.card.preprocessing.intensity == (ZScoreIntensity(mask="nonzero"),)
     assert any("left out of the preprocessing: GaussianSmoothd" in line for line in said)
+
+
+@pytest.mark.parametrize("after", [{"sigmoid": True}, {"softmax": True}], ids=str)
+def test_outputs_that_are_independent_predict_nothing_by_themselves(
+    after: dict[str, bool], tmp_path: Path
+) -> None:
+    network = NETWORKS["segresnet"]
+    steps = config(orientation("RAS"), NORMAL, postprocessing=[step("Activationsd", **after)])
+    folder = bundle(tmp_path / "made", network, monai_network(network), further=steps)
+    if "softmax" in after:
+        assert hf.load_model(folder, device="cpu").card.classes == CLASSES
+        return
+    with pytest.raises(WeightsError, match=r"(?s)\(sigmoid\).*fine-tune from them"):
+        hf.load_model(folder, device="cpu")
 
 
 def test_images_that_are_not_turned_are_those_of_the_training_scans(tmp_path: Path) -> None:

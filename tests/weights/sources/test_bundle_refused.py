@@ -35,6 +35,7 @@ def _refused(path: Path) -> str:
         ({"_target_": "scripts.networks.SegResNet"}, "'scripts.networks.SegResNet'"),
         ({"_target_": "monai.networks.nets.os.SegResNet"}, "_target_: 'monai.networks.nets.os"),
         ({"_target_": "VNet"}, "'VNet'"),
+        ({"_target_": "DiNTS", "dints_space": "$@space"}, "network_def._target_: 'DiNTS'"),
         ({"_target_": "$__import__('os')"}, "\"$__import__('os')\""),
         ({"_mode_": "callable"}, "network_def._mode_: 'callable'"),
         ({"_disabled_": True}, "network_def._disabled_: True"),

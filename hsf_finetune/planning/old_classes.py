@@ -1,0 +1,98 @@
+"""The classes of the source that its model is to teach, `finetuning.keep_old`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from hsf_finetune.config.settings import Settings
+from hsf_finetune.data.discovery.cases import Cohort
+from hsf_finetune.evaluation.head_check import ClassGroup, group_classes
+from hsf_finetune.planning.start import TransferResult
+from hsf_finetune.system.errors import ConfigError
+
+
+def find_old_groups(
+    settings: Settings, cohort: Cohort, transfer: TransferResult | None
+) -> tuple[tuple[int, ...], ...]:
+    """Channels of the new head that mean one class of the source together, background first.
+
+    Args:
+        settings: of the run.
+        cohort: its cases.
+        transfer: the source's weights; None in a run that is resumed, which kept the groups.
+
+    Returns:
+        The groups; none without `finetuning.keep_old`.
+
+    Raises:
+        ConfigError: the source model cannot teach its classes to this network, or no label
+            leaves them open.
+    """
+    if settings.finetuning.keep_old is None or transfer is None:
+        return ()
+    groups = group_classes(transfer.receipt.channels, transfer.source_classes)
+    _check_counterparts(cohort, transfer.source_classes, groups)
+    _check_labels(cohort, groups)
+    return tuple(group.target for group in groups)
+
+
+# -------------------------------------------------------------------- internals
+def _check_counterparts(
+    cohort: Cohort, source: Sequence[str], groups: Sequence[ClassGroup]
+) -> None:
+    """Refuses a head that lacks a class of the source, or has one that does not come from it."""
+    fresh = [cohort.classes.names[channel] for g in groups if not g.source for channel in g.target]
+    if fresh:
+        raise ConfigError(
+            "finetuning.keep_old: classes of the new head come from no class of the source, so "
+            "that it cannot teach",
+            found=", ".join(fresh),
+            fix="finetuning.head=transfer, with finetuning.source_classes=[background, ...] for "
+            "weights that do not name their classes",
+        )
+    lost = [source[channel] for group in groups if not group.target for channel in group.source]
+    if lost:
+        names = ", ".join(dict.fromkeys([*source[1:], *cohort.classes.foreground]))
+        datasets = dict.fromkeys(case.dataset for case in cohort.cases)
+        raise ConfigError(
+            "finetuning.keep_old: the new head has no class for some of the source's",
+            found=f"no {', '.join(lost)}",
+            fix=f"'models.labels_names=[{names}]' models.use_forgiving_loss=true; and where they "
+            "are not drawn: "
+            + " ".join(
+                f"'++datasets.datasets.{name}.unannotated=[{', '.join(lost)}]'" for name in datasets
+            )
+            + "\nor, if one got another name: finetuning.derive_from={NEW: OLD}",
+        )
+
+
+def _check_labels(cohort: Cohort, groups: Sequence[ClassGroup]) -> None:
+    """Refuses labels that leave no class open, or that take a class for background."""
+    names, is_open = cohort.classes.names, False
+    for dataset, case in {case.dataset: case for case in cohort.cases}.items():
+        matrix = case.protocol.matrix
+        hidden = [
+            names[channel]
+            for group in groups[1:]
+            for channel in group.target
+            if not matrix[:, [*group.target]].any()
+        ]
+        if hidden:
+            raise ConfigError(
+                f"finetuning.keep_old: dataset '{dataset}' takes classes of the source for "
+                "background",
+                found=f"it neither draws {', '.join(hidden)} nor says that they are not drawn",
+                fix=f"'++datasets.datasets.{dataset}.unannotated=[{', '.join(hidden)}]'",
+            )
+        touched = np.stack([matrix[:, [*group.target]].any(axis=1) for group in groups])
+        is_open |= bool((touched.sum(axis=0) > 1).any())
+    if not is_open:
+        raise ConfigError(
+            "finetuning.keep_old: the labels tell every class of the source everywhere, so that "
+            "it has nothing to teach",
+            found=f"datasets that draw {', '.join(names[1:])}",
+            fix="leave out finetuning.keep_old; or list what a dataset does not draw under its "
+            "unannotated",
+        )

@@ -1,0 +1,33 @@
+"""What `hsf-finetune learn` says of the earlier cases, and its exit code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hsf_finetune.cli.main import main
+from hsf_finetune.experiment.learn import LearnResult
+from hsf_finetune.experiment.run_result import RunResult
+
+
+@pytest.mark.parametrize(
+    ("lost", "code", "expected"),
+    [
+        ({"a": -0.02, "b": 0.004}, 0, "Dice +0.008 on average, -0.004 at worst"),
+        ({"a": -0.02, "b": 0.006}, 1, "lost 0.006 of its Dice: b"),
+    ],
+)
+def test_earlier_cases(
+    lost: dict[str, float],
+    code: int,
+    expected: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    result = LearnResult(RunResult(Path(), (), ()), (), lost, 1.0)
+    monkeypatch.setattr("hsf_finetune.experiment.learn.learn", lambda *given: result)
+    with pytest.raises(SystemExit) as ended:
+        main(["learn", "RUN", "CORRECTIONS", "-o", "OUT"])
+    assert ended.value.code == code
+    assert expected in capsys.readouterr().out
