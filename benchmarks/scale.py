@@ -254,7 +254,9 @@ def measure(work: Work, folder: Path) -> Iterator[Row]:
 
 def growth(points: Sequence[tuple[float, float]]) -> float:
     """The exponent p of seconds ~ amount^p, by least squares of the logarithms."""
-    amounts, seconds = ([math.log(value) for value in values] for values in zip(*points, strict=True))
+    amounts, seconds = (
+        [math.log(value) for value in values] for values in zip(*points, strict=True)
+    )
     return statistics.linear_regression(amounts, seconds).slope
 
 

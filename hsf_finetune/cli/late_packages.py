@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import importlib
 import sys
 from collections.abc import Mapping, Sequence
@@ -28,16 +29,16 @@ class LaterName:
         return None
 
 
-def delay_init(name: str, known: Mapping[str, Any], whole: Sequence[str] = ()) -> None:
+def delay_init(name: str, known: Mapping[str, Any], light: Sequence[str] | None = None) -> None:
     """Lets a package be imported without running its `__init__`, unless it was imported before.
 
-    Modules inside of the package are imported as ever, and what is imported from them is the
-    package's own. Any name that is not known runs the `__init__`.
+    What is imported from the modules inside of the package is its own. Any name that is not known
+    runs the `__init__`.
 
     Args:
         name: of the package; nothing happens where it is not installed.
         known: name -> what it stands for, or where that is.
-        whole: modules of the package that rest on its `__init__`, and all that are inside.
+        light: modules inside of the package that do not rest on its `__init__`; None is all.
     """
     if name in sys.modules:
         return
@@ -49,8 +50,8 @@ def delay_init(name: str, known: Mapping[str, Any], whole: Sequence[str] = ()) -
     parent, _, child = name.rpartition(".")
     if parent:
         setattr(sys.modules[parent], child, package)
-    if whole:
-        sys.meta_path.insert(0, _InitFirst(package, tuple(f"{module}." for module in whole)))
+    if light is not None:
+        sys.meta_path.insert(0, _InitFirst(package, light))
 
 
 class _LatePackage(ModuleType):
@@ -88,21 +89,27 @@ class _LatePackage(ModuleType):
 
 
 class _InitFirst(MetaPathFinder, Loader):
-    """Runs a package's `__init__` before modules inside of it are imported."""
+    """Runs a package's `__init__` before modules inside of it are imported, but for a few."""
 
-    def __init__(self, package: _LatePackage, prefixes: tuple[str, ...]) -> None:
+    def __init__(self, package: _LatePackage, light: Sequence[str]) -> None:
         self._package = package
-        self._prefixes = prefixes
+        self._light = {f"{package.__name__}.{module}" for module in light}
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if not fullname.startswith(self._prefixes):
+        if not fullname.startswith(f"{self._package.__name__}.") or fullname in self._light:
             return None
         sys.meta_path.remove(self)
         self._package.run_init()
-        # The `__init__` has imported most of them: importing them again would make them twice.
-        return ModuleSpec(fullname, self) if fullname in sys.modules else None
+        module = sys.modules.get(fullname)
+        if module is None or module.__spec__ is None:
+            return None
+        # The `__init__` has imported it: to import it again would make it twice. Python takes the
+        # module's own spec in such a case.
+        module.__spec__ = copy.copy(module.__spec__)
+        module.__spec__.loader = self
+        return module.__spec__
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         return sys.modules[spec.name]

@@ -74,8 +74,9 @@ def import_training() -> None:
     with without_collection():
         import torch  # noqa: F401
 
-        delay_init("torch._dynamo", compiler, ["torch._dynamo"])
-        delay_init("torch._inductor", {})
+        delay_init("torch._dynamo", compiler, [])
+        # Where determinism is chosen, PyTorch notes it there.
+        delay_init("torch._inductor", {}, ["config", "custom_graph_pass"])
         delay_init("torchmetrics", metrics)
         import lightning.pytorch  # noqa: F401
 

@@ -48,7 +48,9 @@ def test_a_name_that_is_not_known_runs_init(package: str, known: dict[str, Later
 
 
 def test_modules_that_rest_on_init_are_imported_once_and_after_it(package: str) -> None:
-    delay_init(package, {}, [f"{package}.whole"])
+    delay_init(package, {}, ["light"])
+    assert importlib.import_module(f"{package}.light").value == 1
+    assert "heavy" not in vars(sys.modules[package])
     inside = importlib.import_module(f"{package}.whole.inside")
     package_itself = sys.modules[package]
     assert inside.made is package_itself.whole.inside.made
