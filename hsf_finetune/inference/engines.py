@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from hsf_finetune.system.atomic_files import atomic_write, cache_folder
 from hsf_finetune.system.errors import ConfigError
+from hsf_finetune.system.signal_stack import kept_signal_stack
 from hsf_finetune.system.version import __version__
 
 EngineName = Literal["auto", "torch", "torch-bf16", "onnxruntime", "openvino", "openvino-bf16"]
@@ -141,7 +142,8 @@ def _open_openvino(name: str, graph: Path) -> Engine:
         "INFERENCE_PRECISION_HINT": "bf16" if bf16 else "f32",
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
     }
-    compiled: Any = core.compile_model(graph, "CPU", wanted)
+    with kept_signal_stack():
+        compiled: Any = core.compile_model(graph, "CPU", wanted)
 
     def logits(image: Tensor) -> Tensor:
         return torch.from_numpy(compiled(image.numpy())[0])
