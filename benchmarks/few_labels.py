@@ -37,6 +37,8 @@ from msd_hippocampus import (
     data_overrides,
     length,
     numbers,
+    parse,
+    parser_of_runs,
     scored,
     train_source,
 )
@@ -76,25 +78,16 @@ def main() -> None:
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--data", type=Path, default=Path("../shared/data/msd_hippocampus"))
-    parser.add_argument("--split", type=Path, help="default: split.json in --data")
+    parser = parser_of_runs(__doc__)
     parser.add_argument("--unlabelled", help="names of scans, or a file of them (JSON or lines)")
     parser.add_argument("--n", type=numbers, default=[1, 2, 5, 16], help="such as 1,5,16")
     parser.add_argument("--seeds", type=numbers, default=[0, 1, 2])
     parser.add_argument("--arms", type=lambda text: text.split(","), default=list(ARMS))
-    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--steps", type=int, default=320, help="of each training")
-    parser.add_argument("--source-steps", type=int, default=2000)
-    parser.add_argument("--source", type=Path, help="run folder of a source model made before")
     parser.add_argument("--score-on", default="test", help="list of the split that is scored")
-    parser.add_argument("--work", type=Path, help="keep the runs in this folder")
     parser.add_argument("--set", action="append", default=[], help="further overrides, for trials")
-    parser.add_argument("--json", type=Path, help="write the rows there too")
     parser.add_argument("--picture", type=Path, help="draw Dice against n there")
-    options = parser.parse_args()
-    options.split = options.split or options.data / "split.json"
-    return options
+    return parse(parser)
 
 
 def missing(options: argparse.Namespace, rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:

@@ -32,7 +32,7 @@ import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 import torch
-from msd_hippocampus import COMMON, data_overrides, length, numbers
+from msd_hippocampus import COMMON, data_overrides, length, numbers, parse, parser_of_runs
 from rows import measured, show
 from scipy.ndimage import binary_dilation
 
@@ -67,24 +67,15 @@ def main() -> None:
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--data", type=Path, default=Path("../shared/data/msd_hippocampus"))
-    parser.add_argument("--split", type=Path, help="default: split.json in --data")
+    parser = parser_of_runs(__doc__, source_steps=800)
     parser.add_argument("--new", type=lambda text: text.split(","), default=[*NEW])
     parser.add_argument("--arms", type=lambda text: text.split(","), default=[*ARMS])
     parser.add_argument("--seeds", type=numbers, default=[0, 1, 2])
-    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--steps", type=int, default=160, help="of fine-tuning")
-    parser.add_argument("--source-steps", type=int, default=800)
-    parser.add_argument("--source", type=Path, help="run folder of a source model made before")
     parser.add_argument("--score-on", default="extra", help="list of the split that is scored")
     parser.add_argument("--scored", type=int, default=20, help="so many of them, from the first")
     parser.add_argument("--set", action="append", default=[], help="further overrides, for trials")
-    parser.add_argument("--work", type=Path, help="keep the runs in this folder")
-    parser.add_argument("--json", type=Path, help="write the rows there too")
-    options = parser.parse_args()
-    options.split = options.split or options.data / "split.json"
-    return options
+    return parse(parser)
 
 
 def missing(options: argparse.Namespace, rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:

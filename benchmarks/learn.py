@@ -27,7 +27,16 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import torch
-from msd_hippocampus import COMMON, SPLIT_HEAD, data_overrides, length, numbers, train_source
+from msd_hippocampus import (
+    COMMON,
+    SPLIT_HEAD,
+    data_overrides,
+    length,
+    numbers,
+    parse,
+    parser_of_runs,
+    train_source,
+)
 from rows import measured, show
 
 from hsf_finetune.config.compose import compose
@@ -50,23 +59,14 @@ def main() -> None:
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--data", type=Path, default=Path("../shared/data/msd_hippocampus"))
-    parser.add_argument("--split", type=Path, help="default: split.json in --data")
+    parser = parser_of_runs(__doc__)
     parser.add_argument("--site", type=lambda text: text.split(","), default=["same", "new"])
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--seeds", type=numbers, default=[0])
-    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--steps", type=int, default=320, help="of the first model")
     parser.add_argument("--learn-steps", type=int, default=60, help="of each round")
-    parser.add_argument("--source-steps", type=int, default=2000)
-    parser.add_argument("--source", type=Path, help="run folder of a source model made before")
     parser.add_argument("--base", help="run folder of the first model, made before: base_{seed}")
-    parser.add_argument("--work", type=Path, help="keep the runs in this folder")
-    parser.add_argument("--json", type=Path, help="write the rows there too")
-    options = parser.parse_args()
-    options.split = options.split or options.data / "split.json"
-    return options
+    return parse(parser)
 
 
 def missing(options: argparse.Namespace, rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:

@@ -89,6 +89,26 @@ def arguments() -> argparse.Namespace:
     return options
 
 
+def parser_of_runs(doc: str | None, source_steps: int = 2000) -> argparse.ArgumentParser:
+    """The arguments that benchmarks of many runs share; read them with `parse`."""
+    parser = argparse.ArgumentParser(description=(doc or "").splitlines()[0])
+    parser.add_argument("--data", type=Path, default=Path("../shared/data/msd_hippocampus"))
+    parser.add_argument("--split", type=Path, help="default: split.json in --data")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--source-steps", type=int, default=source_steps)
+    parser.add_argument("--source", type=Path, help="run folder of a source model made before")
+    parser.add_argument("--work", type=Path, help="keep the runs in this folder")
+    parser.add_argument("--json", type=Path, help="write the rows there too")
+    return parser
+
+
+def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """The arguments, with the split's file."""
+    options = parser.parse_args()
+    options.split = options.split or options.data / "split.json"
+    return options
+
+
 def numbers(text: str) -> list[int]:
     return [int(part) for part in text.split(",")]
 
