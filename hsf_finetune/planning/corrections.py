@@ -79,7 +79,7 @@ def find_corrections(
             "a corrected segmentation belongs to no scan",
             file=path,
             expected=f"the name of a scan in {scans}, as predict and next write it",
-            fix="give the folder of the scans: --scans SCANS",
+            fix="save it as NIfTI under the scan's name; or give another folder: --scans SCANS",
         )
         for path in sorted(filter(is_volume, labels.rglob("*")))
         if path not in jobs and not path.name.endswith(_PROBABILITIES)
