@@ -4,13 +4,17 @@
 
 Arms, for each number of labelled cases and each seed, which draws other subjects:
 
-- fine-tuned: `finetune.py` as it is, from the source of benchmarks/msd_hippocampus.py
-- shifts: the same model, its probabilities averaged over eight shifts (`predict --tta shift`)
-- ensemble: of three such runs, averaged
+- fine-tuned: `finetune.py` as it is, from the source of benchmarks/msd_hippocampus.py, which is
+  trained with `augmentation=strong` here
+- strong: with `augmentation=strong`
+- kept: with `finetuning.keep_old=everywhere` too
+- shifts: `kept`, its probabilities averaged over eight shifts (`predict --tta shift`)
+- ensemble: of three runs as `kept`, averaged
 - ensemble shifts: the same, each averaged over eight shifts
-- selftrain: `finetuning=selftrain` with the scans of --unlabelled, whose labels are never opened
+- selftrain: a student of `kept`, which learns from the scans of --unlabelled too, whose labels are
+  never opened
 - distilled: the same with the ensemble as the teacher
-- from scratch, from scratch selftrain: without a source
+- from scratch, from scratch selftrain: without a source, with `augmentation=strong`
 
 `difference` is that of the mean Dice to fine-tuned, with its 95 % interval over subjects. cpu_s is
 the processor time of everything that an arm needs: teacher, labels and student. Rows that --json
@@ -52,6 +56,8 @@ from hsf_finetune.inference.scan_model import ScanModel
 
 ARMS = (
     "fine-tuned",
+    "strong",
+    "kept",
     "shifts",
     "ensemble",
     "ensemble shifts",
@@ -61,6 +67,9 @@ ARMS = (
     "from scratch selftrain",
 )
 ALL_LABELS = "all labels"
+STRONG = "augmentation=strong"
+RECIPE = (STRONG, "finetuning.keep_old=everywhere")
+"""Settings for few labelled cases of the source's own protocol."""
 SCRATCH = "finetuning=from_scratch"
 _MEMBERS = 3
 
@@ -163,31 +172,38 @@ class Benchmark:
         """The model, or models, of an arm."""
         if arm == "fine-tuned":
             return self.run("fine-tuned", n, seed)
+        if arm == "strong":
+            return self.run("strong", n, seed, STRONG)
+        if arm == "kept":
+            return self.run("kept", n, seed, *RECIPE)
         if arm == "shifts":
-            return replace(self.run("fine-tuned", n, seed), views="shift")
+            return replace(self.run("kept", n, seed, *RECIPE), views="shift")
         if arm == "ensemble":
             return self.ensemble(n, seed)
         if arm == "ensemble shifts":
             return replace(self.ensemble(n, seed), views="shift")
         if arm == "selftrain":
-            return self.student("selftrain", n, seed, self.run("fine-tuned", n, seed))
+            return self.student(arm, n, seed, self.run("kept", n, seed, *RECIPE), *RECIPE)
         if arm == "distilled":
-            return self.student("distilled", n, seed, self.ensemble(n, seed))
+            return self.student(arm, n, seed, self.ensemble(n, seed), *RECIPE)
         if arm == "from scratch":
-            return self.run("from scratch", n, seed, SCRATCH)
+            return self.run("from scratch", n, seed, SCRATCH, STRONG)
         if arm == "from scratch selftrain":
-            teacher = self.run("from scratch", n, seed, SCRATCH)
-            return self.student(arm, n, seed, teacher, SCRATCH)
+            teacher = self.run("from scratch", n, seed, SCRATCH, STRONG)
+            return self.student(arm, n, seed, teacher, SCRATCH, STRONG)
         if arm == ALL_LABELS:
-            return self.run(ALL_LABELS, n, seed)
+            return self.run(ALL_LABELS, n, seed, STRONG)
         raise SystemExit(f"no arm '{arm}'; known: {', '.join([*ARMS, ALL_LABELS])}")
 
     def ensemble(self, n: int, seed: int) -> Trained:
         """Runs on the same cases that differ in their seed."""
         cases = self.cases(n, seed)
         members = [
-            self.run("fine-tuned", n, seed),
-            *(self.run(f"member {k}", n, seed + 100 * k, cases=cases) for k in range(1, _MEMBERS)),
+            self.run("kept", n, seed, *RECIPE),
+            *(
+                self.run(f"member {k}", n, seed + 100 * k, *RECIPE, cases=cases)
+                for k in range(1, _MEMBERS)
+            ),
         ]
         folders = tuple(folder for one in members for folder in one.folders)
         return Trained(folders, sum(one.cpu_s for one in members))
@@ -211,7 +227,7 @@ class Benchmark:
         if cases is None:
             cases = self.cases(n, seed) + (self.unlabelled if arm == ALL_LABELS else [])
         if self.source is None:
-            self.source = train_source(self.options, self.split, self.work)
+            self.source = train_source(self.options, self.split, self.work, STRONG)
         started = time.process_time()
         result = run_experiment(
             compose(

@@ -113,7 +113,9 @@ def numbers(text: str) -> list[int]:
     return [int(part) for part in text.split(",")]
 
 
-def train_source(options: argparse.Namespace, split: dict[str, Any], work: Path) -> Path:
+def train_source(
+    options: argparse.Namespace, split: dict[str, Any], work: Path, *more: str
+) -> Path:
     """Trains the source model and returns its run folder."""
     started = time.process_time()
     settings = compose(
@@ -123,6 +125,7 @@ def train_source(options: argparse.Namespace, split: dict[str, Any], work: Path)
             *SOURCE_LABELS,
             *data_overrides(options, split, work, "source", split["pretrain"]),
             *length(options.source_steps, len(split["pretrain"]), every=10),
+            *more,
         ],
     )
     folder = run_experiment(settings).folder

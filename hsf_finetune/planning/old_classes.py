@@ -27,14 +27,22 @@ def find_old_groups(
         The groups; none without `finetuning.keep_old`.
 
     Raises:
-        ConfigError: the source model cannot teach its classes to this network, or no label
-            leaves them open.
+        ConfigError: the source model cannot teach its classes to this network, or labels that are
+            to leave them open do not.
     """
     if settings.finetuning.keep_old is None or transfer is None:
         return ()
     groups = group_classes(transfer.receipt.channels, transfer.source_classes)
     _check_counterparts(cohort, transfer.source_classes, groups)
-    _check_labels(cohort, groups)
+    is_open = _check_labels(cohort, groups)
+    if not is_open and settings.finetuning.keep_old == "distil":
+        raise ConfigError(
+            "finetuning.keep_old: the labels tell every class of the source everywhere, so that "
+            "it has nothing to teach",
+            found=f"datasets that draw {', '.join(cohort.classes.foreground)}",
+            fix="list what a dataset does not draw under its unannotated; or, with few cases that "
+            "are drawn as the source's were: finetuning.keep_old=everywhere",
+        )
     return tuple(group.target for group in groups)
 
 
@@ -68,8 +76,8 @@ def _check_counterparts(
         )
 
 
-def _check_labels(cohort: Cohort, groups: Sequence[ClassGroup]) -> None:
-    """Refuses labels that leave no class open, or that take a class for background."""
+def _check_labels(cohort: Cohort, groups: Sequence[ClassGroup]) -> bool:
+    """Whether labels leave a class open; refuses those that take a class for background."""
     names, is_open = cohort.classes.names, False
     for dataset, case in {case.dataset: case for case in cohort.cases}.items():
         matrix = case.protocol.matrix
@@ -88,11 +96,4 @@ def _check_labels(cohort: Cohort, groups: Sequence[ClassGroup]) -> None:
             )
         touched = np.stack([matrix[:, [*group.target]].any(axis=1) for group in groups])
         is_open |= bool((touched.sum(axis=0) > 1).any())
-    if not is_open:
-        raise ConfigError(
-            "finetuning.keep_old: the labels tell every class of the source everywhere, so that "
-            "it has nothing to teach",
-            found=f"datasets that draw {', '.join(names[1:])}",
-            fix="leave out finetuning.keep_old; or list what a dataset does not draw under its "
-            "unannotated",
-        )
+    return is_open

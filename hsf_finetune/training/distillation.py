@@ -1,4 +1,4 @@
-"""The source model as the teacher of its own classes, where labels leave them open."""
+"""The source model as the teacher of its own classes."""
 
 from __future__ import annotations
 
@@ -19,22 +19,21 @@ from hsf_finetune.training.module import SegmentationModule
 
 
 def distillation_loss(
-    student: Tensor, teacher: Tensor, rows: Tensor, allowed: Tensor, groups: Tensor
+    student: Tensor, teacher: Tensor, groups: Tensor, labels: tuple[Tensor, Tensor] | None = None
 ) -> Tensor:
     """How far the student is from what the teacher says of its classes, a scalar.
 
     Kullback-Leibler divergence (nats) of the probabilities of groups of classes, which mean the
     same to both: learning without forgetting (Li and Hoiem, ECCV 2016), where a new class
-    counts with that which it comes out of (Cermelli et al. 2020, arXiv:2002.00718, eq. 8). Mean
-    over the voxels whose label allows classes of several groups; elsewhere the label tells more
-    than the teacher.
+    counts with that which it comes out of (Cermelli et al. 2020, arXiv:2002.00718, eq. 8).
 
     Args:
         student: logits (B, C, X, Y, Z).
         teacher: logits of the same shape.
-        rows: label rows, (B, X, Y, Z) uint8.
-        allowed: the label rows' sets of classes, (B, R, C) bool.
         groups: which classes are in which group, (G, C) bool; each is in one.
+        labels: for the mean over the voxels whose label allows classes of several groups, since
+            elsewhere the label tells more than the teacher: label rows, (B, X, Y, Z) uint8, and
+            their sets of classes, (B, R, C) bool. None is the mean over all voxels.
     """
     of_class = groups.to(torch.float32).argmax(dim=0)
     wanted = torch.zeros(
@@ -43,6 +42,9 @@ def distillation_loss(
     log_p = student.float().log_softmax(dim=1)
     found = torch.stack([log_p[:, group].logsumexp(dim=1) for group in groups], dim=1)
     divergence = (wanted * (wanted.clamp_min(1e-12).log() - found)).sum(dim=1)
+    if labels is None:
+        return divergence.mean()
+    rows, allowed = labels
     touched = (allowed[:, :, None] & groups).any(dim=3).sum(dim=2)
     is_open = (touched > 1).gather(1, rows.flatten(1).long()).view_as(divergence)
     return (divergence * is_open).sum() / is_open.sum().clamp_min(1)
@@ -57,11 +59,13 @@ class OldClassesTeacher(Callback):
             a run that is resumed.
         strength: factor of the term.
         file: keeps the teacher for a resume.
+        everywhere: whether it counts where labels tell the classes of the source too.
     """
 
     groups: Sequence[Sequence[int]]
     strength: float
     file: Path
+    everywhere: bool = False
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Saves the teacher of a new run, and reads that of a resumed one.
@@ -95,7 +99,7 @@ class OldClassesTeacher(Callback):
         def term(batch: Any, logits: Tensor) -> Tensor:
             with torch.no_grad():
                 taught = network(batch["image"])
-            found = (batch["label"], batch["allowed"], groups)
-            return self.strength * distillation_loss(logits, taught, *found)
+            labels = None if self.everywhere else (batch["label"], batch["allowed"])
+            return self.strength * distillation_loss(logits, taught, groups, labels)
 
         return term

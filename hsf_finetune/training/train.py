@@ -168,7 +168,13 @@ def _callbacks(job: TrainingJob, run: RunFolder, baseline: float | None) -> list
     if tuning.regularise == "l2sp":
         callbacks.append(L2SPRegulariser(tuning.l2sp_strength, run.checkpoints / "start.ckpt"))
     if tuning.keep_old is not None:
-        teacher = run.checkpoints / "teacher.ckpt"
-        callbacks.append(OldClassesTeacher(job.old_groups, tuning.keep_old_strength, teacher))
+        callbacks.append(
+            OldClassesTeacher(
+                job.old_groups,
+                tuning.keep_old_strength,
+                run.checkpoints / "teacher.ckpt",
+                everywhere=tuning.keep_old == "everywhere",
+            )
+        )
     # The average comes last, so that it averages the weights after the other callbacks.
     return callbacks if average is None else [*callbacks, average]

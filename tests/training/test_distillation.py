@@ -27,17 +27,22 @@ def test_it_asks_for_the_sums_of_groups_where_labels_leave_them_open() -> None:
     teacher, rows = torch.zeros(1, 4, 1, 1, 3), torch.tensor([[[[0, 1, 2]]]], dtype=torch.uint8)
     # A student that moves probability within a group says the same as its teacher.
     within = torch.tensor([math.log(1.5), 0.0, 0.0, math.log(0.5)]).view(1, 4, 1, 1, 1)
-    same = distillation_loss(teacher + within, teacher, rows, ALLOWED, GROUPS)
+    open_only = (GROUPS, (rows, ALLOWED))
+    same = distillation_loss(teacher + within, teacher, *open_only)
     assert float(same) == pytest.approx(0, abs=1e-6)
     # One that has 3/4 for one group, of which the teacher has 1/2 each.
     student = torch.tensor([3.0, 1.0, 1.0, 3.0]).log().view(1, 4, 1, 1, 1).repeat(1, 1, 1, 1, 3)
     student.requires_grad_()
-    loss = distillation_loss(student, teacher, rows, ALLOWED, GROUPS)
+    loss = distillation_loss(student, teacher, *open_only)
     assert loss.item() == pytest.approx(math.log(0.5) - 0.5 * math.log(0.75 * 0.25), rel=1e-5)
     loss.backward()
     assert student.grad is not None
     moved = student.grad.abs().sum(dim=1).flatten() > 0
     assert moved.tolist() == [True, False, False]
+    # Without labels every voxel asks for the same.
+    assert distillation_loss(student, teacher, GROUPS).item() == pytest.approx(loss.item())
+    half = torch.cat([student[..., :1], teacher[..., 1:]], dim=-1)
+    assert distillation_loss(half, teacher, GROUPS).item() == pytest.approx(loss.item() / 3)
 
 
 def settings_of(

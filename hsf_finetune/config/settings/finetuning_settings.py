@@ -147,8 +147,8 @@ class FinetuningSettings(Group):
     """staged: what trains, one stage after the other."""
     selftrain: SelftrainSettings | None = None
     """Learn from the scans of `datasets.unlabelled` as well; None leaves them out."""
-    keep_old: Literal["distil"] | None = None
-    """distil: the source model teaches its own classes where labels leave them open."""
+    keep_old: Literal["distil", "everywhere"] | None = None
+    """The source model teaches its own classes: where labels leave them open, or everywhere."""
     keep_old_strength: Positive = 10.0
     """How strongly: factor of that term of the loss."""
     regularise: Literal["l2sp"] | None = None
