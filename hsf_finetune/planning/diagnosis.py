@@ -78,6 +78,7 @@ def diagnose(setup: Setup) -> Diagnosis:
         protocol=protocol,
         dice=dice,
         spacing_mm=_source_spacing(setup),
+        splits=tuple(rule.target for rule in receipt.channels if rule.rule == "split"),
         derive_from=suggest_derivations(receipt.channels, receipt.dropped),
     )
 

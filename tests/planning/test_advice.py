@@ -61,6 +61,15 @@ def test_scans_without_labels_are_for_few_subjects() -> None:
     assert "scans without labels" not in by_subject(PLAIN)
 
 
+def test_a_source_that_draws_well_keeps_the_outlines_of_classes_that_are_split() -> None:
+    split = replace(PLAIN, subjects=5, splits=("front", "back"), dice=0.9)
+    said = by_subject(split)["outlines"]
+    assert said.override == "finetuning.keep_old=everywhere"
+    assert "front, back together" in said.what
+    for other in ({"dice": 0.8}, {"dice": math.nan}, {"subjects": 30}, {"splits": ()}):
+        assert "outlines" not in by_subject(replace(split, **other))
+
+
 def test_classes_that_may_come_out_of_others_are_said_first() -> None:
     derive_from = {"front": "whole", "CA2/3": ["CA2", "CA3"]}
     first = next(iter(give_advice(replace(PLAIN, derive_from=derive_from), SETTINGS)))
@@ -123,6 +132,7 @@ def test_all_overrides_compose() -> None:
                 steps=1,
                 dice=0.9,
                 spacing_mm=(1.0, 1.0, 1.0),
+                splits=("a", "c"),
                 derive_from={"a": "b"},
             )
             given = [
