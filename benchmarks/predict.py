@@ -3,9 +3,9 @@
     python benchmarks/predict.py --env-hsf ENV --env-nnunet ENV --json rows.json
 
 Each program runs the same network (random weights) in a process of its own, on one core. The
-processor time of a process and its children counts, start-up included. Crops are measured with one
-scan and with all of them; for larger scans the start-up is that of crops, and a few scans are
-measured, so the total for all of them is computed. Every program takes each scan in one piece.
+processor time of a process and its children counts, start-up included. Each size is measured with
+one scan and with several; the total for all scans is that of one and of what each further one
+adds. Every program takes each scan in one piece.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ SIZES: Mapping[str, tuple[int, int, int]] = {
     "96": (96, 96, 96),
     "160": (160, 160, 160),
 }
-MEASURED = {"96": 2, "160": 1}
+MEASURED = {"96": 4, "160": 2}
 """Scans that are measured of those that are larger than crops."""
 VALUES = {"background": 0, "anterior": 1, "posterior": 2}
 UNET = UNetSettings()
@@ -102,13 +102,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.environ["HSF_FINETUNE_CACHE"] = f"{folder}/cache"
         for network in (one for one in (UNET, NNUNET) if one.name in options.networks):
-            starts: dict[str, Cost] = {}
             for size in options.sizes:
                 place = Path(folder) / f"{network.name}_{size}"
                 count = MEASURED.get(size, options.scans)
                 programs = make_programs(network, size, place, options)
                 if len(programs) > 2:
-                    rows += measure(programs, size, place, count, options.scans, starts)
+                    rows += measure(programs, size, place, count, options.scans)
                     write(options.json, rows)
     show("predict beside other programs, one core", rows)
 
@@ -192,47 +191,34 @@ def save_scans(folder: Path, shape: Sequence[int], count: int) -> Path:
 
 
 def measure(
-    programs: Sequence[Program],
-    size: str,
-    place: Path,
-    count: int,
-    all_scans: int,
-    starts: dict[str, Cost],
+    programs: Sequence[Program], size: str, place: Path, count: int, all_scans: int
 ) -> list[Row]:
     """A row per program: its seconds for all scans, and memory; and ratios to `predict`."""
     scans = save_scans(place / "scans", SIZES[size], count)
     one = save_scans(place / "one", SIZES[size], 1)
-    totals: dict[str, tuple[float, Cost]] = {}
+    log = place / "log.txt"
+    # The graph is made and compared once for each model.
+    programs[1].run(one, place / "first", log)
+    found: list[tuple[Program, float, float, float]] = []
     for number, program in enumerate(programs):
-        out = place / f"out{number}"
-        log = place / "log.txt"
-        if size == "crop":
-            if not number:  # the graph is made and compared once for each model
-                programs[1].run(one, place / "first", log)
-            starts[program.name] = program.run(one, place / f"one{number}", log)
-        cost = program.run(scans, out, log)
-        start = starts.get(program.name, Cost(0, 0)).seconds
-        total = (
-            cost.seconds
-            if count == all_scans
-            else start + (cost.seconds - start) / count * all_scans
-        )
-        totals[program.name] = total, cost
-        print(size, program.name, round(total, 1), cost, flush=True)
-    best = min(total for name, (total, _) in totals.items() if name.startswith("predict"))
+        first = program.run(one, place / f"one{number}", log)
+        cost = program.run(scans, place / f"out{number}", log)
+        further = (cost.seconds - first.seconds) / (count - 1)
+        total = first.seconds + further * (all_scans - 1)
+        found.append((program, total, further, max(first.memory_mib, cost.memory_mib)))
+        print(size, program.name, round(total, 1), first, cost, flush=True)
+    best = min(total for program, total, _, _ in found if not program.reference)
     return [
         {
             "network": place.name.partition("_")[0],
             "scans": f"{all_scans} x {size}",
             "program": program.name,
-            "CPU s": round(totals[program.name][0], 1),
-            "CPU s a scan": round(
-                (totals[program.name][0] - starts[program.name].seconds) / (all_scans - 1), 3
-            ),
-            "MiB": round(totals[program.name][1].memory_mib),
-            "times predict": round(totals[program.name][0] / best, 2) if program.reference else "",
+            "CPU s": round(total, 1),
+            "CPU s a scan": round(further, 3),
+            "MiB": round(memory),
+            "times predict": round(total / best, 2) if program.reference else "",
         }
-        for program in programs
+        for program, total, further, memory in found
     ]
 
 
