@@ -18,7 +18,8 @@ Arms, for each number of labelled cases and each seed, which draws other subject
 
 `difference` is that of the mean Dice to fine-tuned, with its 95 % interval over subjects. cpu_s is
 the processor time of everything that an arm needs: teacher, labels and student. Rows that --json
-has already are not measured again. `--arms "all labels"` is the line that none can pass: true
+has already are not measured again, and runs that --work has are not made again: another folder
+for other settings. `--arms "all labels"` is the line that none can pass: true
 labels for all scans outside the test subjects.
 """
 
@@ -222,8 +223,12 @@ class Benchmark:
     ) -> Trained:
         """One run, unless it was made before."""
         name = f"{arm.replace(' ', '_')}_{n}_{seed}"
+        made = self.work / f"run_{name}.json"
         if name in self.runs:
             return self.runs[name]
+        if made.exists():
+            known = json.loads(made.read_text())
+            return self.runs.setdefault(name, Trained((Path(known["folder"]),), known["cpu_s"]))
         if cases is None:
             cases = self.cases(n, seed) + (self.unlabelled if arm == ALL_LABELS else [])
         if self.source is None:
@@ -253,6 +258,7 @@ class Benchmark:
             )
         )
         self.runs[name] = Trained((result.folder,), time.process_time() - started)
+        made.write_text(json.dumps({"folder": str(result.folder), "cpu_s": self.runs[name].cpu_s}))
         return self.runs[name]
 
     def listed(self, name: str, cases: list[str]) -> list[str]:

@@ -34,6 +34,17 @@ _OF_STRATEGY: Mapping[str, str] = {
     "hsf": "Poiret et al. A fast and robust hippocampal subfields segmentation: HSF. "
     "Front Neuroinform 17:1130845, 2023.",
 }
+_KEPT = "Li, Hoiem. Learning without forgetting. IEEE Trans Pattern Anal Mach Intell 40:2935-2947, 2018."
+_L2SP = "Li et al. Explicit inductive bias for transfer learning with convolutional networks. ICML, 2018."
+_LOSSES: Mapping[str, str] = {
+    "dice_ce": "the sum of soft Dice loss and cross-entropy",
+    "dice_focal": "the sum of soft Dice loss and focal loss",
+    "dice": "the soft Dice loss",
+    "ce": "the cross-entropy",
+    "focal": "the focal loss",
+    "tversky": "the Tversky loss",
+    "focal_tversky": "the focal Tversky loss",
+}
 _OF_NETWORK: Mapping[str, str] = {
     "unet": "Kerfoot et al. Left-ventricle quantification using residual U-Net. STACOM, 2018.",
     "monai_unet": "Kerfoot et al. Left-ventricle quantification using residual U-Net. STACOM, 2018.",
@@ -90,7 +101,7 @@ def describe_methods(
         f"{__version__} on MONAI [1]. Images were prepared as follows ({prepared}). The data were "
         f"split by subject: {counts}. Training took {cost.epochs} epochs ({cost.steps} steps of "
         f"batch size {settings.datasets.batch_size}) at a peak learning rate of {optimiser.lr:g} "
-        f"({tuning.lr_schedule}) with {augmented}; "
+        f"({tuning.lr_schedule}) with {augmented}, minimising {_describe_loss(settings)}; "
         + (
             "the weights of the last epoch were kept. "
             if tuning.budget == "fixed"
@@ -102,6 +113,22 @@ def describe_methods(
         "[4]). Agreement of volumes was assessed by limits of agreement [5] and the intraclass "
         "correlation ICC(A,1) [6]."
     ]
+
+
+def _describe_loss(settings: Settings) -> str:
+    tuning, optimiser = settings.finetuning, settings.models
+    text = _LOSSES[optimiser.loss]
+    if optimiser.use_forgiving_loss:
+        text += " over sets of classes where labels do not tell them apart"
+    if tuning.keep_old:
+        where = " where labels leave its classes open" if tuning.keep_old == "distil" else ""
+        text += (
+            f" and, times {tuning.keep_old_strength:g}, the Kullback-Leibler divergence from the "
+            f"source model's probabilities{where} (learning without forgetting)"
+        )
+    if tuning.regularise == "l2sp":
+        text += f", with a pull of {tuning.l2sp_strength:g} towards the pretrained weights (L2-SP)"
+    return text
 
 
 def describe_selftrain(folder: Path) -> Iterator[str]:
@@ -130,6 +157,8 @@ def list_references(
     more = [
         _OF_NETWORK.get(card.models.name),
         _OF_STRATEGY.get(settings.finetuning.chosen_strategy) if weights else None,
+        _KEPT if settings.finetuning.keep_old else None,
+        _L2SP if settings.finetuning.regularise == "l2sp" else None,
         str(origin["citation"]) if origin.get("citation") else None,
     ]
     known = [*numbered, *dict.fromkeys(filter(None, more))]
