@@ -21,10 +21,10 @@ from hsf_finetune.experiment.validation_lessons import ValidationLessons, lesson
 from hsf_finetune.inference.model_card import NO_POSTPROCESSING
 from hsf_finetune.inference.predictor import Predictor
 from hsf_finetune.planning.forecast_run import write_forecast
+from hsf_finetune.planning.old_classes import outline_warnings
 from hsf_finetune.planning.plan_run import show_plan
 from hsf_finetune.planning.setup import Setup
 from hsf_finetune.planning.source_model import check_new_head
-from hsf_finetune.schedule.display.schedule_picture import save_picture
 from hsf_finetune.system import console
 from hsf_finetune.system.atomic_files import write_json
 from hsf_finetune.system.cache import sweep
@@ -83,7 +83,11 @@ class ActiveRun:
         """Scores the trained model, shows it beside the one before, and writes result.json."""
         if not is_main_process():
             return RunResult(self.folder.path, (), ())
+        # Imported late, so that training starts sooner: Matplotlib takes a second.
+        from hsf_finetune.schedule.display.schedule_picture import save_picture
+
         setup = self.setup
+        save_picture(setup.schedule, self.folder.file("schedule.png"))
         predictor = Predictor.load(self.folder.path, "best", str(setup.device))
         after, predictor = self._score_after(predictor)
         if setup.split.test:
@@ -103,7 +107,6 @@ class ActiveRun:
         write_ledger(file("ledger.csv"), setup.cohort, setup.split)
         write_census(file("census.csv"), self.census)
         write_json(file("schedule.json"), setup.schedule.to_dict())
-        save_picture(setup.schedule, file("schedule.png"))
         if setup.report:
             write_json(file("check.json"), setup.report.to_dict())
 
@@ -114,6 +117,8 @@ class ActiveRun:
         checked = check_new_head(setup, setup.split.validation[0])
         for line in checked.lines() if checked else ():
             console.say(line)
+        for line in outline_warnings(setup.settings, checked):
+            console.say(f"warning: {line}")
         receipt = setup.transfer.receipt.to_dict()
         write_json(self.folder.file("transfer.json"), {**receipt, "head_check": checked})
 

@@ -8,7 +8,8 @@ import numpy as np
 
 from hsf_finetune.config.settings import Settings
 from hsf_finetune.data.discovery.cases import Cohort
-from hsf_finetune.evaluation.head_check import ClassGroup, group_classes
+from hsf_finetune.evaluation.head_check import ClassGroup, HeadCheck, group_classes
+from hsf_finetune.planning.advice import KNOWN
 from hsf_finetune.planning.start import TransferResult
 from hsf_finetune.system.errors import ConfigError
 
@@ -44,6 +45,19 @@ def find_old_groups(
             "are drawn as the source's were: finetuning.keep_old=everywhere",
         )
     return tuple(group.target for group in groups)
+
+
+def outline_warnings(settings: Settings, checked: HeadCheck | None) -> list[str]:
+    """What speaks against `finetuning.keep_old=everywhere`: a source that draws its classes badly."""
+    if checked is None or settings.finetuning.keep_old != "everywhere":
+        return []
+    return [
+        f"keep_old=everywhere holds the model to the source's outline of {row.name}, whose Dice is "
+        f"{row.before:.2f} on {checked.case}: if the labels draw it elsewhere on purpose, leave the "
+        "setting out"
+        for row in checked.rows
+        if row.before < KNOWN
+    ]
 
 
 # -------------------------------------------------------------------- internals

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from hsf_finetune.evaluation.head_check import HeadCheck, HeadCheckRow
+from hsf_finetune.planning.old_classes import outline_warnings
 from hsf_finetune.planning.plan_run import plan_run
 from hsf_finetune.system.errors import ConfigError
 from tests.training.test_distillation import KEEP, settings_of
@@ -33,3 +35,23 @@ def test_refused(
 def test_without_a_source_model(data: Path, outputs: Path) -> None:
     with pytest.raises(ConfigError, match="needs a source model"):
         settings_of(data, outputs, Path("none"), KEEP, "~datasets.retention.old")
+
+
+def test_everywhere_teaches_where_labels_tell_everything(data: Path, source_run: Path) -> None:
+    everywhere = KEEP.replace("distil", "everywhere")
+    settings = settings_of(data, data, source_run, everywhere, NOT_DRAWN)
+    plan_run(settings, forecast=False)
+
+
+@pytest.mark.parametrize(
+    ("mode", "dice", "warned"),
+    [("everywhere", 0.8, True), ("everywhere", 0.9, False), ("distil", 0.8, False)],
+)
+def test_an_outline_that_does_not_fit_the_labels_is_said(
+    data: Path, outputs: Path, mode: str, dice: float, warned: bool
+) -> None:
+    settings = settings_of(data, outputs, data, KEEP.replace("distil", mode))
+    checked = HeadCheck("c1", (HeadCheckRow("blob", ("front", "blob"), dice, dice),), 1.0)
+    said = outline_warnings(settings, checked)
+    assert [("0.80 on c1" in line and "blob" in line) for line in said] == [True] * warned
+    assert not outline_warnings(settings, None)
