@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import difflib
 import errno
+import getpass
 import importlib
 import os
 import re
@@ -84,6 +85,17 @@ def launch_or_explain(config: str, arguments: Sequence[str] | None = None) -> No
         sys.exit(code)
 
 
+def _name_user() -> None:
+    """Gives a user that the machine has no name for one, which MONAI needs to be imported.
+
+    So it is in containers, with `docker run --user 1234`.
+    """
+    try:
+        getpass.getuser()
+    except (KeyError, OSError, ImportError):
+        os.environ["LOGNAME"] = "user"
+
+
 def _run(settings: Settings) -> float:
     # Imported late: a wrong setting is then reported at once.
     from hsf_finetune.cli.quick_start import import_training
@@ -100,6 +112,7 @@ def explain(action: Callable[[], int]) -> int:
     Args:
         action: returns its exit code.
     """
+    _name_user()
     # SIGTERM (a cluster, a container) ends like Ctrl+C: with half-written files removed.
     with contextlib.suppress(ValueError):  # not the main thread of its process
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import getpass
+import pwd
 import subprocess
 import sys
 from collections.abc import Callable
@@ -80,6 +82,15 @@ def test_a_reader_that_has_gone_is_no_traceback() -> None:
         process.stdout.close()
         assert process.stderr.read() == b""
     assert process.returncode == 141
+
+
+def test_a_user_without_a_name_has_one_for_what_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.setenv(name, "")
+    monkeypatch.setattr(pwd, "getpwuid", lambda uid: {}[uid])
+    with pytest.raises(KeyError):
+        getpass.getuser()
+    assert explain(lambda: len(getpass.getuser())) == len("user")
 
 
 @pytest.mark.parametrize("arguments", [[], ["predict"], ["predict", "run", "scan"], ["nonsense"]])

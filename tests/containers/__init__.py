@@ -1,0 +1,1 @@
+"""The image of containers/Dockerfile, built and used."""
