@@ -7,14 +7,15 @@ Arms, for each number of labelled cases and each seed, which draws other subject
 - fine-tuned: `finetune.py` as it is, from the source of benchmarks/msd_hippocampus.py, which is
   trained with `augmentation=strong` here
 - strong: with `augmentation=strong`
-- kept: with `finetuning.keep_old=everywhere` too
+- kept: with `finetuning.keep_old=everywhere`
+- kept strong: with both
 - shifts: `kept`, its probabilities averaged over eight shifts (`predict --tta shift`)
 - ensemble: of three runs as `kept`, averaged
 - ensemble shifts: the same, each averaged over eight shifts
 - selftrain: a student of `kept`, which learns from the scans of --unlabelled too, whose labels are
   never opened
 - distilled: the same with the ensemble as the teacher
-- from scratch, from scratch selftrain: without a source, with `augmentation=strong`
+- from scratch, from scratch selftrain: without a source
 
 `difference` is that of the mean Dice to fine-tuned, with its 95 % interval over subjects. cpu_s is
 the processor time of everything that an arm needs: teacher, labels and student. Rows that --json
@@ -59,6 +60,7 @@ ARMS = (
     "fine-tuned",
     "strong",
     "kept",
+    "kept strong",
     "shifts",
     "ensemble",
     "ensemble shifts",
@@ -69,8 +71,7 @@ ARMS = (
 )
 ALL_LABELS = "all labels"
 STRONG = "augmentation=strong"
-RECIPE = (STRONG, "finetuning.keep_old=everywhere")
-"""Settings for few labelled cases of the source's own protocol."""
+KEPT = "finetuning.keep_old=everywhere"
 SCRATCH = "finetuning=from_scratch"
 _MEMBERS = 3
 
@@ -176,22 +177,24 @@ class Benchmark:
         if arm == "strong":
             return self.run("strong", n, seed, STRONG)
         if arm == "kept":
-            return self.run("kept", n, seed, *RECIPE)
+            return self.run("kept", n, seed, KEPT)
+        if arm == "kept strong":
+            return self.run("kept strong", n, seed, KEPT, STRONG)
         if arm == "shifts":
-            return replace(self.run("kept", n, seed, *RECIPE), views="shift")
+            return replace(self.run("kept", n, seed, KEPT), views="shift")
         if arm == "ensemble":
             return self.ensemble(n, seed)
         if arm == "ensemble shifts":
             return replace(self.ensemble(n, seed), views="shift")
         if arm == "selftrain":
-            return self.student(arm, n, seed, self.run("kept", n, seed, *RECIPE), *RECIPE)
+            return self.student(arm, n, seed, self.run("kept", n, seed, KEPT), KEPT)
         if arm == "distilled":
-            return self.student(arm, n, seed, self.ensemble(n, seed), *RECIPE)
+            return self.student(arm, n, seed, self.ensemble(n, seed), KEPT)
         if arm == "from scratch":
-            return self.run("from scratch", n, seed, SCRATCH, STRONG)
+            return self.run("from scratch", n, seed, SCRATCH)
         if arm == "from scratch selftrain":
-            teacher = self.run("from scratch", n, seed, SCRATCH, STRONG)
-            return self.student(arm, n, seed, teacher, SCRATCH, STRONG)
+            teacher = self.run("from scratch", n, seed, SCRATCH)
+            return self.student(arm, n, seed, teacher, SCRATCH)
         if arm == ALL_LABELS:
             return self.run(ALL_LABELS, n, seed, STRONG)
         raise SystemExit(f"no arm '{arm}'; known: {', '.join([*ARMS, ALL_LABELS])}")
@@ -200,9 +203,9 @@ class Benchmark:
         """Runs on the same cases that differ in their seed."""
         cases = self.cases(n, seed)
         members = [
-            self.run("kept", n, seed, *RECIPE),
+            self.run("kept", n, seed, KEPT),
             *(
-                self.run(f"member {k}", n, seed + 100 * k, *RECIPE, cases=cases)
+                self.run(f"member {k}", n, seed + 100 * k, KEPT, cases=cases)
                 for k in range(1, _MEMBERS)
             ),
         ]

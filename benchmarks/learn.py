@@ -9,8 +9,9 @@ scans to correct are of another contrast (inverted, gamma 1.5), which the five w
 
 voxels is the mean number of wrong voxels in a segmentation of ten further scans of the same
 site, which are never corrected. lost is the largest loss of mean Dice of an earlier validation case
-since the first round, and share that of the way from the weights before to
-the trained ones that keeps it small. Rows that --json has already are not measured again, as long as --work keeps the runs.
+since the first round, and share that of the way from the weights before to the trained ones that keeps it small.
+With --limit RUN, the wrong voxels of another model, such as one of all labels, are counted too: fewer cannot be had.
+Rows that --json has already are not measured again, as long as --work keeps the runs.
 """
 
 from __future__ import annotations
@@ -55,6 +56,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         bench = Benchmark(options, split, (options.work or Path(folder)).resolve())
         rows = measured(options.json, lambda known: missing(options, known), bench.measure)
+        if options.limit:
+            for site in options.site:
+                scans = bench.write_scans(bench.work / site, split["extra"][:_MEASURED], site)
+                print(f"{site} site: {bench.count_wrong(options.limit, *scans):.0f} by the limit")
     show("MSD hippocampus: rounds of corrections", rows)
 
 
@@ -66,6 +71,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=320, help="of the first model")
     parser.add_argument("--learn-steps", type=int, default=60, help="of each round")
     parser.add_argument("--base", help="run folder of the first model, made before: base_{seed}")
+    parser.add_argument("--limit", type=Path, metavar="RUN", help="run folder of a better model")
     return parse(parser)
 
 

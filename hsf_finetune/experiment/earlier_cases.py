@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from hsf_finetune.data.discovery.cases import Case
 from hsf_finetune.evaluation.score_model import score_cases
@@ -21,7 +22,7 @@ MOST_LOST = 0.005
 """Mean Dice that an earlier case may lose."""
 _REFERENCE = "first_scores.csv"
 """In the folder of corrections: scores of the model that the first of them were learnt by."""
-_SHARES = (1.0, 0.75, 0.5, 0.25, 0.1)
+_SHARES = (1.0, 0.9, 0.75, 0.6, 0.45, 0.3, 0.2, 0.1, 0.0)
 """Of the way from the weights of before to the trained ones; the longest that will do is taken."""
 
 
@@ -44,11 +45,21 @@ class EarlierCases:
         write_scores(run.folder.file(GIVEN) / _REFERENCE, first)
         self._first = _case_means(first)
 
+    def go_on_from(self, checkpoint: Path) -> None:
+        """Lets training start from other weights than those whose losses are measured.
+
+        Args:
+            checkpoint: of the same network, such as what the round before has trained.
+        """
+        self._load(torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"])
+
     def take_back(self) -> tuple[float, dict[str, float]]:
         """Moves the trained weights back towards those of before, as far as the cases need it.
 
         The mean of the weights keeps more of what was known than the trained ones, at little
         loss of what was learnt (Wortsman et al., CVPR 2022).
+
+        The trained weights stay in the last checkpoint.
 
         Returns:
             Share of the way that is left, and earlier case -> Dice lost since the first model.
@@ -61,19 +72,25 @@ class EarlierCases:
                 name: start[name].lerp(value, share) if value.is_floating_point() else value
                 for name, value in content["state_dict"].items()
             }
-            network = {name.removeprefix("network."): value for name, value in mixed.items()}
-            self._run.setup.anatomy.network.load_state_dict(network)
+            self._load(mixed)
             after = _case_means(self._score([*self._run.setup.split.validation, *self._source]))
             lost = {case: self._first[case] - after[case] for case in after if case in self._first}
             if max(lost.values(), default=0.0) <= MOST_LOST:
                 break
         if share < 1:
-            way = f"the weights go {share:.0%} of the way to what was learnt"
-            console.say(f"an earlier case would lose more than {MOST_LOST:g} Dice: {way}")
+            way = f"the weights go {share:.0%} of the way to" if share else "the model is without"
+            console.say(
+                f"an earlier case would lose more than {MOST_LOST:g} Dice: {way} what was learnt; "
+                "the next corrections go on from there"
+            )
             with atomic_write(best) as temporary:
                 torch.save({**content, "state_dict": mixed}, temporary)
         write_json(self._run.folder.file(GIVEN) / "losses.json", {"share": share, "lost": lost})
         return share, lost
+
+    def _load(self, state: Mapping[str, Tensor]) -> None:
+        network = {name.removeprefix("network."): value for name, value in state.items()}
+        self._run.setup.anatomy.network.load_state_dict(network)
 
     def _score(self, cases: Sequence[Case]) -> list[ScoreRow]:
         setup = self._run.setup

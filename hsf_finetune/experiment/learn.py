@@ -37,8 +37,6 @@ from hsf_finetune.system.errors import ConfigError, DataError
 from hsf_finetune.system.run_folder import GIVEN, SPLITS
 from hsf_finetune.weights.sources.read_source import find_checkpoint
 
-_RATE = 0.1
-"""Share of the learning rate of the run that had no corrections."""
 _SHARE = 0.5
 """Share of the draws that are of the new cases; the others are of all earlier ones."""
 _EPOCHS = 2
@@ -76,9 +74,10 @@ def learn(
     """Trains a run's best model a little more, on corrections and on its earlier cases.
 
     Half of the draws are of the corrected scans, half of the cases that it knows (rehearsal;
-    Robins, Connection Science 1995), at a tenth of the run's rate. The earlier validation cases
-    stay out of training. Where one loses more than `MOST_LOST`, the weights go back towards those
-    of before (Wortsman et al., CVPR 2022, "Robust fine-tuning of zero-shot models").
+    Robins, Connection Science 1995). The earlier validation cases stay out of training. Where one
+    loses more than `MOST_LOST`, the weights of the model go back towards those of before (Wortsman
+    et al., CVPR 2022, "Robust fine-tuning of zero-shot models"), but training goes on from what it
+    found when the next corrections come: what one round must take back, several may keep.
 
     Args:
         run: folder of the run.
@@ -162,6 +161,8 @@ def _train(settings: Settings, parent: Path, corrected: Sequence[Correction]) ->
     with open_run(replace(setup, requested=settings)) as run:
         before = run.begin()
         guard = EarlierCases(run, find_checkpoint(parent), before, source)
+        if (parent / GIVEN).exists():
+            guard.go_on_from(find_checkpoint(parent, "last"))
         fit(run, before)
         share, losses = guard.take_back()
         return LearnResult(run.conclude(before), tuple(corrected), losses, share)
@@ -218,11 +219,10 @@ def _settings(
 
 
 def _with_weights(settings: Settings, parent: Path, card: ModelCard) -> Settings:
-    """The settings with the model to go on from, all of which trains slowly."""
+    """The settings with the model to go on from, all of which trains."""
     models = settings.models
     data = settings.datasets.model_copy(update={"retention": _retention_of(settings, parent, card)})
-    rate = 1.0 if (parent / GIVEN).exists() else _RATE
-    sets = {"labels_names": [*card.classes[1:]], "lr": models.lr * rate}
+    sets = {"labels_names": [*card.classes[1:]]}
     tuning = FinetuningSettings(
         strategy="full", budget="fixed", lr_factors={"head": 1.0}, divergence_share=None
     )

@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_WORST, _BEST = 0.02, 0.99
+_WORST, _BEST = 0.02, 0.999
 """Dice beyond these is taken for these, so that its logit is finite."""
-_TEMPERATURE = 4.0
-"""Softens the probabilities: networks are surer than they are right, the more so of strange scans."""
+TEMPERATURE = 1.5
+"""Softens the probabilities: networks are surer than they are right. With more of it the background,
+most of which is far from the class, has too much weight."""
 
 
 @dataclass
@@ -24,8 +25,12 @@ class SurenessSums:
     The sureness of a class is the Dice of its mask m and its softened probabilities p,
     2 sum(m p) / (sum(m) + sum(p)): of right probabilities, about the Dice with the truth (Li et
     al., Medical Image Analysis 77:102317, 2022, estimate performance from confidences so).
+
+    Args:
+        temperature: that softens the probabilities.
     """
 
+    temperature: float = TEMPERATURE
     _sums: list[Tensor] = field(default_factory=list)
 
     def start(self) -> None:
@@ -38,7 +43,7 @@ class SurenessSums:
         Args:
             scores: logits, or logarithms of probabilities, (classes, x, y, z).
         """
-        p = (scores / _TEMPERATURE).softmax(dim=0).flatten(1)
+        p = (scores / self.temperature).softmax(dim=0).flatten(1)
         highest, found = p.max(dim=0)
         inside = torch.zeros(len(p), device=p.device).index_add_(0, found, highest)
         size = torch.bincount(found, minlength=len(p)).to(p.dtype)
@@ -89,6 +94,7 @@ class QualityModel:
         coverage: share of the segmentations that reach their bound.
         subjects: held-out subjects that it was fitted on.
         volumes: their scans, and degraded copies of these, that it was fitted on.
+        temperature: of the probabilities behind the sureness; 4 in cards that do not give it.
     """
 
     constants: Mapping[str, float]
@@ -99,6 +105,7 @@ class QualityModel:
     coverage: float
     subjects: int
     volumes: int
+    temperature: float = 4.0
 
     def foretell(self, classes: Sequence[str], sureness: Sequence[float]) -> tuple[Foretold, ...]:
         """What is expected of each class that it was fitted on, and last of their mean.

@@ -102,7 +102,9 @@ class ScanModel(ABC):
             DataError: a channel cannot be used.
         """
         card = self.card
-        sums = SurenessSums() if sure or (sure is None and card.quality) else None
+        sums = SurenessSums() if sure else None
+        if sure is None and card.quality:
+            sums = SurenessSums(card.quality.temperature)
         classes = card.postprocessing.apply(
             self._classes(volumes, sums), card.classes, math.prod(volumes[0].spacing_mm)
         )

@@ -18,6 +18,7 @@ from hsf_finetune.data.volumes.check_volumes import on_grid_of, to_label_rows
 from hsf_finetune.data.volumes.read_volume import Volume, read_volume
 from hsf_finetune.inference.quality_model import (
     FEWEST_SUBJECTS,
+    TEMPERATURE,
     QualityModel,
     to_dice,
     to_loss,
@@ -125,6 +126,7 @@ def fit_quality(cases: Sequence[QualityCase]) -> QualityModel | None:
         coverage=COVERAGE,
         subjects=len(subjects),
         volumes=len(volumes),
+        temperature=TEMPERATURE,
     )
 
 

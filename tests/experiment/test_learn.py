@@ -10,9 +10,11 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 
 from hsf_finetune.config.run_settings import read_settings_of
 from hsf_finetune.evaluation.score_tables import read_scores
+from hsf_finetune.experiment import earlier_cases
 from hsf_finetune.experiment.learn import LearnResult, learn
 from hsf_finetune.experiment.run import run_experiment
 from hsf_finetune.inference.predictor import Predictor
@@ -65,12 +67,35 @@ def test_two_rounds(source_run: Path, tmp_path: Path) -> None:
     rates = [
         read_settings_of(run).models.lr for run in (source_run, one.run.folder, two.run.folder)
     ]
-    assert rates == pytest.approx([1e-2, 1e-3, 1e-3])
+    assert rates == pytest.approx([1e-2, 1e-2, 1e-2])
     kept = [
         (run / GIVEN / "first_scores.csv").read_text() for run in (tmp_path / "one", two.run.folder)
     ]
     assert kept[0] == kept[1]
     assert Predictor.load(two.run.folder).card.label_values == {"background": 0, "blob": 10}
+
+
+def test_what_is_taken_back_is_learnt_on(
+    source_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(earlier_cases, "MOST_LOST", -1.0)
+    runs = [source_run]
+    for number in (8, 9):
+        save_case(tmp_path / f"{number}", number)
+        made = learn_from(runs[-1], tmp_path / f"{number}", tmp_path / f"run{number}")
+        assert made.share == 0
+        assert max(made.losses.values()) == 0
+        runs.append(made.run.folder)
+    before, first, second = (weights_of(run, "last") for run in runs)
+    # No model has changed, but the second round trained on from what the first one found.
+    assert all(torch.equal(weights_of(run, "best"), weights_of(source_run, "best")) for run in runs)
+    assert (second - first).norm() < (second - before).norm()
+    assert (second - before).norm() > (first - before).norm() > 0
+
+
+def weights_of(run: Path, checkpoint: str) -> torch.Tensor:
+    kept = torch.load(run / "checkpoints" / f"{checkpoint}.ckpt", weights_only=True)["state_dict"]
+    return torch.cat([one.flatten().float() for one in kept.values()])
 
 
 def test_the_sources_task_is_scored_again(data: Path, source_run: Path, tmp_path: Path) -> None:

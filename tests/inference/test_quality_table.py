@@ -11,7 +11,7 @@ import torch
 
 from hsf_finetune.data.volumes.read_volume import VolumeRef
 from hsf_finetune.inference.model_card import ModelCard
-from hsf_finetune.inference.quality_model import QualityModel, SurenessSums
+from hsf_finetune.inference.quality_model import TEMPERATURE, QualityModel, SurenessSums
 from hsf_finetune.inference.quality_table import QualityTable
 from hsf_finetune.inference.scan_jobs import SegmentOptions
 from hsf_finetune.inference.segment_files import segment_files
@@ -31,7 +31,7 @@ def test_sureness_adds_up() -> None:
     for part in logits.split(2, dim=1):
         parts.add(part)
     assert parts.sureness() == pytest.approx(whole.sureness())
-    p, found = (logits / 4).softmax(dim=0), logits.argmax(dim=0)
+    p, found = (logits / TEMPERATURE).softmax(dim=0), logits.argmax(dim=0)
     for number in (1, 2):
         inside = p[number][found == number].sum()
         expected = 2 * inside / ((found == number).sum() + p[number].sum())
@@ -56,6 +56,19 @@ def test_the_card_keeps_it() -> None:
     assert ModelCard.from_dict(card.to_dict()).quality == QUALITY
     old = {name: value for name, value in card.to_dict().items() if name != "quality"}
     assert ModelCard.from_dict(old).quality is None
+
+
+def test_sureness_is_of_the_temperature_of_the_card() -> None:
+    given = QUALITY.to_dict()
+    del given["temperature"]  # as in cards that were written before it had a name
+    model = random_model()
+    volumes = model.read((tiny_case(1)[0], np.eye(4)))
+    found = []
+    for quality in (QualityModel.from_dict(given), replace(QUALITY, temperature=TEMPERATURE)):
+        asked = model.with_card(replace(model.card, quality=quality)).segment(volumes)
+        found.append(asked.sureness)
+    assert found[1] == model.segment(volumes, sure=True).sureness
+    assert all(soft < sharp for soft, sharp in zip(*found, strict=True))
 
 
 def test_predict_lists_the_worst(
