@@ -62,6 +62,12 @@ class TrainedModel:
         """
         plain = re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_") or "model"
         if isinstance(model, ScanModel):
+            if model.card.regions:
+                raise ConfigError(
+                    "an export holds classes that exclude each other",
+                    found=f"regions of nnU-Net: {', '.join(model.card.classes[1:])}",
+                    fix="fine-tune from it, and export that run",
+                )
             if not isinstance(model, Predictor) or model.passes > 1:
                 raise ConfigError(
                     "an export holds one network, which segments each scan once",

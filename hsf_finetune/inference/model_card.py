@@ -74,6 +74,8 @@ class ModelCard:
         calibration: makes its probabilities mean something; None where none was fitted.
         postprocessing: of its labels.
         quality: foretells Dice of its segmentations; None of a model that was not validated so.
+        regions: whether classes may overlap, as in nnU-Net's regions: the last one whose logit is
+            above the background's counts, not the highest.
     """
 
     classes: tuple[str, ...]
@@ -89,6 +91,7 @@ class ModelCard:
     calibration: Calibration | None = None
     postprocessing: Postprocessing = NO_POSTPROCESSING
     quality: QualityModel | None = None
+    regions: bool = False
 
     @property
     def label_rows(self) -> tuple[LabelRow, ...]:
@@ -113,6 +116,7 @@ class ModelCard:
             "calibration": self.calibration.to_dict() if self.calibration else None,
             "postprocessing": self.postprocessing.to_list(),
             "quality": self.quality.to_dict() if self.quality else None,
+            **({"regions": True} if self.regions else {}),
         }
 
     @classmethod
@@ -138,6 +142,7 @@ class ModelCard:
             else None,
             postprocessing=Postprocessing.from_list(plain.get("postprocessing", ())),
             quality=QualityModel.from_dict(quality) if (quality := plain.get("quality")) else None,
+            regions=plain.get("regions", False),
         )
 
 

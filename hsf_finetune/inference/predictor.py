@@ -12,9 +12,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from hsf_finetune.data.preprocessing.load_case import prepare_channels
-from hsf_finetune.data.preprocessing.voxel_grid import VoxelGrid, highest_class
+from hsf_finetune.data.preprocessing.voxel_grid import VoxelGrid, highest_class, last_region
 from hsf_finetune.data.volumes.read_volume import Volume
 from hsf_finetune.inference.engine_choice import EngineChoice
 from hsf_finetune.inference.engines import GRAPH_ENGINES, EngineName, Network
@@ -58,6 +59,7 @@ class Predictor(ScanModel):
         super().__init__(card)
         self._given = anatomy
         self._views: tuple[View, ...] = (View(),)
+        self._decide = last_region if card.regions else highest_class
         self._device = device
         self._engines = EngineChoice(engine, device, card, lambda: self.anatomy, tensors)
         if self._engines.needs_network:
@@ -160,7 +162,15 @@ class Predictor(ScanModel):
 
         Raises:
             DataError: a channel cannot be used.
+            ConfigError: classes overlap.
         """
+        if self.card.regions:
+            raise ConfigError(
+                "classes that overlap have no probabilities that sum to 1",
+                found=f"regions of nnU-Net: {', '.join(self.card.classes[1:])}",
+                expected="segmentations by one model, once: without probabilities, tta and ensembles",
+                fix="leave these out, or fine-tune from it, to classes that exclude each other",
+            )
         image, grid = prepare_channels(volumes, self.card.preprocessing)
         if not self._engines.is_compared:
             self._engines.segment(lambda network: self._segment(network, image, grid))
@@ -170,6 +180,13 @@ class Predictor(ScanModel):
             found = grid.probabilities_to_file(scores)
             fitted = self.card.calibration if calibrated else None
             yield fitted.apply(found) if fitted else found
+
+    def deciding_probabilities(self, volumes: Sequence[Volume]) -> Tensor:
+        """As for each model; of regions, 1 for the class that a voxel gets."""
+        if not self.card.regions:
+            return super().deciding_probabilities(volumes)
+        classes = torch.from_numpy(self._classes(volumes, None).astype(np.int64))
+        return one_hot(classes, len(self.card.classes)).movedim(-1, 0).float()
 
     def _classes(
         self, volumes: Sequence[Volume], sums: SurenessSums | None
@@ -189,7 +206,7 @@ class Predictor(ScanModel):
             scores = self._scores(network, image, grid, View())
             if sums:
                 sums.add(scores if grid.resampler.takes_logits else scores.clamp_min(1e-12).log())
-            return grid.classes_to_file(scores)
+            return grid.classes_to_file(scores, self._decide)
         with torch.inference_mode():
             seen, how = image[None].to(self._device), self.card.preprocessing
             slabs = volume_slabs(network, seen, self._engines.divisor, how)
@@ -198,7 +215,7 @@ class Predictor(ScanModel):
                 logits = slab[0].float()
                 if sums:
                     sums.add(logits)
-                found.append(highest_class(logits).cpu())
+                found.append(self._decide(logits).cpu())
         return grid.found_to_file(torch.cat(found))
 
     def _scores(

@@ -97,6 +97,7 @@ def build_untouched(settings: Settings, source: PretrainedWeights) -> tuple[Anat
         in_channels=channels,
         preprocessing=_preprocessing(settings, found, channels, anatomy.divisor),
         origin=known_origin({**found.origin, **source.origin}),
+        regions=bool(found.origin.get("regions")),
     )
     return anatomy, card
 
@@ -122,11 +123,11 @@ def _classes(source: PretrainedWeights) -> tuple[str, ...]:
         )
     if classes[0] != BACKGROUND or found.origin.get("independent"):
         raise WeightsError(
-            "the outputs of the weights are a yes or no each by itself (sigmoid), and classes of "
-            "this package exclude each other, so they cannot predict by themselves",
+            "the outputs of the weights are a yes or no each by itself (sigmoid), and nothing says "
+            "which of them counts where several are a yes, so they cannot predict by themselves",
             file=found.path,
             found=", ".join(classes),
-            expected="weights whose first output is the background, and whose highest one decides",
+            expected="weights whose highest output decides, or nnU-Net's with regions_class_order",
             fix=f"fine-tune from them: finetuning.pretrained={found.path}",
         )
     return classes

@@ -22,6 +22,7 @@ from hsf_finetune.networks.architectures.dynunet import dynunet
 from hsf_finetune.networks.architectures.mednext import mednext
 from hsf_finetune.networks.architectures.monai_unet import monai_unet
 from hsf_finetune.networks.architectures.nnunet import nnunet
+from hsf_finetune.networks.architectures.primus import primus
 from hsf_finetune.networks.architectures.resnet_unet import resnet_unet
 from hsf_finetune.networks.architectures.rsunet import rsunet
 from hsf_finetune.networks.architectures.segresnet import segresnet
@@ -50,6 +51,7 @@ BUILDERS: Mapping[str, Callable[[Any, int, int], Anatomy]] = {
     "suprem_unet": suprem_unet,
     "anatomix": anatomix,
     "rsunet": rsunet,
+    "primus": primus,
 }
 """`models.name` -> function of (settings, in_channels, out_channels)."""
 _INITIALISATION = frozenset(

@@ -29,6 +29,7 @@ from hsf_finetune.data.splits import Split, first_fold, fold_count, split_cases
 from hsf_finetune.inference.model_card import ModelCard, common_geometry, known_origin
 from hsf_finetune.inference.predictor import pick_device
 from hsf_finetune.networks.anatomy import Anatomy
+from hsf_finetune.networks.layers.axis_order import AxisOrder
 from hsf_finetune.networks.layers.strides import triple
 from hsf_finetune.planning.budget import make_schedule, settings_of_folds, with_budget
 from hsf_finetune.planning.forecast import Forecast
@@ -267,7 +268,9 @@ def _prepare_scans(
         ),
     )
     side = getattr(settings.models, "image_size", None)
-    prepared = prepared.for_network(anatomy.divisor, triple(side) if side else None)
+    axes = AxisOrder(getattr(settings.models, "orientation", "RAS"))
+    learned = axes.along_image(triple(side)) if side else None
+    prepared = prepared.for_network(anatomy.divisor, learned)
     return prepared.with_sides(plan_flips(settings.augmentation, cohort.classes).allowed)
 
 

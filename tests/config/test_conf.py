@@ -32,6 +32,7 @@ GROUPS: dict[str, type[BaseModel]] = {
     "models/suprem_unet.yaml": settings.SuPreMUNetSettings,
     "models/anatomix.yaml": settings.AnatomixSettings,
     "models/rsunet.yaml": settings.RSUNetSettings,
+    "models/primus.yaml": settings.PrimusSettings,
     "weights/default.yaml": settings.WeightsSettings,
     "finetuning/default.yaml": settings.FinetuningSettings,
     "augmentation/mri.yaml": settings.AugmentationSettings,

@@ -14,6 +14,7 @@ from hsf_finetune.config.settings import (
     MonaiUNetSettings,
     NetworkSettings,
     NnUNetSettings,
+    PrimusSettings,
     ResNetUNetSettings,
     RSUNetSettings,
     SegResNetDSSettings,
@@ -151,6 +152,14 @@ SETTINGS: list[NetworkSettings] = [
         norm="group",
         act="prelu",
         orientation="SAR",
+    ),
+    PrimusSettings(
+        embed_dim=12,
+        depth=5,
+        num_heads=1,
+        decoder_channels=[4, 3],
+        image_size=[16, 16, 32],
+        orientation="LPS",
     ),
 ]
 

@@ -14,6 +14,7 @@ from hsf_finetune.config.settings import (
     MonaiUNetSettings,
     NetworkSettings,
     PretrainedSettings,
+    PrimusSettings,
     SegResNetSettings,
     UNetSettings,
 )
@@ -72,8 +73,8 @@ def test_blocks_own_every_layer_that_behaves_otherwise_in_training(
 def test_blocks_are_named_by_level_in_the_order_of_the_data(settings: NetworkSettings) -> None:
     anatomy = build(settings, 1, 3)
     levels = range(1, len(anatomy.encoders) + 1)
-    # The head of MONAI's own UNet is its shallowest decoder.
-    up = levels[1:] if isinstance(settings, MonaiUNetSettings) else levels
+    # The heads of MONAI's own UNet and of Primus are their shallowest decoder.
+    up = levels[1:] if isinstance(settings, (MonaiUNetSettings, PrimusSettings)) else levels
     assert [block.name for block in anatomy.blocks] == [
         *[f"encoder{i}" for i in levels],
         "bottleneck",
@@ -102,7 +103,7 @@ def test_data_passes_the_blocks_in_order_and_at_its_level(settings: NetworkSetti
     anatomy.network.eval()(torch.randn(1, 1, *_smallest(anatomy)))
     order = [name for name in dict.fromkeys(order) if name != "head"] + ["head"]
     assert order == [block.name for block in anatomy.blocks]
-    last = "head" if isinstance(settings, MonaiUNetSettings) else "decoder1"
+    last = "head" if isinstance(settings, (MonaiUNetSettings, PrimusSettings)) else "decoder1"
     assert extent[last] == _smallest(anatomy)[-1]
     encoders = [extent[block.name] for block in anatomy.encoders]
     assert encoders == sorted(encoders, reverse=True)

@@ -251,6 +251,27 @@ def openmind(folder: Path) -> Written:
     return path, compare
 
 
+def primus(folder: Path) -> Written:
+    """Nnssl's masked autoencoder; logits are compared, with the decoder of the file."""
+    path = STORED / "primus.pt"
+    state, stored = torch.load(path)["network_weights"], torch.load(STORED / "primus_output.pt")
+
+    def compare(ours: Anatomy) -> Pair:
+        own = ours.network.state_dict()
+        # There is one output; the first of ours is compared.
+        for name in own:
+            if name.startswith("up_projection.decode.2."):
+                own[name].zero_()
+            if name.startswith("up_projection."):
+                part = (slice(None),) * (own[name].dim() > 1)
+                own[name][(*part, slice(state[name].shape[len(part)]))].copy_(state[name])
+        # Its arrays are (z, y, x), and images here (x, y, z).
+        turned = ours.network(stored["image"].permute(0, 1, 4, 3, 2))
+        return turned.permute(0, 1, 4, 3, 2)[:, :1], stored["output"]
+
+    return path, compare
+
+
 SWIN = {"feature_size": 12}
 RESNET = {"width": 2, "decoder_channels": [4, 4, 4, 2, 2]}
 STU = {"features_per_stage": [2, 4, 4], "n_blocks_per_stage": [1, 2, 1]}
@@ -297,6 +318,7 @@ FAMILIES = (
         for depth in (10, 18, 34, 50)
     ),
     Family("openmind_resencl", openmind, classes=3),
+    Family("openmind_primus", primus, classes=3),
     Family("totalsegmentator_ct", results_folder("plain", "RAS"), classes=3),
     Family("totalsegmentator_mr", results_folder("residual", "LAS", zipped=True), classes=3),
 )

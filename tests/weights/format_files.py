@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import re
 import shutil
 from collections.abc import Callable, Mapping
@@ -23,11 +24,16 @@ from torch import nn
 from tests.networks.architectures.test_arunet import FOLDER as HSF
 from tests.networks.architectures.test_arunet import original
 from tests.weights.bundles import METADATA, NETWORKS, bundle, monai_network
+from tests.weights.sources.nnunet_v1_model import write_model
+from tests.weights.sources.test_nnssl_file import _file as nnssl_file
 
+STORED = Path(__file__).parents[1]
 NNUNET = Path(__file__).parent / "stored" / "nnunet"
 NAMED = "finetuning.source_classes=[background, anterior, posterior]"
 SPLIT_BLOB = "finetuning.derive_from={anterior: blob, posterior: blob}"
 PRETRAINED = ("models=pretrained",)
+NO_NORM = (*PRETRAINED, "finetuning.input_channels={T2w: noNorm}")
+ENCODER = (*PRETRAINED, "weights.load=encoder")
 UNET = (
     *("models=monai_unet", "models.channels=[4,8,8]", "models.strides=[2,2]"),
     *("models.num_res_units=2", "models.norm=instance_plain"),
@@ -141,7 +147,9 @@ def safetensors_file(network: Callable[[], nn.Module]) -> Callable[[Path], Path]
     return write
 
 
-def monai_bundle(network: str, zipped: bool = False) -> Callable[[Path], Path]:
+def monai_bundle(
+    network: str, zipped: bool = False, sigmoid: bool = False
+) -> Callable[[Path], Path]:
     """By monai.bundle, with classes and channels of the table's cohort."""
 
     def write(folder: Path) -> Path:
@@ -150,8 +158,13 @@ def monai_bundle(network: str, zipped: bool = False) -> Callable[[Path], Path]:
         formats["inputs"]["image"]["channel_def"] = {"0": "T1w", "1": "T2w"}
         classes = {"0": "Background", "1": "anterior", "2": "posterior"}
         formats["outputs"]["pred"]["channel_def"] = classes
+        steps = None
+        if sigmoid:
+            classes["0"] = "whole"
+            after = {"_target_": "Activationsd", "keys": "pred", "sigmoid": True}
+            steps = {"postprocessing": {"_target_": "Compose", "transforms": [after]}}
         made = bundle(
-            folder / "made", NETWORKS[network], monai_network(NETWORKS[network]), metadata
+            folder / "made", NETWORKS[network], monai_network(NETWORKS[network]), metadata, steps
         )
         return Path(shutil.make_archive(str(folder / "made"), "zip", made)) if zipped else made
 
@@ -163,8 +176,46 @@ def nnunet(kind: str) -> Callable[[Path], Path]:
     return lambda folder: next((NNUNET / kind).glob("nnUNetTrainer__*"))
 
 
+def packed(kind: str, form: str) -> Callable[[Path], Path]:
+    """A results folder in an archive."""
+
+    def write(folder: Path) -> Path:
+        found = nnunet(kind)(folder)
+        return Path(shutil.make_archive(str(folder / "made"), form, found.parent, found.name))
+
+    return write
+
+
+def checkpoint_alone(folder: Path) -> Path:
+    """Of a results folder, by nnunetv2."""
+    return Path(shutil.copy(nnunet("residual")(folder) / "fold_0" / "checkpoint_final.pth", folder))
+
+
+def regions(folder: Path) -> Path:
+    """A results folder whose outputs are regions that overlap."""
+    found = nnunet("plain")(folder)
+    made = Path(shutil.copytree(found, folder / found.name))
+    described = json.loads((found / "dataset.json").read_text())
+    described["labels"] = {"background": 0, "whole": [1, 2], "anterior": 1, "posterior": 2}
+    described["regions_class_order"] = [1, 1, 2]
+    (made / "dataset.json").write_text(json.dumps(described))
+    return made
+
+
+def nnunet_v1(folder: Path) -> Path:
+    """In the form of nnU-Net v1, in an archive."""
+    write_model(folder / "nnUNetTrainerV2__nnUNetPlansv2.1")
+    return Path(shutil.make_archive(str(folder / "made"), "tar", folder))
+
+
 FORMATS = (
     Format("run of this package", "UNet", None, (*PRETRAINED, SPLIT_BLOB)),
+    Format(
+        "run of version 0.1.0",
+        "UNet",
+        lambda folder: STORED / "stored_runs" / "v0_1_0" / "source",
+        (*PRETRAINED, SPLIT_BLOB),
+    ),
     Format("Lightning", "MONAI UNet", lightning_checkpoint, (*UNET, NAMED)),
     Format("PyTorch state dict", "MONAI DynUNet", state_dict(dynunet), (*PRETRAINED, NAMED)),
     Format(
@@ -219,18 +270,49 @@ FORMATS = (
     ),
     Format("MONAI bundle, zip", "UNet", monai_bundle("unet plain", zipped=True), channels=2),
     Format(
+        "MONAI bundle of sigmoid outputs",
+        "SegResNet",
+        monai_bundle("segresnet", sigmoid=True),
+        channels=2,
+    ),
+    Format(
         "nnU-Net v2",
         "PlainConvUNet",
         nnunet("plain"),
-        (*PRETRAINED, "finetuning.input_channels={T2w: noNorm}"),
+        NO_NORM,
         channels=2,
     ),
     Format(
         "nnU-Net v2",
         "ResidualEncoderUNet",
         nnunet("residual"),
-        (*PRETRAINED, "finetuning.input_channels={T2w: noNorm}"),
+        NO_NORM,
         channels=2,
+    ),
+    Format("nnU-Net v2, tar.gz", "PlainConvUNet", packed("plain", "gztar"), NO_NORM, channels=2),
+    Format(
+        *("nnU-Net v2, checkpoint alone", "ResidualEncoderUNet", checkpoint_alone, NO_NORM),
+        channels=2,
+    ),
+    Format("nnU-Net v2 of regions", "PlainConvUNet", regions, NO_NORM, channels=2),
+    Format(
+        "nnU-Net v1, tar",
+        "Generic_UNet",
+        nnunet_v1,
+        (*PRETRAINED, NAMED, "finetuning.input_channels=mean"),
+        channels=2,
+    ),
+    Format(
+        "nnssl",
+        "ResidualEncoderUNet",
+        lambda folder: nnssl_file(folder / "made.pth", "ResidualEncoderUNet"),
+        ENCODER,
+    ),
+    Format(
+        "nnssl",
+        "Primus",
+        lambda folder: STORED / "weights" / "stored" / "published" / "primus.pt",
+        ENCODER,
     ),
     Format(
         "HSF (Lightning)",

@@ -19,6 +19,7 @@ from hsf_finetune.config.settings import (
     MonaiUNetSettings,
     NetworkSettings,
     NnUNetSettings,
+    PrimusSettings,
     ResNetUNetSettings,
     RSUNetSettings,
     SegResNetDSSettings,
@@ -63,6 +64,9 @@ SETTINGS: list[NetworkSettings] = [
     SuPreMUNetSettings(width=2),
     AnatomixSettings(width=2, halvings=2, features=3),
     RSUNetSettings(channels=[2, 3, 4], norm="instance_plain"),
+    PrimusSettings(
+        embed_dim=12, depth=4, num_heads=1, decoder_channels=[4, 3], image_size=16, drop_path=0
+    ),
     ARUNetSettings(hparams=ARUNetHparams(f_maps=4, num_levels=3)),
 ]
 UNET, DYNUNET = SETTINGS[0], SETTINGS[1]

@@ -52,6 +52,7 @@ from hsf_finetune.config.settings.preprocessing_settings import (
 from hsf_finetune.config.settings.published_networks import (
     AnatomixSettings,
     NnUNetSettings,
+    PrimusSettings,
     RSUNetSettings,
     STUNetSettings,
     SuPreMUNetSettings,
@@ -92,6 +93,7 @@ __all__ = [
     "Preprocessing",
     "PreprocessingSettings",
     "PretrainedSettings",
+    "PrimusSettings",
     "RSUNetSettings",
     "ResNetUNetSettings",
     "STUNetSettings",

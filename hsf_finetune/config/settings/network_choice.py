@@ -23,6 +23,7 @@ from hsf_finetune.config.settings.models_settings import (
 from hsf_finetune.config.settings.published_networks import (
     AnatomixSettings,
     NnUNetSettings,
+    PrimusSettings,
     RSUNetSettings,
     STUNetSettings,
     SuPreMUNetSettings,
@@ -46,6 +47,7 @@ NetworkSettings = Annotated[
         SuPreMUNetSettings,
         AnatomixSettings,
         RSUNetSettings,
+        PrimusSettings,
         PretrainedSettings,
     ],
     Field(discriminator="name"),

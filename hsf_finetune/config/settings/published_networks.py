@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from hsf_finetune.config.settings.base_settings import Positive, Size, Whole
+from hsf_finetune.config.settings.base_settings import Positive, Probability, Size, Whole
 from hsf_finetune.config.settings.models_settings import ModelSettings, check_odd
 
 
@@ -160,4 +160,34 @@ class RSUNetSettings(ModelSettings):
         check_odd("kernel_size", self.kernel_size or [])
         if any(isinstance(size, list) and size[1] != size[2] for size in self.strides or []):
             raise ValueError("strides of the network's last two axes must be the same")
+        return self
+
+
+class PrimusSettings(ModelSettings):
+    """Primus: a vision transformer over patches of 8 voxels, in the sizes S, B, M and L."""
+
+    name: Literal["primus"] = "primus"
+    orientation: Axes = "RAS"
+    """Orientation of the network's three axes: each an R or L, A or P, S or I."""
+    embed_dim: Whole = 396
+    """Channels of the transformer: 396 (S), 792 (B), 864 (M) or 1056 (L)."""
+    depth: Annotated[int, Field(ge=4)] = 12
+    """Its layers: 12 (S and B), 16 (M) or 24 (L)."""
+    num_heads: Whole = 6
+    """Attention heads: 6 (S), 12 (B and M) or 16 (L)."""
+    decoder_channels: Annotated[list[Whole], Field(min_length=2, max_length=2)] = [88, 16]
+    """Channels at a quarter and at half of the resolution."""
+    image_size: Size = 160
+    """Size that its positions are learned for, along the network's axes; they are interpolated
+    to others."""
+    drop_path: Probability = 0.2
+    """Share of cases in which the last layer is left out in training; less of earlier ones."""
+
+    @model_validator(mode="after")
+    def _widths_match(self) -> PrimusSettings:
+        if self.embed_dim % (6 * self.num_heads):
+            raise ValueError("embed_dim must be a multiple of 6 * num_heads")
+        sides = [self.image_size] if isinstance(self.image_size, int) else self.image_size
+        if any(side % 8 for side in sides):
+            raise ValueError("image_size must be made of multiples of 8")
         return self

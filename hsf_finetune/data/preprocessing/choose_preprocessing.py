@@ -115,7 +115,7 @@ def choose_preprocessing(
     base, origin = _base(settings, cases, known)
     parts = {name: getattr(base, name) for name in Preprocessing.model_fields}
     origins = dict.fromkeys(parts, origin)
-    if len(base.intensity) > 1:
+    if len(base.intensity) > 1 and chosen.intensity is None:
         parts["intensity"] = _for_channels(base, names, channels, origin)
     given = {name: value for name, value in chosen if name in parts and value is not None}
     if "intensity" in given:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import nibabel as nib
@@ -27,9 +28,19 @@ _RAS: Axes = np.array([[0.0, 1.0], [1.0, 1.0], [2.0, 1.0]])
 
 def axes_to(affine: Affine, orientation: str = "RAS") -> Axes:
     """How the axes of a file become those of an orientation; NaN for an axis without direction."""
-    axes: Axes = io_orientation(affine)
+    axes = _axes_to_ras(np.ascontiguousarray(affine[:3, :3], dtype=np.float64).tobytes())
     if orientation != "RAS":
         axes = ornt_transform(axes, axcodes2ornt(tuple(orientation)))
+    return axes
+
+
+@lru_cache(maxsize=64)
+def _axes_to_ras(directions: bytes) -> Axes:
+    """The same for RAS, of the upper left 3x3 of an affine: scans often have the same one."""
+    affine = np.eye(4)
+    affine[:3, :3] = np.frombuffer(directions).reshape(3, 3)
+    axes: Axes = io_orientation(affine)
+    axes.setflags(write=False)
     return axes
 
 

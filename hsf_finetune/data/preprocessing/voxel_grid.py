@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, overload
 
@@ -122,16 +122,19 @@ class VoxelGrid:
         """Labels on the file's grid, (X, Y, Z) -> uint8 on the network's grid, (x, y, z)."""
         return self.cut(self.resampler.labels(self.turned(rows, np.uint8)))
 
-    def classes_to_file(self, scores: Tensor) -> npt.NDArray[np.uint8]:
+    def classes_to_file(
+        self, scores: Tensor, decide: Callable[[Iterable[Tensor]], Tensor] | None = None
+    ) -> npt.NDArray[np.uint8]:
         """Class scores on the network's grid, (C, x, y, z) -> class indices, (X, Y, Z).
 
-        Scores are probabilities, or logits where the resampler takes those. The highest decides.
-        Scores, not labels, are resampled, so that borders stay smooth.
+        Scores are probabilities, or logits where the resampler takes those. The highest decides,
+        or another rule. Scores, not labels, are resampled, so that borders stay smooth.
         What lies outside of the box is background.
         """
         # One class after the other: of many, all scores on the file's grid would be large.
         back = (self.resampler.scores_back(self._uncut(one[None]))[0] for one in scores)
-        return self._to_file(highest_class(back).cpu().numpy(), outside=0)
+        classes = (decide or highest_class)(back)
+        return self._to_file(classes.cpu().numpy(), outside=0)
 
     def found_to_file(self, classes: Tensor) -> npt.NDArray[np.uint8]:
         """Class indices on the network's grid, uint8, (x, y, z) -> (X, Y, Z), not resampled."""
@@ -193,6 +196,16 @@ def highest_class(scores: Iterable[Tensor]) -> Tensor:
     for number, one in enumerate(rest, start=1):
         classes.masked_fill_(one > best, number)
         torch.maximum(best, one, out=best)
+    return classes
+
+
+def last_region(scores: Iterable[Tensor]) -> Tensor:
+    """The last class with a higher score than the first one, (C, x, y, z) -> uint8, (x, y, z)."""
+    rest = iter(scores)
+    background = next(rest).clone()
+    classes = torch.zeros_like(background, dtype=torch.uint8)
+    for number, one in enumerate(rest, start=1):
+        classes.masked_fill_(one > background, number)
     return classes
 
 

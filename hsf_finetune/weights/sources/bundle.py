@@ -26,6 +26,7 @@ from hsf_finetune.weights.sources.bundle_preprocessing import (
     read_bundle_preprocessing,
 )
 from hsf_finetune.weights.sources.exported_folder import with_card
+from hsf_finetune.weights.sources.independent_outputs import with_background
 from hsf_finetune.weights.sources.infer_network import with_inferred_network
 
 _CARD = "model_card.json"
@@ -123,7 +124,7 @@ def _read(root: Path, use_ema: bool, orientation: str) -> Checkpoint:
         )
     names = _channels(metadata, "inputs", "image", inputs, notes)
     how = prepared.value
-    return replace(
+    read = replace(
         weights,
         classes=classes,
         models=models,
@@ -135,6 +136,8 @@ def _read(root: Path, use_ema: bool, orientation: str) -> Checkpoint:
         | _origin(root, metadata, notes)
         | ({"independent": True} if prepared.independent else {}),
     )
+    sigmoid = prepared.independent and classes and BACKGROUND not in classes
+    return with_background(read) if sigmoid and models and inputs else read
 
 
 def _configs(root: Path) -> Iterator[tuple[Mapping[str, Any], Path]]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from math import prod
 from typing import Any
 
 from hsf_finetune.system.errors import WeightsError
 from hsf_finetune.weights.files.checkpoint import Checkpoint
 from hsf_finetune.weights.sources.nnunet_plans import read_plans
+from hsf_finetune.weights.sources.published_shapes import PUBLISHED_READERS
+from hsf_finetune.weights.sources.tensor_shapes import TensorShapes, first_name
 
 _PLAN = "nnssl_adaptation_plan"
 _WITHOUT_SKIPS = "NoSkipResEncL"
@@ -28,11 +31,14 @@ _RESENC_L: Mapping[str, Any] = {
 }
 """ResEnc-L as in Wald et al. 2024, "Revisiting MAE pre-training for 3D medical image
 segmentation", arXiv:2410.23132; plans name it only."""
-_PRESETS = {
+_PRIMUS_HEADS = {"S": 6, "B": 12, "M": 12, "L": 16}
+"""Primus as in Wald et al. 2025, arXiv:2503.01835: what its tensors do not show."""
+_PRESETS: Mapping[str, tuple[str, Mapping[str, Any] | None]] = {
     "ResEncL": ("ResidualEncoderUNet", _RESENC_L),
     _WITHOUT_SKIPS: ("ResidualEncoderUNet", _RESENC_L),
     "ResidualEncoderUNet": ("ResidualEncoderUNet", None),
     "PlainConvUNet": ("PlainConvUNet", None),
+    **{f"Primus{size}": ("Primus", {"num_heads": n}) for size, n in _PRIMUS_HEADS.items()},
 }
 _LONGEST = 300
 
@@ -58,7 +64,10 @@ def describe_nnssl_file(checkpoint: Checkpoint, orientation: str) -> Checkpoint:
         [(configuration, chosen)] = list(pretraining["configurations"].items())[:1]
         channels = int(plan.get("pretrain_num_input_channels", 1))
         kind, preset = _PRESETS.get(name, ("", None))
-        architecture = {"network_class_name": kind, "arch_kwargs": dict(preset or kwargs or {})}
+        given = dict(preset or kwargs or {})
+        if kind == "Primus":
+            given = _primus(checkpoint, chosen["patch_size"]) | given
+        architecture = {"network_class_name": kind, "arch_kwargs": given}
         described = {**chosen, "architecture": architecture}
         plans_form = {**pretraining, "configurations": {str(configuration): described}}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -69,9 +78,8 @@ def describe_nnssl_file(checkpoint: Checkpoint, orientation: str) -> Checkpoint:
             expected=f"{_PLAN} with architecture_plans and pretrain_plan, as nnssl writes it",
         ) from error
     if not kind:
-        what = "Primus, a vision transformer," if name.startswith("Primus") else "this network"
         raise WeightsError(
-            f"{what} is none of this package's",
+            "this network is none of this package's",
             file=path,
             found=f"{name} in nnssl's plan",
             expected=" or ".join(_PRESETS),
@@ -81,6 +89,8 @@ def describe_nnssl_file(checkpoint: Checkpoint, orientation: str) -> Checkpoint:
     notes = ["self-supervised weights: they name no classes", *plans.notes]
     if name == _WITHOUT_SKIPS:
         notes.append("their decoder has no skip connections: take weights.load=encoder")
+    if any(first_name(tensor).startswith("decoder.blocks.") for tensor in checkpoint.tensors):
+        notes.append("they restored patches by a second transformer: take weights.load=encoder")
     citations = list(_citations(checkpoint.described.get("citations")))
     return replace(
         checkpoint,
@@ -101,6 +111,17 @@ def describe_nnssl_file(checkpoint: Checkpoint, orientation: str) -> Checkpoint:
 
 
 # -------------------------------------------------------------------- internals
+def _primus(checkpoint: Checkpoint, patch: Sequence[int]) -> dict[str, Any]:
+    """The settings of a Primus, from its tensors and the patch that its positions are of."""
+    shapes = TensorShapes(checkpoint.tensors)
+    told = PUBLISHED_READERS["primus"].read(shapes)
+    # Images lie along the axes that the plan says.
+    del told["orientation"]
+    sides = [int(side) for side in patch]
+    known = shapes.tensors["eva.pos_embed"].shape[1]
+    return told | ({"image_size": sides} if prod(sides) == known * 8**3 else {})
+
+
 def _citations(given: object) -> Iterator[str]:
     """The papers that a file asks to cite."""
     for entry in given if isinstance(given, (list, tuple)) else ():

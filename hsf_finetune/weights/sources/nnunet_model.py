@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,9 +10,11 @@ from typing import Any
 from torch import Tensor
 
 from hsf_finetune.config.settings.preprocessing_settings import Sides
+from hsf_finetune.labels.classes import BACKGROUND
 from hsf_finetune.labels.laterality import side_of
 from hsf_finetune.system.errors import WeightsError
 from hsf_finetune.weights.files.checkpoint import Checkpoint
+from hsf_finetune.weights.sources.independent_outputs import with_background
 from hsf_finetune.weights.sources.nnunet_plans import read_plans
 
 _CITATION = (
@@ -50,7 +52,7 @@ def with_nnunet_description(
     """
     plans_file, dataset_file = description.files
     plans = read_plans(description.plans, description.configuration, orientation, plans_file)
-    labels = _labels(description.dataset, dataset_file)
+    labels, regions = _labels(description.dataset, dataset_file)
     channels = _channel_names(description.dataset, dataset_file)
     _check_counts(weights, labels, channels)
     if len(plans.normalisation) != len(channels):
@@ -65,7 +67,10 @@ def with_nnunet_description(
     if any(name.endswith(".running_mean") for name in weights.tensors):
         # nnUNetTrainerBN uses batch normalisation, although its plans name InstanceNorm3d.
         models["norm_op"] = "BatchNorm3d"
-    return replace(
+    notes = [*plans.notes, *description.notes]
+    if regions:
+        notes += _region_notes(description.dataset, labels)
+    described = replace(
         weights,
         classes=tuple(labels),
         models=models,
@@ -84,12 +89,14 @@ def with_nnunet_description(
             "fold": description.fold,
             "other_folds": list(description.other_folds),
             "checkpoint": weights.path.name,
-            "label_values": labels,
+            "label_values": {BACKGROUND: 0} | labels if regions else labels,
+            **({"regions": True} if regions else {}),
             **plans.origin,
             "citation": _CITATION,
-            "notes": [*plans.notes, *description.notes],
+            "notes": notes,
         },
     )
+    return with_background(described) if regions else described
 
 
 def is_nnunet_file(checkpoint: Checkpoint) -> bool:
@@ -121,33 +128,55 @@ def describe_nnunet_file(checkpoint: Checkpoint, orientation: str) -> Checkpoint
 
 
 # -------------------------------------------------------------------- internals
-def _labels(dataset: Mapping[str, Any], file: Path) -> dict[str, int]:
-    """Class -> value in the label files, in the order of the network's outputs."""
+def _labels(dataset: Mapping[str, Any], file: Path) -> tuple[dict[str, int], bool]:
+    """Class -> value in segmentations, in the order of the outputs, and whether they are regions.
+
+    A region is made of several label values, and may overlap with others; the background has no
+    output then, and the last region in their order gives a voxel its value.
+    """
     given = dataset.get("labels")
-    values: dict[str, int] = {}
-    for name, value in given.items() if isinstance(given, Mapping) else ():
-        several = value if isinstance(value, list) else [value]
-        if len(several) > 1:
+    found = {**given} if isinstance(given, Mapping) else {}
+    found.pop("ignore", None)
+    several = {name: value if isinstance(value, list) else [value] for name, value in found.items()}
+    if any(len(value) > 1 for value in several.values()):
+        names = [name for name, value in several.items() if set(value) != {0}]
+        order = dataset.get("regions_class_order")
+        listed = order if isinstance(order, list) else []
+        if len(listed) != len(names) or not all(isinstance(n, int) for n in listed):
             raise WeightsError(
-                "this nnU-Net was trained on overlapping regions, which are not supported: its "
-                "outputs are independent of each other, while classes exclude each other",
+                "nnU-Net's dataset does not say which of its regions counts where they overlap",
                 file=file,
-                found=f"'{name}' is made of the labels {', '.join(map(str, several))}",
-                expected="one label value per class",
-                fix="use an nnU-Net that was trained on labels",
+                found=f"regions_class_order: {order}; regions: {', '.join(names)}",
+                expected="the value of each region in segmentations, in their order",
+                fix="copy the dataset.json that nnU-Net wrote into its folder",
             )
-        if name != "ignore":
-            values[name] = several[0] if several and isinstance(several[0], int) else -1
+        return dict(zip(names, listed, strict=True)), True
+    values = {name: n[0] if n and isinstance(n[0], int) else -1 for name, n in several.items()}
     ordered = dict(sorted(values.items(), key=lambda item: item[1]))
     distinct = len(set(ordered.values())) == len(ordered) > 1
-    if not distinct or next(iter(ordered.items())) != ("background", 0):
+    if not distinct or next(iter(ordered.items())) != (BACKGROUND, 0):
         raise WeightsError(
             "the labels of nnU-Net's dataset cannot be read",
             file=file,
             found=given,
             expected='"labels": {"background": 0, "CA1": 1, ...}',
         )
-    return ordered
+    return ordered, False
+
+
+def _region_notes(dataset: Mapping[str, Any], labels: Mapping[str, int]) -> Iterator[str]:
+    """What follows from outputs that overlap."""
+    made = "; ".join(f"{name} of {dataset['labels'][name]}" for name in labels)
+    values = ", ".join(f"{name} {value}" for name, value in labels.items())
+    yield (
+        f"its classes are regions of several labels, which may overlap: {made}. In predictions a "
+        f"voxel gets the value of its last region: {values}"
+    )
+    yield (
+        "fine-tuning trains classes that exclude each other: those with the name of a region start "
+        "as it is, against a background of logit 0; of others, say it by "
+        "finetuning.derive_from={CLASS: REGION}"
+    )
 
 
 def _channel_names(dataset: Mapping[str, Any], file: Path) -> tuple[str, ...]:

@@ -10,7 +10,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from hsf_finetune.config.settings import NnUNetSettings, Preprocessing
+from hsf_finetune.config.settings import Preprocessing
+from hsf_finetune.networks.pretrained_network import validate_network
 from hsf_finetune.system.errors import WeightsError
 from hsf_finetune.weights.sources.nnunet_preprocessing import (
     read_preprocessing,
@@ -32,7 +33,7 @@ class NnUNetPlans:
     """One configuration of nnU-Net's plans, in axes X, Y, Z of RAS+.
 
     Args:
-        models: the network, as the plain form of `NnUNetSettings`.
+        models: the network, as the plain form of `NnUNetSettings`, or `PrimusSettings` for nnssl's.
         preprocessing: how images are prepared for it.
         normalisation: nnU-Net's names of what is done to intensities, per input channel.
         origin: what else is known of the training images, as plain values.
@@ -173,6 +174,8 @@ def _models(chosen: Mapping[str, Any], path: Path) -> dict[str, Any] | None:
         return _models_before_2_4(chosen, path)
     kind = str(chosen["architecture"]["network_class_name"]).rpartition(".")[2]
     given = dict(chosen["architecture"]["arch_kwargs"])
+    if kind == "Primus":
+        return {"name": "primus", **given}
     if kind not in _KINDS:
         raise _unknown_network_error(path, kind)
     stages = given.pop("n_stages", None)
@@ -224,7 +227,7 @@ def _models_before_2_4(chosen: Mapping[str, Any], path: Path) -> dict[str, Any] 
 
 def _validated(models: dict[str, Any], path: Path) -> dict[str, Any]:
     try:
-        settings = NnUNetSettings.model_validate(models)
+        settings = validate_network(models)
     except ValidationError as error:
         raise WeightsError(
             "nnU-Net's plans describe a network that this package cannot build",

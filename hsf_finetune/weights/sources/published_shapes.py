@@ -7,7 +7,7 @@ from typing import Any
 
 from hsf_finetune.weights.sources.tensor_shapes import ShapeReader, TensorShapes
 
-_PATCH = 16
+_PATCH, _PRIMUS_PATCH = 16, 8
 _RESNETS = {
     (1, 1, 1, 1): (10, 10), (2, 2, 2, 2): (18, 18), (3, 4, 6, 3): (34, 50),
     (3, 4, 23, 3): (101, 101), (3, 8, 36, 3): (152, 152), (3, 24, 36, 3): (200, 200),
@@ -145,6 +145,27 @@ def _rsunet(shapes: TensorShapes) -> dict[str, Any]:
     }
 
 
+def _primus(shapes: TensorShapes) -> dict[str, Any]:
+    width = shapes.width("down_projection.proj")
+    patches = shapes.tensors["eva.pos_embed"].shape[1]
+    decoder = [f"up_projection.decode.{n}.0.weight" for n in range(2)]
+    # As the library's for two classes, where weights are of the encoder alone.
+    shares = [(width / 4) ** ((n + 1) / 3) for n in range(2)]
+    usual = [max(8, 8 * round(width / share / 8)) for share in shares]
+    shapes.assumed += ["orientation", "num_heads", "image_size"]
+    return {
+        "orientation": "RAS",
+        "embed_dim": width,
+        "depth": shapes.count("eva.blocks.{}.norm1"),
+        "num_heads": next(n for n in (12, 16, 6, 4, 3, 2, 1) if width % (6 * n) == 0),
+        "decoder_channels": [
+            shapes.tensors[name].shape[1] if name in shapes else n
+            for name, n in zip(decoder, usual, strict=True)
+        ],
+        "image_size": _PRIMUS_PATCH * round(patches ** (1 / 3)),
+    }
+
+
 PUBLISHED_READERS: Mapping[str, ShapeReader] = {
     "segresnet_ds": ShapeReader(
         ("encoder.conv_init",),
@@ -164,5 +185,6 @@ PUBLISHED_READERS: Mapping[str, ShapeReader] = {
     ),
     "anatomix": ShapeReader(("model.0",), ("head",), _anatomix),
     "rsunet": ShapeReader(("input_conv.pre.1",), ("output_head",), _rsunet),
+    "primus": ShapeReader(("down_projection.proj",), ("up_projection.decode.2",), _primus),
 }
 """`models.name` -> how it is read."""

@@ -210,6 +210,9 @@ def test_channels_of_the_weights_are_found_by_name() -> None:
     assert choose(weights=PER_CHANNEL, channels=2).value.intensity == PER_CHANNEL.intensity
     with pytest.raises(ConfigError, match="intensities of other channels"):
         choose("datasets.channel_names=[CT]", weights=PER_CHANNEL)
+    # What the error says to write is taken.
+    given = ("datasets.channel_names=[CT]", "preprocessing.intensity={kind: zscore}")
+    assert choose(*given, weights=PER_CHANNEL).value.intensity == (ZScoreIntensity(),)
 
 
 def test_the_table_says_what_is_done_and_why(cases: list[Any]) -> None:

@@ -15,7 +15,7 @@ from nibabel.affines import apply_affine
 
 from hsf_finetune.config.settings import Preprocessing
 from hsf_finetune.data.preprocessing.orientation import turned_affine
-from hsf_finetune.data.preprocessing.voxel_grid import VoxelGrid
+from hsf_finetune.data.preprocessing.voxel_grid import VoxelGrid, last_region
 from hsf_finetune.data.volumes.read_volume import Volume, VolumeRef
 from hsf_finetune.system.errors import DataError
 from tests.data.writing import AFFINE, SHAPE, scan
@@ -170,3 +170,12 @@ def test_a_box_is_put_back_in_its_place(direction: Any) -> None:
     probabilities = grid.probabilities_to_file(scores.float())
     assert np.array_equal(probabilities.argmax(dim=0), expected)
     assert torch.equal(probabilities.sum(dim=0), torch.ones(5, 6, 7))
+
+
+def test_the_last_region_whose_probability_is_above_one_half_counts() -> None:
+    logits = torch.randn(3, 4, 5, 6, generator=torch.Generator().manual_seed(0))
+    expected = torch.zeros(4, 5, 6, dtype=torch.uint8)
+    for number, one in enumerate(logits, start=1):
+        expected[one.sigmoid() > 0.5] = number
+    found = last_region(torch.cat([torch.zeros(1, 4, 5, 6), logits]))
+    assert torch.equal(found, expected)

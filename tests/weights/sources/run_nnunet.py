@@ -1,6 +1,6 @@
 """Makes scans of phantoms, and lets nnU-Net plan and train on them; run in its environment.
 
-    python run_nnunet.py FOLDER ResidualEncoderUNet CT NibabelIOWithReorient
+    python run_nnunet.py FOLDER ResidualEncoderUNet CT NibabelIOWithReorient labels
 
 It writes FOLDER/results, a results folder, and FOLDER/scans.
 """
@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-ROOT, NETWORK, CHANNEL, READER = Path(sys.argv[1]), *sys.argv[2:]
+ROOT, NETWORK, CHANNEL, READER, CLASSES = Path(sys.argv[1]), *sys.argv[2:]
 for part in ("raw", "preprocessed", "results"):
     os.environ[f"nnUNet_{part}"] = str(ROOT / "nnunet" / part)
 os.environ |= {"nnUNet_n_proc_DA": "1", "nnUNet_compile": "f", "nnUNet_def_n_proc": "1"}
@@ -84,6 +84,9 @@ def write_dataset(rng: np.random.Generator) -> None:
         "file_ending": ".nii.gz",
         "overwrite_image_reader_writer": READER,
     }
+    if CLASSES == "regions":
+        described["labels"] = {"background": 0, "whole": [1, 2], "back": [2]}
+        described["regions_class_order"] = [1, 2]
     (folder / "dataset.json").write_text(json.dumps(described))
 
 

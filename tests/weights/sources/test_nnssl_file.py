@@ -15,6 +15,9 @@ from hsf_finetune.system.errors import WeightsError
 from hsf_finetune.weights.sources.nnssl_file import _RESENC_L
 from hsf_finetune.weights.sources.read_source import SourceOptions, read_source
 from hsf_finetune.weights.transfer.match_names import pair_by_name
+from tests.weights.small_networks import load
+
+STORED = Path(__file__).parents[1] / "stored" / "published"
 
 SMALL: dict[str, Any] = {
     **_RESENC_L,
@@ -129,12 +132,28 @@ def test_scans_are_prepared_as_the_plan_says(tmp_path: Path, spacing: list[int] 
     assert (how.window_vox, how.padded_size) == ((160, 160, 160), "multiple")
 
 
-@pytest.mark.parametrize(
-    ("name", "why"), [("PrimusM", "(?s)Primus, a vision transformer.*PrimusM"), ("Mamba", "Mamba")]
-)
-def test_other_networks_are_refused_by_name(tmp_path: Path, name: str, why: str) -> None:
-    with pytest.raises(WeightsError, match=why):
-        read_source(_file(tmp_path / "a.pth", name))
+def test_a_transformer_is_that_of_its_tensors_and_loads_whole() -> None:
+    """A file of the library's own Primus, as nnssl saves it, with its second transformer."""
+    source = read_source(STORED / "primus.pt")
+    settings = validate_network(source.models or {})
+    assert (settings.name, settings.embed_dim, settings.depth) == ("primus", 36, 4)  # type: ignore[union-attr]
+    # The name of the architecture tells heads, and the plan where axes point.
+    assert (settings.num_heads, settings.orientation) == (6, "SAR")  # type: ignore[union-attr]
+    assert source.preprocessing is not None
+    assert source.preprocessing.spacing_mm == (1, 1, 1)
+    # Arrays are (z, y, x): positions are along those, and windows along X, Y and Z.
+    assert (settings.image_size, source.preprocessing.window_vox) == ([16, 16, 32], (32, 16, 16))  # type: ignore[union-attr]
+    assert source.origin["citation"] == "Wald et al. (2025)."
+    assert "second transformer" in "\n".join(source.origin["notes"])
+    anatomy = build(settings, 1, 3)
+    receipt = load(settings, anatomy, source, ("background", "A", "B"))
+    assert receipt.share_tensors == 1
+    assert set(receipt.unused) == {"decoder.blocks.0.gamma_1", "decoder.norm.bias", "mask_token"}
+
+
+def test_other_networks_are_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="Mamba"):
+        read_source(_file(tmp_path / "a.pth", "Mamba"))
 
 
 @pytest.mark.parametrize("part", ["architecture_plans", "pretrain_plan"])

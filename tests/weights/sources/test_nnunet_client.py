@@ -18,16 +18,17 @@ REORIENTS, KEEPS = "NibabelIOWithReorient", "SimpleITKIO"
 
 
 @pytest.mark.parametrize(
-    ("network", "channel", "reader"),
+    ("network", "channel", "reader", "classes"),
     [
-        ("PlainConvUNet", "MR", REORIENTS),
-        ("PlainConvUNet", "CT", KEEPS),
-        ("ResidualEncoderUNet", "MR", KEEPS),
-        ("ResidualEncoderUNet", "CT", REORIENTS),
+        ("PlainConvUNet", "MR", REORIENTS, "labels"),
+        ("PlainConvUNet", "CT", KEEPS, "labels"),
+        ("PlainConvUNet", "MR", REORIENTS, "regions"),
+        ("ResidualEncoderUNet", "MR", KEEPS, "labels"),
+        ("ResidualEncoderUNet", "CT", REORIENTS, "labels"),
     ],
 )
 def test_predictions_are_those_of_nnunet(
-    network: str, channel: str, reader: str, tmp_path: Path
+    network: str, channel: str, reader: str, classes: str, tmp_path: Path
 ) -> None:
     """In six storage orders and two voxel sizes; with -s it prints a row of docs/weights.md.
 
@@ -35,7 +36,7 @@ def test_predictions_are_those_of_nnunet(
     """
     programs = environment("NNUNET")
     script = Path(__file__).with_name("run_nnunet.py")
-    run(programs / "python", script, tmp_path, network, channel, reader)
+    run(programs / "python", script, tmp_path, network, channel, reader, classes)
     scans, [results] = tmp_path / "scans", list((tmp_path / "results").iterdir())
     predict = programs / "nnUNetv2_predict_from_modelfolder"
     options = ["-m", results, "-f", "0", "--disable_tta", "-device", "cpu", "-npp", "1"]
@@ -57,6 +58,6 @@ def test_predictions_are_those_of_nnunet(
         assert found < 0.05 * np.count_nonzero(expected)
         differing, voxels = differing + found, voxels + expected.size
         worst = max(worst, found / expected.size)
-    cells = (network, channel, reader, f"{differing} of {voxels}", f"{1 - worst:.3%}")
+    cells = (network, channel, reader, classes, f"{differing} of {voxels}", f"{1 - worst:.3%}")
     print("", *cells, "", sep=" | ")
     assert len(models) == (1 if reader == REORIENTS else 6)

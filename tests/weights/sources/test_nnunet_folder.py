@@ -14,10 +14,13 @@ import numpy as np
 import pytest
 import torch
 
+import hsf_finetune as hf
 from hsf_finetune.config.settings import NnUNetSettings
+from hsf_finetune.inference.model_card import ModelCard
+from hsf_finetune.inference.predictor import Predictor
 from hsf_finetune.networks.build import build, class_axes
 from hsf_finetune.networks.pretrained_network import validate_network
-from hsf_finetune.system.errors import WeightsError
+from hsf_finetune.system.errors import ConfigError, WeightsError
 from hsf_finetune.weights.files.checkpoint import Checkpoint
 from hsf_finetune.weights.sources.nnunet_folder import is_nnunet, read_nnunet
 from hsf_finetune.weights.sources.read_source import read_source
@@ -107,6 +110,41 @@ def test_folder_fold_and_file_mean_the_same(part: str) -> None:
     checkpoint = read_source(PLAIN / part)
     assert checkpoint.path == PLAIN / FINAL
     assert checkpoint.origin["fold"] == "0"
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar", "gztar"])
+def test_an_archive_means_the_folder(kind: str, tmp_path: Path) -> None:
+    made = shutil.make_archive(str(tmp_path / "made"), kind, PLAIN.parent, PLAIN.name)
+    found, expected = read_source(made), read_source(PLAIN)
+    assert found.path == Path(made)
+    for part in ("classes", "models", "in_channels", "channel_names", "preprocessing", "origin"):
+        assert getattr(found, part) == getattr(expected, part)
+    assert found.tensors.keys() == expected.tensors.keys()
+    assert all(torch.equal(found.tensors[n], t) for n, t in expected.tensors.items())
+
+
+@torch.no_grad()
+def test_regions_keep_their_logits_and_the_last_one_counts(copied: Path) -> None:
+    theirs, _ = _loaded(read_nnunet(copied), ("background", "anterior", "posterior"))
+    labels = {"background": 0, "whole": [1, 2], "front": [1], "back": 2, "ignore": 3}
+    _change(
+        copied / "dataset.json", lambda d: d.update(labels=labels, regions_class_order=[3, 1, 2])
+    )
+    model = hf.load_model(copied, device="cpu")
+    assert isinstance(model, Predictor)
+    values = {"background": 0, "whole": 3, "front": 1, "back": 2}
+    assert model.card.label_values == values
+    image = torch.randn(1, 2, 16, 16, 24)
+    expected = torch.cat([torch.zeros(1, 1, 16, 16, 24), theirs(image)], dim=1)
+    assert_equal_up_to_rounding(model.anatomy.network(image), expected)
+    scan = [(np.random.default_rng(n).normal(size=(16, 16, 24)), np.eye(4)) for n in range(2)]
+    found = model.predict(scan)
+    assert set(np.unique(found.labels)) <= {0, 1, 2, 3}
+    with pytest.raises(ConfigError, match=r"(?s)no probabilities.*whole, front, back"):
+        _ = found.probabilities
+    decided = model.deciding_probabilities(model.read(scan))
+    assert np.array_equal(np.array([0, 3, 1, 2])[decided.argmax(0).numpy()], found.labels)
+    assert ModelCard.from_dict(model.card.to_dict()).regions
 
 
 def test_other_things_are_none(tmp_path: Path, copied: Path) -> None:
@@ -201,7 +239,7 @@ def _argument(**change: Any) -> Callable[[dict[str, Any]], object]:
         ("plans.json", _argument(squeeze=True), "squeeze: Extra inputs"),
         ("plans.json", lambda plans: plans.update(transpose_forward=[0, 0, 1]), "transpose"),
         ("plans.json", lambda plans: plans.update(configurations={}), "no configuration '3d_full"),
-        ("dataset.json", lambda d: d.update(labels={"background": 0, "w": [1, 2]}), "overlapping"),
+        ("dataset.json", lambda d: d.update(labels={"background": 0, "w": [1, 2]}), "counts where"),
         ("dataset.json", lambda d: d.update(labels={"a": 1, "b": 2}), "labels .* cannot be read"),
         ("dataset.json", lambda d: d.update(labels={"background": 0, "a": 1}), "about the classes"),
         ("dataset.json", lambda d: d.update(channel_names={"0": "T1w"}), "input channels"),

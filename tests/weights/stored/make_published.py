@@ -2,7 +2,7 @@
 
 Run once, with a folder that holds the networks' own sources, each of one file:
 
-    python tests/weights/stored/make_published.py FOLDER
+    python tests/weights/stored/make_published.py FOLDER [NAME ...]
 
 | file | from |
 |---|---|
@@ -11,7 +11,8 @@ Run once, with a folder that holds the networks' own sources, each of one file:
 | network.py | github.com/neel-dey/anatomix a29b8a8, anatomix/model |
 | rsunet.py | github.com/PytorchConnectomics/pytorch_connectomics 4335a8b, connectomics/models/architectures |
 
-The networks are as published, with fewer channels and random weights.
+Primus comes from the library dynamic_network_architectures 0.4.4 itself, in a file as nnssl writes it
+(github.com/MIC-DKFZ/nnssl 7044864). The networks are as published, with fewer channels and random weights.
 """
 
 from __future__ import annotations
@@ -113,8 +114,47 @@ def rsunet(folder: Path) -> None:
     save("rsunet", network, {"state_dict": state, "pytorch-lightning_version": "2.5.0"}, 8)
 
 
+def primus(folder: Path) -> None:
+    """As nnssl saves a masked autoencoder: a second transformer, and what else is left over."""
+    # Where torchvision is of another build than torch, its operators are missing; none is used.
+    missing = torch.library.Library("torchvision", "FRAGMENT")
+    for name in ("nms", "qnms"):
+        missing.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    from dynamic_network_architectures.architectures.primus import Primus
+
+    size = (16, 16, 32)
+    sizes = {"input_shape": size, "eva_depth": 4, "eva_numheads": 6}
+    network = Primus(1, 36, (8, 8, 8), 1, init_values=0.1, scale_attn_inner=True, **sizes)
+    state = {**randomise(network).state_dict(), "mask_token": torch.ones(1, 1, 36)}
+    state |= {"decoder.blocks.0.gamma_1": torch.ones(36), "decoder.norm.bias": torch.ones(36)}
+    configuration = {
+        "spacing": [1, 1, 1],
+        "patch_size": list(size),
+        "normalization_schemes": ["ZScoreNormalization"],
+        "use_mask_for_norm": [False],
+    }
+    plan = {
+        "architecture_plans": {"arch_class_name": "PrimusS", "arch_kwargs": None},
+        "pretrain_plan": {
+            "dataset_name": "Dataset745_OpenMind",
+            "image_reader_writer": "SimpleITKIO",
+            "transpose_forward": [0, 1, 2],
+            "configurations": {"onemmiso": configuration},
+        },
+        "pretrain_num_input_channels": 1,
+        "key_to_encoder": "eva",
+        "key_to_stem": "down_projection",
+        "keys_to_in_proj": ["down_projection.proj"],
+        "key_to_lpe": "eva.pos_embed",
+    }
+    papers = [{"type": "Architecture", "name": "Primus", "apa_citations": ["Wald et al. (2025)."]}]
+    content = {"network_weights": state, "nnssl_adaptation_plan": plan, "citations": papers}
+    save("primus", network, content, 16)
+
+
 if __name__ == "__main__":
     HERE.mkdir(exist_ok=True)
-    torch.manual_seed(0)
-    for make in (stunet, suprem_unet, anatomix, rsunet):
-        make(Path(sys.argv[1]))
+    for make in (stunet, suprem_unet, anatomix, rsunet, primus):
+        if make.__name__ in sys.argv[2:] or not sys.argv[2:]:
+            torch.manual_seed(0)
+            make(Path(sys.argv[1]))

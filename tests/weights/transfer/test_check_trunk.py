@@ -40,6 +40,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "suprem_unet": {"width": 2},
     "anatomix": {"width": 2, "halvings": 2, "features": 3},
     "rsunet": {"channels": [2, 4, 4]},
+    "primus": {"embed_dim": 24, "depth": 4, "num_heads": 2, "image_size": 16},
 }
 CHANGES: dict[str, list[dict[str, Any]]] = {
     "unet": [
@@ -160,6 +161,11 @@ CHANGES |= {
         *({"act": act} for act in ("leakyrelu", "prelu", "elu")),
         *({"norm_groups": 2}, {"negative_slope": 0.2}),
     ],
+    "primus": [
+        *({"orientation": axes} for axes in ("SAR", "LPS")),
+        *({"embed_dim": 48}, {"depth": 5}, {"num_heads": 4}, {"image_size": [16, 16, 24]}),
+        *({"decoder_channels": [88, 8]}, {"drop_path": 0.1}),
+    ],
 }
 UNTOLD: dict[str, set[str]] = {
     "unet": {"strides", "norm"},
@@ -178,6 +184,7 @@ UNTOLD: dict[str, set[str]] = {
     "suprem_unet": set(),
     "anatomix": {"norm_eps", "pooling", "upsample"},
     "rsunet": {"orientation", "act"},
+    "primus": {"orientation", "num_heads"},
 }
 """What neither names nor shapes show, as docs/weights.md says."""
 _LARGE = 32**3
