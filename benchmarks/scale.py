@@ -228,6 +228,7 @@ def save_cohort(folder: Path, cases: int) -> None:
         place.mkdir(parents=True)
         a, b, c = random.uniform(6, 10, 3)
         inside = ((x - a) ** 2 + (y - b) ** 2 + (z - c) ** 2) < 20
+        inside &= random.uniform(size=TINY) > 0.02  # no two labels are the same
         image = 200 * inside + 50 * random.normal(size=TINY) + 500
         parts = {"t2": image.astype(np.int16), "seg": (inside * (1 + (x > 8))).astype(np.uint8)}
         for name, voxels in parts.items():

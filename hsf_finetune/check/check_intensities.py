@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
 from hsf_finetune.check.findings import EXCLUDE, Finding, warn_about
-from hsf_finetune.data.volumes.outside import fill_mask, find_fill_values
 from hsf_finetune.data.volumes.read_volume import Volume
 
 _OUTLIER = 25.0
@@ -20,18 +19,14 @@ _CLIPPED = 0.1
 _EMPTY = 0.97
 """Share of voxels of one value; skull-stripped heads reach 0.9."""
 _FEW_VALUES = 16
-_SAMPLED_VOX = 2_000_000
-"""Percentiles are taken of about so many voxels."""
 
 
 def check_intensities(volume: Volume, case: str) -> Iterator[Finding]:
     """What is unusual about a channel that `check_image` accepts; messages name the case."""
     warn = warn_about(volume.ref, case)
-    array = volume.array
-    counted = array.reshape(-1)
-    if fills := find_fill_values(array):
-        counted = array[~fill_mask(array, fills)]
-        shares = (f"{f.value:g} in {f.voxels / array.size:.2%} of the voxels" for f in fills)
+    array, grey = volume.array, volume.grey
+    if grey.fills:
+        shares = (f"{f.value:g} in {f.voxels / array.size:.2%} of the voxels" for f in grey.fills)
         yield warn(
             "content/fill value",
             "a value far from all others marks voxels as outside of the scan; they are not counted, "
@@ -39,9 +34,9 @@ def check_intensities(volume: Volume, case: str) -> Iterator[Finding]:
             found=", ".join(shares),
             fix="nothing, if these voxels are outside; otherwise correct them",
         )
-    sample = counted[:: max(counted.size // _SAMPLED_VOX, 1)]
-    values = np.unique(sample)
-    lowest, highest = counted.min(), counted.max()
+    counted = grey.counted
+    lowest, highest = float(counted.min()), float(counted.max())
+    values = grey.ordered[np.append(True, grey.ordered[1:] != grey.ordered[:-1])]
     if len(values) <= _FEW_VALUES and np.array_equal(values, np.round(values)):
         yield warn(
             "content/few values",
@@ -51,8 +46,9 @@ def check_intensities(volume: Volume, case: str) -> Iterator[Finding]:
             fix="check mri: and label: in the dataset's YAML; they may be exchanged",
         )
         return
-    yield from _check_extremes(sample, float(lowest), float(highest), warn)
-    at_highest = float(np.mean(sample == highest))
+    low, middle, high = grey.percentiles([1, 50, 99]).tolist()
+    yield from _check_extremes((lowest, low, middle, high, highest), warn)
+    at_highest = grey.share_of(highest)
     if at_highest > _CLIPPED:
         yield warn(
             "content/clipped",
@@ -60,7 +56,7 @@ def check_intensities(volume: Volume, case: str) -> Iterator[Finding]:
             found=f"{at_highest:.0%} of the voxels are {highest:g}",
             fix=f"convert the scan again without clipping, or {EXCLUDE}",
         )
-    common = max(float(np.mean(sample == lowest)), float(np.mean(sample == np.median(sample))))
+    common = max(grey.share_of(lowest), grey.share_of(middle))
     if common > _EMPTY:
         yield warn(
             "content/nearly empty",
@@ -72,11 +68,14 @@ def check_intensities(volume: Volume, case: str) -> Iterator[Finding]:
         yield from _check_slices(array, warn)
 
 
-def _check_extremes(
-    sample: npt.NDArray[np.generic], lowest: float, highest: float, warn: partial[Finding]
-) -> Iterator[Finding]:
-    """Values far outside of those that nearly all voxels have."""
-    low, middle, high = np.percentile(sample.astype(np.float64), [1, 50, 99])
+def _check_extremes(ends: Sequence[float], warn: partial[Finding]) -> Iterator[Finding]:
+    """Values far outside of those that nearly all voxels have.
+
+    Args:
+        ends: the lowest value, the 1st, 50th and 99th percentile, and the highest value.
+        warn: makes warnings.
+    """
+    lowest, low, middle, high, highest = ends
     for extreme, usual in ((highest, high), (lowest, low)):
         width = abs(usual - middle) or max(high - middle, middle - low)
         if width and abs(extreme - middle) > _OUTLIER * width:
@@ -91,8 +90,9 @@ def _check_extremes(
 def _check_slices(array: npt.NDArray[np.generic], warn: partial[Finding]) -> Iterator[Finding]:
     """Slices inside the volume that are constant, or equal to their neighbour."""
     for axis in range(3):
-        planes = np.moveaxis(array, axis, 0)
-        flat = np.array([plane.min() == plane.max() for plane in planes])
+        others = tuple(other for other in range(3) if other != axis)
+        lowest, highest = array.min(axis=others), array.max(axis=others)
+        flat = lowest == highest
         inside = np.flatnonzero(~flat)
         lost = np.flatnonzero(flat[inside[0] : inside[-1]]) + inside[0] if len(inside) else inside
         if len(lost):
@@ -103,12 +103,11 @@ def _check_slices(array: npt.NDArray[np.generic], warn: partial[Finding]) -> Ite
                 fix=f"convert the scan again, or {EXCLUDE}",
             )
             return
-        same = [
-            n
-            for n in range(1, len(planes))
-            if not flat[n] and planes[n].flat[0] == planes[n - 1].flat[0]
-            if np.array_equal(planes[n], planes[n - 1])
-        ]
+        planes = np.moveaxis(array, axis, 0)
+        alike = (lowest[1:] == lowest[:-1]) & (highest[1:] == highest[:-1])
+        alike &= (planes[1:, 0, 0] == planes[:-1, 0, 0]) & ~flat[1:]
+        candidates = (np.flatnonzero(alike) + 1).tolist()
+        same = [n for n in candidates if np.array_equal(planes[n], planes[n - 1])]
         if same:
             yield warn(
                 "content/repeated slices",

@@ -54,17 +54,19 @@ def without_collection() -> Iterator[None]:
 
 
 def import_training() -> None:
-    """Imports what training needs, in half of the time that Lightning takes by itself.
+    """Imports what training needs, in half of the time that Lightning and MONAI take by themselves.
 
     Lightning imports PyTorch's compiler and all of TorchMetrics; it needs one class of the former
     and two of the latter. The rest is imported when something asks for it.
     """
     metrics = {
         "__version__": LaterName("torchmetrics.__about__", "__version__"),
-        "Metric": LaterName("torchmetrics.utilities.checks", "Metric"),
+        "Metric": LaterName("torchmetrics.metric", "Metric"),
         "MetricCollection": LaterName("torchmetrics.collections", "MetricCollection"),
         "_logger": logging.getLogger("torchmetrics"),
     }
+    # Types of what metrics draw; they draw nothing without being told to.
+    plots = {"_AX_TYPE": object, "_PLOT_OUT_TYPE": object, "plot_single_or_multi_val": _draw_metric}
     compiler = {
         # Outside of a compiled function, these do nothing.
         "disable": lambda function=None, *_, **__: function or (lambda given: given),
@@ -78,9 +80,14 @@ def import_training() -> None:
         # Where determinism is chosen, PyTorch notes it there.
         delay_init("torch._inductor", {}, ["config", "custom_graph_pass"])
         delay_init("torchmetrics", metrics)
-        import lightning.pytorch  # noqa: F401
-
-        # pydicom is what nibabel reads DICOM inside of NIfTI with.
+        delay_init("torchmetrics.utilities", {})
+        delay_init("torchmetrics.utilities.plot", plots)
         with without_modules(*OF_MONAI):
-            import hsf_finetune.experiment.run  # noqa: F401
-    gc.freeze()
+            import monai  # noqa: F401
+
+
+def _draw_metric(*given: Any, **named: Any) -> Any:
+    """What TorchMetrics draws a metric with."""
+    plot = _modules["torchmetrics.utilities.plot"]
+    plot.run_init()
+    return plot.plot_single_or_multi_val(*given, **named)

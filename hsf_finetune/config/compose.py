@@ -280,6 +280,8 @@ def _with_weights_apart(composition: Composition) -> tuple[dict[Any, Any], list[
         raw = move_to_weights(raw, composition.rank)
     except ValueError as error:
         raise ConfigError(str(error)) from error
+    if "${" not in str(raw):  # nothing to resolve, which would take a fifth of the time
+        return _with_number_keys(raw), moved
     # A user's own YAML may refer to ${finetuning.pretrained}.
     both = [key for key in WEIGHTS_KEYS if key in raw["weights"]]
     raw["finetuning"].update({key: f"${{weights.{key}}}" for key in both})

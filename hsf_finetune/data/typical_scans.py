@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,8 @@ import numpy.typing as npt
 import scipy
 
 from hsf_finetune.data.preprocessing.orientation import axes_to, file_axes
-from hsf_finetune.data.volumes.outside import fill_mask, find_content_box, find_fill_values
+from hsf_finetune.data.volumes.grey_values import GreyValues
+from hsf_finetune.data.volumes.outside import find_content_box
 from hsf_finetune.data.volumes.read_volume import Volume
 
 Range = tuple[float, float]
@@ -70,20 +72,23 @@ def measure_scan(scan: Volume) -> dict[str, float]:
     anatomy, 0 for noise. Brightness is a percentile of the z-normalised voxels. The sum of the
     5th and 95th changes its sign where the contrast is inverted.
     """
-    array = scan.array[find_content_box([scan.array])]
-    fills = find_fill_values(array)
-    inside = ~fill_mask(array, fills) if fills else np.ones(array.shape, dtype=np.bool_)
-    counted = array[inside].astype(np.float64)
-    normal = (array.astype(np.float32) - np.float32(counted.mean())) / max(counted.std(), 1e-12)
+    box = find_content_box([scan.array])
+    array = scan.array[box]
+    grey = scan.grey if array.shape == scan.array.shape else GreyValues(array)
+    mean = float(grey.counted.mean(dtype=np.float64))
+    deviation = array.astype(np.float32) - np.float32(mean)
+    counted = deviation if grey.inside is None else deviation[grey.inside]
+    variance = float(np.square(counted).mean(dtype=np.float64))
     order = file_axes(axes_to(scan.affine))
     spacing_mm = [scan.spacing_mm[axis] for axis in order]
     extent_mm = [scan.spacing_mm[axis] * array.shape[axis] for axis in order]
     sizes = zip((*SPACING, *EXTENT), (*spacing_mm, *extent_mm), strict=True)
-    percentiles = np.percentile(normal[inside], _PERCENTILES).tolist()
+    std = max(math.sqrt(variance), 1e-12)
+    percentiles = ((grey.percentiles(_PERCENTILES) - mean) / std).tolist()
     brightness = [*percentiles, percentiles[0] + percentiles[-1]]
     return {
         **{quantity.name: float(size) for quantity, size in sizes},
-        SMOOTHNESS.name: _correlation(normal, inside),
+        SMOOTHNESS.name: _covariance(deviation, grey.inside) / max(variance, 1e-24),
         **{q.name: value for q, value in zip(BRIGHTNESS, brightness, strict=True)},
     }
 
@@ -112,12 +117,15 @@ def _range(ends: npt.NDArray[Any]) -> Range:
     return (float(ends[0]), float(ends[1]))
 
 
-def _correlation(normal: npt.NDArray[np.float32], inside: npt.NDArray[np.bool_]) -> float:
-    """Correlation of each voxel with the next one, the mean over axes longer than one voxel."""
+def _covariance(deviation: npt.NDArray[np.float32], inside: npt.NDArray[np.bool_] | None) -> float:
+    """Covariance of each voxel with the next one, the mean over axes longer than one voxel."""
     found = []
     for axis in range(3):
-        image, valid = np.moveaxis(normal, axis, 0), np.moveaxis(inside, axis, 0)
-        both = valid[1:] & valid[:-1]
-        if both.any():
-            found.append(float((image[1:] * image[:-1])[both].mean(dtype=np.float64)))
+        image = np.moveaxis(deviation, axis, 0)
+        product = image[1:] * image[:-1]
+        if inside is not None:
+            valid = np.moveaxis(inside, axis, 0)
+            product = product[valid[1:] & valid[:-1]]
+        if product.size:
+            found.append(float(product.mean(dtype=np.float64)))
     return float(np.mean(found)) if found else 0.0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +18,8 @@ from hsf_finetune.system.console import shorten_list
 from hsf_finetune.system.errors import DataError, UserError
 
 _MAX_VALUES = 254
-_MAX_SECONDS = 30.0
+_MAX_VOXELS = 1 << 30
+"""Files are read until they hold so many voxels: that takes about half a minute."""
 _MAX_MISSING = 20
 """A table that names more values that do not occur is one of a whole atlas."""
 _BACKGROUND_NAMES = re.compile(
@@ -61,7 +61,7 @@ class ValueNames:
 def count_values(
     labels: Sequence[VolumeRef], progress: Callable[[int, int], None] = lambda done, total: None
 ) -> ValueCounts:
-    """Counts the values of label files, of as many as half a minute allows.
+    """Counts the values of label files, of all of them up to a number of voxels.
 
     They are read in an order in which the first few are spread over all of them. The progress is
     called with (files done, files in all).
@@ -72,9 +72,9 @@ def count_values(
     cases: Counter[int] = Counter()
     voxels: Counter[int] = Counter()
     refused: list[tuple[VolumeRef, str]] = []
-    started, read = time.monotonic(), 0
+    read = 0
     for number in _spread(len(labels)):
-        if read and time.monotonic() - started > _MAX_SECONDS:
+        if sum(voxels.values()) > _MAX_VOXELS:
             break
         try:
             found, counts = np.unique(to_whole_numbers(_read(labels[number])), return_counts=True)

@@ -16,7 +16,6 @@ from hsf_finetune.evaluation.score_tables import (
     summary_table,
 )
 from hsf_finetune.inference.predictor import Predictor
-from hsf_finetune.report.save_report import save_report
 from hsf_finetune.system.console import html_of, say
 from hsf_finetune.system.errors import UserError
 
@@ -64,6 +63,9 @@ def write_report_of(folder: Path, settings: Settings) -> None:
     """
     if settings.report == "off":
         return
+    # Imported late, so that training starts sooner: its pictures need Matplotlib.
+    from hsf_finetune.report.save_report import save_report
+
     try:
         save_report(folder)
     except UserError as error:

@@ -30,7 +30,7 @@ def announce_run(run: RunFolder, setup: Setup, kept_in: str) -> None:
             before, now = run.longer
             say(f"  for {now} epochs, not {before}: the epochs to come follow the schedule below")
         else:
-            say("  labels, preprocessing and schedule as it began (census.csv, schedule.png)")
+            say("  labels, preprocessing and schedule as it began (census.csv, schedule.json)")
         if settings.reset:
             say(f"  reset: {', '.join(settings.reset)}")
     statuses = [entry.status for entry in cohort.ledger]

@@ -57,7 +57,10 @@ def torch_engine(network: nn.Module, device: torch.device, name: str = "torch") 
 
     def logits(image: Tensor) -> Tensor:
         # Each time, since the network may have been trained or moved meanwhile.
-        found: Tensor = network.to(device).eval()(image)
+        weight = next(network.parameters(), None)
+        if network.training or weight is None or weight.device != device:
+            network.to(device).eval()
+        found: Tensor = network(image)
         return found
 
     if name == "torch":

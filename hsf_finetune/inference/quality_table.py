@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from rich.text import Text
@@ -33,7 +34,7 @@ class QualityTable:
     path: Path
     quality: QualityModel
 
-    @property
+    @cached_property
     def _table(self) -> ScanTable:
         return ScanTable(self.path, _COLUMNS, "expected quality", "-o")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from hsf_finetune.data.volumes.read_volume import VolumeRef
@@ -22,7 +23,7 @@ class VolumeTable:
     path: Path
     classes: tuple[str, ...]
 
-    @property
+    @cached_property
     def _table(self) -> ScanTable:
         columns = (*(f"{name}_mm3" for name in self.classes), "remarks")
         return ScanTable(self.path, columns, "volumes", "--volumes")

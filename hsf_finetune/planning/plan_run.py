@@ -19,7 +19,6 @@ from hsf_finetune.planning.auto_sizes import with_sizes
 from hsf_finetune.planning.forecast_run import add_forecast
 from hsf_finetune.planning.prove_source import prove_source
 from hsf_finetune.planning.setup import Setup, prepare
-from hsf_finetune.schedule.display.schedule_picture import save_picture
 from hsf_finetune.schedule.display.text_picture import (
     ASCII_CHARACTERS,
     MIN_WIDTH,
@@ -109,6 +108,9 @@ def preview_run(
     if setup.transfer is None and settings.task == "finetune":
         say("no pretrained weights were read: " + _why_without_weights(settings))
     if picture is not None:
+        # Imported late, as Matplotlib takes a second.
+        from hsf_finetune.schedule.display.schedule_picture import save_picture
+
         save_picture(setup.schedule, picture)
         say(f"the picture is in {picture}")
     return setup

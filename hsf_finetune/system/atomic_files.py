@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import errno
+import io
 import json
 import math
 import numbers
@@ -167,6 +168,30 @@ def write_csv(
             if len(row) != len(header):
                 raise ValueError(f"{len(row)} cells in a table of {len(header)} columns: {row}")
             writer.writerow(map(_to_cell, row))
+
+
+def append_csv(path: Path, rows: Iterable[Sequence[object]], delimiter: str = ",") -> None:
+    """Adds lines to a table that `write_csv` wrote, all of them or none.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, delimiter=delimiter, lineterminator="\n")
+    writer.writerows([*map(_to_cell, row)] for row in rows)
+    size = path.stat().st_size
+    try:
+        with path.open("ab") as file:
+            file.write(text.getvalue().encode("utf-8", "surrogateescape"))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        with suppress(OSError):
+            os.truncate(path, size)
+        fix = _FIXES.get(error.errno or 0, _ANY_FIX)
+        raise OutputError(
+            "cannot write the result", file=path, found=error.strerror, fix=fix
+        ) from error
 
 
 def read_csv(path: str | Path, delimiter: str = ",") -> list[list[str]]:

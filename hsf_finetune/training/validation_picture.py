@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import lightning as L
 import numpy as np
@@ -13,17 +13,15 @@ import numpy.typing as npt
 import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.image import imsave
-from matplotlib.patches import Patch
 from torch import Tensor
 
-from hsf_finetune.check.case_pictures import PLANES, mark_ends
 from hsf_finetune.data.loading.batches import Batch
 from hsf_finetune.labels.label_colours import LabelRow, palette_colour, unit_colour
 from hsf_finetune.system.atomic_files import atomic_write
 from hsf_finetune.training.validation_dice import case_dice
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _ALPHA = 0.6
 _PAUSE_S = 10.0
@@ -62,6 +60,10 @@ class ValidationPicture(Callback):
         due = due or epoch == epochs - 1
         if batch_idx or trainer.sanity_checking or not trainer.is_global_zero or not due:
             return
+        # Imported late, so that training starts sooner.
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.image import imsave
+
         self._next_s = time.monotonic() + _PAUSE_S
         found = outputs[0].argmax(dim=0)
         figure = draw_first_case(batch, found, self._classes, self._colours)
@@ -96,6 +98,11 @@ def draw_first_case(
         classes: names, background first.
         colours: of the classes without the background; none are those of the palette.
     """
+    from matplotlib.figure import Figure  # imported late, as above
+    from matplotlib.patches import Patch
+
+    from hsf_finetune.check.case_pictures import PLANES, mark_ends
+
     image, rows, allowed = batch["image"][0, 0], batch["label"][0], batch["allowed"][0]
     drawn = (allowed.any(dim=1) & ~allowed[:, 0])[rows.long()]
     centre = _centre(drawn if bool(drawn.any()) else prediction > 0)

@@ -98,7 +98,7 @@ def test_suggestions_are_for_the_chosen_network() -> None:
 def test_an_unknown_option() -> None:
     text = mistake("models=unett")
     assert "there is no models=unett" in text
-    assert "dynunet, mednext, monai_unet, nnunet, pretrained, resnet_unet" in text
+    assert "dynunet, mednext, monai_unet, nnunet, pretrained, primus, resnet_unet" in text
     assert "did you mean models=unet?" in text
     assert "DIR/datasets/mine.yaml" in mistake("datasets=mine")
 

@@ -76,7 +76,7 @@ def test_shipped_names_are_complete(path: Path, monkeypatch: pytest.MonkeyPatch)
     assert network.head.size > 0
     assert named.classes is None or named.classes[0] == "background"
     # What the file does not say, the description does.
-    says_itself = named.models.name == "nnunet"
+    says_itself = named.models.name in ("nnunet", "primus")
     assert (named.preprocessing is None) == says_itself
     assert named.licence
     assert named.citation

@@ -55,6 +55,33 @@ def test_a_row_is_replaced_in_its_place(tmp_path: Path) -> None:
         VolumeTable(tmp_path / "volumes.tsv", ("CA1",)).write_row(one, {"CA1": 1}, ())
 
 
+def test_a_row_is_added_without_reading_the_others_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = VolumeTable(tmp_path / "volumes.tsv", ("DG",))
+    table.write_row(VolumeRef(Path("/first.nii")), {"DG": 1}, ())
+    monkeypatch.setattr("hsf_finetune.inference.scan_table.read_csv", None)
+    monkeypatch.setattr("hsf_finetune.inference.scan_table.write_csv", None)
+    for name in ("/=b.nii", "/c.nii"):
+        table.write_row(VolumeRef(Path(name)), {"DG": 2}, ("=1+1",))
+    monkeypatch.undo()
+    rows = read_csv(table.path, delimiter="\t")
+    assert [row[0] for row in rows] == ["scan", "/first.nii", "/=b.nii", "/c.nii"]
+    assert rows[3] == ["/c.nii", "2.000", "=1+1"]
+
+
+@pytest.mark.parametrize("rest", ["/b.n", "/b.nii\t"])
+def test_a_row_that_a_power_cut_left_half_written_is_not_counted(tmp_path: Path, rest: str) -> None:
+    table = VolumeTable(tmp_path / "volumes.tsv", ("DG",))
+    a, b = VolumeRef(Path("/a.nii")), VolumeRef(Path("/b.nii"))
+    table.write_row(a, {"DG": 1}, ())
+    with table.path.open("a") as file:
+        file.write(rest)
+    assert table.missing([a, b]) == [b]
+    table.write_row(b, {"DG": 2}, ())
+    assert [row[0] for row in read_csv(table.path, delimiter="\t")] == ["scan", "/a.nii", "/b.nii"]
+
+
 def test_predict_fills_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model, image = random_model(), tiny_case(1)[0]
     for name in "ab":

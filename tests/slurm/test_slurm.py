@@ -122,6 +122,19 @@ def test_a_job_that_is_queued_again_ends_with_the_weights_of_one_that_is_not(
     assert json.loads((disturbed / "environment.json").read_text())["slurm_job"] == job
 
 
+def test_an_array_of_folds_validates_each_subject_once(data: Path, tmp_path: Path) -> None:
+    fold = ["datasets.folds=2", "datasets.fold=TASK", "name=fold_TASK", "lightning.max_epochs=1"]
+    job = submit(tmp_path, settings(data, tmp_path / "runs", *fold), "--array=0-1")
+    wait_for_jobs(job)
+    logs = [(tmp_path / f"{number}.log").read_text() for number in range(2)]
+    results = sorted((tmp_path / "runs").glob("*_fold_*/result.json"))
+    assert len(results) == 2, logs
+    splits = [json.loads((path.parent / "splits.json").read_text()) for path in results]
+    first, second = ({*one["validation"]} for one in splits)
+    assert not first & second
+    assert all({*one["train"], *one["validation"]} == first | second for one in splits)
+
+
 def sweep(python: Path, folder: Path, arguments: Sequence[str]) -> subprocess.Popen[str]:
     """Starts a sweep in a folder, in the environment that has its plugins."""
     return subprocess.Popen(

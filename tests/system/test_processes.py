@@ -22,6 +22,7 @@ import torch
 import yaml
 from torch.nn.utils import parameters_to_vector
 
+import hsf_finetune.report.save_report  # noqa: F401  # so that forks need not import it
 from hsf_finetune.config.compose import compose
 from hsf_finetune.experiment import run
 from hsf_finetune.experiment.run import run_experiment

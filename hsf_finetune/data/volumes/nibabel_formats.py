@@ -33,14 +33,7 @@ def open_nifti_or_mgh(path: Path) -> SpatialImage:
     """
     with refuse_damage(path):
         # nibabel reads everything before the voxels, however much a header says there is.
-        with gzip.open(path) if is_gz(path) else path.open("rb") as file:
-            block = file.read(nib.Nifti2Header.sizeof_hdr)
-        kinds: tuple[Any, ...] = (nib.Nifti1Header, nib.Nifti2Header)
-        for kind in kinds:
-            if kind.may_contain_header(block):
-                offset = kind(block[: kind.sizeof_hdr], check=False)["vox_offset"]
-                if not offset <= _MAX_HEADER_BYTES:
-                    raise ValueError(f"voxels begin at byte {offset}")
+        read_nifti_header(path)
         image = nib.load(path)
     wanted = nib.MGHImage if path.name.lower().endswith(MGH) else nib.Nifti1Image
     if not isinstance(image, wanted):
@@ -48,6 +41,26 @@ def open_nifti_or_mgh(path: Path) -> SpatialImage:
     check_nibabel_header(image, path)
     checked: SpatialImage = image
     return checked
+
+
+def read_nifti_header(path: Path) -> nib.Nifti1Header | None:
+    """The header of a NIfTI, whose values are not checked but for the size; None of other files.
+
+    Raises:
+        ValueError: it says that voxels begin far behind it, or has too many axes.
+    """
+    with gzip.open(path) if is_gz(path) else path.open("rb") as file:
+        block = file.read(nib.Nifti2Header.sizeof_hdr)
+    kinds: tuple[Any, ...] = (nib.Nifti1Header, nib.Nifti2Header)
+    for kind in kinds:
+        if kind.may_contain_header(block):
+            header: nib.Nifti1Header = kind(block[: kind.sizeof_hdr], check=False)
+            if not header["vox_offset"] <= _MAX_HEADER_BYTES:
+                raise ValueError(f"voxels begin at byte {header['vox_offset']}")
+            if not 0 <= header["dim"][0] <= 7:
+                raise ValueError(f"{header['dim'][0]} axes, where a NIfTI has 7 at most")
+            return header
+    return None
 
 
 def check_nibabel_header(image: SpatialImage, path: Path) -> None:
