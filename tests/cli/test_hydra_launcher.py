@@ -92,7 +92,7 @@ def test_help_says_what_there_is(
     text = capsys.readouterr().out
     assert text.startswith({"finetune": "Fine-tune", "train": "Train"}[config])
     assert f"hsf-finetune {config} [group=option]" in text
-    assert "dynunet, mednext, monai_unet, nnunet, pretrained, resnet_unet" in text
+    assert "monai_unet, nnunet, pretrained, primus, resnet_unet" in text
     assert "tiny, tiny_hdf5" in text, "options of one's own folder"
     assert "residual: false" in text, "the chosen network's settings"
     assert "hsf, medicalnet_resnet10" in text
