@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import copy
 from functools import cached_property
 from pathlib import Path
@@ -115,20 +116,14 @@ class Predictor(ScanModel):
             # Imported late, since MONAI imports all of itself.
             from hsf_finetune.networks.build import build
 
-            anatomy = build(card.models, card.in_channels, len(card.classes))
-            anatomy.network.load_state_dict(dict(source.tensors))
+            with _explain_contradictions(source.path):
+                anatomy = build(card.models, card.in_channels, len(card.classes))
+                anatomy.network.load_state_dict(dict(source.tensors))
             return anatomy
 
-        try:
+        with _explain_contradictions(source.path):
             card = ModelCard.from_dict(source.meta)
-            return cls(build_network, card, chosen, engine, source.tensors)
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise WeightsError(
-                "the checkpoint's weights and its description of the network contradict each other",
-                file=source.path,
-                found=f"{type(error).__name__}: {str(error)[:300]}",
-                expected="a checkpoint as finetune.py or train.py of this version wrote it",
-            ) from error
+        return cls(build_network, card, chosen, engine, source.tensors)
 
     @property
     def passes(self) -> int:
@@ -273,3 +268,17 @@ def pick_device(name: str) -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+@contextmanager
+def _explain_contradictions(path: Path) -> Iterator[None]:
+    """Says which checkpoint it is whose weights and description do not fit together."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise WeightsError(
+            "the checkpoint's weights and its description of the network contradict each other",
+            file=path,
+            found=f"{type(error).__name__}: {str(error)[:300]}",
+            expected="a checkpoint as finetune.py or train.py of this version wrote it",
+        ) from error
