@@ -41,7 +41,7 @@ SIZES: Mapping[str, tuple[int, int, int]] = {
     "96": (96, 96, 96),
     "160": (160, 160, 160),
 }
-MEASURED = {"96": 4, "160": 2}
+MEASURED = {"96": 6, "160": 6}
 """Scans that are measured of those that are larger than crops."""
 VALUES = {"background": 0, "anterior": 1, "posterior": 2}
 UNET = UNetSettings()
