@@ -25,7 +25,12 @@ import yaml
 
 from hsf_finetune.config.compose import compose
 from hsf_finetune.config.conf_files import conf_folder
-from hsf_finetune.config.settings import DatasetSettings, DatasetsSettings, Settings
+from hsf_finetune.config.settings import (
+    DatasetSettings,
+    DatasetsSettings,
+    PreprocessingSettings,
+    Settings,
+)
 from tests.docs.code_blocks import (
     LANGUAGES,
     PAGES,
@@ -46,7 +51,16 @@ from tests.docs.commands import (
 BLOCKS = all_blocks()
 SESSIONS: dict[str, dict[str, Any]] = {}
 """Page -> names that its Python blocks have defined so far."""
-GROUPS = ("augmentation", "datasets", "finetuning", "lightning", "logger", "models", "weights")
+GROUPS = (
+    "augmentation",
+    "datasets",
+    "finetuning",
+    "lightning",
+    "logger",
+    "models",
+    "preprocessing",
+    "weights",
+)
 COMMAND_WORDS = re.compile(
     r"^ *(?:\$ )?(?:python|pip|make|hsf-finetune|git|srun|sbatch|torchrun)\b"
 )
@@ -123,6 +137,17 @@ def test_settings_in_the_text_exist(page: Path) -> None:
     assert {name for name, _ in named} <= known
 
 
+@pytest.mark.parametrize(
+    "file",
+    sorted(conf_folder().rglob("*.yaml")),
+    ids=lambda file: f"{file.parent.name}/{file.stem}",
+)
+def test_settings_in_comments_of_conf_exist(file: Path) -> None:
+    comments = re.findall(r"#.*", file.read_text(encoding="utf-8"))
+    named = re.findall(rf"\b((?:{'|'.join(GROUPS)})\.\w+)[.=]", "\n".join(comments))
+    assert {*named} <= known_settings()
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_files_in_the_text_exist(page: Path) -> None:
     folders = "benchmarks|conf|docs|examples|hsf_finetune|tests"
@@ -175,6 +200,7 @@ def overlay_file(content: dict[str, Any], folder: Path) -> None:
 def known_settings() -> set[str]:
     """Every `group.key` that some shipped file or settings class has."""
     known = {f"datasets.{name}" for name in DatasetsSettings.model_fields}
+    known |= {f"preprocessing.{name}" for name in PreprocessingSettings.model_fields}
     for path in conf_folder().glob("*/*.yaml"):
         keys = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
         known |= {f"{path.parent.name}.{key}" for key in keys if key != "defaults"}
