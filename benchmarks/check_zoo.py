@@ -29,6 +29,7 @@ from rows import show, write
 from hsf_finetune.check.check_case import check_case
 from hsf_finetune.check.check_cohort import compare_cases
 from hsf_finetune.check.check_data import check_data
+from hsf_finetune.check.kept_facts import FactsFile
 from hsf_finetune.check.measured_cases import select_measured
 from hsf_finetune.config.compose import compose
 from hsf_finetune.config.settings import Settings
@@ -125,7 +126,7 @@ def pose_rows(data: Path, trials: int) -> Rows:
                     case = cohort.cases[chosen[0]]
                     moved = moved_case(case, change, Path(folder))
                     cases = (moved, *(cohort.cases[n] for n in chosen[1:]))
-                    own = (check_case(moved), *(facts[n] for n in chosen[1:]))
+                    own = (FactsFile().add(None, check_case(moved)), *(facts[n] for n in chosen[1:]))
                     few = Cohort(cases, cohort.classes, 1, ())
                     found = compare_cases(few, select_measured(cases, own), cases)
                     named += any(finding.case == case.name for finding in found)

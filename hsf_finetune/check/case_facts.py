@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
-import zlib
-from collections.abc import Collection, Mapping, Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,7 @@ import numpy.typing as npt
 from hsf_finetune.check.findings import Finding
 from hsf_finetune.data.discovery.cases import Case
 from hsf_finetune.data.volumes.read_volume import file_stamp
-from hsf_finetune.system.atomic_files import atomic_write, cache_folder
-from hsf_finetune.system.errors import OutputError
+from hsf_finetune.system.atomic_files import cache_folder
 
 Thumbnail = npt.NDArray[np.int8]
 Triple = tuple[float, float, float]
@@ -27,7 +25,7 @@ EDGE_VOX = 16
 """Edge length of a thumbnail, in its own voxels."""
 STEPS_PER_STD = 25.0
 """Steps of a thumbnail's 8 bits in one standard deviation of the image."""
-_FORMAT = 4
+_FORMAT = 5
 """Raised whenever the check of a case changes, so that outdated facts are not read."""
 
 
@@ -46,7 +44,7 @@ class Thumbnails:
     crop_rows: Thumbnail | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Measures:
     """What was measured of a case, along RAS+ axes.
 
@@ -91,12 +89,10 @@ class CaseFacts:
     thumbnails: Thumbnails | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """The facts as plain types, for the cache."""
-        cubes = vars(self.thumbnails) if self.thumbnails else {}
+        """The facts as plain types, without the thumbnails."""
         return {
             "findings": [asdict(finding) for finding in self.findings],
             "measures": asdict(self.measures) if self.measures else None,
-            "thumbnails": {k: _to_text(v) for k, v in cubes.items() if v is not None},
         }
 
     @classmethod
@@ -109,12 +105,11 @@ class CaseFacts:
         measures: dict[str, Any] = {
             k: tuple(v) if isinstance(v, list) else v for k, v in (plain["measures"] or {}).items()
         }
-        cubes = {name: _from_text(text) for name, text in plain["thumbnails"].items()}
-        return cls(
-            tuple(Finding(**finding) for finding in plain["findings"]),
-            Measures(**measures) if measures else None,
-            Thumbnails(**cubes) if cubes else None,
-        )
+        if measures:  # many cases share the names of these
+            typical = {sys.intern(name): value for name, value in measures["typical"].items()}
+            measures |= {"typical": typical, "orientation": sys.intern(measures["orientation"])}
+        findings = tuple(Finding(**finding) for finding in plain["findings"])
+        return cls(findings, Measures(**measures) if measures else None)
 
 
 def to_z_scores(cube: Thumbnail) -> npt.NDArray[np.float32]:
@@ -137,45 +132,9 @@ def fingerprint(case: Case) -> str | None:
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
-def load_facts(cases: Sequence[Case], keys: Collection[str | None]) -> dict[str, CaseFacts]:
-    """Fingerprint -> facts that an earlier check kept of cases of the same datasets."""
-    found: dict[str, CaseFacts] = {}
-    try:
-        with _file(cases).open(encoding="utf-8", errors="surrogateescape") as file:
-            for line in file:
-                key, plain = json.loads(line)
-                if key in keys:
-                    found[key] = CaseFacts.from_dict(plain)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        return found  # no cache yet, or a damaged one: the cases are read again
-    return found
-
-
-def save_facts(cases: Sequence[Case], facts: Mapping[str, CaseFacts]) -> None:
-    """Keeps the facts, one line each; a cache that cannot be written is no reason to stop."""
-    try:
-        with (
-            atomic_write(_file(cases)) as temp,
-            temp.open("w", encoding="utf-8", errors="surrogateescape") as file,
-        ):
-            for key, fact in facts.items():
-                file.write(json.dumps([key, fact.to_dict()], ensure_ascii=False) + "\n")
-    except OutputError:
-        return
-
-
-def _file(cases: Sequence[Case]) -> Path:
-    """One file for the cases of these datasets and folders, whatever their number."""
+def facts_file(cases: Sequence[Case]) -> Path:
+    """The file of the cache for the cases of these datasets and folders, whatever their number."""
     folders = sorted({f"{case.dataset}:{case.images[0].path.parent.parent}" for case in cases})
     first = folders[0] if folders else ""
     name = hashlib.sha256(f"{first}:{len(folders) > 1}".encode()).hexdigest()[:16]
     return cache_folder() / "check" / f"{name}.jsonl"
-
-
-def _to_text(cube: Thumbnail) -> str:
-    return base64.b64encode(zlib.compress(cube.tobytes(), 1)).decode()
-
-
-def _from_text(text: str) -> Thumbnail:
-    flat = np.frombuffer(zlib.decompress(base64.b64decode(text)), dtype=np.int8)
-    return flat.reshape(EDGE_VOX, EDGE_VOX, EDGE_VOX)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import reduce
 from itertools import combinations, product
 
 import numpy as np
@@ -63,15 +62,18 @@ class _Posed:
 
 def check_alignment(group: Sequence[MeasuredCase]) -> Iterator[Finding]:
     """Labels of a group that do not lie on their images as in the other cases."""
-    cases = [case for case in group if case.thumbnails.crop is not None]
+    cases = [case for case in group if case.measures.centre is not None]
     if len(cases) <= MIN_CASES:
         return
     rows = np.flatnonzero(cases[0].protocol.foreground_rows)[:_MAX_CLASSES]
-    # One case at a time, since in 32 bits the thumbnails of all would fill the memory.
-    image_sum = reduce(np.add, (_crop(case) for case in cases))
-    label_sum = reduce(np.add, (_one_hot(case, rows) for case in cases))
+    # One case at a time: the thumbnails of all would fill the memory.
+    image_sum, label_sum = np.float32(0), np.float32(0)
+    for case in cases:
+        image, labels = _read_crop(case, rows)
+        image_sum, label_sum = image_sum + image, label_sum + labels
     others = np.float32(len(cases) - 1)
-    agreement = [_correlation(_crop(c), (image_sum - _crop(c)) / others) for c in cases]
+    crops = (_read_crop(case, rows)[0] for case in cases)
+    agreement = [_correlation(image, (image_sum - image) / others) for image in crops]
     usual = medians_of_others(np.array(agreement))
     centres = np.array([case.measures.centre for case in cases], dtype=np.float64)
     medians = np.stack([medians_of_others(axis) for axis in centres.T], axis=1)
@@ -79,7 +81,7 @@ def check_alignment(group: Sequence[MeasuredCase]) -> Iterator[Finding]:
         [spreads_of_others(*both) for both in zip(centres.T, medians.T, strict=True)], axis=1
     )
     for n, case in enumerate(cases):
-        image, labels = _crop(case), _one_hot(case, rows)
+        image, labels = _read_crop(case, rows)
         means = (image_sum - image) / others, (label_sum - labels) / others
         posed = _Posed(case, image, labels, *means, agreement[n], float(usual[n]))
         flip_gain, flip = _find_flipped_label(posed)
@@ -216,15 +218,13 @@ def _best_shift(image: Cube, mean: Cube) -> tuple[float, tuple[int, ...]]:
     return best
 
 
-def _crop(case: MeasuredCase) -> Cube:
-    assert case.thumbnails.crop is not None
-    return to_z_scores(case.thumbnails.crop)
-
-
-def _one_hot(case: MeasuredCase, rows: npt.NDArray[np.intp]) -> Cube:
-    assert case.thumbnails.crop_rows is not None
-    label = case.thumbnails.crop_rows.view(np.uint8)
-    return np.stack([label == row for row in rows]).astype(np.float32)
+def _read_crop(case: MeasuredCase, rows: npt.NDArray[np.intp]) -> tuple[Cube, Cube]:
+    """The image around the label, (N, N, N), and these rows of the label, (rows, N, N, N)."""
+    thumbnails = case.read_thumbnails()
+    assert thumbnails.crop is not None
+    assert thumbnails.crop_rows is not None
+    label = thumbnails.crop_rows.view(np.uint8)
+    return to_z_scores(thumbnails.crop), np.stack([label == row for row in rows]).astype(np.float32)
 
 
 def _overlap(labels: Cube, mean: Cube) -> float:

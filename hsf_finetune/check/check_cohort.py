@@ -8,12 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from hsf_finetune.check.case_facts import CaseFacts, fingerprint, load_facts, save_facts
+from hsf_finetune.check.case_facts import CaseFacts, facts_file, fingerprint
 from hsf_finetune.check.check_alignment import check_alignment
 from hsf_finetune.check.check_duplicates import find_duplicates
 from hsf_finetune.check.check_outliers import find_outliers
 from hsf_finetune.check.check_sides import check_sides
 from hsf_finetune.check.findings import Finding, warn_about
+from hsf_finetune.check.kept_facts import FactsFile, KeptFacts
 from hsf_finetune.check.measured_cases import MeasuredCase, group_cases
 from hsf_finetune.data.census import FEW_CASES, check_census, take_census
 from hsf_finetune.data.discovery.cases import Case, Cohort
@@ -25,10 +26,10 @@ def check_cases(
     cases: Sequence[Case],
     jobs: int | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> tuple[list[CaseFacts], int]:
+) -> tuple[list[KeptFacts], int]:
     """Checks every case alone.
 
-    Memory does not grow with the number of cases: each thread holds one at a time.
+    Each thread holds one case at a time, and thumbnails are in a file.
 
     Args:
         cases: of a cohort.
@@ -40,16 +41,17 @@ def check_cases(
         files have not changed.
     """
     keys = [fingerprint(case) for case in cases]
-    kept = load_facts(cases, {*keys})
-    facts = {n: kept[key] for n, key in enumerate(keys) if key and key in kept}
+    file, saved = FactsFile(), facts_file(cases)
+    known = file.load(saved, {*keys})
+    facts = {n: known[key] for n, key in enumerate(keys) if key and key in known}
     unchanged = len(facts)
     numbers = [n for n in range(len(cases)) if n not in facts]
     for number, fact in _read_facts(cases, numbers, jobs or _available_cpus()):
-        facts[number] = fact
+        facts[number] = file.add(keys[number], fact)
         if progress:
             progress(len(facts), len(cases))
     if numbers:
-        save_facts(cases, {key: facts[n] for n, key in enumerate(keys) if key})
+        file.save(saved)
     return [facts[n] for n in range(len(cases))], unchanged
 
 

@@ -155,7 +155,7 @@ def _check(
         target,
         source,
         cohort,
-        tuple(facts),
+        tuple(fact.measures for fact in facts),
         describe_data(cohort, measured),
     )
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator, Sequence
+from typing import IO
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +16,8 @@ from hsf_finetune.check.measured_cases import MeasuredCase
 _NEARLY_SAME = 0.97
 """Correlation of thumbnails; of 200 real crops no two exceed 0.84."""
 _BATCH = 512
+_IN_MEMORY_BYTES = 2**22
+"""Up to this size the block means of all cases are kept in memory."""
 _ROUNDING = 1e-4
 _SMALLEST_VOX = 50
 """Labels with fewer voxels may agree by chance."""
@@ -113,25 +117,41 @@ def _find_similar(
     blocks, which the lengths of both limit (Cauchy and Schwarz): only where that limit is high are
     the thumbnails themselves compared.
     """
-    coarse = np.empty((len(cases), (EDGE_VOX // 2) ** 3), dtype=np.float32)
-    for n, case in enumerate(cases):
-        blocks = _unit_vector(case).reshape(*[EDGE_VOX // 2, 2] * 3).mean(axis=(1, 3, 5))
-        coarse[n] = blocks.ravel() * np.float32(8**0.5)
-    left = np.sqrt(np.maximum(1 - (coarse * coarse).sum(axis=1), 0))
-    for start in range(0, len(cases), _BATCH):
-        later = slice(start, start + _BATCH)
-        limits = coarse[later] @ coarse[: start + _BATCH].T
-        limits += left[later, None] * left[: start + _BATCH]
-        for a, b in np.argwhere(limits > _NEARLY_SAME - _ROUNDING):
-            if b < start + a:
-                case, other = cases[start + a], cases[b]
-                correlation = float(_unit_vector(case) @ _unit_vector(other))
-                if correlation > _NEARLY_SAME:
-                    yield case, other, correlation
+    with tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES) as coarse:
+        left = np.empty(len(cases), dtype=np.float32)
+        for n, case in enumerate(cases):
+            blocks = _unit_vector(case).reshape(*[EDGE_VOX // 2, 2] * 3).mean(axis=(1, 3, 5))
+            blocks *= np.float32(8**0.5)
+            left[n] = max(1 - float((blocks * blocks).sum()), 0) ** 0.5
+            coarse.write(blocks.tobytes())
+        for first, second in _pairs_of_batches(len(cases)):
+            later, earlier = _read_rows(coarse, first), _read_rows(coarse, second)
+            limits = later @ earlier.T + left[first, None] * left[second]
+            for a, b in np.argwhere(limits > _NEARLY_SAME - _ROUNDING):
+                if second.start + b < first.start + a:
+                    case, other = cases[first.start + a], cases[second.start + b]
+                    correlation = float(_unit_vector(case) @ _unit_vector(other))
+                    if correlation > _NEARLY_SAME:
+                        yield case, other, correlation
+
+
+def _pairs_of_batches(count: int) -> Iterator[tuple[slice, slice]]:
+    """Each batch of so many cases with itself and each earlier one."""
+    batches = [slice(start, start + _BATCH) for start in range(0, count, _BATCH)]
+    for n, batch in enumerate(batches):
+        yield from ((batch, earlier) for earlier in batches[: n + 1])
+
+
+def _read_rows(coarse: IO[bytes], batch: slice) -> npt.NDArray[np.float32]:
+    """The block means of a batch, (cases, blocks)."""
+    size = 4 * (EDGE_VOX // 2) ** 3
+    coarse.seek(size * batch.start)
+    rows = coarse.read(size * (batch.stop - batch.start))
+    return np.frombuffer(rows, dtype=np.float32).reshape(-1, size // 4)
 
 
 def _unit_vector(case: MeasuredCase) -> npt.NDArray[np.float32]:
     """A thumbnail as a vector whose products with others are correlations, (voxels,)."""
-    vector = to_z_scores(case.thumbnails.image).ravel()
+    vector = to_z_scores(case.read_thumbnails().image).ravel()
     vector -= vector.mean()
     return np.asarray(vector / max(float(np.linalg.norm(vector)), 1e-6), np.float32)

@@ -28,7 +28,7 @@ from hsf_finetune.system.console import TitledTable, console, count_of, say
 from hsf_finetune.system.errors import OutputError
 
 if TYPE_CHECKING:
-    from hsf_finetune.check.case_facts import CaseFacts
+    from hsf_finetune.check.case_facts import Measures
     from hsf_finetune.data.discovery.cases import Cohort
 
 CHECK_JSON = "check.json"
@@ -49,7 +49,7 @@ class CheckReport:
         target: summary of the data that train.
         source: summary of the data that the source model was trained on, if it has one.
         cohort: the cases; None where they are not known, or the report was read from a file.
-        facts: of each case of the cohort.
+        measures: of each case of the cohort; None of one that could not be measured.
         overview: what the check saw, as lines to print.
     """
 
@@ -59,7 +59,7 @@ class CheckReport:
     target: DataSummary | None = None
     source: DataSummary | None = None
     cohort: Cohort | None = None
-    facts: tuple[CaseFacts, ...] = ()
+    measures: tuple[Measures | None, ...] = ()
     overview: tuple[str, ...] = ()
 
     def count(self, tier: Tier) -> int:
@@ -95,9 +95,9 @@ class CheckReport:
                     "dataset": case.dataset,
                     "images": [str(ref) for ref in case.images],
                     "label": str(case.label),
-                    "measured": asdict(facts.measures) if facts.measures else None,
+                    "measured": asdict(measures) if measures else None,
                 }
-                for case, facts in zip(cases, self.facts, strict=True)
+                for case, measures in zip(cases, self.measures, strict=True)
             ],
             "data": self.target.to_dict() if self.target else None,
             "source": self.source.to_dict() if self.source else None,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from hsf_finetune.check.case_facts import CaseFacts, Measures, Thumbnails
+from hsf_finetune.check.case_facts import Measures, Thumbnails
 from hsf_finetune.check.findings import Finding, warn_about
+from hsf_finetune.check.kept_facts import KeptFacts
 from hsf_finetune.data.discovery.cases import Case
 from hsf_finetune.labels.classes import LabelMap
 from hsf_finetune.labels.laterality import side_of
@@ -16,13 +17,19 @@ MIN_CASES = 4
 """With fewer cases than this nothing says what is usual."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True)
 class MeasuredCase:
-    """A case whose files could be read and measured."""
+    """A case whose files could be read and measured.
+
+    Args:
+        case: its files.
+        measures: what was measured.
+        read_thumbnails: reads its thumbnails, which are not kept in memory.
+    """
 
     case: Case
     measures: Measures
-    thumbnails: Thumbnails
+    read_thumbnails: Callable[[], Thumbnails]
 
     @property
     def name(self) -> str:
@@ -60,12 +67,12 @@ class MeasuredCase:
         return warn_about(self.label_file, self.name)
 
 
-def select_measured(cases: Sequence[Case], facts: Sequence[CaseFacts]) -> list[MeasuredCase]:
+def select_measured(cases: Sequence[Case], facts: Sequence[KeptFacts]) -> list[MeasuredCase]:
     """The cases that could be measured, by the facts of each of them."""
     return [
-        MeasuredCase(case, fact.measures, fact.thumbnails)
+        MeasuredCase(case, fact.measures, fact.read_thumbnails)
         for case, fact in zip(cases, facts, strict=True)
-        if fact.measures is not None and fact.thumbnails is not None
+        if fact.measures is not None
     ]
 
 

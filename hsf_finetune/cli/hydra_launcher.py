@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -68,6 +69,10 @@ def launch(config: str, task: Task, arguments: Sequence[str] | None = None) -> N
     if options.multirun and _OPTUNA in overrides:
         # What the task returns is better the higher it is.
         overrides.insert(0, "hydra.sweeper.direction=maximize")
+        if importlib.util.find_spec("optuna"):
+            from hsf_finetune.cli.optuna_search import prune_searches
+
+            prune_searches()
     fixed, jobs = _jobs(overrides) if options.multirun else (overrides, [overrides])
     compositions = [composed(config, job, own) for job in jobs if options.cfg or not asked]
     if not asked:

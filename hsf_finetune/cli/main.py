@@ -20,6 +20,7 @@ from hsf_finetune.system.version import __version__
 
 if TYPE_CHECKING:
     from hsf_finetune.config.settings import Settings
+    from hsf_finetune.experiment.run_result import RunResult
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
@@ -96,14 +97,14 @@ def _name_user() -> None:
         os.environ["LOGNAME"] = "user"
 
 
-def _run(settings: Settings) -> float:
+def _run(settings: Settings) -> RunResult:
     # Imported late: a wrong setting is then reported at once.
     from hsf_finetune.cli.quick_start import import_training
 
     import_training()
     from hsf_finetune.experiment.run import run_experiment
 
-    return run_experiment(settings).dice
+    return run_experiment(settings)
 
 
 def explain(action: Callable[[], int]) -> int:

@@ -1,6 +1,7 @@
 """From YAML files and command line to settings, composed by Hydra.
 
-Of the whole package, only this module, `foreign_settings` and `hsf_finetune.cli.hydra_launcher` use Hydra.
+Of the whole package, only this module, `foreign_settings`, and `hydra_launcher` and `optuna_search` of
+the command line use Hydra.
 """
 
 from __future__ import annotations

@@ -27,6 +27,9 @@ _SYNONYMS = {
 _NO_SUCH_TAG = ("union_tag_invalid", "union_tag_not_found")
 """Errors of a group whose name or kind is unknown, or missing."""
 
+_EXTRAS = {"hydra/sweeper": "optuna", "hydra/launcher": "slurm"}
+"""Groups of Hydra's own -> the extra that has further options of them."""
+
 _LONGEST_FOUND = 80
 """Characters of a value that are shown."""
 
@@ -88,6 +91,8 @@ def unknown_option(group: str, option: str, options: Sequence[str]) -> ConfigErr
     """The error for `group=option` without such a YAML file."""
     close = difflib.get_close_matches(option, options, n=1)
     own = f"a file of your own: --config-dir DIR, with DIR/{group}/{option}.yaml"
+    if extra := _EXTRAS.get(group):
+        own = f"pip install 'hsf-finetune[{extra}]'"
     return ConfigError(
         f"there is no {group}={option}",
         expected=", ".join(options) or f"no group is called '{group}'",

@@ -12,7 +12,7 @@ from hsf_finetune.config.run_settings import read_settings_of
 from hsf_finetune.evaluation.score_tables import ScoreRow, read_scores, summarise
 from hsf_finetune.system.atomic_files import write_json
 from hsf_finetune.system.errors import ConfigError
-from hsf_finetune.system.run_folder import RESULT, has_ended
+from hsf_finetune.system.run_folder import RESULT, has_ended, was_pruned
 from hsf_finetune.training.training_cost import TrainingCost, read_cost
 
 Side = Literal["validation", "test"]
@@ -64,6 +64,12 @@ def read_run(folder: Path, name: str) -> FinishedRun:
             "the run has not ended",
             file=folder,
             fix=f"finish it with resume={folder} and its own settings, or leave it out",
+        )
+    if was_pruned(folder):
+        raise ConfigError(
+            "the run was pruned: it ended after its first fold",
+            file=folder,
+            fix=f"finish it with resume={folder} datasets.prune_below=null, or leave it out",
         )
     split = json.loads((folder / "splits.json").read_text())
     return FinishedRun(

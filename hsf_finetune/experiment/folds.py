@@ -31,7 +31,7 @@ from hsf_finetune.evaluation.score_tables import (
 from hsf_finetune.experiment.child_runs import RunExperiment, make_run
 from hsf_finetune.experiment.quality_lessons import describe_quality, share_quality
 from hsf_finetune.experiment.resume import open_folder
-from hsf_finetune.experiment.run_result import RunResult, write_report_of
+from hsf_finetune.experiment.run_result import RunResult, mean_dice, write_report_of
 from hsf_finetune.experiment.validation_lessons import (
     describe_lessons,
     lessons_to_dict,
@@ -98,6 +98,8 @@ def run_folds(
         try:
             longer = _has_become_longer(run.file(name), own)
             make_run(own, run.file(name), run_experiment, longer=longer)
+            if number == 1 and (ended := _prune(run, plan)) is not None:
+                return ended
         except UserError:
             if resumed is None and not any(run.file(other).exists() for other in runs):
                 shutil.rmtree(run.path, ignore_errors=True)
@@ -150,6 +152,29 @@ class FoldPlan:
         return self.settings.model_copy(update={"datasets": data, "finetuning": tuning})
 
 
+def _prune(run: RunFolder, plan: FoldPlan) -> RunResult | None:
+    """Ends a run whose first fold is worse than `datasets.prune_below`; None lets it go on."""
+    folder, below = run.file("fold_0"), plan.settings.datasets.prune_below
+    before, after = (
+        read_scores_if_any(folder / name)
+        for name in ("pretrained_scores.csv", "validation_scores.csv")
+    )
+    found = mean_dice(after)
+    if below is None or not found < below:
+        return None
+    console.say(
+        f"\npruned: the first fold's mean Dice is {found:.3f}, and datasets.prune_below is "
+        f"{below:.3f}, so that {console.count_of(plan.count - 1, 'further fold')} and the final model are not "
+        f"trained; resume={run.path} datasets.prune_below=null trains them"
+    )
+    pruned = {"first_fold": found, "prune_below": below}
+    folds = {folder.name: _result(folder)["best_epoch"]}
+    write_result(
+        run.path, before, after, plan.settings.finetuning.budget, folds=folds, pruned=pruned
+    )
+    return RunResult(run.path, before, after, found, pruned=True)
+
+
 def _has_become_longer(folder: Path, settings: Settings) -> bool:
     """Whether a run that has ended was shorter than it is to be."""
     before, wanted = planned_epochs(folder), settings.lightning.max_epochs
@@ -198,7 +223,8 @@ def _pool(run: RunFolder, plan: FoldPlan) -> RunResult:
     write_result(run.path, before, after, budget, folds=own, final=FINAL, **kept, **learned)
     _show_scores(run, plan, before, after)
     write_report_of(run.path, settings)
-    return RunResult(run.path, tuple(before), tuple(after))
+    first = mean_dice(read_scores_if_any(folders[0] / "validation_scores.csv"))
+    return RunResult(run.path, tuple(before), tuple(after), first)
 
 
 def _share_lessons(run: RunFolder, folders: Sequence[Path]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import re
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +20,6 @@ from hsf_finetune.data.discovery.cases import Cohort
 from hsf_finetune.experiment.run_files import check_files
 from hsf_finetune.system import console
 from hsf_finetune.system.atomic_files import atomic_write, first_free, write_json
-from hsf_finetune.system.console import count_of
 from hsf_finetune.system.errors import ConfigError, DataError, OutputError
 from hsf_finetune.system.processes import (
     is_main_process,
@@ -38,6 +37,7 @@ from hsf_finetune.system.run_folder import (
     job_of,
     planned_epochs,
     read_environment,
+    was_pruned,
 )
 from hsf_finetune.system.slurm_job import job_before
 
@@ -56,6 +56,7 @@ _FREE_TO_CHANGE = (
     "lightning.requeue",
     "logger",
     "datasets.output_path",
+    "datasets.prune_below",
     "datasets.num_workers",
     "datasets.pin_memory",
     "datasets.cache",
@@ -150,7 +151,7 @@ def keep_cases(cohort: Cohort, resumed: RunFolder | None) -> Cohort:
     missing = sorted(names - {case.name for case in cohort.cases})
     if missing:
         raise DataError(
-            f"{count_of(len(missing), 'case')} of the run cannot be found any more",
+            f"{console.count_of(len(missing), 'case')} of the run cannot be found any more",
             file=resumed.path,
             found=", ".join(missing[:6]) + (" ..." if len(missing) > 6 else ""),
             fix="put the files back, or start a new run without them",
@@ -158,7 +159,7 @@ def keep_cases(cohort: Cohort, resumed: RunFolder | None) -> Cohort:
     added = [case.name for case in cohort.cases if case.name not in names]
     if added:
         console.say(
-            f"{count_of(len(added), 'case')} that the run was started without "
+            f"{console.count_of(len(added), 'case')} that the run was started without "
             f"{'is' if len(added) == 1 else 'are'} not used: {', '.join(added[:6])}"
             + (" ..." if len(added) > 6 else "")
         )
@@ -203,11 +204,9 @@ def publish_run_dir(run: RunFolder, settings: Settings) -> None:
     publish_run(note, _output_path(settings))
 
 
-@contextmanager
-def withdraw_run_dir_afterwards(settings: Settings) -> Iterator[None]:
+def withdraw_run_dir_afterwards(settings: Settings) -> AbstractContextManager[None]:
     """Removes the note of `publish_run_dir` when the run ends; see `share_run`."""
-    with share_run(_output_path(settings)):
-        yield
+    return share_run(_output_path(settings))
 
 
 def _output_path(settings: Settings) -> Path:
@@ -292,7 +291,8 @@ def _run_to_resume(path: Path, settings: Settings) -> RunFolder:
             fix=f"resume={folder} alone has the settings of that run; or start a new one",
         )
     longer = _epochs_before_and_now(folder, settings) if different else None
-    if has_ended(folder) and not longer and "epoch" not in settings.reset:
+    goes_on = was_pruned(folder) and settings.datasets.prune_below is None
+    if has_ended(folder) and not (longer or goes_on or "epoch" in settings.reset):
         raise ConfigError(
             "the run has ended; there is nothing to resume",
             file=folder,
@@ -309,7 +309,7 @@ def _epochs_before_and_now(folder: Path, settings: Settings) -> tuple[int, int]:
     if now is None or (now <= done and "epoch" not in settings.reset):
         raise ConfigError(
             f"{_LENGTH}={'null' if now is None else now} is no more than the "
-            f"{count_of(done, 'epoch')} that the run has behind it",
+            f"{console.count_of(done, 'epoch')} that the run has behind it",
             file=folder,
             expected=f"more than {done}, or as it was: {before}",
         )

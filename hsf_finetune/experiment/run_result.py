@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -28,16 +29,24 @@ class RunResult:
         folder: everything it wrote.
         before: validation scores of the model it started from; empty for random weights.
         after: validation scores of the epoch that is kept.
+        first_fold: mean Dice of the first fold, if the run has folds.
+        pruned: whether it ended after that one (`datasets.prune_below`), whose scores it then has.
     """
 
     folder: Path
     before: tuple[ScoreRow, ...]
     after: tuple[ScoreRow, ...]
+    first_fold: float | None = None
+    pruned: bool = False
 
     @property
     def dice(self) -> float:
         """Mean validation Dice after training, over cases and classes."""
-        return float(np.nanmean([row.score.dice for row in self.after] or [np.nan]))
+        return mean_dice(self.after)
+
+    def __float__(self) -> float:
+        """What a search maximises."""
+        return self.dice
 
     @cached_property
     def model(self) -> Predictor:
@@ -52,6 +61,11 @@ class RunResult:
         if not self.before:
             return html_of(summary_table(summarise(self.after), title="Scores after training"))
         return html_of(comparison_table(self.before, self.after))
+
+
+def mean_dice(rows: Sequence[ScoreRow]) -> float:
+    """Mean Dice over cases and classes; NaN where none has one."""
+    return float(np.nanmean([row.score.dice for row in rows] or [np.nan]))
 
 
 def write_report_of(folder: Path, settings: Settings) -> None:

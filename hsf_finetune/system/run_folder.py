@@ -36,6 +36,14 @@ def has_ended(folder: Path) -> bool:
     return (folder / RESULT).exists()
 
 
+def was_pruned(folder: Path) -> bool:
+    """Whether a run of folds ended after its first one, which was a bad one."""
+    try:
+        return "pruned" in json.loads((folder / RESULT).read_text())
+    except (OSError, ValueError, TypeError):
+        return False
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """The folder that a run writes to.

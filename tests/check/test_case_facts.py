@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from hsf_finetune.check.case_facts import CaseFacts, fingerprint
+from hsf_finetune.check.case_facts import fingerprint
 from hsf_finetune.check.check_case import check_case
 from hsf_finetune.check.check_cohort import check_cases
 from hsf_finetune.data.discovery.cases import Case, Cohort
@@ -22,17 +21,6 @@ from tests.data.writing import PROTOCOL, SPACE, blobs, case, nifti, scan
 def cohort(folder: Path, count: int = 5) -> Cohort:
     cases = [case(folder, f"c{n}", seed=n) for n in range(count)]
     return Cohort(tuple(cases), SPACE, 1, ())
-
-
-def test_facts_come_back_as_they_were(tmp_path: Path) -> None:
-    facts = check_case(case(tmp_path, "a"))
-    back = CaseFacts.from_dict(json.loads(json.dumps(facts.to_dict())))
-    assert back.measures == facts.measures
-    assert back.findings == facts.findings
-    assert facts.thumbnails is not None
-    assert back.thumbnails is not None
-    for name, picture in vars(facts.thumbnails).items():
-        assert np.array_equal(picture, getattr(back.thumbnails, name))
 
 
 def test_measures_are_along_ras_axes(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ import pytest
 from hsf_finetune.check import check_duplicates
 from hsf_finetune.check.check_case import check_case
 from hsf_finetune.check.check_duplicates import find_duplicates
-from hsf_finetune.check.measured_cases import MeasuredCase
+from hsf_finetune.check.kept_facts import FactsFile
+from hsf_finetune.check.measured_cases import MeasuredCase, select_measured
 from tests.data.writing import case, nifti, scan
 
 
@@ -19,12 +20,11 @@ def measured_cases(folder: Path, count: int) -> list[MeasuredCase]:
     found = []
     for n in range(count):
         one = case(folder, f"c{n}", seed=n)
-        facts = check_case(one)
+        facts = FactsFile().add(None, check_case(one))
         assert facts.measures is not None
-        assert facts.thumbnails is not None
         # The labels are the same in these cases, which is another finding.
         measured = replace(facts.measures, label_hash=str(n))
-        found.append(MeasuredCase(one, measured, facts.thumbnails))
+        found.append(MeasuredCase(one, measured, facts.read_thumbnails))
     return found
 
 
@@ -38,10 +38,8 @@ def test_processed_copies_are_found_wherever_they_stand(
     assert not list(find_duplicates(found))
     path = found[second].case.images[0].path
     nifti(path, 3 * scan(first) + np.random.default_rng(9).normal(0, 0.1, scan().shape))
-    copy = check_case(found[second].case)
-    assert copy.measures is not None
-    assert copy.thumbnails is not None
-    found[second] = replace(found[second], measures=copy.measures, thumbnails=copy.thumbnails)
+    copy = FactsFile().add(None, check_case(found[second].case))
+    (found[second],) = select_measured([found[second].case], [copy])
     named = [(f.kind, f.case) for f in find_duplicates(found) if f.kind != "set/same label"]
     assert named == [("set/nearly same image", f"c{second}")]
     assert f"with {found[first].image_file}" in next(

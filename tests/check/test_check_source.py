@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hsf_finetune.check.check_case import check_case
+from hsf_finetune.check.check_cohort import check_cases
 from hsf_finetune.check.check_source import compare_with_source, summarise_data
 from hsf_finetune.check.measured_cases import select_measured
 from hsf_finetune.data.data_summary import DataSummary
@@ -44,7 +44,7 @@ def test_resampling_takes_care_of_the_voxel_size() -> None:
 
 def test_a_summary_comes_back_as_it_was(tmp_path: Path) -> None:
     cases = [case(tmp_path, f"c{n}", seed=n) for n in range(3)]
-    measured = select_measured(cases, [check_case(one) for one in cases])
+    measured = select_measured(cases, check_cases(cases)[0])
     summary = summarise_data(measured)
     assert summary is not None
     assert (summary.cases, summary.size_vox) == (3, (10, 9, 8))

@@ -17,6 +17,7 @@ from hsf_finetune.config.settings import Settings
 from hsf_finetune.evaluation.evaluate import evaluate_run
 from hsf_finetune.evaluation.finished_runs import read_run
 from hsf_finetune.evaluation.score_tables import read_scores
+from hsf_finetune.experiment.resume import find_run
 from hsf_finetune.experiment.run import run_experiment
 from hsf_finetune.experiment.run_result import RunResult
 from hsf_finetune.experiment.validation_lessons import share_lessons
@@ -223,6 +224,30 @@ def test_folds_that_ended_are_not_made_again(composed: Compose, tmp_path: Path) 
     for name in ("fold_0", "fold_1", "final"):
         with (third.folder / name / "metrics.csv").open(newline="") as file:
             assert len(list(csv.DictReader(file))) == 3
+
+
+def test_a_run_whose_first_fold_is_bad_ends_after_it(
+    composed: Compose, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pruned = composed(2, f"run_dir={tmp_path / 'run'}", "datasets.prune_below=1.5")
+    result = run_experiment(pruned)
+    assert "1 further fold and the final model are not trained" in " ".join(
+        capsys.readouterr().out.split()
+    )
+    assert [path.name for path in sorted(result.folder.glob("f*"))] == ["fold_0"]
+    assert (result.pruned, result.first_fold) == (True, result.dice)
+    written = json.loads((result.folder / "result.json").read_text())
+    assert written["pruned"] == {"first_fold": result.dice, "prune_below": 1.5}
+    assert float(result) == pytest.approx(written["best_epoch"][-1]["dice"]["mean"])
+    with pytest.raises(ConfigError, match=r"(?s)pruned.*datasets\.prune_below=null"):
+        read_run(result.folder, "pruned")
+    again = pruned.model_copy(update={"run_dir": None, "resume": str(result.folder)})
+    with pytest.raises(ConfigError, match="has ended"):
+        find_run(again)
+    whole = again.datasets.model_copy(update={"prune_below": None})
+    found = find_run(again.model_copy(update={"datasets": whole}))
+    assert found is not None
+    assert found.path == result.folder
 
 
 def test_nothing_is_left_of_a_run_that_cannot_start(composed: Compose, tmp_path: Path) -> None:

@@ -201,3 +201,55 @@ def test_a_search_goes_on_where_it_ended(data: Path, tmp_path: Path, python: Pat
     results = [json.loads(path.read_text()) for path in (tmp_path / "runs").glob("*/result.json")]
     assert len(results) == 2
     assert all(0 <= value <= 1 for value in values)
+
+
+SEED_STUDY = """
+import sys
+import optuna
+study = optuna.create_study(study_name="rates", storage=sys.argv[1], direction="maximize")
+space = {"models.lr": optuna.distributions.LogUniformDistribution(1e-4, 1e-2)}
+for _ in range(int(sys.argv[2])):
+    study.add_trial(optuna.trial.create_trial(
+        value=0.9, intermediate_values={0: 0.9}, params={"models.lr": 1e-3}, distributions=space))
+"""
+"""Makes a study with trials whose first fold was a good one."""
+
+
+@pytest.mark.parametrize(
+    ("launcher", "before", "states"),
+    [
+        ("basic", 4, ["COMPLETE", "PRUNED"]),
+        ("submitit_slurm", 5, ["PRUNED", "PRUNED"]),
+    ],
+)
+def test_a_search_ends_trials_whose_first_fold_is_bad(
+    data: Path, tmp_path: Path, python: Path, launcher: str, before: int, states: list[str]
+) -> None:
+    storage = f"sqlite:///{tmp_path / 'rates.db'}"
+    subprocess.run([python, "-W", "ignore", "-c", SEED_STUDY, storage, str(before)], check=True)
+    at_once = 2 if launcher == "submitit_slurm" else 1
+    search = [
+        *("hydra/sweeper=optuna", "hydra.sweeper.n_trials=2", f"hydra.sweeper.n_jobs={at_once}"),
+        *("hydra.sweeper.study_name=rates", f"hydra.sweeper.storage={storage}"),
+        f"hydra/launcher={launcher}",
+        "models.lr=tag(log,interval(1e-4,1e-2))",
+    ]
+    folds = ["datasets.fold=all", "datasets.folds=2", "lightning.max_epochs=1"]
+    one = sweep(python, tmp_path, settings(data, tmp_path / "runs", *folds, *search))
+    said = one.communicate(timeout=WAIT_S)[0]
+    assert one.returncode == 0, said
+    with sqlite3.connect(tmp_path / "rates.db") as kept:
+        found = kept.execute(
+            "SELECT state, value, intermediate_value FROM trials JOIN trial_values USING (trial_id)"
+            " JOIN trial_intermediate_values USING (trial_id) ORDER BY number"
+        ).fetchall()[before:]
+    assert [state for state, *_ in found] == states, said
+    pruned = [
+        json.loads(path.read_text())["pruned"]
+        for path in sorted((tmp_path / "runs").glob("*/result.json"))
+        if not (path.parent / "final").exists()
+    ]
+    first_folds = {first for state, value, first in found if state == "PRUNED" and value == first}
+    assert {one["first_fold"] for one in pruned} == first_folds
+    assert len(pruned) == states.count("PRUNED")
+    assert {one["prune_below"] for one in pruned} == {0.9}

@@ -145,6 +145,9 @@ def test_regions_keep_their_logits_and_the_last_one_counts(copied: Path) -> None
     decided = model.deciding_probabilities(model.read(scan))
     assert np.array_equal(np.array([0, 3, 1, 2])[decided.argmax(0).numpy()], found.labels)
     assert ModelCard.from_dict(model.card.to_dict()).regions
+    with pytest.raises(ConfigError, match=r"(?s)exclude each other.*whole, front, back"):
+        hf.export(model, "hsf", copied / "exported")
+    assert not (copied / "exported").exists()
 
 
 def test_other_things_are_none(tmp_path: Path, copied: Path) -> None:

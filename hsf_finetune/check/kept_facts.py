@@ -1,0 +1,103 @@
+"""Facts of many cases in a file: of each case the memory holds its measures, not its thumbnails."""
+
+from __future__ import annotations
+
+import base64
+import json
+import shutil
+import tempfile
+import zlib
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from hsf_finetune.check.case_facts import EDGE_VOX, CaseFacts, Measures, Thumbnails
+from hsf_finetune.check.findings import Finding
+from hsf_finetune.system.atomic_files import atomic_write
+from hsf_finetune.system.errors import OutputError
+
+_IN_MEMORY_BYTES = 2**22
+"""Up to this size the lines are kept in memory."""
+
+
+class FactsFile:
+    """A line for each case: its fingerprint and facts, a tab, its thumbnails.
+
+    The file has no name, and is gone with this object; `save` copies it.
+    """
+
+    def __init__(self) -> None:
+        self._file = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES)  # noqa: SIM115
+
+    def add(self, key: str | None, facts: CaseFacts) -> KeptFacts:
+        """Writes the facts of a case.
+
+        Raises:
+            OutputError: the disk is full.
+        """
+        cubes = [] if facts.thumbnails is None else vars(facts.thumbnails).values()
+        voxels = b"".join(cube.tobytes() for cube in cubes if cube is not None)
+        thumbnails = base64.b64encode(zlib.compress(voxels, 1))
+        head = json.dumps([key, zlib.crc32(thumbnails), facts.to_dict()], ensure_ascii=False)
+        return self._write(head.encode("utf-8", "surrogateescape"), thumbnails, facts)
+
+    def load(self, path: Path, keys: Collection[str | None]) -> dict[str, KeptFacts]:
+        """Fingerprint -> facts that an earlier check saved; those of a damaged file are left out."""
+        found: dict[str, KeptFacts] = {}
+        try:
+            with path.open("rb") as saved:
+                for line in saved:
+                    head, _, thumbnails = line.rstrip(b"\n").partition(b"\t")
+                    key, checksum, plain = json.loads(head.decode("utf-8", "surrogateescape"))
+                    if key and key in keys and zlib.crc32(thumbnails) == checksum:
+                        facts = CaseFacts.from_dict(plain)
+                        found[key] = self._write(head, thumbnails, facts)
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            return found  # no cache yet, or a damaged one: the cases are read again
+        return found
+
+    def save(self, path: Path) -> None:
+        """Keeps all lines; a cache that cannot be written is no reason to stop."""
+        self._file.seek(0)
+        try:
+            with atomic_write(path) as temp, temp.open("wb") as file:
+                shutil.copyfileobj(self._file, file)
+        except OutputError:
+            return
+
+    def read_thumbnails(self, start: int, size: int) -> Thumbnails:
+        """The thumbnails whose text of `size` bytes begins at the byte `start`."""
+        self._file.seek(start)
+        voxels = zlib.decompress(base64.b64decode(self._file.read(size)))
+        cubes = np.frombuffer(voxels, dtype=np.int8).reshape(-1, EDGE_VOX, EDGE_VOX, EDGE_VOX)
+        return Thumbnails(*cubes)
+
+    def _write(self, head: bytes, thumbnails: bytes, facts: CaseFacts) -> KeptFacts:
+        try:
+            start = self._file.seek(0, 2) + len(head) + 1
+            self._file.write(head + b"\t" + thumbnails + b"\n")
+        except OSError as error:
+            raise OutputError(
+                "the facts of the cases cannot be kept while they are compared",
+                file=tempfile.gettempdir(),
+                found=error.strerror,
+                fix="set TMPDIR to a folder with space: 10 KB for each case",
+            ) from error
+        return KeptFacts(facts.findings, facts.measures, self, start, len(thumbnails))
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class KeptFacts:
+    """The facts of one case, of which the thumbnails are read from a file when they are needed."""
+
+    findings: tuple[Finding, ...]
+    measures: Measures | None
+    _file: FactsFile
+    _start: int
+    _size: int
+
+    def read_thumbnails(self) -> Thumbnails:
+        """The thumbnails of a case that has measures."""
+        return self._file.read_thumbnails(self._start, self._size)
