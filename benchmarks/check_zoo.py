@@ -108,7 +108,8 @@ def pose_rows(data: Path, trials: int) -> Rows:
     """How often a label that was moved is named, by the size of the move and of the set."""
     settings = msd(data)
     cohort = discover(settings.datasets, settings.models)
-    facts = [check_case(case) for case in cohort.cases]
+    file = FactsFile()
+    facts = [file.add(None, check_case(case)) for case in cohort.cases]
     moves: dict[str, Callable[[Any], Any]] = {"none": lambda label: label}
     for axis, name in enumerate(("left-right", "front-back", "up-down")):
         moves[f"flip {name}"] = partial(np.flip, axis=axis)
@@ -126,7 +127,7 @@ def pose_rows(data: Path, trials: int) -> Rows:
                     case = cohort.cases[chosen[0]]
                     moved = moved_case(case, change, Path(folder))
                     cases = (moved, *(cohort.cases[n] for n in chosen[1:]))
-                    own = (FactsFile().add(None, check_case(moved)), *(facts[n] for n in chosen[1:]))
+                    own = [file.add(None, check_case(moved)), *(facts[n] for n in chosen[1:])]
                     few = Cohort(cases, cohort.classes, 1, ())
                     found = compare_cases(few, select_measured(cases, own), cases)
                     named += any(finding.case == case.name for finding in found)

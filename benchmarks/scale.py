@@ -109,7 +109,9 @@ def works(options: argparse.Namespace, folder: Path) -> list[Work]:
             if not yaml.exists():
                 run_command([COMMAND, "init", folder / f"cohort_{cases}", "-o", yaml])
             own: list[str | Path] = ["--config-dir", yaml.parents[1], "datasets=cohort"]
-            settings = ["finetuning.pretrained=none", "models.channels=[4,8]", "models.strides=[2]"]
+            network = ["models.channels=[4,8]", "models.strides=[2]"]
+            # Scans in memory are not measured: how many there are is up to datasets.cache.
+            settings = ["finetuning.pretrained=none", "datasets.cache=off", *network]
             return [*command, *own, *settings, f"datasets.output_path={out}"]
 
         return run

@@ -67,10 +67,11 @@ def check_alignment(group: Sequence[MeasuredCase]) -> Iterator[Finding]:
         return
     rows = np.flatnonzero(cases[0].protocol.foreground_rows)[:_MAX_CLASSES]
     # One case at a time: the thumbnails of all would fill the memory.
-    image_sum, label_sum = np.float32(0), np.float32(0)
-    for case in cases:
+    image_sum, label_sum = _read_crop(cases[0], rows)
+    for case in cases[1:]:
         image, labels = _read_crop(case, rows)
-        image_sum, label_sum = image_sum + image, label_sum + labels
+        image_sum += image
+        label_sum += labels
     others = np.float32(len(cases) - 1)
     crops = (_read_crop(case, rows)[0] for case in cases)
     agreement = [_correlation(image, (image_sum - image) / others) for image in crops]

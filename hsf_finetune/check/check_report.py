@@ -82,13 +82,13 @@ class CheckReport:
         return f"{count_of(self.case_count, 'case')} ({unchanged}): {counts or 'no findings'}"
 
     def to_dict(self) -> dict[str, Any]:
-        """The report as plain types, for check.json."""
+        """The report as plain types, for check.json; its cases are made one at a time."""
         cases = self.cohort.cases if self.cohort else ()
         return {
             "counts": {tier: self.count(tier) for tier in TIERS},
             "overview": self.overview,
             "findings": [asdict(finding) for finding in self.findings],
-            "cases": [
+            "cases": (
                 {
                     "case": case.name,
                     "subject": case.subject,
@@ -98,7 +98,7 @@ class CheckReport:
                     "measured": asdict(measures) if measures else None,
                 }
                 for case, measures in zip(cases, self.measures, strict=True)
-            ],
+            ),
             "data": self.target.to_dict() if self.target else None,
             "source": self.source.to_dict() if self.source else None,
         }

@@ -18,6 +18,7 @@ import secrets
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 from typing import TextIO
 
@@ -129,16 +130,18 @@ def locked(path: str | Path) -> Iterator[None]:
 def write_json(path: str | Path, obj: object) -> None:
     """Writes an object as indented JSON, atomically.
 
-    Dataclasses become objects, NumPy values plain ones, paths text, sets sorted lists;
-    NaN and infinities, which JSON lacks, become null.
+    Dataclasses become objects, NumPy values plain ones, paths text, sets sorted lists,
+    iterators lists; NaN and infinities, which JSON lacks, become null. Items of lists and
+    iterators are converted one at a time, when they are written.
 
     Raises:
         OutputError: the file cannot be written.
         TypeError: the object holds something that JSON cannot express.
     """
-    text = json.dumps(_plain(obj), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    encoder = json.JSONEncoder(indent=2, ensure_ascii=False, allow_nan=False)
     with _open_text(path) as file:
-        file.write(text)
+        file.writelines(encoder.iterencode(_plain(obj)))
+        file.write("\n")
 
 
 def write_csv(
@@ -227,6 +230,17 @@ def _open_text(path: str | Path) -> Iterator[TextIO]:
         yield file
 
 
+class _Items(list[object]):
+    """What JSON's encoder takes for a list that is not empty, and goes through once."""
+
+    def __init__(self, items: Iterator[object]) -> None:
+        super().__init__([None])
+        self._items = items
+
+    def __iter__(self) -> Iterator[object]:
+        return map(_plain, self._items)
+
+
 def _plain(obj: object) -> object:
     """The object in the types that JSON has."""
     if obj is None or isinstance(obj, (str, bool, int)):
@@ -243,8 +257,9 @@ def _plain(obj: object) -> object:
         return {str(key): _plain(value) for key, value in obj.items()}
     if isinstance(obj, (set, frozenset)):
         return [_plain(item) for item in sorted(obj)]
-    if isinstance(obj, (list, tuple)):
-        return [_plain(item) for item in obj]
+    if isinstance(obj, (list, tuple, Iterator)):
+        items = iter(obj)
+        return [] if (first := next(items, items)) is items else _Items(chain([first], items))
     raise TypeError(f"JSON cannot express a {type(obj).__name__}")
 
 

@@ -8,6 +8,8 @@ import os
 import stat
 import subprocess
 import sys
+import weakref
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -209,9 +211,26 @@ def test_json_holds_plain_types_and_null_for_nan(tmp_path: Path) -> None:
     }
 
 
-def test_json_refuses_what_it_cannot_express(tmp_path: Path) -> None:
+def test_json_takes_items_one_at_a_time(tmp_path: Path) -> None:
+    alive: list[weakref.ref[Point]] = []
+
+    def points() -> Iterator[Point]:
+        for x in range(5):
+            assert sum(one() is not None for one in alive) <= 2
+            point = Point(x, tmp_path)
+            alive.append(weakref.ref(point))
+            yield point
+
+    write_json(tmp_path / "a.json", {"points": points(), "none": iter(()), "empty": []})
+    found = json.loads((tmp_path / "a.json").read_text())
+    assert [point["x"] for point in found.pop("points")] == [0, 1, 2, 3, 4]
+    assert found == {"none": [], "empty": []}
+
+
+@pytest.mark.parametrize("object_", [{"a": object()}, [object()], iter([1, object()])])
+def test_json_refuses_what_it_cannot_express(tmp_path: Path, object_: object) -> None:
     with pytest.raises(TypeError, match="object"):
-        write_json(tmp_path / "a.json", {"a": object()})
+        write_json(tmp_path / "a.json", object_)
     assert not list(tmp_path.iterdir())
 
 
