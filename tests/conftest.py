@@ -13,6 +13,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from matplotlib.figure import Figure
+
+from hsf_finetune.schedule.display import schedule_picture
+from hsf_finetune.training import validation_picture
 
 CONF = Path(__file__).parent / "conf"
 SUBJECTS = 5
@@ -52,6 +56,18 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HSF_FINETUNE_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.setenv("OMP_NUM_THREADS", threads)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _blank_pictures() -> Iterator[None]:
+    """Runs of tests save empty figures, since drawing them takes half of the time of a tiny run.
+
+    Tests of the pictures import what draws them, and runs in subprocesses draw them.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(schedule_picture, "draw_schedule", lambda *_: Figure(figsize=(1, 1)))
+        patch.setattr(validation_picture, "draw_first_case", lambda *_: Figure(figsize=(1, 1)))
         yield
 
 

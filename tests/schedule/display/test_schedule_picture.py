@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 
+from hsf_finetune.schedule.display import schedule_picture
 from hsf_finetune.schedule.display.schedule_picture import FROZEN, draw_schedule, save_picture
 from hsf_finetune.schedule.display.text_picture import (
     ASCII_CHARACTERS,
@@ -147,7 +148,10 @@ def test_pixels_are_grey_where_a_block_is_frozen_and_coloured_where_it_trains(
 
 
 @pytest.mark.parametrize("suffix", ["png", "pdf", "svg"])
-def test_the_picture_is_written_in_the_format_of_its_name(tmp_path: Path, suffix: str) -> None:
+def test_the_picture_is_written_in_the_format_of_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    monkeypatch.setattr(schedule_picture, "draw_schedule", draw_schedule)
     schedule = Schedule("full", ("bottleneck", "head"), (Stage({"head": 1e-3}, 5),))
     path = tmp_path / f"plan.{suffix}"
     save_picture(schedule, path)
