@@ -8,9 +8,11 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 # A virtual environment with the tested versions, and the project in it.
 install: $(VENV)/installed
 
+# LOCKED=yes, with Python 3.11 on Linux x86_64: the very files that the tests pass with.
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q -c constraints.txt torch
+	$(if $(LOCKED),$(BIN)/pip install -q --no-deps --require-hashes -r requirements.lock -r requirements-dev.lock)
 	$(BIN)/pip install -q -c constraints.txt -e '.[dev]'
 	touch $@
 
@@ -40,10 +42,13 @@ test-clients: install
 		simpleitk==2.5.7) && \
 	slurm=$$(.ci/client_environment slurm torch hydra-submitit-launcher==1.2.0 \
 		hydra-optuna-sweeper==1.3.0.dev0 optuna==2.10.1 'sqlalchemy<2' 'alembic<1.15' .) && \
+	oldest=$$(.ci/client_environment oldest torch $$(.ci/oldest_versions) .) && \
+	recipe=$$(.ci/client_environment recipe py-rattler-build==0.73.0) && \
 	axe=$$(.ci/node_package axe-core@4.14.1) && \
 	HSF_FINETUNE_AXE=$$axe HSF_FINETUNE_ENV_HSF=$$hsf HSF_FINETUNE_ENV_NNUNET=$$nnunet \
 		HSF_FINETUNE_ENV_NNUNET_V1=$$nnunet_v1 \
-		HSF_FINETUNE_ENV_FORMATS=$$formats HSF_FINETUNE_ENV_SLURM=$$slurm $(BIN)/python -m pytest -n 2 \
+		HSF_FINETUNE_ENV_FORMATS=$$formats HSF_FINETUNE_ENV_SLURM=$$slurm \
+		HSF_FINETUNE_ENV_OLDEST=$$oldest HSF_FINETUNE_ENV_RECIPE=$$recipe $(BIN)/python -m pytest -n 2 \
 		--dist loadfile -m clients
 
 # The documentation's site, in site/; nothing is fetched while it is built or read.

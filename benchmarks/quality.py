@@ -39,7 +39,7 @@ from hsf_finetune.data.splits import split_cases
 from hsf_finetune.inference.predictor import Predictor
 from hsf_finetune.inference.segmentation import Segmentation
 from hsf_finetune.quality.fit_quality import QualityCase, fit_quality, measure_quality
-from hsf_finetune.training.allocator import keep_freed_memory
+from hsf_finetune.system.freed_memory import keep_freed_memory
 
 Array = npt.NDArray[Any]
 Scan = tuple[Array, Array, Array]

@@ -29,7 +29,7 @@ from hsf_finetune.data.phantom.write_phantoms import PhantomCohort, write_phanto
 from hsf_finetune.data.splits import split_cases
 from hsf_finetune.inference.predictor import Predictor
 from hsf_finetune.planning.setup import prepare
-from hsf_finetune.training.allocator import keep_freed_memory
+from hsf_finetune.system.freed_memory import keep_freed_memory
 from hsf_finetune.training.module import Augmentation
 
 EPOCHS = 3

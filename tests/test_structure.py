@@ -94,7 +94,7 @@ def test_tests_mirror_the_package() -> None:
         "": "of the whole package",
         "campaigns": "of kills, damage, hostile inputs and what users reported, everywhere",
         "docs": "of the documentation",
-        "containers": "of the image of containers/Dockerfile",
+        "containers": "of images, and of what is installed",
         "slurm": "of jobs of a real SLURM",
         "zoo": "of defects, which go through several rooms",
         "stored_runs": "files",

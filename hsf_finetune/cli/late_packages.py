@@ -32,8 +32,7 @@ class LaterName:
 def delay_init(name: str, known: Mapping[str, Any], light: Sequence[str] | None = None) -> None:
     """Lets a package be imported without running its `__init__`, unless it was imported before.
 
-    What is imported from the modules inside of the package is its own. Any name that is not known
-    runs the `__init__`.
+    Modules inside of the package are its own. Any other name that is not known runs the `__init__`.
 
     Args:
         name: of the package; nothing happens where it is not installed.
@@ -81,6 +80,8 @@ class _LatePackage(ModuleType):
         found = known.get(name)
         if isinstance(found, LaterName):
             found = found.read()
+        # Of the modules that are being imported, some ask for each other.
+        found = found or sys.modules.get(f"{self.__name__}.{name}")
         if found is None:
             self.run_init()
             return getattr(self, name)

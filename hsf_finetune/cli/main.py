@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NoReturn
 
-from hsf_finetune.system.errors import OutputError, TrainingError, UserError
+from hsf_finetune.system.errors import ConfigError, OutputError, TrainingError, UserError
 from hsf_finetune.system.version import __version__
 
 if TYPE_CHECKING:
@@ -49,6 +49,12 @@ COMMANDS = {
     "phantom": "write the phantom cohort that the demo runs on",
 }
 """Commands with a file each, `cli/NAME_command.py`, which is imported when it is typed."""
+
+
+NOT_FOR_PREDICT = (
+    "hydra", "jinja2", "lightning", "matplotlib", "omegaconf", "SimpleITK", "tensorboard", "torchio",
+)  # fmt: skip
+"""Packages that this one depends on, and that segmenting NIfTI files does not need."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -159,6 +165,11 @@ def _explanation(error: Exception) -> UserError | None:
             "a name holds bytes that are no characters",
             found=repr(near),
             fix="rename the file or folder, or correct the name in the YAML",
+        )
+    if isinstance(error, ModuleNotFoundError) and error.name in NOT_FOR_PREDICT:
+        return ConfigError(
+            f"the package {error.name} is not installed, which `predict` alone does not need",
+            fix="pip install hsf-finetune (without --no-deps)",
         )
     # By its name, since importing PyTorch would make --help slow.
     if type(error).__name__ == "OutOfMemoryError":

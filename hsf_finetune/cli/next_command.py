@@ -28,7 +28,7 @@ def run(options: argparse.Namespace) -> int:
     from hsf_finetune.inference.predictor import Predictor
     from hsf_finetune.quality.next_scans import choose_next, rank_scans, write_next
     from hsf_finetune.system.console import TitledTable, console, count_of, progress, say
-    from hsf_finetune.training.allocator import keep_freed_memory
+    from hsf_finetune.system.freed_memory import keep_freed_memory
 
     keep_freed_memory()
     model = Predictor.load(options.model, device=options.device)

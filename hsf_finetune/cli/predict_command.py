@@ -190,7 +190,7 @@ def _segment(options: argparse.Namespace) -> int:
     from hsf_finetune.inference.scan_jobs import SegmentOptions
     from hsf_finetune.inference.segment_files import segment_files
     from hsf_finetune.system.console import say
-    from hsf_finetune.training.allocator import keep_freed_memory
+    from hsf_finetune.system.freed_memory import keep_freed_memory
 
     if options.report and not options.overwrite:
         from hsf_finetune.evaluation.evaluate import check_is_free

@@ -13,10 +13,16 @@ from typing import Any
 from hsf_finetune.cli.late_packages import LaterName, delay_init
 
 OF_MONAI = (
-    "ignite", "jsonschema", "matplotlib", "pandas", "pydicom", "scipy.signal", "scipy.stats",
-    "skimage", "tensorboard",
+    "ignite", "jsonschema", "matplotlib", "pandas", "pydicom", "requests", "scipy.signal",
+    "scipy.stats", "skimage", "tensorboard",
 )  # fmt: skip
 """What MONAI imports with itself where it is installed; its networks need none of it."""
+_LATE_OF_MONAI = (
+    "apps", "data", "metrics", "networks", "networks.layers", "transforms", "transforms.croppad",
+)  # fmt: skip
+"""Packages of MONAI whose `__init__` imports all that is inside of them."""
+_LIGHT_NETWORKS = ("unet", "basic_unet")
+"""Networks of MONAI that rest on no other one."""
 
 _modules: dict[str, Any] = sys.modules
 
@@ -83,7 +89,24 @@ def import_training() -> None:
         delay_init("torchmetrics.utilities", {})
         delay_init("torchmetrics.utilities.plot", plots)
         with without_modules(*OF_MONAI):
-            import monai  # noqa: F401
+            import_monai()
+
+
+def import_monai() -> None:
+    """Imports of MONAI only what its networks and metrics need, when they are imported.
+
+    MONAI imports all of itself with any part of it, which takes a second.
+    """
+    delay_init("monai", {"__version__": LaterName("monai._version", "get_versions")})
+    for name in _LATE_OF_MONAI:
+        delay_init(f"monai.{name}", {})
+    acti_norm = LaterName("monai.networks.blocks.acti_norm", "ADN")
+    delay_init("monai.networks.blocks", {"ADN": acti_norm})
+    delay_init("monai.networks.nets", {}, _LIGHT_NETWORKS)
+    with without_modules(*OF_MONAI):
+        import monai.apps.utils
+        import monai.metrics.utils
+        import nibabel
 
 
 def _draw_metric(*given: Any, **named: Any) -> Any:

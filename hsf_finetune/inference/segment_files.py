@@ -23,6 +23,7 @@ from hsf_finetune.inference.volume_table import VolumeTable
 from hsf_finetune.system import console
 from hsf_finetune.system.console import count_of
 from hsf_finetune.system.errors import ConfigError, DataError, UserError
+from hsf_finetune.system.freed_memory import FreedMemory
 
 _SHOWN = 5
 """Errors of one kind that are printed with their details."""
@@ -109,6 +110,7 @@ def _run_jobs(
 ) -> list[JobResult]:
     """What became of the jobs, in their order; at most three scans are in memory."""
     # Only files are read in the thread: numbers are computed in one thread, whose rounding is known.
+    memory = FreedMemory()
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
         writing: list[Future[JobResult]] = []
         reading = [reader.submit(_read, model, job, options) for job in jobs[:1]]
@@ -122,6 +124,7 @@ def _run_jobs(
                 if writing:
                     writing[-1].result()
                 writing.append(writer.submit(_write_and_note, job, found, options, tables))
+                memory.note_scan()
                 tick(number + 1, len(jobs))
             return [future.result() for future in writing]
         except BaseException:

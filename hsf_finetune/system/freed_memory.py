@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
-_SCANS, _GROWTH = 20, 0.02
+_SCANS, _GROWTH = 20, 0.05
 """A process that segments scans may grow by this share of what it had after so many of them."""
 _LEAST_SCANS = 10
 """From one time that memory is returned to the next."""

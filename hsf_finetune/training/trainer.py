@@ -24,8 +24,8 @@ from hsf_finetune.data.loading.datamodule import CasesDataModule
 from hsf_finetune.system.atomic_files import atomic_write
 from hsf_finetune.system.console import count_of
 from hsf_finetune.system.errors import ConfigError
+from hsf_finetune.system.freed_memory import keep_freed_memory
 from hsf_finetune.system.run_folder import LAST, PREVIOUS
-from hsf_finetune.training.allocator import keep_freed_memory
 from hsf_finetune.training.module import MONITOR, SegmentationModule
 from hsf_finetune.training.termination import EndOnSignal
 

@@ -1,1 +1,1 @@
-"""The image of containers/Dockerfile, built and used."""
+"""Images that are built and used, and what is installed."""
