@@ -37,6 +37,7 @@ FAST = (
     "lightning.forecast=false",
     "lightning.threads=1",
     "lightning.accelerator=cpu",
+    "lightning.precision=32-true",
 )
 
 

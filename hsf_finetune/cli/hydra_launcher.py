@@ -21,7 +21,7 @@ from hsf_finetune.config.compose import compose, composed, read_settings
 from hsf_finetune.config.conf_files import conf_folder, groups, options_of, own_folder
 from hsf_finetune.config.foreign_settings import searching
 from hsf_finetune.config.settings import Settings
-from hsf_finetune.system.errors import SeveralErrors, UserError
+from hsf_finetune.system.errors import ConfigError, SeveralErrors, UserError
 
 Task = Callable[[Settings], object]
 """Returns what a sweeper that searches maximises, such as Optuna's."""
@@ -96,8 +96,10 @@ def _through_hydra(
     """Lets Hydra sweep, or show what it is asked for.
 
     Raises:
+        ConfigError: Hydra cannot do what its own settings say.
         Exception: what the task raised, which Hydra would print with a traceback.
     """
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # so that it raises what it would print
     failed: list[tuple[str, Exception]] = []
     parent, own = os.getpid(), own_folder(options.config_dir)
 
@@ -117,6 +119,8 @@ def _through_hydra(
         sys.argv = [before[0], *_flags(options), *overrides]
         with searching(own):
             decorate(run)()
+    except HydraException as error:
+        raise ConfigError("Hydra cannot start the runs", found=str(error)) from error
     finally:
         sys.argv = before
     _raise(failed, options.multirun)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import copy
 import importlib
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -29,14 +31,17 @@ class LaterName:
         return None
 
 
-def delay_init(name: str, known: Mapping[str, Any], light: Sequence[str] | None = None) -> None:
+def delay_init(
+    name: str, known: Mapping[str, Any] | None = None, light: Sequence[str] | None = None
+) -> None:
     """Lets a package be imported without running its `__init__`, unless it was imported before.
 
     Modules inside of the package are its own. Any other name that is not known runs the `__init__`.
 
     Args:
         name: of the package; nothing happens where it is not installed.
-        known: name -> what it stands for, or where that is.
+        known: name -> what it stands for, or where that is; None is what the `__init__` imports from
+            modules beside it.
         light: modules inside of the package that do not rest on its `__init__`; None is all.
     """
     if name in sys.modules:
@@ -44,13 +49,24 @@ def delay_init(name: str, known: Mapping[str, Any], light: Sequence[str] | None 
     spec = find_spec(name)
     if spec is None or spec.loader is None:
         return
-    package = _LatePackage(spec, known)
+    package = _LatePackage(spec, _imports_of(spec) if known is None else known)
     sys.modules[name] = package
     parent, _, child = name.rpartition(".")
     if parent:
         setattr(sys.modules[parent], child, package)
     if light is not None:
         sys.meta_path.insert(0, _InitFirst(package, light))
+
+
+def _imports_of(package: ModuleSpec) -> dict[str, LaterName]:
+    """What the `__init__` of a package imports from its own modules."""
+    assert package.origin is not None
+    return {
+        one.asname or one.name: LaterName(f"{package.name}.{line.module}", one.name)
+        for line in ast.parse(Path(package.origin).read_text(encoding="utf-8")).body
+        if isinstance(line, ast.ImportFrom) and line.level == 1 and line.module
+        for one in line.names
+    }
 
 
 class _LatePackage(ModuleType):

@@ -41,6 +41,15 @@ class PruningSearch(_impl.OptunaSweeperImpl):  # type: ignore[misc]
         self.reports = _Reports(self.launcher)
         self.launcher: Launcher = self.reports
 
+    def sweep(self, arguments: list[str]) -> None:
+        """Searches. What a run raised is told by who launched it, also where none was complete."""
+        try:
+            super().sweep(arguments)
+        except ValueError:
+            trials = [trial.study.trials for trial in self.reports.trials[:1]]
+            if not trials or any(one.state == TrialState.COMPLETE for one in trials[0]):
+                raise
+
     def _configure_trials(
         self, trials: list[Trial], distributions: Mapping[str, Any], fixed: Mapping[str, Any]
     ) -> Sequence[Sequence[str]]:

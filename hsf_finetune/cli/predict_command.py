@@ -171,10 +171,11 @@ def _list_formats(text: str) -> list[str]:
 
 def run(options: argparse.Namespace) -> int:
     """Runs the command and returns its exit code."""
-    from hsf_finetune.cli.quick_start import without_collection, without_modules
+    from hsf_finetune.cli.quick_start import delay_f2py, without_collection, without_modules
 
     # OpenVINO's converter is not needed, nor what nibabel reads DICOM inside of NIfTI with.
     with without_modules("openvino.tools.ovc"):
+        delay_f2py()
         with without_collection(), without_modules("pydicom"):
             import hsf_finetune.inference.ensemble
             import hsf_finetune.inference.segment_files  # noqa: F401
@@ -183,7 +184,12 @@ def run(options: argparse.Namespace) -> int:
 
 def _segment(options: argparse.Namespace) -> int:
     """The exit code, after everything is imported."""
-    from hsf_finetune.cli.quick_start import OF_MONAI, without_collection, without_modules
+    from hsf_finetune.cli.quick_start import (
+        OF_MONAI,
+        import_monai,
+        without_collection,
+        without_modules,
+    )
     from hsf_finetune.inference.ensemble import load_models, say_method, split_models
     from hsf_finetune.inference.formats.output_formats import OutputChoice
     from hsf_finetune.inference.localisation import RegionFinder
@@ -220,6 +226,7 @@ def _segment(options: argparse.Namespace) -> int:
     weights, scans = split_models(options.model, options.scans)
     how = (options.checkpoint, options.device, options.set, say, options.engine)
     with without_collection(), without_modules(*OF_MONAI):
+        import_monai()
         model = load_models(weights, *how).with_views(options.tta)
     say_method(model)
     results = segment_files(model, scans, options.output, chosen)

@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import atexit
 import gc
+import importlib
 import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import metadata
 from typing import Any
 
 from hsf_finetune.cli.late_packages import LaterName, delay_init
 
 OF_MONAI = (
-    "ignite", "jsonschema", "matplotlib", "pandas", "pydicom", "requests", "scipy.signal",
-    "scipy.stats", "skimage", "tensorboard",
+    "ignite", "jsonschema", "matplotlib", "pandas", "pydicom", "scipy.signal", "scipy.stats",
+    "skimage", "tensorboard",
 )  # fmt: skip
 """What MONAI imports with itself where it is installed; its networks need none of it."""
 _LATE_OF_MONAI = (
-    "apps", "data", "metrics", "networks", "networks.layers", "transforms", "transforms.croppad",
+    "apps", "data", "metrics", "networks", "networks.blocks", "networks.layers", "networks.nets",
+    "transforms", "transforms.croppad",
 )  # fmt: skip
-"""Packages of MONAI whose `__init__` imports all that is inside of them."""
-_LIGHT_NETWORKS = ("unet", "basic_unet")
-"""Networks of MONAI that rest on no other one."""
+"""Packages of MONAI whose `__init__` does nothing but import all that is inside of them."""
 
 _modules: dict[str, Any] = sys.modules
 
@@ -41,6 +42,12 @@ def without_modules(*names: str) -> Iterator[None]:
     finally:
         for name in hidden:
             _modules.pop(name, None)
+
+
+def delay_f2py() -> None:
+    """SciPy looks at each name in NumPy, of which its compiler of Fortran takes long to import."""
+    importlib.import_module("numpy")
+    delay_init("numpy.f2py", {})
 
 
 @contextmanager
@@ -82,31 +89,30 @@ def import_training() -> None:
     with without_collection():
         import torch  # noqa: F401
 
+        delay_f2py()
         delay_init("torch._dynamo", compiler, [])
         # Where determinism is chosen, PyTorch notes it there.
         delay_init("torch._inductor", {}, ["config", "custom_graph_pass"])
         delay_init("torchmetrics", metrics)
         delay_init("torchmetrics.utilities", {})
         delay_init("torchmetrics.utilities.plot", plots)
-        with without_modules(*OF_MONAI):
-            import_monai()
+        import_monai()
+        # Its surface distances are found without trees of neighbours.
+        with without_modules(*OF_MONAI, "scipy.spatial"):
+            importlib.import_module("monai.metrics.utils")
 
 
 def import_monai() -> None:
-    """Imports of MONAI only what its networks and metrics need, when they are imported.
+    """Imports what networks and metrics of MONAI need themselves, when they are imported.
 
     MONAI imports all of itself with any part of it, which takes a second.
     """
-    delay_init("monai", {"__version__": LaterName("monai._version", "get_versions")})
+    delay_init("monai", {"__version__": metadata.version("monai")})
     for name in _LATE_OF_MONAI:
-        delay_init(f"monai.{name}", {})
-    acti_norm = LaterName("monai.networks.blocks.acti_norm", "ADN")
-    delay_init("monai.networks.blocks", {"ADN": acti_norm})
-    delay_init("monai.networks.nets", {}, _LIGHT_NETWORKS)
-    with without_modules(*OF_MONAI):
-        import monai.apps.utils
-        import monai.metrics.utils
-        import nibabel
+        delay_init(f"monai.{name}")
+    with without_modules(*OF_MONAI, "requests"):
+        importlib.import_module("monai.apps.utils")
+        importlib.import_module("nibabel")
 
 
 def _draw_metric(*given: Any, **named: Any) -> Any:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import scipy
 import torch
-from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from hsf_finetune.evaluation.reliability import CalibrationCase, Reliability, measure_reliability
@@ -101,7 +101,7 @@ def _fit(cases: Sequence[CalibrationCase], per_class: bool) -> tuple[float, ...]
     def loss(logarithms: Tensor) -> Tensor:
         return -torch.stack([case.likelihood(logarithms.exp()) for case in cases]).mean()
 
-    found = minimize_scalar(
+    found = scipy.optimize.minimize_scalar(
         lambda one: float(loss(torch.tensor([one]))), bounds=_LIMITS, method="bounded",
         options={"xatol": 0.01},
     )  # fmt: skip

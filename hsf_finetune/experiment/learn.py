@@ -26,6 +26,7 @@ from hsf_finetune.experiment.run import find_inputs
 from hsf_finetune.experiment.run_result import RunResult
 from hsf_finetune.inference.model_card import ModelCard
 from hsf_finetune.inference.predictor import Predictor
+from hsf_finetune.planning.auto_precision import with_precision
 from hsf_finetune.planning.auto_sizes import with_sizes
 from hsf_finetune.planning.corrections import Correction, find_corrections, keep_corrections
 from hsf_finetune.planning.setup import prepare
@@ -153,7 +154,7 @@ def _train(settings: Settings, parent: Path, corrected: Sequence[Correction]) ->
     # The source's classes may have become several: its task is scored here, by sets of classes.
     data = settings.datasets.model_copy(update={"retention": {}})
     changed = settings.model_copy(update={"datasets": data})
-    setup = with_sizes(prepare(changed, find_inputs(changed)))
+    setup = with_precision(with_sizes(prepare(changed, find_inputs(changed))))
     source: tuple[Case, ...] = ()
     if own:
         models = settings.models.model_copy(update={"use_forgiving_loss": True})

@@ -14,6 +14,7 @@ from hsf_finetune.experiment.folds import run_folds
 from hsf_finetune.experiment.resume import find_run, keep_cases, withdraw_run_dir_afterwards
 from hsf_finetune.experiment.run_result import RunResult
 from hsf_finetune.experiment.selftrain import run_selftrain
+from hsf_finetune.planning.auto_precision import with_precision
 from hsf_finetune.planning.auto_sizes import with_sizes
 from hsf_finetune.planning.phantom_source import (
     phantom_source_folder,
@@ -46,7 +47,7 @@ def run_experiment(settings: Settings) -> RunResult:
             return run_folds(settings, cohort, folds, resumed, run_experiment)
         if settings.finetuning.selftrain is not None:
             return run_selftrain(settings, cohort, resumed, run_experiment)
-        setup = with_sizes(prepare(settings, cohort, resumed))
+        setup = with_precision(with_sizes(prepare(settings, cohort, resumed)))
         with open_run(setup) as run:
             before = run.begin()
             fit(run, before)

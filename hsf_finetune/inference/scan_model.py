@@ -20,6 +20,9 @@ from hsf_finetune.inference.read_scan import Scan, read_channels
 from hsf_finetune.inference.segmentation import Segmentation
 from hsf_finetune.inference.views import ViewKind
 
+_INDICES = 1_000_000
+"""So many classes of voxels become label values at once."""
+
 
 class ScanModel(ABC):
     """Segments scans by the mean of the probabilities of all its passes.
@@ -108,12 +111,13 @@ class ScanModel(ABC):
         classes = card.postprocessing.apply(
             self._classes(volumes, sums), card.classes, math.prod(volumes[0].spacing_mm)
         )
-        # Plane by plane, since NumPy makes eight bytes of each index.
-        counts = [np.bincount(plane.ravel(), minlength=len(card.classes)) for plane in classes]
+        # Part by part, since NumPy makes eight bytes of each index.
+        parts = np.array_split(classes, max(classes.size // _INDICES, 1))
+        counts = [np.bincount(part.ravel(), minlength=len(card.classes)) for part in parts]
         voxels: npt.NDArray[np.int64] = np.sum(counts, axis=0)
         volumes_mm3 = voxels * math.prod(volumes[0].spacing_mm)
         return Segmentation(
-            labels=np.stack([self._values[plane] for plane in classes]),
+            labels=np.concatenate([self._values[part] for part in parts]),
             label_values={name: card.label_values[name] for name in card.classes},
             volumes_mm3=dict(zip(card.classes[1:], volumes_mm3[1:].tolist(), strict=True)),
             channels=tuple(volumes),

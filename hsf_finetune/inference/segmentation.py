@@ -133,7 +133,7 @@ class Segmentation:
                 file=path,
                 expected="a name with " + " or ".join(_WRITTEN),
             )
-        if path.resolve() == self.scan.ref.path.resolve():
+        if path.exists() and self.scan.ref.path.exists() and path.samefile(self.scan.ref.path):
             raise OutputError(
                 "the segmentation would replace its scan", file=path, fix="give another name"
             )

@@ -50,10 +50,9 @@ def nifti_like(voxels: npt.NDArray[Any], scan: Volume) -> Any:
         image = image_class(voxels, scan.affine)
         image.header.set_xyzt_units("mm")
     else:
-        header: Any = scan.header.copy()
-        header.set_data_dtype(voxels.dtype)
-        header["cal_min"], header["cal_max"] = 0, 0
-        image = image_class(voxels, None, header)
+        image = image_class(voxels, None, scan.header)  # with a copy of the header
+        image.set_data_dtype(voxels.dtype)
+        image.header["cal_min"], image.header["cal_max"] = 0, 0
     about = bytes(image.header["descrip"]).rstrip(b"\0")
     image.header["descrip"] = b"; ".join([_MADE_BY, about] if about else [_MADE_BY])[:_LONGEST]
     return image

@@ -1,13 +1,13 @@
 """From settings to a network and its anatomy.
 
-A new network is a settings class, a function that returns its anatomy, and a line in
+A new network is a settings class, a function that returns its anatomy, and a name in
 `BUILDERS`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import replace
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -15,45 +15,15 @@ from torch.overrides import TorchFunctionMode
 
 from hsf_finetune.config.settings import ARUNetSettings, NetworkSettings, PretrainedSettings
 from hsf_finetune.networks.anatomy import Anatomy
-from hsf_finetune.networks.architectures.anatomix import anatomix
-from hsf_finetune.networks.architectures.arunet import arunet
-from hsf_finetune.networks.architectures.basicunet import basicunet
-from hsf_finetune.networks.architectures.dynunet import dynunet
-from hsf_finetune.networks.architectures.mednext import mednext
-from hsf_finetune.networks.architectures.monai_unet import monai_unet
-from hsf_finetune.networks.architectures.nnunet import nnunet
-from hsf_finetune.networks.architectures.primus import primus
-from hsf_finetune.networks.architectures.resnet_unet import resnet_unet
-from hsf_finetune.networks.architectures.rsunet import rsunet
-from hsf_finetune.networks.architectures.segresnet import segresnet
-from hsf_finetune.networks.architectures.segresnet_ds import segresnet_ds
-from hsf_finetune.networks.architectures.stunet import stunet
-from hsf_finetune.networks.architectures.suprem_unet import suprem_unet
-from hsf_finetune.networks.architectures.swinunetr import swinunetr
-from hsf_finetune.networks.architectures.unet import unet
-from hsf_finetune.networks.architectures.unetr import unetr
 from hsf_finetune.networks.pretrained_network import unknown_network_error
 
-BUILDERS: Mapping[str, Callable[[Any, int, int], Anatomy]] = {
-    "unet": unet,
-    "monai_unet": monai_unet,
-    "basicunet": basicunet,
-    "dynunet": dynunet,
-    "segresnet": segresnet,
-    "segresnet_ds": segresnet_ds,
-    "swinunetr": swinunetr,
-    "unetr": unetr,
-    "mednext": mednext,
-    "resnet_unet": resnet_unet,
-    "arunet": arunet,
-    "nnunet": nnunet,
-    "stunet": stunet,
-    "suprem_unet": suprem_unet,
-    "anatomix": anatomix,
-    "rsunet": rsunet,
-    "primus": primus,
-}
-"""`models.name` -> function of (settings, in_channels, out_channels)."""
+BUILDERS = (
+    "unet", "monai_unet", "basicunet", "dynunet", "segresnet", "segresnet_ds", "swinunetr", "unetr",
+    "mednext", "resnet_unet", "arunet", "nnunet", "stunet", "suprem_unet", "anatomix", "rsunet",
+    "primus",
+)  # fmt: skip
+"""`models.name`: each is a module of `architectures`, and in it a function of (settings, in_channels,
+out_channels) with the same name. Modules are imported when their network is built."""
 _INITIALISATION = frozenset(
     getattr(torch.Tensor, f"{name}_")
     for name in ("uniform", "normal", "fill", "zero", "add", "mul", "clamp", "erfinv")
@@ -77,7 +47,8 @@ def build(settings: NetworkSettings, in_channels: int, out_channels: int) -> Ana
     """
     if isinstance(settings, PretrainedSettings):
         raise unknown_network_error()
-    anatomy = BUILDERS[settings.name](settings, in_channels, out_channels)
+    module = import_module(f"hsf_finetune.networks.architectures.{settings.name}")
+    anatomy: Anatomy = getattr(module, settings.name)(settings, in_channels, out_channels)
     return replace(anatomy, settings=settings)
 
 

@@ -21,7 +21,7 @@ from hsf_finetune.system.errors import ConfigError
 from hsf_finetune.system.processes import is_main_process
 
 FORECAST_FILE = "forecast.json"
-"""File of a run that keeps its sizes, and its forecast."""
+"""File of a run that keeps its sizes, its precision and its forecast."""
 
 _LARGEST_PATCH = 128
 _SMALLEST_PATCH = 32

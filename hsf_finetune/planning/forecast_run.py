@@ -104,14 +104,15 @@ def add_forecast(setup: Setup, data: CasesDataModule | None = None) -> Setup:
 
 def write_forecast(setup: Setup, run: RunFolder, data: CasesDataModule) -> None:
     """Prints what a run takes, where the settings want that, and writes it to its folder."""
-    datasets, content = setup.settings.datasets, dict[str, Any]()
-    forecast = add_forecast(setup, data).forecast if setup.settings.lightning.forecast else None
+    datasets, engine, content = setup.settings.datasets, setup.settings.lightning, dict[str, Any]()
+    forecast = add_forecast(setup, data).forecast if engine.forecast else None
     if forecast is not None:
         for line in forecast.lines():
             console.say(line)
         content = {**asdict(forecast), "seconds": forecast.seconds}
-    # A resumed run has to find the sizes that `auto` stands for.
+    # A resumed run has to find what `auto` stands for.
     content |= {"patch_vox": datasets.patch_vox, "batch_size": datasets.batch_size}
+    content |= {"precision": engine.precision}
     write_json(run.file(FORECAST_FILE), content)
 
 

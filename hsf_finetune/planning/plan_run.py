@@ -15,6 +15,7 @@ from hsf_finetune.data.augment.flips import plan_flips
 from hsf_finetune.data.discovery.cases import discover
 from hsf_finetune.data.phantom.write_phantoms import make_phantom_cohort
 from hsf_finetune.labels.similar_names import warn_similar_names
+from hsf_finetune.planning.auto_precision import with_precision
 from hsf_finetune.planning.auto_sizes import with_sizes
 from hsf_finetune.planning.forecast_run import add_forecast
 from hsf_finetune.planning.prove_source import prove_source
@@ -44,7 +45,7 @@ def plan_run(settings: Settings, *, forecast: bool = False) -> Setup:
     make_phantom_cohort(settings.datasets)
     cohort = discover(settings.datasets, settings.models)
     setup = prepare(settings, cohort, preview=True)
-    return add_forecast(with_sizes(setup)) if forecast else setup
+    return add_forecast(with_precision(with_sizes(setup))) if forecast else setup
 
 
 def check_run(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -21,9 +22,11 @@ from hsf_finetune.system.errors import ConfigError
 from hsf_finetune.system.run_folder import has_ended
 from hsf_finetune.weights.files.checkpoint import Checkpoint
 from hsf_finetune.weights.sources.given_weights import PretrainedWeights, read_given_weights
-from hsf_finetune.weights.sources.http_file import Progress
 from hsf_finetune.weights.transfer.own_head import transfer_given
 from hsf_finetune.weights.transfer.receipt import Receipt
+
+if TYPE_CHECKING:
+    from hsf_finetune.weights.sources.http_file import Progress
 
 
 def build_network(settings: Settings, cohort: Cohort) -> Anatomy:

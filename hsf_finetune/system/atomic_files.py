@@ -18,11 +18,15 @@ import secrets
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from itertools import chain
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from hsf_finetune.system.errors import OutputError, UserError
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
 
 _FIXES = {
     errno.ENOSPC: "free some space on it, or write to another disk",
@@ -111,20 +115,28 @@ def locked(path: str | Path) -> Iterator[None]:
     Raises:
         OutputError: the folder cannot be written to.
     """
-    from filelock import FileLock  # imported late, as few files are changed by several processes
-
     path = Path(path)
-    lock = path.with_name(f".{path.name}.lock")
+    lock = _lock_of(path.with_name(f".{path.name}.lock"))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock.touch()
+        lock.acquire()
     except OSError as error:
         fix = _FIXES.get(error.errno or 0, _ANY_FIX)
         raise OutputError(
             "cannot write the result", file=path, found=error.strerror, fix=fix
         ) from error
-    with FileLock(lock):
+    try:
         yield
+    finally:
+        lock.release()
+
+
+@lru_cache(maxsize=16)
+def _lock_of(path: Path) -> BaseFileLock:
+    """The lock of a file, which is slow to make."""
+    from filelock import FileLock  # imported late, as few files are changed by several processes
+
+    return FileLock(path)
 
 
 def write_json(path: str | Path, obj: object) -> None:

@@ -64,7 +64,7 @@ def make_trainer(
                 accelerator=settings.accelerator,
                 devices=settings.devices,
                 num_nodes=settings.num_nodes,
-                strategy=_DDP if _several_processes(settings) else "auto",
+                strategy=_DDP if trains_in_several_processes(settings) else "auto",
                 precision=_precision(settings),  # type: ignore[arg-type]
                 max_epochs=max_epochs,
                 accumulate_grad_batches=settings.accumulate_grad_batches,
@@ -221,7 +221,8 @@ def _without_expected_warnings() -> Iterator[None]:
         yield
 
 
-def _several_processes(settings: LightningSettings) -> bool:
+def trains_in_several_processes(settings: LightningSettings) -> bool:
+    """Whether the settings, or the devices of this machine, ask for several processes."""
     if settings.num_nodes > 1 or settings.strategy != "auto":
         return True
     devices = settings.devices

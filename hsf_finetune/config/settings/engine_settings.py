@@ -37,7 +37,7 @@ class LightningSettings(Group):
     strategy: str = "auto"
     """`auto`, or `ddp` for several processes."""
     precision: Annotated[_Precision, BeforeValidator(as_text)] = "auto"
-    """`auto` is bf16-mixed on CUDA devices that have it and 32-true elsewhere."""
+    """`auto` is bf16-mixed on CUDA devices that have it, and on CPUs where it is faster; else 32-true."""
     max_epochs: Whole | None = None
     """None follows from the schedule."""
     accumulate_grad_batches: Whole = 1

@@ -15,7 +15,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
@@ -204,6 +203,8 @@ def _encode_nifti(volume: npt.NDArray[Any], affine: npt.NDArray[np.float64]) -> 
 
 def _encode_hdf5(volumes: Mapping[str, npt.NDArray[Any]], affine: npt.NDArray[np.float64]) -> bytes:
     """An HDF5 file of datasets with their geometry as attributes."""
+    import h5py  # imported late: few runs are of phantoms
+
     buffer = io.BytesIO()
     with h5py.File(buffer, "w") as file:
         for key, volume in volumes.items():

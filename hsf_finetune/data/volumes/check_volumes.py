@@ -27,7 +27,8 @@ def check_image(volume: Volume) -> None:
         DataError: naming the file and how many voxels are affected.
     """
     array = volume.array
-    if bad := int(array.size - np.count_nonzero(np.isfinite(array))):
+    is_real = array.dtype.kind == "f"
+    if is_real and (bad := int(array.size - np.count_nonzero(np.isfinite(array)))):
         raise DataError(
             "the image holds NaN or infinite voxels",
             file=volume.ref,
@@ -35,7 +36,7 @@ def check_image(volume: Volume) -> None:
             expected="finite numbers",
             fix="repair the image",
         )
-    if array.size and max(abs(float(array.min())), abs(float(array.max()))) > _LARGEST:
+    if is_real and array.size and max(abs(float(array.min())), abs(float(array.max()))) > _LARGEST:
         large = int(np.count_nonzero(np.abs(array) > _LARGEST))
         raise DataError(
             "the image holds numbers that are too large for single precision, in which networks "

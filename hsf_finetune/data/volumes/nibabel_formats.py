@@ -22,6 +22,8 @@ from hsf_finetune.system.errors import DataError
 NIFTI = (".nii.gz", ".nii")
 MGH = (".mgz", ".mgh")
 
+HEADER_BYTES = nib.Nifti2Header.sizeof_hdr
+"""The header of a NIfTI has no more."""
 _MAX_HEADER_BYTES = 1 << 26
 
 
@@ -50,7 +52,11 @@ def read_nifti_header(path: Path) -> nib.Nifti1Header | None:
         ValueError: it says that voxels begin far behind it, or has too many axes.
     """
     with gzip.open(path) if is_gz(path) else path.open("rb") as file:
-        block = file.read(nib.Nifti2Header.sizeof_hdr)
+        return nifti_header(file.read(HEADER_BYTES))
+
+
+def nifti_header(block: bytes) -> nib.Nifti1Header | None:
+    """The same of the first bytes of a file."""
     kinds: tuple[Any, ...] = (nib.Nifti1Header, nib.Nifti2Header)
     for kind in kinds:
         if kind.may_contain_header(block):

@@ -28,13 +28,14 @@ from hsf_finetune.data.volumes.grey_values import GreyValues
 from hsf_finetune.data.volumes.hdf5_datasets import open_dataset, refuse_damage
 from hsf_finetune.data.volumes.itk_formats import ITK, OpenedImage, open_itk
 from hsf_finetune.data.volumes.nibabel_formats import (
+    HEADER_BYTES,
     MGH,
     NIFTI,
     check_is_finite,
     check_nibabel_header,
     is_gz,
+    nifti_header,
     open_nifti_or_mgh,
-    read_nifti_header,
 )
 from hsf_finetune.system.errors import DataError
 
@@ -101,7 +102,7 @@ class Volume:
     step: float = 0.0
     header: nib.Nifti1Header | None = None
 
-    @property
+    @cached_property
     def spacing_mm(self) -> tuple[float, float, float]:
         """Voxel size along the three array axes, in mm."""
         return voxel_size_mm(self.affine)
@@ -212,22 +213,23 @@ def _read_with_nibabel(ref: VolumeRef) -> Volume:
         _refuse_huge(image.shape, image.get_data_dtype().itemsize, ref)
         return read_image(image, ref)
     kind: Any = None
-    with refuse_damage(ref):
-        header: Any = read_nifti_header(path)
+    # Faster than nibabel's `load`, which reads the start of the file several times.
+    with refuse_damage(ref), gzip.open(path) as file:
+        start = file.read(HEADER_BYTES)
+        header: Any = nifti_header(start)
         if header is not None and path.name.lower().endswith(NIFTI):
             kind = _SINGLE.get(header["magic"].item())
-        if kind:  # faster than nibabel's `load`, which reads the start of the file several times
+        if kind:
             shape, dtype = header.get_data_shape(), header.get_data_dtype()
             offset = int(header["vox_offset"])
-    if not kind:
-        image = open_nifti_or_mgh(path)
-        voxels: Any = image.dataobj
-        kind, shape, dtype = type(image), image.shape, image.get_data_dtype()
-        offset = voxels.offset
-    # nibabel stops reading at the last voxel, before the checksum that reveals damaged voxels.
-    most = offset + _refuse_huge(shape, dtype.itemsize, ref) + _PADDING_BYTES
-    with refuse_damage(ref), gzip.open(path) as file:
-        content = file.read(most + 1)
+        else:
+            image = open_nifti_or_mgh(path)
+            voxels: Any = image.dataobj
+            kind, shape, dtype = type(image), image.shape, image.get_data_dtype()
+            offset = voxels.offset
+        # nibabel stops reading at the last voxel, before the checksum that reveals damaged voxels.
+        most = offset + _refuse_huge(shape, dtype.itemsize, ref) + _PADDING_BYTES
+        content = start + file.read(most + 1 - len(start))
         if len(content) > most:
             raise ValueError(f"it goes on behind its {most - _PADDING_BYTES} bytes of voxels")
         image = kind.from_bytes(content)

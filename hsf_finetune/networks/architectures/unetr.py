@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from monai.networks.nets import unetr as monai_unetr
+import monai.networks.nets.unetr as monai_unetr
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 

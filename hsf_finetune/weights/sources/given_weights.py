@@ -5,20 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hsf_finetune.config.settings import NamedWeights, PretrainedSettings, Settings
 from hsf_finetune.networks.pretrained_network import resolve_network
 from hsf_finetune.system.checksum import Checksum, check_file
 from hsf_finetune.system.errors import WeightsError
 from hsf_finetune.weights.files.checkpoint import Checkpoint
-from hsf_finetune.weights.sources.http_file import Progress
 from hsf_finetune.weights.sources.infer_network import unrecognised_network_error
 from hsf_finetune.weights.sources.kept_proof import proof_text
 from hsf_finetune.weights.sources.licence import require_acceptance
 from hsf_finetune.weights.sources.read_source import SourceOptions, find_single_file, read_source
 from hsf_finetune.weights.sources.remote import fetch_weights
 from hsf_finetune.weights.transfer.class_rules import Derivations
+
+if TYPE_CHECKING:
+    from hsf_finetune.weights.sources.http_file import Progress
 
 
 @dataclass(frozen=True)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hsf_finetune.config.settings import NamedWeights
 from hsf_finetune.system.checksum import Checksum, check_file
 from hsf_finetune.system.errors import ConfigError
 from hsf_finetune.system.urls import is_remote
-from hsf_finetune.weights.sources.download import FetchedFile, fetch_file
-from hsf_finetune.weights.sources.http_file import Progress
+
+if TYPE_CHECKING:
+    from hsf_finetune.weights.sources.download import FetchedFile
+    from hsf_finetune.weights.sources.http_file import Progress
 
 
 @dataclass(frozen=True)
@@ -92,9 +94,12 @@ def fetch_weights(
         ConfigError: the address or the checksum is malformed.
         WeightsError: the file cannot be fetched, or has another checksum.
     """
+    if named is None and not is_remote(pretrained):
+        return None
+    # Imported late: most weights are files that the user has.
+    from hsf_finetune.weights.sources.download import FetchedFile, fetch_file
+
     if named is None:
-        if not is_remote(pretrained):
-            return None
         return RemoteWeights(pretrained, fetch_file(pretrained, checksum, offline, progress), None)
     second = Checksum.parse(checksum) if checksum else None
     if file is not None:

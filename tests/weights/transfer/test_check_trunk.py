@@ -235,7 +235,7 @@ class SourceLogits:
 
 
 def test_every_setting_of_every_network_is_changed() -> None:
-    assert DEFAULTS.keys() == CHANGES.keys() == UNTOLD.keys() == BUILDERS.keys()
+    assert DEFAULTS.keys() == CHANGES.keys() == UNTOLD.keys() == {*BUILDERS}
     for kind, changes in CHANGES.items():
         described = type(settings_of(kind, {})).model_fields.keys() - ModelSettings.model_fields
         assert {key for change in changes for key in change} == described - {"name"}

@@ -1,0 +1,79 @@
+"""The precision that a processor computes fastest in, and that a run keeps."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from hsf_finetune.config.compose import compose
+from hsf_finetune.config.settings import Settings
+from hsf_finetune.experiment.run import run_experiment
+from hsf_finetune.inference.engines import computes_bf16
+from hsf_finetune.planning import auto_precision
+from hsf_finetune.planning.plan_run import plan_run
+from hsf_finetune.training import train
+from tests.conftest import CONF, FAST
+
+
+def settings_of(data: Path, *more: str) -> Settings:
+    own = ["datasets=tiny", f"datasets.main_path={data}", "finetuning.pretrained=none"]
+    auto = ["lightning.precision=auto", "lightning.max_epochs=1", *more]
+    return compose("finetune", [*own, *FAST, *auto], CONF)
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Precisions of trainers that train runs, on a CPU that says that it computes in bfloat16."""
+    monkeypatch.setattr(auto_precision, "computes_bf16", lambda _: True)
+    found: list[str] = []
+    make_trainer = train.make_trainer
+
+    def make(engine: Any, *given: Any, **more: Any) -> Any:
+        found.append(engine.precision)
+        return make_trainer(engine, *given, **more)
+
+    monkeypatch.setattr(train, "make_trainer", make)
+    return found
+
+
+@pytest.mark.skipif(computes_bf16(torch.device("cpu")), reason="this CPU computes in bfloat16")
+def test_what_is_slower_is_not_chosen(
+    data: Path, outputs: Path, made: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = run_experiment(settings_of(data, f"datasets.output_path={outputs}"))
+    assert made == ["32-true"]
+    assert "precision: 32-true, since a step in bfloat16 is 0." in capsys.readouterr().out
+    assert json.loads((run.folder / "forecast.json").read_text())["precision"] == "32-true"
+
+
+def test_what_is_faster_is_chosen_and_a_resumed_run_has_it(
+    data: Path, outputs: Path, made: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = iter([1.3, 1.0])  # seconds in 32 bits, and in bfloat16
+    monkeypatch.setattr(auto_precision, "_step_s", lambda _: next(taken))
+    run = run_experiment(settings_of(data, f"datasets.output_path={outputs}"))
+    more = settings_of(data, f"datasets.output_path={outputs}", f"resume={run.folder}")
+    run_experiment(
+        more.model_copy(update={"lightning": more.lightning.model_copy(update={"max_epochs": 2})})
+    )
+    assert made == ["bf16-mixed", "bf16-mixed"]
+    saved = torch.load(run.folder / "checkpoints" / "last.ckpt", weights_only=True)
+    assert saved["epoch"] == 1
+    assert {value.dtype for value in saved["state_dict"].values()} == {torch.float32}
+
+
+@pytest.mark.parametrize(
+    "more", [["lightning.precision=bf16-mixed"], ["lightning.devices=2", "lightning=ddp"], []]
+)
+def test_where_nothing_is_to_be_decided_nothing_is_measured(
+    data: Path, monkeypatch: pytest.MonkeyPatch, more: list[str]
+) -> None:
+    monkeypatch.setattr(auto_precision, "computes_bf16", lambda _: bool(more))
+    monkeypatch.setattr(auto_precision, "_step_s", pytest.fail)
+    settings = settings_of(data, *more)
+    setup = auto_precision.with_precision(plan_run(settings))
+    assert setup.settings.lightning.precision == settings.lightning.precision
