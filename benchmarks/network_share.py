@@ -90,7 +90,7 @@ def make_scans(known: Path, folder: Path, count: int) -> None:
             one.symlink_to(file.resolve())
             continue
         cut = [*product(range(4), repeat=3)][(place // len(files) + place) % 63 + 1]
-        image = nibabel.load(file)
+        image: Any = nibabel.load(file)
         nibabel.save(image.slicer[tuple(slice(2 * n, None) for n in cut)], one)
 
 

@@ -6,6 +6,7 @@ import ast
 import contextlib
 import copy
 import importlib
+import pkgutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,29 +20,27 @@ from typing import Any
 
 @dataclass(frozen=True)
 class LaterName:
-    """A name in a module that is imported when the name is asked for."""
+    """A name in a module that is imported when the name is asked for; without one, the module."""
 
     module: str
-    name: str
+    name: str = ""
 
     def read(self) -> Any:
         """What the name stands for; None if it is elsewhere in this version."""
         with contextlib.suppress(ImportError):
-            return getattr(importlib.import_module(self.module), self.name, None)
+            module = importlib.import_module(self.module)
+            return getattr(module, self.name, None) if self.name else module
         return None
 
 
-def delay_init(
-    name: str, known: Mapping[str, Any] | None = None, light: Sequence[str] | None = None
-) -> None:
+def delay_init(name: str, known: Mapping[str, Any], light: Sequence[str] | None = None) -> None:
     """Lets a package be imported without running its `__init__`, unless it was imported before.
 
     Modules inside of the package are its own. Any other name that is not known runs the `__init__`.
 
     Args:
         name: of the package; nothing happens where it is not installed.
-        known: name -> what it stands for, or where that is; None is what the `__init__` imports from
-            modules beside it.
+        known: name -> what it stands for, or where that is.
         light: modules inside of the package that do not rest on its `__init__`; None is all.
     """
     if name in sys.modules:
@@ -49,7 +48,7 @@ def delay_init(
     spec = find_spec(name)
     if spec is None or spec.loader is None:
         return
-    package = _LatePackage(spec, _imports_of(spec) if known is None else known)
+    package = _LatePackage(spec, known)
     sys.modules[name] = package
     parent, _, child = name.rpartition(".")
     if parent:
@@ -58,15 +57,19 @@ def delay_init(
         sys.meta_path.insert(0, _InitFirst(package, light))
 
 
-def _imports_of(package: ModuleSpec) -> dict[str, LaterName]:
-    """What the `__init__` of a package imports from its own modules."""
-    assert package.origin is not None
-    return {
-        one.asname or one.name: LaterName(f"{package.name}.{line.module}", one.name)
-        for line in ast.parse(Path(package.origin).read_text(encoding="utf-8")).body
+def names_inside(package: str) -> dict[str, LaterName]:
+    """The modules inside of a package, and what its `__init__` imports from them."""
+    spec = find_spec(package)
+    assert spec is not None
+    assert spec.origin is not None
+    modules = pkgutil.iter_modules(spec.submodule_search_locations)
+    imports = {
+        one.asname or one.name: LaterName(f"{package}.{line.module}", one.name)
+        for line in ast.parse(Path(spec.origin).read_text(encoding="utf-8")).body
         if isinstance(line, ast.ImportFrom) and line.level == 1 and line.module
         for one in line.names
     }
+    return {one.name: LaterName(f"{package}.{one.name}") for one in modules} | imports
 
 
 class _LatePackage(ModuleType):
@@ -96,8 +99,6 @@ class _LatePackage(ModuleType):
         found = known.get(name)
         if isinstance(found, LaterName):
             found = found.read()
-        # Of the modules that are being imported, some ask for each other.
-        found = found or sys.modules.get(f"{self.__name__}.{name}")
         if found is None:
             self.run_init()
             return getattr(self, name)

@@ -179,6 +179,13 @@ def _explanation(error: Exception) -> UserError | None:
             fix="training: datasets.batch_size=1, a smaller datasets.patch_vox or models.channels;"
             "\npredicting: --device cpu",
         )
+    # PyTorch has a class of its own for NCCL only.
+    if type(error).__name__.startswith("Dist") or "third_party/gloo" in str(error):
+        return TrainingError(
+            "another process of this run was lost",
+            found=str(error).splitlines()[0],
+            fix="look at the messages of the others; resume=auto continues the run",
+        )
     return None
 
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from importlib import metadata
 from typing import Any
 
-from hsf_finetune.cli.late_packages import LaterName, delay_init
+from hsf_finetune.cli.late_packages import LaterName, delay_init, names_inside
 
 OF_MONAI = (
     "ignite", "jsonschema", "matplotlib", "pandas", "pydicom", "scipy.signal", "scipy.stats",
@@ -107,9 +107,9 @@ def import_monai() -> None:
 
     MONAI imports all of itself with any part of it, which takes a second.
     """
-    delay_init("monai", {"__version__": metadata.version("monai")})
+    delay_init("monai", names_inside("monai") | {"__version__": metadata.version("monai")})
     for name in _LATE_OF_MONAI:
-        delay_init(f"monai.{name}")
+        delay_init(f"monai.{name}", names_inside(f"monai.{name}"))
     with without_modules(*OF_MONAI, "requests"):
         importlib.import_module("monai.apps.utils")
         importlib.import_module("nibabel")

@@ -180,9 +180,9 @@ def lock_run(folder: RunFolder) -> Iterator[None]:
     Raises:
         ConfigError: another process works on it.
     """
-    lock = FileLock(folder.file(".lock"), blocking=False)
+    lock = FileLock(folder.file(".lock"))
     try:
-        lock.acquire()
+        lock.acquire(blocking=False)
     except Timeout:
         raise ConfigError(
             "another process works on this run",

@@ -37,6 +37,8 @@ _SILENT_BEATS = 12
 """Signs of life that may be missing."""
 _GRACE_BEATS = 3
 """Signs of life after which a process ends itself that could not end by an error."""
+_APART_S = 30.0
+"""For how long one process of a start may begin after another one."""
 _started = time.time()
 _runs = itertools.count(1)
 """The number of a run among those of this process, the same in every process."""
@@ -151,7 +153,8 @@ class _Presence(threading.Thread):
         self.problem: str | None = None
         if is_main_process():
             for left in meeting.parent.glob(f"{meeting.name}_*"):
-                left.unlink(missing_ok=True)
+                if not _is_failure_of_this_start(left):
+                    left.unlink(missing_ok=True)
 
     def run(self) -> None:
         """Until the run is over, or another process fails."""
@@ -187,22 +190,26 @@ class _Presence(threading.Thread):
     def _sign_off(self, failure: str) -> None:
         with suppress(OSError):
             self._own.unlink(missing_ok=True)
-            if not self._files("alive"):
-                # The last one clears up.
-                for file in self._files("failed"):
-                    file.unlink(missing_ok=True)
-            elif failure:
-                self._own.with_name(f"{self._meeting.name}_failed_{rank()}").write_text(failure)
+            alive, failed = self._files("alive"), self._files("failed")
+            known = {rank(), *self._signs, *map(_process_of, [*alive, *failed])}
+            if alive or len(known) < _world_size():
+                # A process that has not begun yet reads it, too.
+                if failure:
+                    own = self._own.with_name(f"{self._meeting.name}_failed_{rank()}")
+                    own.write_text(failure)
+                return
+            for file in failed:  # the last one clears up
+                file.unlink(missing_ok=True)
 
     def _files(self, kind: str) -> list[Path]:
         return [*self._meeting.parent.glob(f"{self._meeting.name}_{kind}_*")]
 
     def _find_problem(self) -> str | None:
         for file in self._files("failed"):
-            if file.stat().st_mtime > _started:
-                return f"process {file.name.rpartition('_')[2]} failed: {file.read_text()}"
+            if _is_failure_of_this_start(file):
+                return f"process {_process_of(file)} failed: {file.read_text()}"
         for file in self._files("alive"):
-            process, sign = int(file.name.rpartition("_")[2]), file.read_text()
+            process, sign = _process_of(file), file.read_text()
             before, missing = self._signs.get(process, (sign, None))
             if sign != before:
                 missing = 0
@@ -213,6 +220,20 @@ class _Presence(threading.Thread):
                 file.unlink(missing_ok=True)
                 return f"process {process} gave no sign of life for {missing * BEAT_S:.0f} s"
         return None
+
+
+def _is_failure_of_this_start(file: Path) -> bool:
+    return "_failed_" in file.name and file.stat().st_mtime > _started - _APART_S
+
+
+def _process_of(file: Path) -> int:
+    return int(file.name.rpartition("_")[2])
+
+
+def _world_size() -> int:
+    """How many processes the launcher has started, as far as it says."""
+    given = [os.environ.get(name, "") for name in ("WORLD_SIZE", "SLURM_NTASKS")]
+    return next((int(text) for text in given if text.isdigit()), 1)
 
 
 def _remove_notes(output_path: Path) -> None:

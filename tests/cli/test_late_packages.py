@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hsf_finetune.cli.late_packages import LaterName, delay_init
+from hsf_finetune.cli.late_packages import LaterName, delay_init, names_inside
 
 
 @pytest.fixture
@@ -35,6 +35,19 @@ def test_what_is_known_and_modules_inside_leave_init_out(package: str) -> None:
     assert importlib.import_module(f"{package}.light").value == 1
     assert "heavy" not in vars(module)
     assert not hasattr(module, "__wrapped__")
+
+
+def test_names_from_its_own_modules_and_modules_that_ask_for_each_other_leave_init_out(
+    package: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / package
+    (folder / "__init__.py").write_text("from .light import value as first\nheavy = 1\n")
+    (folder / "asks.py").write_text(f"from {package} import asks, first\nsame = asks\n")
+    delay_init(package, names_inside(package))
+    asks = importlib.import_module(f"{package}.asks")
+    assert (asks.first, asks.same) == (1, asks)
+    assert "heavy" not in vars(sys.modules[package])
+    assert sys.modules[package].heavy == 1
 
 
 @pytest.mark.parametrize(
@@ -69,7 +82,8 @@ def test_training_imports_little_until_it_is_asked_for() -> None:
         "optimizer.step()\n"
         "import hsf_finetune.experiment.run\n"
         "late = {'torch._dynamo.eval_frame', 'torchmetrics.classification', 'pandas', 'sympy'}\n"
-        "late |= {'matplotlib', 'tensorboard', 'ignite', 'jinja2'}\n"
+        "late |= {'matplotlib', 'tensorboard', 'ignite', 'jinja2', 'h5py', 'requests', 'PIL'}\n"
+        "late |= {'scipy.optimize', 'scipy.spatial', 'monai.networks.nets.resnet'}\n"
         "print(*late & {*sys.modules})\n"
         "assert torch.compile(lambda x: x + 1, backend='eager')(weight).sum() > 0\n"
         "import torchmetrics\n"

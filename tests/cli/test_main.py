@@ -52,6 +52,8 @@ class OutOfMemoryError(RuntimeError):
         ),
         (raising(OSError(errno.EDQUOT, "Quota exceeded")), 2, "Quota exceeded"),
         (raising(OutOfMemoryError("CUDA out of memory")), 2, "datasets.batch_size=1"),
+        (raising(RuntimeError("third_party/gloo/pair.cc: closed")), 2, "resume=auto continues"),
+        (raising(ModuleNotFoundError("no", name="lightning")), 2, "without --no-deps"),
         (raising(KeyboardInterrupt()), 130, "resume=auto"),
         (stopped_by_lightning, 130, "resume=auto"),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -39,16 +40,45 @@ def test_garbage_is_collected_again_after_an_error() -> None:
 def test_a_prediction_and_the_networks_of_monai_import_little() -> None:
     code = (
         "import sys\n"
-        "from hsf_finetune.cli.quick_start import OF_MONAI, without_modules\n"
+        "from hsf_finetune.cli.quick_start import OF_MONAI, delay_f2py, without_modules\n"
+        "delay_f2py()\n"
         "with without_modules('pydicom'):\n"
         "    import hsf_finetune.inference.ensemble, hsf_finetune.inference.segment_files\n"
-        "late = {'monai', 'h5py', 'scipy.ndimage', 'hsf_finetune.data.discovery.cases'}\n"
+        "late = {'monai', 'h5py', 'scipy.ndimage', 'hsf_finetune.data.discovery.cases', 'requests'}\n"
         "print(*late & {*sys.modules})\n"
+        "import scipy.ndimage, numpy.f2py\n"
+        "print(*{'numpy.f2py.f2py2e'} & {*sys.modules})\n"
+        "assert numpy.f2py.run_main and 'numpy.f2py.f2py2e' in sys.modules\n"
         "with without_modules(*OF_MONAI):\n"
-        "    import hsf_finetune.networks.build\n"
+        "    import hsf_finetune.networks.architectures.basicunet\n"
         "    from monai.inferers.utils import sliding_window_inference\n"
         "print(*{*OF_MONAI} & {*sys.modules})\n"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.split() == []
     assert OF_MONAI
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="each network is imported in a fork")
+def test_each_network_is_imported_without_the_rest_of_monai() -> None:
+    code = (
+        "import os, sys, warnings\n"
+        "from importlib import import_module\n"
+        "import torch\n"
+        "from hsf_finetune.cli.quick_start import import_monai\n"
+        "from hsf_finetune.networks.build import BUILDERS\n"
+        "warnings.simplefilter('ignore')\n"
+        "import_monai()\n"
+        "for name in BUILDERS:\n"
+        "    if os.fork() == 0:\n"
+        "        import_module(f'hsf_finetune.networks.architectures.{name}')\n"
+        "        nets = {m for m in sys.modules if m.startswith('monai.networks.nets.')}\n"
+        "        rest = {'scipy.ndimage', 'requests', 'monai.losses'} & {*sys.modules}\n"
+        "        os._exit(len(nets) > 4 or bool(rest))\n"
+        "    if os.wait()[1]:\n"
+        "        print(name)\n"
+        "import monai\n"
+        "assert monai.networks.nets.SegResNet and monai.transforms.Compose and monai.losses\n"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.split() == []

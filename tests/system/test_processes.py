@@ -80,16 +80,17 @@ def compare_every_epoch(config_dir: Path, *jobs: Sequence[str]) -> None:
 
 
 def meet_fate(victim: int, fate: str, overrides: Sequence[str]) -> None:
-    """Makes a run of which one process is late, is killed or fails after some signs of life."""
+    """Makes a run of which one process is late, is killed or fails, before or after signs of life."""
     prepare = run.prepare
 
     def delayed(*given: Any, **more: Any) -> Setup:
         setup = prepare(*given, **more)
         if processes.rank() == victim:
-            time.sleep((15 if fate == "late" else 4) * processes.BEAT_S)
+            beats = {"late": 15, "failed at once": 0}.get(fate, 4)
+            time.sleep(beats * processes.BEAT_S)
             if fate == "killed":
                 os.kill(os.getpid(), signal.SIGKILL)
-            if fate == "failed":
+            if fate.startswith("failed"):
                 raise DataError("the disk fell off")
         return setup
 
@@ -97,6 +98,8 @@ def meet_fate(victim: int, fate: str, overrides: Sequence[str]) -> None:
         # Whoever is late on a busy machine must not be taken for dead.
         patch.setattr(processes, "BEAT_S", 1.0 if fate == "late" else 0.5)
         patch.setattr(run, "prepare", delayed)
+        if fate == "failed at once" and processes.rank() != victim:
+            time.sleep(8 * processes.BEAT_S)
         run_settings(CONF, overrides)
 
 
@@ -296,7 +299,7 @@ def test_two_processes_with_half_the_batch_equal_one(
 
 
 @pytest.mark.parametrize("victim", [0, 1])
-@pytest.mark.parametrize("fate", ["killed", "failed"])
+@pytest.mark.parametrize("fate", ["killed", "failed", "failed at once"])
 def test_a_process_that_dies_ends_the_others(
     data: Path, outputs: Path, tmp_path: Path, victim: int, fate: str
 ) -> None:
