@@ -97,8 +97,7 @@ def import_training() -> None:
         delay_init("torchmetrics.utilities", {})
         delay_init("torchmetrics.utilities.plot", plots)
         import_monai()
-        # Its surface distances are found without trees of neighbours.
-        with without_modules(*OF_MONAI, "scipy.spatial"):
+        with without_modules(*OF_MONAI):
             importlib.import_module("monai.metrics.utils")
 
 

@@ -12,9 +12,8 @@ import psutil
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
 _SCANS, _GROWTH = 20, 0.05
-"""A process that segments scans may grow by this share of what it had after so many of them."""
-_LEAST_SCANS = 10
-"""From one time that memory is returned to the next."""
+"""A process that segments scans may grow by this share of what it had after so many of them; as many
+lie between two times that memory is returned."""
 
 
 def keep_freed_memory() -> bool:
@@ -55,7 +54,7 @@ class FreedMemory:
             self.usual_bytes = 0  # scans have become larger, or are the first ones
         elif not self.usual_bytes:
             self.usual_bytes = held if self.scans == _SCANS else 0
-        elif self.scans >= _LEAST_SCANS and held > allowed and (library := _c_library()):
+        elif self.scans >= _SCANS and held > allowed and (library := _c_library()):
             library.malloc_trim(0)
             self.scans = 0
 

@@ -83,7 +83,7 @@ def test_training_imports_little_until_it_is_asked_for() -> None:
         "import hsf_finetune.experiment.run\n"
         "late = {'torch._dynamo.eval_frame', 'torchmetrics.classification', 'pandas', 'sympy'}\n"
         "late |= {'matplotlib', 'tensorboard', 'ignite', 'jinja2', 'h5py', 'requests', 'PIL'}\n"
-        "late |= {'scipy.optimize', 'scipy.spatial', 'monai.networks.nets.resnet'}\n"
+        "late |= {'scipy.optimize', 'monai.networks.nets.resnet'}\n"
         "print(*late & {*sys.modules})\n"
         "assert torch.compile(lambda x: x + 1, backend='eager')(weight).sum() > 0\n"
         "import torchmetrics\n"

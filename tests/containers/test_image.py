@@ -24,6 +24,7 @@ NAME = "hsf_finetune:test"
 ROOT = CONF.parents[1]
 DEFINITION = ROOT / "containers" / "hsf_finetune.def"
 HOME = "home/user"
+ALONE = ("--mount", "--net", "--pid", "--fork")
 RUN_READ_ONLY = """
 set -eu
 mount --bind "$ROOT" "$ROOT"
@@ -149,16 +150,17 @@ def unpacked(storage: Path) -> Path:
     name = output_of(buildah(storage, "from", NAME))
     root = Path(output_of(buildah(storage, "mount", name)))
     run = buildah(storage, "run", "--isolation", "chroot", "--user", "0", name, "--", "sh", "-exc")
-    run[-4:-4] = (storage / "mounts").read_text().split()
-    output_of([*run, "python -m pip uninstall -q -y hsf-finetune; rm -rf /opt/* /work /cache"])
+    run[-4:-4] = ["--workingdir", "/", *(storage / "mounts").read_text().split()]
+    remove = "python -m pip uninstall -q -y hsf-finetune; rm -r /opt/hsf_finetune /work /cache"
+    listed = "python -m pip freeze --exclude hsf-finetune"
+    installed = output_of([*run, f"{remove}; {listed}"])
     for line in sections["files"].splitlines():
         if line.strip():
             source, target = line.split()
             assert target.endswith("/")
             (root / target[1:]).mkdir(parents=True, exist_ok=True)
             subprocess.run(["cp", "-fLr", ROOT / source, root / target[1:]], check=True)
-    said = output_of([*run, sections["post"]])
-    assert "Downloading" not in said
+    assert output_of([*run, f"{sections['post']}\n{listed}"]) == installed
     scripts = root / ".singularity.d"
     scripts.mkdir()
     for section in ("environment", "runscript", "test"):
@@ -182,18 +184,7 @@ def test_the_definition_of_apptainer_predicts_and_writes_into_three_folders_only
     def run(*script: str) -> str:
         places = {"ROOT": unpacked, "HOME_FOLDER": home, "HOME": HOME, "WORK": work}
         return output_of(
-            [
-                "unshare",
-                "--mount",
-                "--net",
-                "--pid",
-                "--fork",
-                "sh",
-                "-c",
-                RUN_READ_ONLY,
-                "-",
-                *script,
-            ],
+            ["unshare", *ALONE, "sh", "-c", RUN_READ_ONLY, "-", *script],
             {**os.environ, **{name: str(value) for name, value in places.items()}},
         )
 
@@ -207,4 +198,4 @@ def test_the_definition_of_apptainer_predicts_and_writes_into_three_folders_only
     written = {path.relative_to(home) for path in home.rglob("*") if path.is_file()}
     assert {path.parts[:2] for path in written} <= {(".local", "lib"), (".cache", "hsf_finetune")}
     with pytest.raises(AssertionError, match="Read-only file system"):
-        run("runscript", "predict", "RUN", scan.name, "-o", "/opt/segmentations")
+        run("runscript", "predict", "RUN", scan.name, "-o", "/cache/segmentations")

@@ -1,0 +1,49 @@
+"""Freed memory is returned when it adds up over scans, and not more often than it helps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import SimpleNamespace
+
+import psutil
+import pytest
+
+from hsf_finetune.system import freed_memory
+from hsf_finetune.system.freed_memory import FreedMemory
+
+
+@pytest.mark.parametrize(
+    ("held_mib", "returned_after"),
+    [
+        pytest.param([100] * 60, [], id="same scans"),
+        pytest.param([100] * 20 + [104] * 40, [], id="little more"),
+        pytest.param([100] * 30 + [150] + [100] * 40, [31], id="one large scan"),
+        pytest.param([100] * 20 + [150] * 100, [21], id="larger scans from then on"),
+        pytest.param([100] * 20 + [106, *[101] * 18, 106] * 2, [21, 41], id="gaps again"),
+        pytest.param([*range(100, 119), 120], [], id="few scans"),
+    ],
+)
+def test_freed_memory_is_returned_when_it_adds_up(
+    held_mib: list[int], returned_after: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def process() -> Iterator[SimpleNamespace]:
+        for held in held_mib:
+            yield SimpleNamespace(memory_info=lambda held=held: SimpleNamespace(rss=held << 20))
+
+    found: list[int] = []
+    done = 0
+    memory, scans = FreedMemory(), process()
+    monkeypatch.setattr(psutil, "Process", lambda: next(scans))
+    library = SimpleNamespace(malloc_trim=lambda pad: found.append(done))
+    monkeypatch.setattr(freed_memory, "_c_library", lambda: library)
+    while done < len(held_mib):
+        done += 1
+        memory.note_scan()
+    assert found == returned_after
+
+
+def test_without_glibc_nothing_is_kept_or_returned(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(freed_memory, "_c_library", lambda: None)
+    memory = FreedMemory(scans=30, usual_bytes=1)
+    memory.note_scan()
+    assert (memory.scans, freed_memory.keep_freed_memory()) == (31, False)
