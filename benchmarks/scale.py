@@ -241,6 +241,7 @@ def save_cohort(folder: Path, cases: int) -> None:
 def measure(work: Work, folder: Path) -> Iterator[Row]:
     """A row for each size but the first; the last one has the growth over all of them."""
     smallest, *sizes = work.sizes
+    cost_of(work, smallest, folder / "first")  # which may have modules to compile
     start = cost_of(work, smallest, folder)
     points: list[tuple[float, float]] = []
     for size in sizes:
