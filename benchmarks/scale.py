@@ -92,7 +92,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--works", nargs="+", choices=names, default=names)
     parser.add_argument("--cases", nargs="+", type=int, default=[500, 2000, 8000])
     parser.add_argument("--edges", nargs="+", type=int, default=[192, 256, 384], help="in voxels")
-    parser.add_argument("--classes", nargs="+", type=int, default=[4, 30, 118])
+    parser.add_argument("--classes", nargs="+", type=int, default=[10, 30, 118])
     parser.add_argument("--scans", nargs="+", type=int, default=[20, 100, 300])
     parser.add_argument("--folder", type=Path, help="to write into, where /tmp is small")
     parser.add_argument("--json", type=Path, help="write the rows there too")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -28,6 +29,7 @@ from hsf_finetune.planning.source_model import check_new_head
 from hsf_finetune.system import console
 from hsf_finetune.system.atomic_files import write_json
 from hsf_finetune.system.cache import sweep
+from hsf_finetune.system.errors import ConfigError
 from hsf_finetune.system.processes import is_main_process
 from hsf_finetune.system.run_folder import SPLITS, RunFolder
 from hsf_finetune.training.train import fit_model
@@ -117,8 +119,13 @@ class ActiveRun:
         checked = check_new_head(setup, setup.split.validation[0])
         for line in checked.lines() if checked else ():
             console.say(line)
-        for line in outline_warnings(setup.settings, checked):
-            console.say(f"warning: {line}")
+        try:
+            for line in outline_warnings(setup.settings, checked):
+                console.say(f"warning: {line}")
+        except ConfigError:
+            if setup.resumed is None:
+                shutil.rmtree(self.folder.path, ignore_errors=True)  # nothing is trained in it
+            raise
         receipt = setup.transfer.receipt.to_dict()
         write_json(self.folder.file("transfer.json"), {**receipt, "head_check": checked})
 

@@ -13,6 +13,9 @@ from hsf_finetune.planning.advice import KNOWN
 from hsf_finetune.planning.start import TransferResult
 from hsf_finetune.system.errors import ConfigError
 
+_NOT_FOUND = 0.5
+"""A lower Dice of the source is not that of another outline."""
+
 
 def find_old_groups(
     settings: Settings, cohort: Cohort, transfer: TransferResult | None
@@ -48,9 +51,21 @@ def find_old_groups(
 
 
 def outline_warnings(settings: Settings, checked: HeadCheck | None) -> list[str]:
-    """What speaks against `finetuning.keep_old=everywhere`: a source that draws its classes badly."""
+    """What speaks against `finetuning.keep_old=everywhere`: a source that draws its classes badly.
+
+    Raises:
+        ConfigError: the source hardly finds them, so that the model would unlearn them.
+    """
     if checked is None or settings.finetuning.keep_old != "everywhere":
         return []
+    lost = [f"{row.name} {row.before:.2f}" for row in checked.rows if row.before < _NOT_FOUND]
+    if lost:
+        raise ConfigError(
+            "finetuning.keep_old=everywhere: the source model does not find its classes in these scans",
+            found=f"Dice on {checked.case}: {', '.join(lost)}",
+            expected=f"{KNOWN} or more; a model that is held to less than {_NOT_FOUND} unlearns them",
+            fix="leave keep_old out: the scans are of another contrast or voxel size, or prepared otherwise",
+        )
     return [
         f"keep_old=everywhere holds the model to the source's outline of {row.name}, whose Dice is "
         f"{row.before:.2f} on {checked.case}: if the labels draw it elsewhere on purpose, leave the "

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
 
 from hsf_finetune.evaluation.head_check import HeadCheck, HeadCheckRow
+from hsf_finetune.experiment.run import run_experiment
 from hsf_finetune.planning.old_classes import outline_warnings
 from hsf_finetune.planning.plan_run import plan_run
 from hsf_finetune.system.errors import ConfigError
+from tests.conftest import save_nifti
 from tests.training.test_distillation import KEEP, settings_of
 
 NOT_DRAWN = "~datasets.datasets.tiny.unannotated"
@@ -55,3 +59,22 @@ def test_an_outline_that_does_not_fit_the_labels_is_said(
     said = outline_warnings(settings, checked)
     assert [("0.80 on c1" in line and "blob" in line) for line in said] == [True] * warned
     assert not outline_warnings(settings, None)
+
+
+@pytest.mark.parametrize("contrast", ["as it was", "inverted"])
+def test_a_source_that_does_not_find_its_classes_is_no_teacher(
+    data: Path, outputs: Path, source_run: Path, tmp_path: Path, contrast: str
+) -> None:
+    for path in (data / "tiny").rglob("*.nii.gz"):
+        image = nib.nifti1.load(path)
+        values = np.asarray(image.dataobj)
+        other = values.max() - values if "T2w" in path.name and contrast == "inverted" else values
+        save_nifti(tmp_path / path.relative_to(data), other, image.affine)
+    keep = KEEP.replace("distil", "everywhere")
+    given = settings_of(tmp_path, outputs / "run", source_run, keep, "lightning.max_epochs=1")
+    if contrast == "inverted":
+        with pytest.raises(ConfigError, match=r"(?s)does not find its classes.*blob 0\.[0-4]"):
+            run_experiment(given)
+        assert not (outputs / "run").exists()
+    else:
+        assert run_experiment(given).after
