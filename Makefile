@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: install demo test test-rounding test-clients docs docs-table check format bench clean
+.PHONY: install lock demo test test-rounding test-clients docs docs-table check format bench clean
 
 # A virtual environment with the tested versions, and the project in it.
 install: $(VENV)/installed
@@ -15,6 +15,10 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(if $(LOCKED),$(BIN)/pip install -q --no-deps --require-hashes -r requirements.lock -r requirements-dev.lock)
 	$(BIN)/pip install -q -c constraints.txt -e '.[dev]'
 	touch $@
+
+# requirements.lock and requirements-dev.lock, after a change of what the project depends on.
+lock: install
+	.ci/lock
 
 # The main job on the embedded default: a phantom cohort and a source model are made,
 # fine-tuned to another contrast and protocol, and a scan is segmented.
