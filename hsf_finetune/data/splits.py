@@ -92,6 +92,9 @@ def fold_count(cases: Sequence[Case], settings: DatasetsSettings) -> int | None:
     """Number of folds that a run makes, one after the other; None for a single split.
 
     `split_cases` makes the split of each, with the settings of `fold_settings`.
+
+    Raises:
+        ConfigError: a first fold is to decide about others that the run does not make.
     """
     subjects = len({case.subject for case in cases})
     names = ("split_file", "train_val_test_idx", "train_on_all")
@@ -99,6 +102,12 @@ def fold_count(cases: Sequence[Case], settings: DatasetsSettings) -> int | None:
     in_tables = any(case.side for case in cases)
     few = settings.fold == "auto" and subjects < settings.few_subjects and not in_tables
     if given or subjects < 2 or not (settings.fold == "all" or few):
+        if settings.prune_below is not None:
+            raise ConfigError(
+                "datasets.prune_below is about the first of several folds, and this run makes one split",
+                found=f"datasets.fold={settings.fold}" + (f", datasets.{given}" if given else ""),
+                fix="datasets.fold=all, or datasets.prune_below=null",
+            )
         return None
     return min(settings.folds, subjects)
 
@@ -109,7 +118,8 @@ def fold_settings(datasets: DatasetsSettings, fold: int, count: int) -> Datasets
     Folds do not measure what is forgotten of the source's task: that is of interest for the
     final model, which is used.
     """
-    return datasets.model_copy(update={"fold": fold, "folds": count, "retention": {}})
+    changed = {"fold": fold, "folds": count, "retention": {}, "prune_below": None}
+    return datasets.model_copy(update=changed)
 
 
 def first_fold(cases: Sequence[Case], datasets: DatasetsSettings) -> DatasetsSettings:

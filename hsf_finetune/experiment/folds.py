@@ -147,7 +147,8 @@ class FoldPlan:
 
     def final(self) -> Settings:
         """The settings of the run on all cases, whose length no validation can decide."""
-        data = self.settings.datasets.model_copy(update={"fold": None, "train_on_all": True})
+        whole = {"fold": None, "train_on_all": True, "prune_below": None}
+        data = self.settings.datasets.model_copy(update=whole)
         tuning = self.settings.finetuning.model_copy(update={"budget": "fixed"})
         return self.settings.model_copy(update={"datasets": data, "finetuning": tuning})
 

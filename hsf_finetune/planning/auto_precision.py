@@ -34,11 +34,21 @@ def with_precision(setup: Setup) -> Setup:
     """
     engine = setup.settings.lightning
     decides = engine.precision == "auto" and setup.device.type == "cpu"
-    if not decides or trains_in_several_processes(engine) or not computes_bf16(setup.device):
+    if not decides or trains_in_several_processes(engine):
         return setup
+    has_rounded = computes_bf16(setup.device)
     file = setup.resumed.file(FORECAST_FILE) if setup.resumed else None
     if file is not None and file.exists():
-        return _with(setup, json.loads(file.read_text()).get("precision", FULL))
+        kept = json.loads(file.read_text()).get("precision", FULL)
+        if kept == ROUNDED and not has_rounded:
+            console.say(
+                f"warning: the run began in {ROUNDED}, for which this processor has no arithmetic: "
+                "each step takes many times as long. It goes on so, to be one run; "
+                f"lightning.precision={FULL} starts another one"
+            )
+        return _with(setup, kept)
+    if not has_rounded:
+        return setup
     with console.progress("comparing precisions"):
         full, rounded = (_step_s(_with(setup, name)) for name in (FULL, ROUNDED))
     chosen = ROUNDED if full > _WORTH * rounded else FULL

@@ -226,10 +226,19 @@ def test_folds_that_ended_are_not_made_again(composed: Compose, tmp_path: Path) 
             assert len(list(csv.DictReader(file))) == 3
 
 
+@pytest.mark.parametrize(
+    "split", ["datasets.fold=0", "datasets.fold=null", "datasets.train_on_all=true"]
+)
+def test_a_single_split_cannot_be_pruned(composed: Compose, split: str) -> None:
+    settings = composed(2, split, "datasets.prune_below=0.5")
+    with pytest.raises(ConfigError, match=r"(?s)this run makes one split.*datasets\.fold=all"):
+        preview_run(settings)
+
+
 def test_a_run_whose_first_fold_is_bad_ends_after_it(
     composed: Compose, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pruned = composed(2, f"run_dir={tmp_path / 'run'}", "datasets.prune_below=1.5")
+    pruned = composed(2, f"run_dir={tmp_path / 'run'}", "datasets.prune_below=1")
     result = run_experiment(pruned)
     assert "1 further fold and the final model are not trained" in " ".join(
         capsys.readouterr().out.split()
@@ -237,7 +246,7 @@ def test_a_run_whose_first_fold_is_bad_ends_after_it(
     assert [path.name for path in sorted(result.folder.glob("f*"))] == ["fold_0"]
     assert (result.pruned, result.first_fold) == (True, result.dice)
     written = json.loads((result.folder / "result.json").read_text())
-    assert written["pruned"] == {"first_fold": result.dice, "prune_below": 1.5}
+    assert written["pruned"] == {"first_fold": result.dice, "prune_below": 1.0}
     assert float(result) == pytest.approx(written["best_epoch"][-1]["dice"]["mean"])
     with pytest.raises(ConfigError, match=r"(?s)pruned.*datasets\.prune_below=null"):
         read_run(result.folder, "pruned")

@@ -12,10 +12,11 @@ import torch
 from hsf_finetune.config.compose import compose
 from hsf_finetune.config.settings import Settings
 from hsf_finetune.experiment.run import run_experiment
-from hsf_finetune.inference.engines import computes_bf16
 from hsf_finetune.planning import auto_precision
+from hsf_finetune.planning.dry_run import DryRunCost
 from hsf_finetune.planning.plan_run import plan_run
 from hsf_finetune.training import train
+from hsf_finetune.training.train import TrainingJob
 from tests.conftest import CONF, FAST
 
 
@@ -40,27 +41,57 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return found
 
 
-@pytest.mark.skipif(computes_bf16(torch.device("cpu")), reason="this CPU computes in bfloat16")
-def test_what_is_slower_is_not_chosen(
-    data: Path, outputs: Path, made: list[str], capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("rounded_s", [6.0, 1.0, 0.9])
+def test_what_is_not_clearly_faster_is_not_chosen(
+    data: Path,
+    outputs: Path,
+    made: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    rounded_s: float,
 ) -> None:
+    measured: list[str] = []
+
+    def measure(job: TrainingJob, *_: Any, **__: Any) -> DryRunCost:
+        precision = job.settings.lightning.precision
+        measured.append(precision)
+        return DryRunCost(1.0 if precision == "32-true" else rounded_s, 0.0, 0.0, 0, 0)
+
+    monkeypatch.setattr(auto_precision, "measure_stage", measure)
     run = run_experiment(settings_of(data, f"datasets.output_path={outputs}"))
+    assert measured == ["32-true", "bf16-mixed"]
     assert made == ["32-true"]
-    assert "precision: 32-true, since a step in bfloat16 is 0." in capsys.readouterr().out
+    said = f"precision: 32-true, since a step in bfloat16 is {1 / rounded_s:.1f} times as fast"
+    assert said in capsys.readouterr().out
     assert json.loads((run.folder / "forecast.json").read_text())["precision"] == "32-true"
 
 
+def test_a_step_is_timed_in_both_precisions(data: Path) -> None:
+    setup = plan_run(settings_of(data))
+    for precision in ("32-true", "bf16-mixed"):
+        assert auto_precision._step_s(auto_precision._with(setup, precision)) > 0
+
+
 def test_what_is_faster_is_chosen_and_a_resumed_run_has_it(
-    data: Path, outputs: Path, made: list[str], monkeypatch: pytest.MonkeyPatch
+    data: Path,
+    outputs: Path,
+    made: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     taken = iter([1.3, 1.0])  # seconds in 32 bits, and in bfloat16
     monkeypatch.setattr(auto_precision, "_step_s", lambda _: next(taken))
     run = run_experiment(settings_of(data, f"datasets.output_path={outputs}"))
+    # It is resumed on another machine.
+    monkeypatch.setattr(auto_precision, "computes_bf16", lambda _: False)
     more = settings_of(data, f"datasets.output_path={outputs}", f"resume={run.folder}")
     run_experiment(
         more.model_copy(update={"lightning": more.lightning.model_copy(update={"max_epochs": 2})})
     )
     assert made == ["bf16-mixed", "bf16-mixed"]
+    assert (
+        "began in bf16-mixed, for which this processor has no arithmetic" in capsys.readouterr().out
+    )
     saved = torch.load(run.folder / "checkpoints" / "last.ckpt", weights_only=True)
     assert saved["epoch"] == 1
     assert {value.dtype for value in saved["state_dict"].values()} == {torch.float32}

@@ -107,7 +107,7 @@ class DatasetsSettings(Group):
     fold: Annotated[int, Field(ge=0)] | Literal["auto", "all"] | None = "auto"
     """Which fold validates; `all` makes one run per fold and pools them, None is a single
     split by `train_ratio`, and `auto` is `all` below `few_subjects`, else the single split."""
-    prune_below: float | None = None
+    prune_below: Probability | None = None
     """Mean Dice of the first fold below which a run of all folds ends after it; None is never."""
     few_subjects: Annotated[int, Field(ge=0)] = 8
     """Below so many subjects, `fold: auto` makes folds and `finetuning.budget: auto` is fixed."""
