@@ -103,9 +103,10 @@ def fold_count(cases: Sequence[Case], settings: DatasetsSettings) -> int | None:
     few = settings.fold == "auto" and subjects < settings.few_subjects and not in_tables
     if given or subjects < 2 or not (settings.fold == "all" or few):
         if settings.prune_below is not None:
+            fold = "null" if settings.fold is None else settings.fold
             raise ConfigError(
                 "datasets.prune_below is about the first of several folds, and this run makes one split",
-                found=f"datasets.fold={settings.fold}" + (f", datasets.{given}" if given else ""),
+                found=f"datasets.{given}" if given else f"datasets.fold={fold}",
                 fix="datasets.fold=all, or datasets.prune_below=null",
             )
         return None
