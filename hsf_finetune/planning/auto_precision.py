@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import platform
 import time
+from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
+
+import torch
 
 from hsf_finetune.inference.engines import computes_bf16
 from hsf_finetune.networks.padding import padded_shape
@@ -13,18 +19,23 @@ from hsf_finetune.planning.dry_run import DryVolumes, measure_stage
 from hsf_finetune.planning.epoch_volumes import count_epoch_volumes
 from hsf_finetune.planning.setup import Setup
 from hsf_finetune.system import console
+from hsf_finetune.system.atomic_files import cache_folder, write_json
+from hsf_finetune.system.errors import OutputError
 from hsf_finetune.training.trainer import trains_in_several_processes
 
 FULL, ROUNDED = "32-true", "bf16-mixed"
 _WORTH = 1.25
 """bfloat16 rounds to 8 bits, so it has to be so many times as fast."""
+_SHORT_S = 0.02
+"""Below so many seconds a step is not worth rounding, nor can it be timed well."""
 
 
 def with_precision(setup: Setup) -> Setup:
     """The setup with `lightning.precision=auto` decided; a resumed run has the one it had.
 
-    On a GPU, in several processes, and on a processor without arithmetic for bfloat16 nothing
-    is to be decided.
+    What was measured is kept in the user's cache, so that the same run has the same precision
+    again, and so do all runs of a comparison, folds or a sweep. On a GPU, in several processes, and on
+    a processor without arithmetic for bfloat16 nothing is to be decided.
 
     Args:
         setup: of a run, from `with_sizes`.
@@ -37,9 +48,9 @@ def with_precision(setup: Setup) -> Setup:
     if not decides or trains_in_several_processes(engine):
         return setup
     has_rounded = computes_bf16(setup.device)
-    file = setup.resumed.file(FORECAST_FILE) if setup.resumed else None
-    if file is not None and file.exists():
-        kept = json.loads(file.read_text()).get("precision", FULL)
+    begun = setup.resumed.file(FORECAST_FILE) if setup.resumed else None
+    if begun is not None and begun.exists():
+        kept = json.loads(begun.read_text()).get("precision", FULL)
         if kept == ROUNDED and not has_rounded:
             console.say(
                 f"warning: the run began in {ROUNDED}, for which this processor has no arithmetic: "
@@ -49,14 +60,59 @@ def with_precision(setup: Setup) -> Setup:
         return _with(setup, kept)
     if not has_rounded:
         return setup
-    with console.progress("comparing precisions"):
-        full, rounded = (_step_s(_with(setup, name)) for name in (FULL, ROUNDED))
-    chosen = ROUNDED if full > _WORTH * rounded else FULL
+    file = _kept_file(setup)
+    ratio = _read(file)
+    if ratio is None:
+        with console.progress("comparing precisions"):
+            ratio = _measure(setup)
+        _keep(file, ratio)
+    if ratio == 0:
+        return _with(setup, FULL)
+    chosen = ROUNDED if ratio > _WORTH else FULL
     console.say(
-        f"precision: {chosen}, since a step in bfloat16 is {full / rounded:.1f} times as fast here; "
+        f"precision: {chosen}, since a step in bfloat16 is {ratio:.1f} times as fast here; "
         f"lightning.precision={FULL if chosen == ROUNDED else ROUNDED} for the other one"
     )
     return _with(setup, chosen)
+
+
+# -------------------------------------------------------------------- internals
+def _measure(setup: Setup) -> float:
+    """How many times as fast a step in bfloat16 is; 0 where steps are short."""
+    full = _step_s(_with(setup, FULL))
+    return full / _step_s(_with(setup, ROUNDED)) if full > _SHORT_S else 0.0
+
+
+def _kept_file(setup: Setup) -> Path:
+    """Where the ratio of such steps on such a processor is kept."""
+    settings = setup.settings
+    sizes = [settings.datasets.patch_vox, settings.datasets.batch_size, settings.lightning.threads]
+    network = [setup.cohort.channels, len(setup.cohort.classes)]
+    what = [setting.model_dump_json() for setting in (settings.models, settings.finetuning)]
+    text = json.dumps([_processor(), torch.__version__, sizes, network, what])
+    return cache_folder() / "precisions" / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.json"
+
+
+def _processor() -> str:
+    """The name of the processor."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line for line in lines if line.startswith("model name")), platform.processor())
+
+
+def _read(file: Path) -> float | None:
+    try:
+        return float(json.loads(file.read_text(encoding="utf-8"))["times_as_fast"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _keep(file: Path, ratio: float) -> None:
+    """Keeps the ratio; a cache that cannot be written is no reason to stop."""
+    with suppress(OutputError, OSError):
+        write_json(file, {"times_as_fast": ratio})
 
 
 def _step_s(setup: Setup) -> float:

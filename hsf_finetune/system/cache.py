@@ -42,6 +42,7 @@ KINDS = (
     CacheKind("samples", "prepared cases of training"),
     CacheKind("check", "facts about scans that were checked"),
     CacheKind("engines", "networks as graphs of other engines"),
+    CacheKind("precisions", "how fast steps in bfloat16 are"),
     CacheKind("proofs", "comparisons of weights with their own program"),
 )
 

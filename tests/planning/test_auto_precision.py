@@ -27,8 +27,9 @@ def settings_of(data: Path, *more: str) -> Settings:
 
 
 @pytest.fixture
-def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
     """Precisions of trainers that train runs, on a CPU that says that it computes in bfloat16."""
+    monkeypatch.setenv("HSF_FINETUNE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(auto_precision, "computes_bf16", lambda _: True)
     found: list[str] = []
     make_trainer = train.make_trainer
@@ -64,6 +65,32 @@ def test_what_is_not_clearly_faster_is_not_chosen(
     said = f"precision: 32-true, since a step in bfloat16 is {1 / rounded_s:.1f} times as fast"
     assert said in capsys.readouterr().out
     assert json.loads((run.folder / "forecast.json").read_text())["precision"] == "32-true"
+
+
+def test_what_was_measured_is_not_measured_again(
+    data: Path, made: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = iter([1.5, 1.0])
+    monkeypatch.setattr(auto_precision, "_step_s", lambda _: next(taken))
+
+    def chosen(*more: str) -> str:
+        setup = auto_precision.with_precision(plan_run(settings_of(data, *more)))
+        return setup.settings.lightning.precision
+
+    assert chosen() == chosen("seed=5") == "bf16-mixed"
+    taken = iter([1.0, 2.0])
+    assert chosen("models.channels=[4,16]") == "32-true"
+    assert chosen() == "bf16-mixed"
+
+
+def test_short_steps_are_not_rounded(
+    data: Path, made: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = iter([0.01])
+    monkeypatch.setattr(auto_precision, "_step_s", lambda _: next(taken))
+    setup = plan_run(settings_of(data))
+    for _ in range(2):
+        assert auto_precision.with_precision(setup).settings.lightning.precision == "32-true"
 
 
 def test_a_step_is_timed_in_both_precisions(data: Path) -> None:
