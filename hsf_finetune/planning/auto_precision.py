@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import platform
 import time
 from contextlib import suppress
@@ -28,6 +29,9 @@ _WORTH = 1.25
 """bfloat16 rounds to 8 bits, so it has to be so many times as fast."""
 _SHORT_S = 0.02
 """Below so many seconds a step is not worth rounding, nor can it be timed well."""
+_LARGEST_VOX = 64**3
+"""Larger patches are halved, as long as the steps that are timed would take too long; smaller ones are
+timed as they are, since in bfloat16 small volumes are no faster."""
 
 
 def with_precision(setup: Setup) -> Setup:
@@ -60,11 +64,12 @@ def with_precision(setup: Setup) -> Setup:
         return _with(setup, kept)
     if not has_rounded:
         return setup
-    file = _kept_file(setup)
+    volumes = _timed_volumes(setup)
+    file = _kept_file(setup, volumes)
     ratio = _read(file)
     if ratio is None:
         with console.progress("comparing precisions"):
-            ratio = _measure(setup)
+            ratio = _measure(setup, volumes)
         _keep(file, ratio)
     if ratio == 0:
         return _with(setup, FULL)
@@ -77,16 +82,16 @@ def with_precision(setup: Setup) -> Setup:
 
 
 # -------------------------------------------------------------------- internals
-def _measure(setup: Setup) -> float:
+def _measure(setup: Setup, volumes: DryVolumes) -> float:
     """How many times as fast a step in bfloat16 is; 0 where steps are short."""
-    full = _step_s(_with(setup, FULL))
-    return full / _step_s(_with(setup, ROUNDED)) if full > _SHORT_S else 0.0
+    full = _step_s(_with(setup, FULL), volumes)
+    return full / _step_s(_with(setup, ROUNDED), volumes) if full > _SHORT_S else 0.0
 
 
-def _kept_file(setup: Setup) -> Path:
+def _kept_file(setup: Setup, volumes: DryVolumes) -> Path:
     """Where the ratio of such steps on such a processor is kept."""
     settings = setup.settings
-    sizes = [settings.datasets.patch_vox, settings.datasets.batch_size, settings.lightning.threads]
+    sizes = [volumes.batch, volumes.patch_vox, settings.lightning.threads]
     network = [setup.cohort.channels, len(setup.cohort.classes)]
     what = [setting.model_dump_json() for setting in (settings.models, settings.finetuning)]
     text = json.dumps([_processor(), torch.__version__, sizes, network, what])
@@ -115,18 +120,24 @@ def _keep(file: Path, ratio: float) -> None:
         write_json(file, {"times_as_fast": ratio})
 
 
-def _step_s(setup: Setup) -> float:
-    """Processor seconds of a step where the most trains, on half of a patch."""
+def _timed_volumes(setup: Setup) -> DryVolumes:
+    """The volumes of a step, halved until one is no larger than `_LARGEST_VOX`."""
     settings, divisor = setup.settings.datasets, setup.anatomy.divisor
     assert settings.patch_vox != "auto"
     assert settings.batch_size != "auto"
     patch = padded_shape(settings.patch_vox, divisor)
     volumes = count_epoch_volumes(setup, patch, settings.batch_size)
-    small, tiny = half_of(volumes.typical_vox, divisor), padded_shape((1, 1, 1), divisor)
+    timed, tiny = padded_shape(volumes.typical_vox, divisor), padded_shape((1, 1, 1), divisor)
+    while math.prod(timed) > max(_LARGEST_VOX, math.prod(tiny)):
+        timed = half_of(timed, divisor)
+    return DryVolumes(volumes.batch, timed, tiny)
+
+
+def _step_s(setup: Setup, volumes: DryVolumes) -> float:
+    """Processor seconds of a step where the most trains."""
     stages = setup.schedule.stages
     stage = max(range(len(stages)), key=lambda n: len(stages[n].rates))
-    dry = DryVolumes(volumes.batch, small, tiny)
-    return measure_stage(setup.job, stage, dry, clock=time.process_time).step_s
+    return measure_stage(setup.job, stage, volumes, clock=time.process_time).step_s
 
 
 def _with(setup: Setup, precision: str) -> Setup:

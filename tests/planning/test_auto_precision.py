@@ -71,7 +71,7 @@ def test_what_was_measured_is_not_measured_again(
     data: Path, made: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     taken = iter([1.5, 1.0])
-    monkeypatch.setattr(auto_precision, "_step_s", lambda _: next(taken))
+    monkeypatch.setattr(auto_precision, "_step_s", lambda *_: next(taken))
 
     def chosen(*more: str) -> str:
         setup = auto_precision.with_precision(plan_run(settings_of(data, *more)))
@@ -87,7 +87,7 @@ def test_short_steps_are_not_rounded(
     data: Path, made: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     taken = iter([0.01])
-    monkeypatch.setattr(auto_precision, "_step_s", lambda _: next(taken))
+    monkeypatch.setattr(auto_precision, "_step_s", lambda *_: next(taken))
     setup = plan_run(settings_of(data))
     for _ in range(2):
         assert auto_precision.with_precision(setup).settings.lightning.precision == "32-true"
@@ -96,7 +96,20 @@ def test_short_steps_are_not_rounded(
 def test_a_step_is_timed_in_both_precisions(data: Path) -> None:
     setup = plan_run(settings_of(data))
     for precision in ("32-true", "bf16-mixed"):
-        assert auto_precision._step_s(auto_precision._with(setup, precision)) > 0
+        rounded = auto_precision._with(setup, precision)
+        volumes = auto_precision._timed_volumes(rounded)
+        assert auto_precision._step_s(rounded, volumes) > 0
+
+
+@pytest.mark.parametrize(
+    ("largest", "timed"), [(16**3, (16, 16, 16)), (1000, (8, 8, 8)), (0, (4, 4, 4))]
+)
+def test_large_patches_are_halved_until_steps_are_quickly_timed(
+    data: Path, monkeypatch: pytest.MonkeyPatch, largest: int, timed: tuple[int, ...]
+) -> None:
+    monkeypatch.setattr(auto_precision, "_LARGEST_VOX", largest)
+    setup = plan_run(settings_of(data, "datasets.patch_vox=[16,16,16]"))
+    assert auto_precision._timed_volumes(setup).patch_vox == timed
 
 
 def test_what_is_faster_is_chosen_and_a_resumed_run_has_it(
@@ -107,7 +120,7 @@ def test_what_is_faster_is_chosen_and_a_resumed_run_has_it(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     taken = iter([1.3, 1.0])  # seconds in 32 bits, and in bfloat16
-    monkeypatch.setattr(auto_precision, "_step_s", lambda _: next(taken))
+    monkeypatch.setattr(auto_precision, "_step_s", lambda *_: next(taken))
     run = run_experiment(settings_of(data, f"datasets.output_path={outputs}"))
     # It is resumed on another machine.
     monkeypatch.setattr(auto_precision, "computes_bf16", lambda _: False)
