@@ -205,13 +205,14 @@ class Predictor(ScanModel):
         with torch.inference_mode():
             seen, how = image[None].to(self._device), self.card.preprocessing
             slabs = volume_slabs(network, seen, self._engines.divisor, how)
-            found = []
+            found, done = torch.empty(image.shape[1:], dtype=torch.uint8), 0
             for slab in slabs:
                 logits = slab[0].float()
                 if sums:
                     sums.add(logits)
-                found.append(self._decide(logits).cpu())
-        return grid.found_to_file(torch.cat(found))
+                found[done : done + logits.shape[1]] = self._decide(logits)
+                done += logits.shape[1]
+        return grid.found_to_file(found)
 
     def _scores(
         self,

@@ -121,10 +121,10 @@ def _run_jobs(
                     reader.submit(_read, model, one, options) for one in jobs[number + 1 :][:1]
                 ]
                 found = _segment(model, job, scan, options)
+                memory.note_scan(found.labels.size if isinstance(found, Segmentation) else 0)
                 if writing:
                     writing[-1].result()
                 writing.append(writer.submit(_write_and_note, job, found, options, tables))
-                memory.note_scan()
                 tick(number + 1, len(jobs))
             return [future.result() for future in writing]
         except BaseException:

@@ -14,6 +14,8 @@ _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
 _SCANS, _GROWTH = 20, 0.05
 """A process that segments scans may grow by this share of what it had after so many of them; as many
 lie between two times that memory is returned."""
+_LARGE_VOX = 2**24
+"""After a scan of so many voxels, which takes a minute, it is returned before anything is written."""
 
 
 def keep_freed_memory() -> bool:
@@ -45,8 +47,10 @@ class FreedMemory:
     scans: int = 0
     usual_bytes: int = 0
 
-    def note_scan(self) -> None:
-        """Looks at the memory of the process after a scan."""
+    def note_scan(self, voxels: int) -> None:
+        """Looks at the memory of the process after a scan of so many voxels."""
+        if voxels >= _LARGE_VOX and (library := _c_library()):
+            library.malloc_trim(0)
         self.scans += 1
         held = psutil.Process().memory_info().rss
         allowed = (1 + _GROWTH) * self.usual_bytes

@@ -38,12 +38,22 @@ def test_freed_memory_is_returned_when_it_adds_up(
     monkeypatch.setattr(freed_memory, "_c_library", lambda: library)
     while done < len(held_mib):
         done += 1
-        memory.note_scan()
+        memory.note_scan(voxels=2**20)
     assert found == returned_after
+
+
+def test_after_each_large_scan_it_is_returned(monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[int] = []
+    library = SimpleNamespace(malloc_trim=found.append)
+    monkeypatch.setattr(freed_memory, "_c_library", lambda: library)
+    memory = FreedMemory()
+    for voxels in (2**20, 2**24, 300**3):
+        memory.note_scan(voxels)
+    assert found == [0, 0]
 
 
 def test_without_glibc_nothing_is_kept_or_returned(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(freed_memory, "_c_library", lambda: None)
     memory = FreedMemory(scans=30, usual_bytes=1)
-    memory.note_scan()
+    memory.note_scan(voxels=2**30)
     assert (memory.scans, freed_memory.keep_freed_memory()) == (31, False)

@@ -17,7 +17,7 @@ from hsf_finetune.config.settings.preprocessing_settings import (
     UnchangedIntensity,
     steps_of,
 )
-from hsf_finetune.data.preprocessing.normalise_intensity import normalise_intensity
+from hsf_finetune.data.preprocessing.normalise_intensity import normalise_in_place
 from hsf_finetune.data.preprocessing.visible_part import filled_nonzero, find_box
 from hsf_finetune.data.preprocessing.voxel_grid import VoxelGrid
 from hsf_finetune.data.volumes.check_volumes import (
@@ -101,23 +101,28 @@ def prepare_channels(
         box = find_box([channel.array for channel in channels], how)
     grid = VoxelGrid.from_volume(volumes[0], how, box)
     if how.crop_after == "reading" or how.crop == "none" or box:
-        return torch.stack([_changed(*one.on(grid, how)) for one in channels]), grid
+        return _joined([_changed(*one.on(grid, how)) for one in channels]), grid
     found = [one.on(grid, how) for one in channels]
     if how.crop_after == "intensity":
         found = [(_changed(*one), None, UnchangedIntensity()) for one in found]
     grid = replace(grid, part=find_box([image.numpy() for image, _, _ in found], how))
     cut = [(grid.cut(image), grid.cut(mask), kind) for image, mask, kind in found]
-    return torch.stack([_changed(*one) for one in cut]), grid
+    return _joined([_changed(*one) for one in cut]), grid
 
 
 # -------------------------------------------------------------------- internals
 _Image = tuple[Tensor, Tensor | None, Intensity]
-"""A channel on the network's grid, where it is outside of the scan, and what is still to be done
-to its intensities."""
+"""A channel on the network's grid, in memory of its own, where it is outside of the scan, and what
+is still to be done to its intensities."""
+
+
+def _joined(channels: Sequence[Tensor]) -> Tensor:
+    """Channels as one tensor; a single one, which may be large, is not copied."""
+    return channels[0][None] if len(channels) == 1 else torch.stack([*channels])
 
 
 def _changed(image: Tensor, outside: Tensor | None, kind: Intensity) -> Tensor:
-    return normalise_intensity(image, kind, outside)
+    return normalise_in_place(image, kind, outside)
 
 
 @dataclass(frozen=True)
@@ -132,7 +137,7 @@ class _Channel:
         """The same with its intensities changed."""
         image = torch.from_numpy(np.array(self.array, dtype=np.float32, order="C"))
         outside = torch.from_numpy(self.outside) if self.outside is not None else None
-        array = normalise_intensity(image, self.kind, outside).numpy()
+        array = normalise_in_place(image, self.kind, outside).numpy()
         return replace(self, array=array, outside=None, kind=UnchangedIntensity())
 
     def on(self, grid: VoxelGrid, how: Preprocessing) -> _Image:
@@ -142,7 +147,7 @@ class _Channel:
         resampler = grid.resampler
         if how.intensity_first:
             inside = outside > 0 if outside is not None else None
-            image = normalise_intensity(image, self.kind, inside)
+            image = normalise_in_place(image, self.kind, inside)
             return resampler.image(image), None, UnchangedIntensity()
         inside = resampler.mask(outside) if outside is not None else None
         return resampler.image(image), inside, self.kind

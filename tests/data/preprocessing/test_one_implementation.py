@@ -133,7 +133,7 @@ def test_intensities_are_normalised_in_one_module() -> None:
 
     def calls(node: ast.AST) -> bool:
         is_read = isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
-        return is_read and named(node, "normalise_intensity", "Resampler")
+        return is_read and named(node, "normalise_intensity", "normalise_in_place", "Resampler")
 
     assert modules_with(calls) == {
         f"data/preprocessing/{name}.py"
