@@ -104,22 +104,20 @@ class ScanModel(ABC):
         Raises:
             DataError: a channel cannot be used.
         """
-        card = self.card
+        card, voxel_mm3 = self.card, math.prod(volumes[0].spacing_mm)
         sums = SurenessSums() if sure else None
         if sure is None and card.quality:
             sums = SurenessSums(card.quality.temperature)
-        classes = card.postprocessing.apply(
-            self._classes(volumes, sums), card.classes, math.prod(volumes[0].spacing_mm)
-        )
+        classes = card.postprocessing.apply(self._classes(volumes, sums), card.classes, voxel_mm3)
         # Part by part, since NumPy makes eight bytes of each index.
         parts = np.array_split(classes, max(classes.size // _INDICES, 1))
-        counts = [np.bincount(part.ravel(), minlength=len(card.classes)) for part in parts]
-        voxels: npt.NDArray[np.int64] = np.sum(counts, axis=0)
-        volumes_mm3 = voxels * math.prod(volumes[0].spacing_mm)
         return Segmentation(
             labels=np.concatenate([self._values[part] for part in parts]),
             label_values={name: card.label_values[name] for name in card.classes},
-            volumes_mm3=dict(zip(card.classes[1:], volumes_mm3[1:].tolist(), strict=True)),
+            volumes_mm3={
+                name: np.count_nonzero(classes == number) * voxel_mm3
+                for number, name in enumerate(card.classes[1:], start=1)
+            },
             channels=tuple(volumes),
             card=card,
             predict_probabilities=lambda: self.mean_probabilities(volumes, True).numpy(),

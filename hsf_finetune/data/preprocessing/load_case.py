@@ -86,7 +86,9 @@ def prepare_channels(
     how = preprocessing
     box = find_box(arrays, how) if how.crop_after == "reading" else None
     if how.fill_values == "outside":
-        fills = [find_fill_values(array[box] if box else array) for array in arrays]
+        fills = [
+            find_fill_values(volume.array[box]) if box else volume.grey.fills for volume in volumes
+        ]
         masks = [fill_mask(array, f) if f else None for array, f in zip(arrays, fills, strict=True)]
         arrays = [fill_with_mean(array, mask) for array, mask in zip(arrays, masks, strict=True)]
         if box and any(fills):

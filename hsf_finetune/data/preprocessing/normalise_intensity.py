@@ -91,14 +91,18 @@ def _z_score(image: Tensor, intensity: ZScoreIntensity, outside: Tensor | None) 
 
 
 def _mean_and_std(parts: Iterable[Tensor]) -> tuple[float, float]:
-    """Mean and standard deviation of all numbers of several tensors (Chan et al., 1983)."""
+    """Mean and standard deviation of all numbers of several tensors, which are overwritten.
+
+    Those of the parts are joined as by Chan et al. (The American Statistician 37:242, 1983).
+    """
     count, mean, squares = 0, 0.0, 0.0
     for part in parts:
         if not (size := part.numel()):
             continue
-        variance, middle = (one.item() for one in torch.var_mean(part, correction=0))
+        middle = float(part.sum()) / size
+        deviation = part.sub_(middle).flatten()
         apart, total = middle - mean, count + size
-        squares += variance * size + apart**2 * count * size / total
+        squares += float(torch.dot(deviation, deviation)) + apart**2 * count * size / total
         mean = middle if size == total else mean + apart * size / total
         count = total
     return mean, math.sqrt(squares / (count - 1)) if count > 1 else 0.0
@@ -106,7 +110,8 @@ def _mean_and_std(parts: Iterable[Tensor]) -> tuple[float, float]:
 
 def _parts_of(image: Tensor) -> Sequence[Tensor]:
     """The planes of an image, some at a time: numbers in double precision take twice the memory."""
-    return image.split(max(_PART_VOX * len(image) // max(image.numel(), 1), 1))
+    planes = max(_PART_VOX * len(image) // max(image.numel(), 1), 1)
+    return [image[first : first + planes] for first in range(0, len(image), planes)]
 
 
 def _interval_of(

@@ -70,5 +70,8 @@ class GreyValues:
 
     def share_of(self, value: float) -> float:
         """The share of a value in the sample."""
-        first, last = (np.searchsorted(self.ordered, value, side) for side in ("left", "right"))
+        own = self.ordered.dtype.type(value)  # of another type, all values would be converted
+        if own != value:
+            return 0.0
+        first, last = (np.searchsorted(self.ordered, own, side) for side in ("left", "right"))
         return float(last - first) / len(self.ordered)
