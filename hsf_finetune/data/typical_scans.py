@@ -13,7 +13,7 @@ import scipy
 
 from hsf_finetune.data.preprocessing.orientation import axes_to, file_axes
 from hsf_finetune.data.volumes.grey_values import GreyValues
-from hsf_finetune.data.volumes.outside import find_content_box
+from hsf_finetune.data.volumes.outside import box_of, find_content_box
 from hsf_finetune.data.volumes.read_volume import Volume
 
 Range = tuple[float, float]
@@ -95,10 +95,9 @@ def measure_scan(scan: Volume) -> dict[str, float]:
 
 def largest_piece(mask: npt.NDArray[np.bool_]) -> float:
     """The largest connected piece's share of a mask, (X, Y, Z); 1 for an empty one."""
-    boxes = scipy.ndimage.find_objects(mask.astype(np.uint8))
-    if not boxes:
+    if not mask.any():
         return 1.0
-    pieces, _ = scipy.ndimage.label(mask[boxes[0]], np.ones((3, 3, 3)))
+    pieces, _ = scipy.ndimage.label(mask[box_of(mask)], np.ones((3, 3, 3)))
     sizes = np.bincount(pieces.ravel())[1:]
     return float(sizes.max() / sizes.sum())
 

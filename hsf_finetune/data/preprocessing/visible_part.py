@@ -9,7 +9,7 @@ import numpy.typing as npt
 import scipy
 
 from hsf_finetune.config.settings.preprocessing_settings import Preprocessing
-from hsf_finetune.data.volumes.outside import Array, Box, find_content_box
+from hsf_finetune.data.volumes.outside import Array, Box, box_of, find_content_box
 
 Mask = npt.NDArray[np.bool_]
 
@@ -28,7 +28,7 @@ def find_box(channels: Sequence[Array], preprocessing: Preprocessing) -> Box | N
         box = find_content_box(channels)
     else:
         above = preprocessing.crop == "positive"
-        box = _box_of(_any(channels, above=above))
+        box = box_of(_any(channels, above=above))
     sizes = channels[0].shape
     x, y, z = (
         slice(max(part.start - margin, 0), min(part.stop + margin, size))
@@ -47,13 +47,3 @@ def _any(channels: Sequence[Array], above: bool) -> Mask:
     """Where any channel is above 0, or is not 0."""
     found: Mask = np.any([one > 0 if above else one != 0 for one in channels], axis=0)
     return found
-
-
-def _box_of(mask: Mask) -> Box:
-    """The smallest box that holds a mask, (X, Y, Z); all of it, if it is empty."""
-    ends = []
-    for axis, size in enumerate(mask.shape):
-        found = np.flatnonzero(mask.any(axis=tuple(n for n in range(3) if n != axis)))
-        ends.append(slice(int(found[0]), int(found[-1]) + 1) if len(found) else slice(0, size))
-    x, y, z = ends
-    return (x, y, z)

@@ -42,7 +42,7 @@ def find_fill_values(array: Array) -> list[FillValue]:
     one: where nothing was measured, it is what a scanner gives.
     """
     found: list[FillValue] = []
-    rest = array.reshape(-1)
+    rest = array.ravel("K")  # in the order of the memory, so that nothing is copied
     while fill := _find_one(rest, array.size):
         found.append(fill)
         rest = rest[rest != fill.value]
@@ -82,6 +82,16 @@ def find_content_box(channels: Sequence[Array]) -> Box:
             unchecked = [(other, end) for other in range(3) if other != axis for end in (0, -1)]
             unchecked.append((axis, -1 - side))
     x, y, z = (slice(start, stop) for start, stop in ends)
+    return (x, y, z)
+
+
+def box_of(mask: npt.NDArray[np.bool_]) -> Box:
+    """The smallest box that holds a mask, (X, Y, Z); all of it, if it is empty."""
+    ends = []
+    for axis, size in enumerate(mask.shape):
+        found = np.flatnonzero(mask.any(axis=tuple(n for n in range(3) if n != axis)))
+        ends.append(slice(int(found[0]), int(found[-1]) + 1) if len(found) else slice(0, size))
+    x, y, z = ends
     return (x, y, z)
 
 
