@@ -12,7 +12,7 @@ Two columns tell what can be had at all. Four draws is the share above the bound
 the side, drawn at random, take the place of the validation cases (mean, and 10 % and 90 % of the draws):
 a model's own four may be easier than others. Another model is, with --other RUN, the rank correlation of
 true Dice with the agreement with that run's segmentations: what a much better model would know of a scan,
-without its truth.
+without its truth. `--strength 2` makes faults twice as strong.
 """
 
 from __future__ import annotations
@@ -44,7 +44,9 @@ from hsf_finetune.system.freed_memory import keep_freed_memory
 Array = npt.NDArray[Any]
 Scan = tuple[Array, Array, Array]
 """An image, its labels, both (X, Y, Z), and their affine."""
-Change = Callable[[Array, np.random.Generator], Array]
+Fault = Callable[[Scan, np.random.Generator, int], Scan]
+"""Of how strong a fault there is a copy of a scan; 1 is what scanners are known for."""
+Change = Callable[[Array, np.random.Generator, int], Array]
 
 
 def main() -> None:
@@ -54,7 +56,7 @@ def main() -> None:
     names = json.loads((options.data / "split.json").read_text())[options.side]
     names = names[options.first : options.first + options.scans]
     other = Predictor.load(options.other, device="cpu") if options.other else None
-    rows = [measure(run, other, options.data, names) for run in options.runs]
+    rows = [measure(run, other, options.data, names, options.strength) for run in options.runs]
     show(f"Dice foretold, {options.side} scans", rows)
     write(options.json, rows)
 
@@ -66,12 +68,13 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--side", default="test", help="key of split.json")
     parser.add_argument("--scans", type=int, default=40)
     parser.add_argument("--first", type=int, default=0, help="number of the first scan")
+    parser.add_argument("--strength", type=int, default=1, help="of the faults, 1 or 2")
     parser.add_argument("--other", type=Path, metavar="RUN", help="a better model")
     parser.add_argument("--json", type=Path, help="write the rows there too")
     return parser.parse_args()
 
 
-def measure(run: Path, other: Predictor | None, data: Path, names: list[str]) -> Row:
+def measure(run: Path, other: Predictor | None, data: Path, names: list[str], strength: int) -> Row:
     """How well Dice is foretold."""
     started = time.process_time()
     model = with_quality(Predictor.load(run, device="cpu"), run)
@@ -82,7 +85,8 @@ def measure(run: Path, other: Predictor | None, data: Path, names: list[str]) ->
     for number, name in enumerate(names):
         scan = read(data, name)
         kind = [*FAULTS][number % len(FAULTS)]
-        for copy, one in (("", scan), (kind, FAULTS[kind](scan, np.random.default_rng(number)))):
+        faulty = FAULTS[kind](scan, np.random.default_rng(number), strength)
+        for copy, one in (("", scan), (kind, faulty)):
             found = model.predict((one[0], one[2]))
             dice = dice_of(found, found.labels, one[1])
             foretold = {line.class_name: line for line in found.foretold}
@@ -101,6 +105,7 @@ def measure(run: Path, other: Predictor | None, data: Path, names: list[str]) ->
     return {
         "run": run.name,
         "scans": len(true),
+        "Dice": f"{np.mean(true[::2]):.3f}, {np.mean(true[1::2]):.3f}",
         "Spearman": round(float(spearmanr(expected, true)[0]), 3),
         "mean error": round(float(np.mean(np.abs(np.subtract(expected, true)))), 3),
         "above the bound": round(float(np.mean(reached)), 3),
@@ -168,28 +173,30 @@ def read(data: Path, name: str) -> Scan:
 
 
 # ----------------------------------------------------------------------- faults
-def of_image(change: Change) -> Callable[[Scan, np.random.Generator], Scan]:
+def of_image(change: Change) -> Fault:
     """A fault of the intensities alone."""
 
-    def changed(scan: Scan, random: np.random.Generator) -> Scan:
-        return change(scan[0], random).astype(np.float32), scan[1], scan[2]
+    def changed(scan: Scan, random: np.random.Generator, strength: int) -> Scan:
+        return change(scan[0], random, strength).astype(np.float32), scan[1], scan[2]
 
     return changed
 
 
-def noise(image: Array, random: np.random.Generator) -> Array:
-    strength = random.uniform(0.15, 0.8) * image.std()
-    return np.asarray(np.abs(image + strength * random.normal(size=image.shape)))
+def noise(image: Array, random: np.random.Generator, strength: int) -> Array:
+    std = strength * random.uniform(0.15, 0.8) * image.std()
+    return np.asarray(np.abs(image + std * random.normal(size=image.shape)))
 
 
-def bias_field(image: Array, random: np.random.Generator) -> Array:
+def bias_field(image: Array, random: np.random.Generator, strength: int) -> Array:
     place = np.stack(np.meshgrid(*[np.linspace(-1, 1, n) for n in image.shape], indexing="ij"))
     field = np.tensordot(random.normal(size=3), place, 1)
     field += 0.5 * np.tensordot(random.normal(size=3), place**2, 1)
-    return np.asarray(image * np.exp(random.uniform(0.4, 1.2) * field / np.abs(field).max()))
+    return np.asarray(
+        image * np.exp(strength * random.uniform(0.4, 1.2) * field / np.abs(field).max())
+    )
 
 
-def motion(image: Array, random: np.random.Generator) -> Array:
+def motion(image: Array, random: np.random.Generator, strength: int) -> Array:
     """Another position while the outer parts of k-space are measured."""
     axis = int(random.integers(3))
 
@@ -198,8 +205,8 @@ def motion(image: Array, random: np.random.Generator) -> Array:
 
     whole, centre = spectrum(image), (np.array(image.shape) - 1) / 2
     for low, high in ((0.0, random.uniform(0.2, 0.45)), (random.uniform(0.55, 0.8), 1.0)):
-        turn = rotation(random.uniform(-6, 6, size=3))
-        offset = centre - turn @ centre + random.uniform(-5, 5, size=3)
+        turn = rotation(strength * random.uniform(-6, 6, size=3))
+        offset = centre - turn @ centre + strength * random.uniform(-5, 5, size=3)
         moved = spectrum(ndimage.affine_transform(image, turn, offset, order=1, mode="nearest"))
         part = [slice(None)] * 3
         part[axis] = slice(int(low * image.shape[axis]), int(high * image.shape[axis]))
@@ -217,34 +224,35 @@ def rotation(degrees: Array) -> Array:
     return turn
 
 
-def contrast(image: Array, random: np.random.Generator) -> Array:
+def contrast(image: Array, random: np.random.Generator, strength: int) -> Array:
     share = (image - image.min()) / np.ptp(image)
-    gamma = np.exp(random.choice([-1, 1]) * random.uniform(0.4, 1.0))
+    gamma = np.exp(strength * random.choice([-1, 1]) * random.uniform(0.4, 1.0))
     return np.asarray(1000 * (1 - share if random.random() < 0.3 else share) ** gamma)
 
 
-def thick_slices(scan: Scan, random: np.random.Generator) -> Scan:
-    """Pairs of slices along one axis become one."""
+def thick_slices(scan: Scan, random: np.random.Generator, strength: int) -> Scan:
+    """Pairs of slices along one axis become one, or four of them."""
     image, label, affine = scan
-    axis = int(random.integers(3))
+    axis, count = int(random.integers(3)), 2 * strength
 
-    def pairs(array: Array) -> Array:
-        slices = np.moveaxis(array, axis, 0)[: array.shape[axis] // 2 * 2]
-        return np.moveaxis((slices[::2] + slices[1::2]) / 2, 0, axis)
+    def joined(array: Array) -> Array:
+        slices = np.moveaxis(array, axis, 0)[: array.shape[axis] // count * count]
+        means = np.mean([slices[first::count] for first in range(count)], axis=0, dtype=np.float32)
+        return np.moveaxis(means, 0, axis)
 
-    shares = np.stack([pairs((label == n).astype(np.float32)) for n in range(label.max() + 1)])
+    shares = np.stack([joined((label == n).astype(np.float32)) for n in range(label.max() + 1)])
     affine = affine.copy()
-    affine[:3, 3] += affine[:3, axis] / 2
-    affine[:3, axis] *= 2
-    return pairs(image), shares.argmax(axis=0), affine
+    affine[:3, 3] += affine[:3, axis] * (count - 1) / 2
+    affine[:3, axis] *= count
+    return joined(image), shares.argmax(axis=0), affine
 
 
-def shifted_crop(scan: Scan, random: np.random.Generator) -> Scan:
+def shifted_crop(scan: Scan, random: np.random.Generator, strength: int) -> Scan:
     """Less at one end of each axis."""
     image, label, affine = scan
     first, part = [], []
     for n in image.shape:
-        less = int(random.uniform(0, 0.3) * n)
+        less = int(strength * random.uniform(0, 0.3) * n)
         first.append(less if random.random() < 0.5 else 0)
         part.append(slice(first[-1], first[-1] + n - less))
     affine = affine.copy()
@@ -252,7 +260,7 @@ def shifted_crop(scan: Scan, random: np.random.Generator) -> Scan:
     return image[tuple(part)], label[tuple(part)], affine
 
 
-FAULTS: dict[str, Callable[[Scan, np.random.Generator], Scan]] = {
+FAULTS: dict[str, Fault] = {
     "noise": of_image(noise),
     "bias field": of_image(bias_field),
     "motion": of_image(motion),
