@@ -114,10 +114,6 @@ class VoxelGrid:
         x, y, z = self.resampler.spacings_mm[1]
         return (x, y, z)
 
-    def image_to_network(self, array: npt.NDArray[Any]) -> Tensor:
-        """An image on the file's grid, (X, Y, Z) -> float32 on the network's grid, (x, y, z)."""
-        return self.cut(self.resampler.image(self.turned(array, np.float32)))
-
     def label_to_network(self, rows: npt.NDArray[np.uint8]) -> Tensor:
         """Labels on the file's grid, (X, Y, Z) -> uint8 on the network's grid, (x, y, z)."""
         return self.cut(self.resampler.labels(self.turned(rows, np.uint8)))
