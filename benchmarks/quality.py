@@ -237,8 +237,8 @@ def thick_slices(scan: Scan, random: np.random.Generator, strength: int) -> Scan
 
     def joined(array: Array) -> Array:
         slices = np.moveaxis(array, axis, 0)[: array.shape[axis] // count * count]
-        means = np.mean([slices[first::count] for first in range(count)], axis=0, dtype=np.float32)
-        return np.moveaxis(means, 0, axis)
+        means = sum(slices[first::count].astype(np.float32) for first in range(count)) / count
+        return np.moveaxis(np.asarray(means), 0, axis)
 
     shares = np.stack([joined((label == n).astype(np.float32)) for n in range(label.max() + 1)])
     affine = affine.copy()

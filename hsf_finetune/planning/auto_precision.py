@@ -27,8 +27,9 @@ from hsf_finetune.training.trainer import trains_in_several_processes
 FULL, ROUNDED = "32-true", "bf16-mixed"
 _WORTH = 1.25
 """bfloat16 rounds to 8 bits, so it has to be so many times as fast."""
-_SHORT_S = 0.02
-"""Below so many seconds a step is not worth rounding, nor can it be timed well."""
+_SHORT_S, _LONG_S = 0.02, 2.0
+"""Below so many seconds a step is not worth rounding, nor can it be timed well; from so many on it
+is timed once, and below twice."""
 _LARGEST_VOX = 64**3
 """Larger patches are halved, as long as the steps that are timed would take too long; smaller ones are
 timed as they are, since in bfloat16 small volumes are no faster."""
@@ -64,12 +65,12 @@ def with_precision(setup: Setup) -> Setup:
         return _with(setup, kept)
     if not has_rounded:
         return setup
-    volumes = _timed_volumes(setup)
-    file = _kept_file(setup, volumes)
+    volume = _timed_volume(setup)
+    file = _kept_file(setup, volume)
     ratio = _read(file)
     if ratio is None:
         with console.progress("comparing precisions"):
-            ratio = _measure(setup, volumes)
+            ratio = _measure(setup, volume)
         _keep(file, ratio)
     if ratio == 0:
         return _with(setup, FULL)
@@ -82,19 +83,33 @@ def with_precision(setup: Setup) -> Setup:
 
 
 # -------------------------------------------------------------------- internals
-def _measure(setup: Setup, volumes: DryVolumes) -> float:
-    """How many times as fast a step in bfloat16 is; 0 where steps are short."""
-    full = _step_s(_with(setup, FULL), volumes)
-    return full / _step_s(_with(setup, ROUNDED), volumes) if full > _SHORT_S else 0.0
+def _measure(setup: Setup, volume: DryVolumes) -> float:
+    """How many times as fast a step in bfloat16 is; 0 where steps are short.
+
+    In one thread, since several that wait for each other take processor time as well, where
+    other programs run.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        full = _step_s(_with(setup, FULL), volume)
+        if full < _SHORT_S:
+            return 0.0
+        rounded = _step_s(_with(setup, ROUNDED), volume)
+        if full < _LONG_S:
+            full = min(full, _step_s(_with(setup, FULL), volume))
+            rounded = min(rounded, _step_s(_with(setup, ROUNDED), volume))
+    finally:
+        torch.set_num_threads(threads)
+    return full / rounded
 
 
-def _kept_file(setup: Setup, volumes: DryVolumes) -> Path:
+def _kept_file(setup: Setup, volume: DryVolumes) -> Path:
     """Where the ratio of such steps on such a processor is kept."""
     settings = setup.settings
-    sizes = [volumes.batch, volumes.patch_vox, settings.lightning.threads]
-    network = [setup.cohort.channels, len(setup.cohort.classes)]
+    network = [volume.patch_vox, setup.cohort.channels, len(setup.cohort.classes)]
     what = [setting.model_dump_json() for setting in (settings.models, settings.finetuning)]
-    text = json.dumps([_processor(), torch.__version__, sizes, network, what])
+    text = json.dumps([_processor(), torch.__version__, network, what])
     return cache_folder() / "precisions" / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.json"
 
 
@@ -120,8 +135,8 @@ def _keep(file: Path, ratio: float) -> None:
         write_json(file, {"times_as_fast": ratio})
 
 
-def _timed_volumes(setup: Setup) -> DryVolumes:
-    """The volumes of a step, halved until one is no larger than `_LARGEST_VOX`."""
+def _timed_volume(setup: Setup) -> DryVolumes:
+    """A volume of a step, halved until it is no larger than `_LARGEST_VOX`."""
     settings, divisor = setup.settings.datasets, setup.anatomy.divisor
     assert settings.patch_vox != "auto"
     assert settings.batch_size != "auto"
@@ -130,14 +145,14 @@ def _timed_volumes(setup: Setup) -> DryVolumes:
     timed, tiny = padded_shape(volumes.typical_vox, divisor), padded_shape((1, 1, 1), divisor)
     while math.prod(timed) > max(_LARGEST_VOX, math.prod(tiny)):
         timed = half_of(timed, divisor)
-    return DryVolumes(volumes.batch, timed, tiny)
+    return DryVolumes(1, timed, tiny)
 
 
-def _step_s(setup: Setup, volumes: DryVolumes) -> float:
+def _step_s(setup: Setup, volume: DryVolumes) -> float:
     """Processor seconds of a step where the most trains."""
     stages = setup.schedule.stages
     stage = max(range(len(stages)), key=lambda n: len(stages[n].rates))
-    return measure_stage(setup.job, stage, volumes, clock=time.process_time).step_s
+    return measure_stage(setup.job, stage, volume, steps=2, clock=time.process_time).step_s
 
 
 def _with(setup: Setup, precision: str) -> Setup:
