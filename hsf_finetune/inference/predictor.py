@@ -32,6 +32,7 @@ from hsf_finetune.weights.files.checkpoint import Checkpoint
 from hsf_finetune.weights.files.read_checkpoint import read_checkpoint
 from hsf_finetune.weights.sources.exported_folder import weights_of_export
 from hsf_finetune.weights.sources.read_source import find_checkpoint, is_of_other_tool
+from hsf_finetune.weights.transfer.tensor_pairs import with_all_names
 
 _SLICES = 16
 """Planes of a volume whose probabilities are computed at once."""
@@ -118,7 +119,8 @@ class Predictor(ScanModel):
 
             with _explain_contradictions(source.path):
                 anatomy = build(card.models, card.in_channels, len(card.classes))
-                anatomy.network.load_state_dict(dict(source.tensors))
+                network = anatomy.network
+                network.load_state_dict(with_all_names(network, source.tensors))
             return anatomy
 
         with _explain_contradictions(source.path):

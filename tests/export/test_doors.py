@@ -97,3 +97,22 @@ def test_a_network_of_which_tracing_fixes_the_size_is_refused(
         hf.export(random_model(settings), "bundle", tmp_path / "made", proof=False)
     assert refusal.value.fix
     assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize("settings", [SMALL, OF_NNUNET], ids=lambda s: s.name)
+@pytest.mark.parametrize("door", DOORS)
+def test_an_export_predicts_as_its_model_label_values_included(
+    door: str, settings: NetworkSettings, tmp_path: Path
+) -> None:
+    model, scan = random_model(settings), save_scan(tmp_path / "a.nii.gz", (24, 32, 24))
+    if door == "nnunet":
+        if settings is SMALL:
+            return  # refused: nnU-Net has no such network
+        how = {"intensity_first": True, "fill_values": "kept", "crop": "nonzero"}
+        model = random_model(settings, **how, padding="symmetric", padded_size="window")
+    folder = hf.export(model, door, tmp_path / "made", proof=False).folder
+    again = hf.load_model(folder)
+    assert again.card.label_values == model.card.label_values
+    expected, found = model.predict(scan), again.predict(scan)
+    assert (expected.labels == found.labels).all()
+    assert found.volumes_mm3 == expected.volumes_mm3

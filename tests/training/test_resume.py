@@ -146,6 +146,15 @@ def test_killed_and_resumed_equals_uninterrupted(
     }
 
 
+def test_loader_processes_draw_for_the_epoch_that_is_resumed(data: Path, tmp_path: Path) -> None:
+    more = ["lightning.max_epochs=3", "datasets.num_workers=1"]
+    whole = run_experiment(settings_of(data, tmp_path / "whole" / "run", "full", *more)).folder
+    run_dir = tmp_path / "killed" / "run"
+    run_until_killed(settings_of(data, run_dir, "full", *more), 2)
+    run_experiment(settings_of(data, run_dir, "full", *more, f"resume={run_dir}"))
+    assert_same(last(run_dir)["state_dict"], last(whole)["state_dict"])
+
+
 @pytest.mark.parametrize("preset", PRESETS)
 def test_the_epochs_lie_in_every_stage(uninterrupted: Uninterrupted, preset: str) -> None:
     """What the test above kills is inside every stage, plateaus included."""

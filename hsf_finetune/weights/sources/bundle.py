@@ -81,7 +81,7 @@ def _read_own(root: Path, use_ema: bool) -> Checkpoint:
     weights = read_checkpoint(_weights_file(root), use_ema)
     try:
         origin = _origin(root, read_config(root / "configs" / "metadata.json"), [])
-        return replace(with_card(weights, card), origin=origin)
+        return with_card(replace(weights, origin=origin), card)
     except (KeyError, TypeError, ValueError) as error:
         raise WeightsError(
             "the bundle's model card cannot be read",

@@ -58,6 +58,7 @@ def with_card(checkpoint: Checkpoint, card: Mapping[str, Any]) -> Checkpoint:
         in_channels=card["in_channels"],
         channel_names=preprocessing.channel_names,
         preprocessing=preprocessing,
+        origin={**checkpoint.origin, "label_values": card["label_values"]},
     )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 Axes = Mapping[str, tuple[int, ...]]
 """State dict name -> axes of that tensor."""
@@ -113,3 +113,11 @@ def canonical_names(network: nn.Module) -> dict[str, str]:
     state = network.state_dict(keep_vars=True)
     first: dict[int, str] = {}
     return {name: first.setdefault(id(tensor), name) for name, tensor in state.items()}
+
+
+def with_all_names(network: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors under every name that the network has for them; files of graphs keep one of them."""
+    first = canonical_names(network)
+    given = {first[name]: tensor for name, tensor in tensors.items() if name in first}
+    others = {name: given[one] for name, one in first.items() if one in given}
+    return {**others, **tensors}
