@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -74,7 +75,7 @@ class EarlierCases:
             }
             self._load(mixed)
             after = _case_means(self._score([*self._run.setup.split.validation, *self._source]))
-            lost = {case: self._first[case] - after[case] for case in after if case in self._first}
+            lost = {case: dice - after[case] for case, dice in self._first.items() if case in after}
             if max(lost.values(), default=0.0) <= MOST_LOST:
                 break
         if share < 1:
@@ -85,6 +86,11 @@ class EarlierCases:
             )
             with atomic_write(best) as temporary:
                 torch.save({**content, "state_dict": mixed}, temporary)
+        if found := sorted(after.keys() - self._first.keys()):
+            console.say(
+                "warning: something is found now where earlier cases have nothing, and nothing was "
+                f"found: {console.shorten_list(found)}. Dice does not count that; look at them"
+            )
         write_json(self._run.folder.file(GIVEN) / "losses.json", {"share": share, "lost": lost})
         return share, lost
 
@@ -98,8 +104,9 @@ class EarlierCases:
 
 
 def _case_means(rows: Sequence[ScoreRow]) -> dict[str, float]:
-    """Case -> mean Dice over its classes."""
+    """Case -> mean Dice over its classes; without cases that have none, and in which none is found."""
     found: dict[str, list[float]] = {}
     for row in rows:
-        found.setdefault(row.case, []).append(row.score.dice)
-    return {case: float(np.nanmean(dice)) for case, dice in found.items()}
+        if not math.isnan(row.score.dice):
+            found.setdefault(row.case, []).append(row.score.dice)
+    return {case: fmean(dice) for case, dice in found.items()}

@@ -9,8 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from hsf_finetune.check.findings import Finding
-from hsf_finetune.data.volumes.read_volume import Volume
+from hsf_finetune.data.volumes.read_volume import Volume, VolumeRef, read_volume
+from hsf_finetune.inference.engine_choice import MOST_DIFFERING
 from hsf_finetune.inference.formats.output_formats import check_outputs, write_outputs
 from hsf_finetune.inference.localisation import LocatedSegmentation
 from hsf_finetune.inference.model_card import Hdf5Geometry
@@ -171,12 +174,36 @@ def _write(job: Job, found: Segmentation | JobResult, options: SegmentOptions) -
         return JobResult(job, "failed", _refusal(job, found.warnings))
     wanted = [one for one in job.outputs if options.overwrite or not one.path.exists()]
     try:
+        for kept in job.outputs:
+            if kept not in wanted and kept.holds_labels:
+                _check_is_same(kept.path, found)
         write_outputs(found, wanted, options.outputs)
     except DataError as error:
         return JobResult(job, "failed", error)
     located = found.located if isinstance(found, LocatedSegmentation) else None
     foretold = () if located else found.foretold
     return JobResult(job, "written", None, found.warnings, found.volumes_mm3, located, foretold)
+
+
+def _check_is_same(path: Path, found: Segmentation) -> None:
+    """Refuses to write beside a segmentation of the scan that is another one.
+
+    Raises:
+        DataError: naming the file.
+    """
+    labels = read_volume(VolumeRef(path)).array
+    background = found.label_values[found.classes[0]]
+    is_other = labels.shape != found.labels.shape
+    differing = labels.size if is_other else np.count_nonzero(labels != found.labels)
+    segmented = np.count_nonzero(labels != background)
+    if differing > MOST_DIFFERING * segmented:
+        raise DataError(
+            "the folder holds another segmentation of this scan, beside which more was to be written",
+            file=path,
+            found=f"{differing:,} voxels differ, and {segmented:,} are segmented in the file",
+            expected="what this model finds",
+            fix="--overwrite writes all files of the scan again; or another folder: -o",
+        )
 
 
 def _write_and_note(

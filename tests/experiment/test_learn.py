@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,8 @@ import pytest
 import torch
 
 from hsf_finetune.config.run_settings import read_settings_of
-from hsf_finetune.evaluation.score_tables import read_scores
+from hsf_finetune.evaluation.metrics import ClassScore
+from hsf_finetune.evaluation.score_tables import ScoreRow, read_scores
 from hsf_finetune.experiment import earlier_cases
 from hsf_finetune.experiment.learn import LearnResult, learn
 from hsf_finetune.experiment.run import run_experiment
@@ -91,6 +93,15 @@ def test_what_is_taken_back_is_learnt_on(
     assert all(torch.equal(weights_of(run, "best"), weights_of(source_run, "best")) for run in runs)
     assert (second - first).norm() < (second - before).norm()
     assert (second - before).norm() > (first - before).norm() > 0
+
+
+def test_cases_without_any_class_can_lose_no_dice() -> None:
+    def row(case: str, dice: float) -> ScoreRow:
+        score = ClassScore("DG", "scored", dice, 1.0, dice, 10.0, 10.0, 0.0)
+        return ScoreRow(case, case, score)
+
+    rows = [row("control", math.nan), row("a", math.nan), row("a", 0.5), row("b", 0.25)]
+    assert earlier_cases._case_means(rows) == {"a": 0.5, "b": 0.25}
 
 
 def weights_of(run: Path, checkpoint: str) -> torch.Tensor:

@@ -114,7 +114,8 @@ class CasesDataModule(L.LightningDataModule):
         dataset = TrainingCases(self._store, self.split.train, self.patch_vox, share, augment)
         sampler = self._sampler(*self._rank_and_size())
         if self.trainer:  # loader processes draw before Lightning says which epoch is resumed
-            sampler.set_epoch(self.trainer.fit_loop.epoch_progress.current.processed)
+            done: Any = self.trainer.fit_loop.epoch_progress.current
+            sampler.set_epoch(done.processed)
         return self._loader(dataset, self.batch_size, sampler, self._least)
 
     def val_dataloader(self) -> DataLoader[BatchItem]:

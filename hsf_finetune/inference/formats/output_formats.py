@@ -69,6 +69,11 @@ class ScanOutput:
     folder: Path
     path: Path
 
+    @property
+    def holds_labels(self) -> bool:
+        """Whether it is a NIfTI file of the labels."""
+        return self.format != _PROBABILITIES and self.path.name.lower().endswith(NIFTI)
+
 
 def output_files(
     ref: VolumeRef, place: Path, output: Path, choice: OutputChoice
