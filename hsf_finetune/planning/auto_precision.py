@@ -15,9 +15,10 @@ import torch
 
 from hsf_finetune.inference.engines import computes_bf16
 from hsf_finetune.networks.padding import padded_shape
+from hsf_finetune.networks.pretrained_network import architecture_settings
 from hsf_finetune.planning.auto_sizes import FORECAST_FILE, half_of
 from hsf_finetune.planning.dry_run import DryVolumes, measure_stage
-from hsf_finetune.planning.epoch_volumes import count_epoch_volumes
+from hsf_finetune.planning.epoch_volumes import largest_shape
 from hsf_finetune.planning.setup import Setup
 from hsf_finetune.system import console
 from hsf_finetune.system.atomic_files import cache_folder, write_json
@@ -33,6 +34,8 @@ is timed once, and below twice."""
 _LARGEST_VOX = 64**3
 """Larger patches are halved, as long as the steps that are timed would take too long; smaller ones are
 timed as they are, since in bfloat16 small volumes are no faster."""
+_MOST_CASES = 50
+"""The headers of so many cases are read to know how large volumes are."""
 
 
 def with_precision(setup: Setup) -> Setup:
@@ -72,12 +75,11 @@ def with_precision(setup: Setup) -> Setup:
         with console.progress("comparing precisions"):
             ratio = _measure(setup, volume)
         _keep(file, ratio)
-    if ratio == 0:
-        return _with(setup, FULL)
-    chosen = ROUNDED if ratio > _WORTH else FULL
+    chosen, other = (ROUNDED, FULL) if ratio > _WORTH else (FULL, ROUNDED)
+    found = f"a step in bfloat16 is {ratio:.2f} times as fast here" if ratio else "steps are short"
+    wanted = "" if chosen == ROUNDED or not ratio else f", of {_WORTH} that it should be"
     console.say(
-        f"precision: {chosen}, since a step in bfloat16 is {ratio:.1f} times as fast here; "
-        f"lightning.precision={FULL if chosen == ROUNDED else ROUNDED} for the other one"
+        f"precision: {chosen}, since {found}{wanted}; lightning.precision={other} for the other one"
     )
     return _with(setup, chosen)
 
@@ -105,11 +107,14 @@ def _measure(setup: Setup, volume: DryVolumes) -> float:
 
 
 def _kept_file(setup: Setup, volume: DryVolumes) -> Path:
-    """Where the ratio of such steps on such a processor is kept."""
-    settings = setup.settings
-    network = [volume.patch_vox, setup.cohort.channels, len(setup.cohort.classes)]
-    what = [setting.model_dump_json() for setting in (settings.models, settings.finetuning)]
-    text = json.dumps([_processor(), torch.__version__, network, what])
+    """Where the ratio is kept, of networks on volumes of such a size on such a processor.
+
+    How they are trained does not count: folds, strategies and rates that are compared with each
+    other have the same precision.
+    """
+    network = architecture_settings(setup.settings.models.model_dump(mode="json"))
+    sizes = [volume.patch_vox, setup.cohort.channels, len(setup.cohort.classes)]
+    text = json.dumps([_processor(), torch.__version__, network, sizes], sort_keys=True)
     return cache_folder() / "precisions" / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.json"
 
 
@@ -124,9 +129,10 @@ def _processor() -> str:
 
 def _read(file: Path) -> float | None:
     try:
-        return float(json.loads(file.read_text(encoding="utf-8"))["times_as_fast"])
+        ratio = float(json.loads(file.read_text(encoding="utf-8"))["times_as_fast"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
+    return ratio if 0 <= ratio < math.inf else None
 
 
 def _keep(file: Path, ratio: float) -> None:
@@ -136,13 +142,16 @@ def _keep(file: Path, ratio: float) -> None:
 
 
 def _timed_volume(setup: Setup) -> DryVolumes:
-    """A volume of a step, halved until it is no larger than `_LARGEST_VOX`."""
+    """A volume of a step, halved until it is no larger than `_LARGEST_VOX`.
+
+    Of all cases, whichever of them train, so that it is the same in every fold.
+    """
     settings, divisor = setup.settings.datasets, setup.anatomy.divisor
     assert settings.patch_vox != "auto"
-    assert settings.batch_size != "auto"
-    patch = padded_shape(settings.patch_vox, divisor)
-    volumes = count_epoch_volumes(setup, patch, settings.batch_size)
-    timed, tiny = padded_shape(volumes.typical_vox, divisor), padded_shape((1, 1, 1), divisor)
+    some = setup.cohort.cases[:_MOST_CASES]
+    largest = largest_shape(some, setup.card.preprocessing)
+    most = [min(a, b) for a, b in zip(largest, settings.patch_vox, strict=True)]
+    timed, tiny = padded_shape(most, divisor), padded_shape((1, 1, 1), divisor)
     while math.prod(timed) > max(_LARGEST_VOX, math.prod(tiny)):
         timed = half_of(timed, divisor)
     return DryVolumes(1, timed, tiny)

@@ -85,8 +85,9 @@ def choose_sizes(setup: Setup) -> Setup:
     """
     settings, divisor = setup.settings.datasets, setup.anatomy.divisor
     if settings.patch_vox == "auto":
+        largest = largest_shape(setup.split.train, setup.card.preprocessing)
         most = setup.prepared.value.patch_vox or (_LARGEST_PATCH,) * 3
-        sizes = [min(pair) for pair in zip(largest_shape(setup), most, strict=True)]
+        sizes = [min(pair) for pair in zip(largest, most, strict=True)]
         whole = padded_shape(sizes, divisor)
         patches = list(smaller_patches(whole, divisor))
     else:

@@ -76,11 +76,13 @@ def count_epoch_volumes(setup: Setup, patch: Triple, batch: int) -> EpochVolumes
     )
 
 
-def largest_shape(setup: Setup) -> Triple:
-    """The smallest box that holds every training volume, in voxels."""
-    how = setup.card.preprocessing
-    shapes = [_grid_shape(case, how) for case in setup.split.train]
-    x, y, z = np.max(shapes, axis=0).tolist()
+def largest_shape(cases: Sequence[Case], how: Preprocessing) -> Triple:
+    """The smallest box that holds the volumes of all cases, in voxels of the network's grid.
+
+    Raises:
+        DataError: a header cannot be read.
+    """
+    x, y, z = np.max([_grid_shape(case, how) for case in cases], axis=0).tolist()
     return (x, y, z)
 
 

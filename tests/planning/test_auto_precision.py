@@ -62,7 +62,7 @@ def test_what_is_not_clearly_faster_is_not_chosen(
     run = run_experiment(settings_of(data, f"datasets.output_path={outputs}"))
     assert measured == ["32-true", "bf16-mixed"] * 2
     assert made == ["32-true"]
-    said = f"precision: 32-true, since a step in bfloat16 is {1 / rounded_s:.1f} times as fast"
+    said = f"precision: 32-true, since a step in bfloat16 is {1 / rounded_s:.2f} times as fast"
     assert said in capsys.readouterr().out
     assert json.loads((run.folder / "forecast.json").read_text())["precision"] == "32-true"
 
@@ -77,7 +77,8 @@ def test_what_was_measured_is_not_measured_again(
         setup = auto_precision.with_precision(plan_run(settings_of(data, *more)))
         return setup.settings.lightning.precision
 
-    assert chosen() == chosen("seed=5") == "bf16-mixed"
+    assert chosen() == chosen("seed=5") == chosen("models.lr=1e-2") == "bf16-mixed"
+    assert chosen("finetuning=linear") == chosen("datasets.train_ratio=0.8") == "bf16-mixed"
     taken = iter([2.0, 4.0])
     assert chosen("models.channels=[4,16]") == "32-true"
     assert chosen() == "bf16-mixed"
