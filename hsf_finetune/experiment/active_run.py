@@ -25,7 +25,7 @@ from hsf_finetune.planning.forecast_run import write_forecast
 from hsf_finetune.planning.old_classes import outline_warnings
 from hsf_finetune.planning.plan_run import show_plan
 from hsf_finetune.planning.setup import Setup
-from hsf_finetune.planning.source_model import check_new_head
+from hsf_finetune.planning.source_model import check_new_head, few_cases
 from hsf_finetune.system import console
 from hsf_finetune.system.atomic_files import write_json
 from hsf_finetune.system.cache import sweep
@@ -116,11 +116,15 @@ class ActiveRun:
         """Proves on one case that the new head predicts what the old one did; keeps the receipt."""
         setup = self.setup
         assert setup.transfer is not None
-        checked = check_new_head(setup, setup.split.validation[0])
+        first, *others = few_cases(setup.split.validation)
+        checked = check_new_head(setup, first)
         for line in checked.lines() if checked else ():
             console.say(line)
+        # The new head is proven by one case, what the source may teach is not.
+        is_taught = setup.settings.finetuning.keep_old == "everywhere"
+        more = (check_new_head(setup, case) for case in others if is_taught)
         try:
-            for line in outline_warnings(setup.settings, checked):
+            for line in outline_warnings(setup.settings, [c for c in (checked, *more) if c]):
                 console.say(f"warning: {line}")
         except ConfigError:
             if setup.resumed is None:
