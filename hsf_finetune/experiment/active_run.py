@@ -31,7 +31,7 @@ from hsf_finetune.system.atomic_files import write_json
 from hsf_finetune.system.cache import sweep
 from hsf_finetune.system.errors import ConfigError
 from hsf_finetune.system.processes import is_main_process
-from hsf_finetune.system.run_folder import SPLITS, RunFolder
+from hsf_finetune.system.run_folder import SPLITS, RunFolder, named_when_interrupted
 from hsf_finetune.training.train import fit_model
 
 Scores = tuple[ScoreRow, ...]
@@ -192,7 +192,7 @@ def open_run(setup: Setup) -> Iterator[ActiveRun]:
     if not is_main_process():
         yield ActiveRun(setup, data, census, folder, kept_in)
         return
-    with lock_run(folder):
+    with lock_run(folder), named_when_interrupted(folder):
         yield ActiveRun(setup, data, census, folder, kept_in)
 
 
