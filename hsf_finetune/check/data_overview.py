@@ -41,6 +41,11 @@ def _range(sizes: Sequence[Sequence[float]]) -> str:
     return " to ".join(dict.fromkeys(" x ".join(f"{size:.3g}" for size in end) for end in ends))
 
 
+def _volume(mm3: float) -> str:
+    """Three digits, or all of those before the point."""
+    return f"{mm3:.0f}" if mm3 >= 100 else f"{mm3:.3g}"
+
+
 def _describe_classes(measured: Sequence[MeasuredCase]) -> str:
     """Each class or set with the number of cases that show it, and its median volume in them."""
     volumes: dict[str, list[float]] = {}
@@ -50,7 +55,7 @@ def _describe_classes(measured: Sequence[MeasuredCase]) -> str:
         for name, voxels in compress(rows, case.protocol.foreground_rows):
             volumes.setdefault(name, []).extend([voxels * voxel_mm3] if voxels else [])
     texts = [
-        f"{name} in {len(found)}" + (f" ({np.median(found):.3g} mm3)" if found else "")
+        f"{name} in {len(found)}" + (f" (median {_volume(np.median(found))} mm3)" if found else "")
         for name, found in volumes.items()
     ]
     return shorten_list(texts, _MAX_CLASSES)

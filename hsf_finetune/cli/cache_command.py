@@ -43,13 +43,13 @@ def run(options: argparse.Namespace) -> int:
         table.add_column(heading, justify="left" if heading in ("kind", "holds") else "right")
     for kind in chosen:
         found = list_entries(kind)
-        days = [entry.unused_days for entry in found]
+        days = sorted(round(entry.unused_days) for entry in found)
         table.add_row(
             kind.folder,
             Text(kind.what),
             str(len(found)),
             f"{sum(entry.size_bytes for entry in found) / 1e6:.1f}",
-            f"{min(days):.0f} to {max(days):.0f}" if days else "-",
+            " to ".join(dict.fromkeys(map(str, (days[0], days[-1])))) if days else "-",
         )
     console.print(table)
     return 0

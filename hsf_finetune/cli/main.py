@@ -144,7 +144,11 @@ def explain(action: Callable[[], int]) -> int:
         if not (interrupted or terminated):
             raise
         what = "interrupted" if interrupted else "terminated"
-        print(f"{what}; continue a run with resume=auto", file=sys.stderr)
+        from hsf_finetune.system.run_folder import interrupted_run
+
+        run = interrupted_run(stop)
+        how = f"continue the run with resume={run}" if run else "continue a run with resume=auto"
+        print(f"{what}; {how}", file=sys.stderr)
         return EXIT_INTERRUPTED if interrupted else EXIT_TERMINATED
 
 

@@ -9,6 +9,7 @@ segmented.
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 
 _FORMATS = ("nifti", "seg.nrrd", "dicom-seg", "bids")
@@ -153,11 +154,22 @@ def _add_regions(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--where-margin",
-        type=float,
+        type=_margin,
         default=8.0,
         metavar="MM",
         help="what is cut out around each region; 8 mm if left out",
     )
+
+
+def _margin(text: str) -> float:
+    """A finite number of mm, 0 or more."""
+    try:
+        found = float(text)
+    except ValueError:
+        found = math.nan
+    if not (math.isfinite(found) and found >= 0):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of mm, 0 or more")
+    return found
 
 
 def _list_formats(text: str) -> list[str]:

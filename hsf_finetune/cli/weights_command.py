@@ -41,7 +41,10 @@ def run(options: argparse.Namespace) -> int:
         return 0
     if options.name not in known:
         raise ConfigError(
-            f"there are no weights called '{options.name}'", expected=", ".join(known)
+            f"there are no weights called '{options.name}'",
+            expected=", ".join(known),
+            fix="weights of your own are shown by hsf-finetune plan, and by advise: "
+            "datasets=DATASET finetuning.pretrained=PATH",
         )
     named = known[options.name]
     say(f"{options.name}: {named.name}")

@@ -49,7 +49,7 @@ def unknown_setting(path: str, tree: object) -> ConfigError:
         return ConfigError(f"there is no setting '{path}'", fix=f"did you mean '{meant}'?{more}")
     while group and group not in known:
         group = group.rpartition(".")[0]
-    siblings = [k.rpartition(".")[2] for k in known if k.rpartition(".")[0] == group]
+    siblings = dict.fromkeys(k.rpartition(".")[2] for k in known if k.rpartition(".")[0] == group)
     return ConfigError(
         f"there is no setting '{path}'",
         expected=f"a setting of {group or 'the top level'}: {', '.join(siblings)}",

@@ -8,7 +8,8 @@ from pathlib import Path
 from hsf_finetune.data.volumes.read_volume import VolumeRef, is_volume, stem
 from hsf_finetune.describe.layouts.base_layout import ListedVolume
 from hsf_finetune.describe.pair_names import match_names
-from hsf_finetune.system.console import say, shorten_list
+from hsf_finetune.inference.formats.output_formats import PROBABILITY_ENDS
+from hsf_finetune.system.console import count_of, say, shorten_list
 from hsf_finetune.system.errors import DataError
 
 Volumes = dict[str, ListedVolume]
@@ -80,9 +81,13 @@ def _match(predictions: Volumes, labels: Volumes, folder: Path) -> dict[str, str
 
 
 def _volumes_by_name(folder: Path) -> Volumes:
-    """The volumes of a folder by their path in it, without suffix."""
+    """The volumes of a folder by their path in it, without suffix; probabilities are none."""
     found: Volumes = {}
-    for path in sorted(filter(is_volume, folder.rglob("*"))):
+    paths = sorted(filter(is_volume, folder.rglob("*")))
+    volumes = [path for path in paths if not path.name.endswith(PROBABILITY_ENDS)]
+    if left := len(paths) - len(volumes):
+        say(f"left out: {count_of(left, 'file')} of probabilities in {folder}")
+    for path in volumes:
         folders = path.parent.relative_to(folder).parts
         name = "/".join((*folders, stem(path)))
         if name in found:

@@ -25,13 +25,13 @@ from hsf_finetune.planning.forecast_run import write_forecast
 from hsf_finetune.planning.old_classes import outline_warnings
 from hsf_finetune.planning.plan_run import show_plan
 from hsf_finetune.planning.setup import Setup
-from hsf_finetune.planning.source_model import check_new_head
+from hsf_finetune.planning.source_model import check_new_head, few_cases
 from hsf_finetune.system import console
 from hsf_finetune.system.atomic_files import write_json
 from hsf_finetune.system.cache import sweep
 from hsf_finetune.system.errors import ConfigError
 from hsf_finetune.system.processes import is_main_process
-from hsf_finetune.system.run_folder import SPLITS, RunFolder
+from hsf_finetune.system.run_folder import SPLITS, RunFolder, named_when_interrupted
 from hsf_finetune.training.train import fit_model
 
 Scores = tuple[ScoreRow, ...]
@@ -116,11 +116,15 @@ class ActiveRun:
         """Proves on one case that the new head predicts what the old one did; keeps the receipt."""
         setup = self.setup
         assert setup.transfer is not None
-        checked = check_new_head(setup, setup.split.validation[0])
+        first, *others = few_cases(setup.split.validation)
+        checked = check_new_head(setup, first)
         for line in checked.lines() if checked else ():
             console.say(line)
+        # The new head is proven by one case, what the source may teach is not.
+        is_taught = setup.settings.finetuning.keep_old == "everywhere"
+        more = (check_new_head(setup, case) for case in others if is_taught)
         try:
-            for line in outline_warnings(setup.settings, checked):
+            for line in outline_warnings(setup.settings, [c for c in (checked, *more) if c]):
                 console.say(f"warning: {line}")
         except ConfigError:
             if setup.resumed is None:
@@ -188,7 +192,7 @@ def open_run(setup: Setup) -> Iterator[ActiveRun]:
     if not is_main_process():
         yield ActiveRun(setup, data, census, folder, kept_in)
         return
-    with lock_run(folder):
+    with lock_run(folder), named_when_interrupted(folder):
         yield ActiveRun(setup, data, census, folder, kept_in)
 
 

@@ -49,6 +49,7 @@ from hsf_finetune.system.run_folder import (
     RunFolder,
     fold_folders,
     has_ended,
+    named_when_interrupted,
     planned_epochs,
 )
 from hsf_finetune.weights.sources.read_source import find_checkpoint
@@ -97,7 +98,8 @@ def run_folds(
         console.say(f"\n{name} ({number} of {len(runs)} runs)")
         try:
             longer = _has_become_longer(run.file(name), own)
-            make_run(own, run.file(name), run_experiment, longer=longer)
+            with named_when_interrupted(run):
+                make_run(own, run.file(name), run_experiment, longer=longer)
             if number == 1 and (ended := _prune(run, plan)) is not None:
                 return ended
         except UserError:
@@ -105,7 +107,7 @@ def run_folds(
                 shutil.rmtree(run.path, ignore_errors=True)
             raise
         except (KeyboardInterrupt, SystemExit):
-            console.say(f"folds that have ended are kept: resume={run.path} continues")
+            console.say("folds that have ended are kept")
             raise
     return _pool(run, plan)
 

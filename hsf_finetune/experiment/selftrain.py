@@ -35,7 +35,7 @@ from hsf_finetune.planning.unlabelled import UnlabelledScan, UnlabelledScans, fi
 from hsf_finetune.system import console
 from hsf_finetune.system.atomic_files import write_json
 from hsf_finetune.system.errors import ConfigError, UserError
-from hsf_finetune.system.run_folder import RESULT, SPLITS, RunFolder
+from hsf_finetune.system.run_folder import RESULT, SPLITS, RunFolder, named_when_interrupted
 from hsf_finetune.training.trainer import one_device
 
 TEACHER = "teacher"
@@ -73,7 +73,7 @@ def run_selftrain(
         prepare(plan.supervised(None, {}), cohort, preview=True)
         _load_teachers(plan, plan.tuning.teacher)
     run = open_folder(settings, resumed)
-    with lock_run(run):
+    with lock_run(run), named_when_interrupted(run):
         if not run.file(_SCANS).exists():
             write_json(run.file(_SCANS), [asdict(scan) for scan in plan.scans.scans])
             write_json(run.file(SPLITS), plan.split.to_dict())

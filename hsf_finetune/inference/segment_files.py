@@ -301,6 +301,12 @@ class _Tables:
         for name, table in (("volumes", self.volumes), ("expected Dice", self.quality)):
             if table is None:
                 continue
+            if not table.path.exists():  # every scan was segmented before
+                console.say(
+                    f"{name}: {table.path} was not written, since no scan was segmented now; "
+                    "--overwrite segments them again and writes it"
+                )
+                continue
             console.say(f"{name}: {table.path}")
             if missing := table.missing(scans):
                 names = console.shorten_list([ref.path.name for ref in missing])
@@ -308,5 +314,5 @@ class _Tables:
                     f"  without the rows of {count_of(len(missing), 'scan')} segmented before, "
                     f"which --overwrite adds: {names}"
                 )
-        if self.quality and review:
+        if self.quality and self.quality.path.exists() and review:
             console.console.print(self.quality.worst(scans, review))

@@ -17,14 +17,12 @@ from hsf_finetune.evaluation.head_check import HeadCheck
 from hsf_finetune.labels.classes import BACKGROUND
 from hsf_finetune.planning.advice import FAR, Advice, Diagnosis, give_advice
 from hsf_finetune.planning.setup import Setup, prepare
-from hsf_finetune.planning.source_model import check_new_head
+from hsf_finetune.planning.source_model import check_new_head, few_cases
 from hsf_finetune.planning.start import TransferResult, require_weights
 from hsf_finetune.system import console
 from hsf_finetune.system.errors import SeveralErrors
 from hsf_finetune.weights.transfer.derive_classes import suggest_derivations
 
-_TRIED_CASES = 4
-"""Cases on which the untouched model is tried."""
 _PROFILE_SHIFT = 0.5
 """Change of a class's brightness, in standard deviations of the image, that is a new contrast."""
 _SPACING_RATIO = 1.5
@@ -85,8 +83,7 @@ def diagnose(setup: Setup) -> Diagnosis:
 
 def _check_head_on_cases(setup: Setup) -> Iterator[HeadCheck]:
     """The source model, by its own head, on a few cases of different subjects."""
-    by_subject = {case.subject: case for case in setup.split.train}
-    cases = list(by_subject.values())[:_TRIED_CASES]
+    cases = few_cases(setup.split.train)
     with console.progress("trying the untouched model") as tick:
         for done, case in enumerate(cases, start=1):
             found = check_new_head(setup, case)

@@ -29,25 +29,27 @@ class Forecast:
     """What a run takes; the host's figures are of the whole process.
 
     Args:
-        patch_vox: of training.
-        batch_size: of training.
+        dry_vox: size of the volumes of the dry steps that it was made from.
+        dry_batch: volumes of such a step.
         host_bytes: most memory of the process.
         host_free_bytes: memory that it may take.
         device_bytes: most memory of the GPU; None without one.
         device_free_bytes: of it that is free; None likewise.
         stages: how long their epochs take.
         extrapolated: whether the dry steps were smaller than those of the run.
+        may_end_early: whether a plateau of validation may end a stage.
         remedies: overrides that make it fit, each with what it does; none where it does.
     """
 
-    patch_vox: Triple
-    batch_size: int
+    dry_vox: Triple
+    dry_batch: int
     host_bytes: int
     host_free_bytes: int
     device_bytes: int | None
     device_free_bytes: int | None
     stages: tuple[StageTime, ...]
     extrapolated: bool
+    may_end_early: bool
     remedies: tuple[tuple[str, str], ...] = ()
 
     @property
@@ -72,12 +74,12 @@ class Forecast:
         spread = times[0] if len(times) == 1 else f"{times[0]} (first stage) to {times[-1]} (last)"
         how = "extrapolated from smaller dry steps" if self.extrapolated else "from dry steps"
         epochs = sum(stage.epochs for stage in self.stages)
-        size = "x".join(map(str, self.patch_vox))
+        size = "x".join(map(str, self.dry_vox))
+        early = "a plateau may end them earlier, " if self.may_end_early else ""
         found = [
-            f"forecast, {how} of {self.batch_size} x {size} voxels: {memory}",
+            f"forecast, {how} of {self.dry_batch} x {size} voxels: {memory}",
             f"  an epoch takes about {spread}, {epochs} epochs about "
-            f"{timedelta(seconds=round(self.seconds))} (a plateau may end them earlier, other "
-            "programs make them longer)",
+            f"{timedelta(seconds=round(self.seconds))} ({early}other programs make them longer)",
         ]
         if not self.fits:
             found.append("  warning: this is more memory than there is. It may fit with")

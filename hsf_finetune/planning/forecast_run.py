@@ -81,14 +81,15 @@ def make_forecast(
     device = steps.device_bytes() if cost.on_device else None
     fits = fits_into(host, free) and (device is None or fits_into(device, room))
     return Forecast(
-        patch,
-        volumes.batch,
+        steps.dry.patch_vox,
+        steps.dry.batch,
         int(host),
         free,
         None if device is None else int(device),
         room if cost.on_device else None,
         times,
         steps.extrapolated,
+        any(stage.patience_epochs is not None for stage in setup.schedule.stages),
         () if fits else tuple(_remedies(setup, volumes, cost, room)),
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -50,32 +51,46 @@ def find_old_groups(
     return tuple(group.target for group in groups)
 
 
-def outline_warnings(settings: Settings, checked: HeadCheck | None) -> list[str]:
+def outline_warnings(settings: Settings, checks: Sequence[HeadCheck]) -> list[str]:
     """What speaks against `finetuning.keep_old=everywhere`: a source that draws its classes badly.
+
+    Args:
+        settings: of the run.
+        checks: of the source on a few cases.
 
     Raises:
         ConfigError: the source hardly finds them, so that the model would unlearn them.
     """
-    if checked is None or settings.finetuning.keep_old != "everywhere":
+    if settings.finetuning.keep_old != "everywhere":
         return []
-    lost = [f"{row.name} {row.before:.2f}" for row in checked.rows if row.before < _NOT_FOUND]
+    where = ", ".join(check.case for check in checks)
+    dice = _mean_dice(checks)
+    lost = [f"{name} {value:.3f}" for name, value in dice.items() if value < _NOT_FOUND]
     if lost:
         raise ConfigError(
             "finetuning.keep_old=everywhere: the source model does not find its classes in these scans",
-            found=f"Dice on {checked.case}: {', '.join(lost)}",
+            found=f"mean Dice on {where}: {', '.join(lost)}",
             expected=f"{KNOWN} or more; a model that is held to less than {_NOT_FOUND} unlearns them",
             fix="leave keep_old out: the scans are of another contrast or voxel size, or prepared otherwise",
         )
     return [
-        f"keep_old=everywhere holds the model to the source's outline of {row.name}, whose Dice is "
-        f"{row.before:.2f} on {checked.case}: if the labels draw it elsewhere on purpose, leave the "
-        "setting out"
-        for row in checked.rows
-        if row.before < KNOWN
+        f"keep_old=everywhere holds the model to the source's outline of {name}, whose mean Dice is "
+        f"{value:.3f} on {where}, less than {KNOWN}: if the labels draw it elsewhere on purpose, "
+        "leave the setting out"
+        for name, value in dice.items()
+        if value < KNOWN
     ]
 
 
 # -------------------------------------------------------------------- internals
+def _mean_dice(checks: Sequence[HeadCheck]) -> dict[str, float]:
+    """Class of the source -> mean Dice of its own head, over the cases that have it."""
+    found: dict[str, list[float]] = {}
+    for row in (row for check in checks for row in check.rows):
+        found.setdefault(row.name, []).extend([] if math.isnan(row.before) else [row.before])
+    return {name: float(np.mean(values)) for name, values in found.items() if values}
+
+
 def _check_counterparts(
     cohort: Cohort, source: Sequence[str], groups: Sequence[ClassGroup]
 ) -> None:

@@ -111,15 +111,17 @@ class Setup:
 
     def tables(self) -> list[RenderableType]:
         """What became of the weights, which block trains when, and the forecast, as shown."""
+        folds = fold_count(self.cohort.cases, self.settings.datasets)
+        each = [f"  for each of {folds + 1} runs: {folds} folds and a final model"] if folds else []
         return [
             *([self.transfer.receipt.table()] if self.transfer else []),
             self.prepared.table(),
             *map(Text, self.prepared.warnings),
             schedule_table(self.schedule, block_sizes(self.anatomy)),
-            *(self.forecast.lines() if self.forecast else []),
+            *([*self.forecast.lines(), *each] if self.forecast else []),
             *(self.unlabelled.lines() if self.unlabelled else []),
             *(
-                self.unlabelled.plan(self.settings, len(self.split.train))
+                self.unlabelled.plan(self.settings, len(self.split.train), folds)
                 if self.unlabelled
                 else []
             ),

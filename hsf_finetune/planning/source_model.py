@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 CLASS_GROUPS = "retention.json"
 """File of a run: the source's classes, and those that its head and the new one share."""
+_TRIED_CASES = 4
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,14 @@ def source_predictor(setup: Setup) -> Predictor:
     channels = setup.cohort.channels
     network = build_with_own_head(setup.settings, transfer.source, classes, channels)
     return Predictor(network, card, setup.device)
+
+
+def few_cases(cases: Sequence[Case]) -> list[Case]:
+    """Cases on which an untouched model is tried: at most four, of different subjects."""
+    by_subject: dict[str, Case] = {}
+    for case in cases:
+        by_subject.setdefault(case.subject, case)
+    return [*by_subject.values()][:_TRIED_CASES]
 
 
 def check_new_head(setup: Setup, case: Case) -> HeadCheck | None:

@@ -68,12 +68,13 @@ class UnlabelledScans:
             found.append(f"  left out: {counted} (ledger.csv)")
         return found
 
-    def plan(self, settings: Settings, training: int) -> list[str]:
+    def plan(self, settings: Settings, training: int, folds: int | None) -> list[str]:
         """What self-training does, beside the schedule and forecast of one run.
 
         Args:
             settings: of the run.
             training: labelled cases that train.
+            folds: that are made, beside a final model; None for a single split.
         """
         tuning, own = settings.finetuning.selftrain, settings.datasets.k_sample
         assert tuning is not None
@@ -81,7 +82,9 @@ class UnlabelledScans:
         runs = tuning.rounds + (0 if tuning.teacher else 1)
         first = "" if tuning.teacher else "the teacher as above, and "
         students = count_of(tuning.rounds, "student")
-        text = f"self-training: {count_of(runs, 'run')}, {first}{students}"
+        each = f", {runs} for each of {folds} folds and the final model" if folds else ""
+        runs *= 1 + (folds or 0)
+        text = f"self-training: {count_of(runs, 'run')}{each}, {first}{students}"
         if after != before:
             text += f" whose epochs draw {after} cases, not {before}"
         if tuning.max_epochs:

@@ -133,7 +133,8 @@ def write_next(model: Predictor, chosen: Sequence[Candidate], output: Path) -> P
             link.symlink_to(os.path.abspath(ref.path), ref.path.is_dir())
         picture = output / "pictures" / f"{number:02d}_{'_'.join(job.place.parts)}.png"
         found.draw().savefig(picture)
-        rows.append((number, job.channels[0].path, f"{one.expected:.3f}", job.output, picture))
+        paths = [os.path.abspath(path) for path in (job.channels[0].path, job.output, picture)]
+        rows.append((number, paths[0], f"{one.expected:.3f}", *paths[1:]))
     header = ("rank", "scan", "expected_dice", "label", "picture")
     write_csv(output / LIST, header, rows, delimiter="\t")
     return output / LIST

@@ -32,15 +32,13 @@ def report_predictions(results: Sequence[JobResult], model: ScanModel, cases: in
     written = [result for result in order if result.status == "written"]
     unusual = [result for result in written if result.warnings]
     failed = [result for result in order if result.status == "failed"]
+    foretold = any(result.foretold for result in written)
     answer = [
         f"{count_of(len(written), 'scan')} segmented into {', '.join(card.classes[1:])}; "
         f"{len(failed)} failed; {len(results) - len(written) - len(failed)} skipped.",
-        f"{count_of(len(unusual), 'scan')} of them are unlike the training data in some way: "
-        "look at these first."
-        if unusual
-        else "None of them is unlike the training data.",
+        _unlike(len(unusual), len(written)),
     ]
-    if any(result.foretold for result in written):
+    if foretold:
         worst = written[0]
         answer.append(
             f"The least Dice is expected of {_name(worst)} ({_expected(worst):.3f}); what is "
@@ -52,10 +50,25 @@ def report_predictions(results: Sequence[JobResult], model: ScanModel, cases: in
         answer=answer,
         sections=[
             Section("Scans", [_table(order, card)]),
-            Section("Look at these first", [*_views(written[:cases], card)]),
+            Section(
+                "Look at these first" if foretold or unusual else "The first segmentations",
+                [*_views(written[:cases], card)],
+            ),
             Section("Remarks", [*_remarks(order)]),
             Section("Weights and model", [*_model(model)]),
         ],
+    )
+
+
+def _unlike(unusual: int, written: int) -> str:
+    """How many of the scans that were looked at are unlike the training data."""
+    if not written:
+        return "No scan was compared with the training data, since none was segmented now."
+    if not unusual:
+        return "None of them is unlike the training data."
+    return (
+        f"{count_of(unusual, 'scan')} of them are unlike the training data in some way: look at "
+        "these first."
     )
 
 

@@ -7,7 +7,8 @@ import json
 import platform
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -28,6 +29,7 @@ SPLITS = "splits.json"
 GIVEN = "corrections"
 """Folder of a run: corrected segmentations that it learns from, which are there before it begins."""
 
+_INTERRUPTED = "interrupted_run"
 _PACKAGES = ("hsf-finetune", "torch", "monai", "lightning", "torchio", "hydra-core", "nibabel")
 
 
@@ -72,6 +74,22 @@ class RunFolder:
     def file(self, name: str) -> Path:
         """A file of the run."""
         return self.path / name
+
+
+@contextmanager
+def named_when_interrupted(run: RunFolder) -> Iterator[None]:
+    """Tells `interrupted_run` which run an interruption ended; of runs in a run, the outermost."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit) as stop:
+        vars(stop)[_INTERRUPTED] = run.path
+        raise
+
+
+def interrupted_run(stop: BaseException) -> Path | None:
+    """Folder of the run that this interruption ended; None where there was none."""
+    found: Path | None = vars(stop).get(_INTERRUPTED)
+    return found
 
 
 def fold_folders(run: Path) -> list[Path]:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import h5py
+import nibabel as nib
 import numpy as np
 import pytest
 
@@ -62,8 +63,17 @@ def test_a_clean_check_says_what_it_saw(lab: Lab, capsys: pytest.CaptureFixture[
         assert "found: 4 cases of 4 subjects, 1 channel" in said
         assert "voxel size: 0.8 x 0.9 x 1.1 mm" in said
         assert "size: 10 x 9 x 8 voxels" in said
-        assert "classes: DG in 4 (25.3 mm3), CA1 in 4 (25.3 mm3)" in said
+        assert "classes: DG in 4 (median 25.3 mm3), CA1 in 4 (median 25.3 mm3)" in said
         assert "not used, no pattern of 'lab' matches it: atlas.nii.gz" in said
+
+
+def test_a_large_volume_is_no_power_of_ten(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    for path in lab.root.rglob("*.nii.gz"):
+        image = nib.nifti1.load(path)
+        affine = np.diag([8.0, 9, 11, 1])
+        nib.nifti1.save(nib.nifti1.Nifti1Image(np.asarray(image.dataobj), affine), path)
+    lab.check()
+    assert "DG in 4 (median 25344 mm3)" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("kind", ["broken link", "no image", "other suffix"])

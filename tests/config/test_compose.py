@@ -89,6 +89,12 @@ def test_an_unknown_setting_that_is_like_no_other_lists_its_group() -> None:
     assert "a setting of logger: name, project, offline" in mistake("logger.zzzz=1")
 
 
+def test_a_group_lists_each_of_its_settings_once() -> None:
+    listed = mistake("models=dynunet", "models.features=1").partition("a setting of models: ")[2]
+    names = [name.strip() for name in listed.splitlines()[0].split(",")]
+    assert len(names) == len(set(names)) > 3
+
+
 def test_suggestions_are_for_the_chosen_network() -> None:
     text = mistake("models=segresnet", "models.num_res_units=1")
     assert "did you mean" not in text

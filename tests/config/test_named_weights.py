@@ -274,7 +274,11 @@ def test_names_are_listed_and_said_all_about(
     assert "suprem_unet" in said()
     for part in ("no commercial use", "1.5 x 1.5 x 1.5", "models=suprem_unet models.width=32"):
         assert part in said("suprem_unet")
-    assert "no weights called 'supremunet'" in said("supremunet")
+    unknown = said("supremunet")
+    assert "no weights called 'supremunet'" in unknown
+    assert (
+        "hsf-finetune plan, and by advise: datasets=DATASET finetuning.pretrained=PATH" in unknown
+    )
 
 
 def test_a_url_says_how_to_pin_it(data: Path, own: Path, site: Site) -> None:

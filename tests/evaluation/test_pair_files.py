@@ -21,6 +21,15 @@ def folders(root: Path, predictions: list[str], labels: list[str]) -> tuple[Path
     return root / "p", root / "l"
 
 
+def test_probabilities_beside_segmentations_are_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    written = ["a", "a_probabilities", "sub-1_dseg", "sub-1_probseg"]
+    found = pair_files(*folders(tmp_path, written, ["a", "sub-1_dseg"]))
+    assert [*found] == ["a", "sub-1_dseg"]
+    assert "left out: 2 files of probabilities" in " ".join(capsys.readouterr().out.split())
+
+
 @pytest.mark.parametrize(
     ("prediction", "label"),
     [

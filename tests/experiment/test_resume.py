@@ -10,8 +10,10 @@ import pytest
 import torch
 import yaml
 
+from hsf_finetune.cli.main import explain
 from hsf_finetune.config.compose import compose
 from hsf_finetune.config.settings import Settings
+from hsf_finetune.experiment.active_run import ActiveRun
 from hsf_finetune.experiment.resume import (
     RESULT,
     RunFolder,
@@ -20,8 +22,9 @@ from hsf_finetune.experiment.resume import (
     publish_run_dir,
     withdraw_run_dir_afterwards,
 )
+from hsf_finetune.experiment.run import run_experiment
 from hsf_finetune.system.errors import ConfigError, OutputError
-from tests.conftest import CONF
+from tests.conftest import CONF, FAST
 
 
 def settings(outputs: Path, *overrides: str) -> Settings:
@@ -194,3 +197,22 @@ def test_what_cannot_be_resumed(outputs: Path) -> None:
     ended(run)
     with pytest.raises(ConfigError, match=r"has ended[\s\S]*finetuning\.pretrained="):
         find_run(settings(outputs, f"resume={run.path}"))
+
+
+@pytest.mark.parametrize("fold", ["null", "all"])
+def test_an_interruption_names_the_run_to_resume(
+    data: Path,
+    outputs: Path,
+    fold: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def interrupt(run: ActiveRun) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ActiveRun, "begin", interrupt)
+    given = [f"datasets.main_path={data}", f"datasets.fold={fold}", "finetuning.pretrained=none"]
+    asked = settings(outputs, *FAST, *given, f"run_dir={outputs / 'mine'}")
+    assert explain(lambda: bool(run_experiment(asked))) == 130
+    said = capsys.readouterr().err
+    assert said == f"interrupted; continue the run with resume={outputs / 'mine'}\n"

@@ -114,6 +114,32 @@ def test_nothing_is_decided_by_a_scan_in_which_nothing_is_found(
 
 
 @pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        # torch, the engine, and where a call is short both again, in turn
+        ([0.9, 0.2, 0.3, 0.3], "1.5 times as fast"),
+        ([3.0, 0.5, 0.6, 0.6], "1.2 times as fast"),
+        ([6.0, 2.0], "3.0 times as fast"),
+    ],
+)
+def test_short_calls_are_timed_once_more(
+    seconds: list[float],
+    said: str,
+    scan: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    network = model("torch").anatomy.network
+    patch_graph(monkeypatch, network)
+    chosen, left = model("auto"), iter(seconds)
+    timed = engine_choice._timed
+    monkeypatch.setattr(engine_choice, "_timed", lambda *call: (timed(*call)[0], next(left)))
+    chosen.predict(scan)
+    assert said in capsys.readouterr().out
+    assert not [*left]
+
+
+@pytest.mark.parametrize(
     ("engine", "network", "said"),
     [
         ("openvino", SwinUNETRSettings(), "models=swinunetr cannot run as a graph"),

@@ -90,6 +90,15 @@ def test_the_command_says_which_parts_were_segmented(
     assert nib.load(tmp_path / "head.nii.gz").shape == SHAPE
 
 
+@pytest.mark.parametrize("margin", ["-5", "nan", "inf", "wide"])
+def test_a_margin_is_a_number_of_mm(margin: str, capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["predict", "run", "scan", "-o", "out", "--where", "t.nii", "r.nii"]
+    with pytest.raises(SystemExit) as caught:
+        main([*given, f"--where-margin={margin}"])
+    assert caught.value.code == 2
+    assert f"'{margin}' is not a number of mm, 0 or more" in capsys.readouterr().err
+
+
 def test_regions_that_are_not_there(
     template: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

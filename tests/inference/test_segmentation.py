@@ -117,7 +117,7 @@ def test_wrong_scans_say_what_to_write(wrong: Any, parts: list[str]) -> None:
 
 
 def test_hdf5_needs_the_name_of_one_dataset(hdf5: Path) -> None:
-    with pytest.raises(DataError, match="several datasets"):
+    with pytest.raises(DataError, match=r"(?s)several datasets.*predict --key DATASET"):
         make_model().predict(hdf5)
     with pytest.raises(DataError, match="no dataset 't1'"):
         make_model().predict(hdf5, key="t1")

@@ -102,3 +102,18 @@ def test_predict_fills_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[s
     before = path.read_bytes()
     segment_files(model, scans, tmp_path / "out", options)
     assert path.read_bytes() == before
+
+
+def test_a_table_that_was_not_written_is_not_named_as_if_it_were(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scan, path = tmp_path / "a.nii.gz", tmp_path / "volumes.tsv"
+    save_nifti(scan, tiny_case(1)[0])
+    segment_files(random_model(), [scan], tmp_path / "out")
+    capsys.readouterr()
+    options = SegmentOptions(outputs=OutputChoice(volumes=path))
+    segment_files(random_model(), [scan], tmp_path / "out", options)
+    assert not path.exists()
+    said = " ".join(capsys.readouterr().out.split())
+    assert "volumes.tsv was not written, since no scan was segmented now; --overwrite" in said
+    assert "without the rows" not in said

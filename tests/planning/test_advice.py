@@ -15,11 +15,14 @@ from hsf_finetune.check.check_data import check_data
 from hsf_finetune.cli.check_command import check
 from hsf_finetune.cli.main import main
 from hsf_finetune.config.compose import compose
+from hsf_finetune.config.settings import Settings
 from hsf_finetune.data.phantom.write_phantoms import PhantomCohort, write_phantoms
 from hsf_finetune.planning.advice import Advice, Diagnosis, give_advice
 from hsf_finetune.planning.diagnosis import advise
 from hsf_finetune.planning.start import read_source_checkpoint
+from hsf_finetune.schedule.strategies import plan_schedule
 from tests.conftest import CONF, FAST
+from tests.schedule.planning import THREE_LEVELS
 
 PLAIN = Diagnosis(subjects=30, validating=6, folds=None, steps=12, epochs=50, pretrained=True)
 SETTINGS = compose("finetune", ["datasets=phantom"])
@@ -58,7 +61,8 @@ def test_few_subjects_are_folded_and_stay_near_what_was_known() -> None:
 def test_scans_without_labels_are_for_few_subjects() -> None:
     few = by_subject(replace(PLAIN, subjects=3))["scans without labels"]
     assert few.override == "finetuning=selftrain datasets.unlabelled=FOLDER"
-    assert "scans without labels" not in by_subject(PLAIN)
+    assert "scans without labels" in by_subject(replace(PLAIN, subjects=5))
+    assert "scans without labels" not in by_subject(replace(PLAIN, subjects=6))
 
 
 def test_a_source_that_draws_well_keeps_the_outlines_of_classes_that_are_split() -> None:
@@ -116,9 +120,30 @@ def test_every_override_composes_and_together_they_reach_enough_steps(
     assert all(one.what and one.reason for one in said)
     overrides = [word for one in said for word in shlex.split(one.override)]
     assert len({o.partition("=")[0] for o in overrides}) == len(overrides)
-    epochs = next(one for one in said if one.about == "epochs")
-    if pretrained and epochs.override.startswith("lightning.max_epochs="):
-        assert int(epochs.override.partition("=")[2]) * steps >= 400
+    length = [int(o.partition("=")[2]) for o in overrides if o.startswith("lightning.max_epochs=")]
+    assert not pretrained or all(epochs * steps >= 400 for epochs in length)
+    assert not any(o.startswith("finetuning.unfreeze_frequency") for o in overrides)
+
+
+def settings_of(*given: str) -> Settings:
+    return compose("finetune", ["datasets=phantom", *given])
+
+
+def planned_epochs(given: Settings) -> int:
+    return plan_schedule(THREE_LEVELS, given.finetuning, given.models, given.lightning).max_epochs
+
+
+@pytest.mark.parametrize("epochs", [10, 50])
+def test_the_epochs_hold_with_and_without_the_mode_that_is_advised(epochs: int) -> None:
+    said = by_subject(replace(PLAIN, epochs=epochs, protocol="finer"))
+    mode, length = said["what trains"].override, said["epochs"].override
+    for overrides, strategy in (([mode, length], "hsf"), ([length], "full")):
+        regime = settings_of(*overrides)
+        assert regime.finetuning.chosen_strategy == strategy
+        assert planned_epochs(regime) == max(epochs, 34)
+    assert by_subject(PLAIN)["epochs"].override == ""
+    hsf = give_advice(replace(PLAIN, epochs=10), settings_of("finetuning.mode=decoder"))
+    assert "lightning.max_epochs=34" in [one.override for one in hsf]
 
 
 def test_all_overrides_compose() -> None:

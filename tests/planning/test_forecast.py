@@ -24,6 +24,8 @@ from hsf_finetune.planning.setup import Setup, prepare
 from hsf_finetune.system.errors import ConfigError
 from tests.conftest import CONF, FAST, SHAPE
 
+BY_VALIDATION = "finetuning.budget=validation"
+
 
 def settings(data: Path, *more: str) -> Settings:
     return compose(
@@ -89,13 +91,39 @@ def test_it_is_printed_and_kept(
     given = settings(data, f"datasets.output_path={outputs}", "lightning.forecast=true")
     folder = run_experiment(given).folder
     said = capsys.readouterr().out
-    assert "forecast, from dry steps of 2 x" in said
+    size = "x".join(map(str, SHAPE))
+    assert f"forecast, from dry steps of 2 x {size} voxels" in said  # not of the largest patch
+    assert "(other programs make them longer)" in said
+    assert "for each of" not in said
     assert "an epoch takes about" in said
     kept = json.loads((folder / "forecast.json").read_text())
     assert kept["stages"][0]["seconds"] > 0
     assert kept["host_bytes"] > 1e8
     preview_run(given, forecast=True)
     assert "forecast, from dry steps of 2 x" in capsys.readouterr().out
+    folds = settings(data, "datasets.fold=all", "datasets.train_val_test_idx=null")
+    subjects = len(preview_run(folds, forecast=True).split.train) + 1
+    said = capsys.readouterr().out
+    assert f"for each of {subjects + 1} runs: {subjects} folds and a final model" in said
+
+
+def test_only_a_plateau_ends_a_run_early(data: Path) -> None:
+    found = {
+        name: make_forecast(prepared(settings(data, f"finetuning={name}", BY_VALIDATION)))
+        for name in ("default", "linear")
+    }
+    assert not found["default"].may_end_early
+    assert "a plateau may end them earlier" in " ".join(found["linear"].lines())
+
+
+def test_smaller_dry_steps_are_named_by_their_own_size(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forecast_run, "_PATIENCE_S", 0.0)
+    found = make_forecast(prepared(settings(data, "datasets.batch_size=4")))
+    size = "x".join(map(str, found.dry_vox))
+    assert f"extrapolated from smaller dry steps of 1 x {size} voxels" in found.lines()[0]
+    assert found.dry_vox != SHAPE
 
 
 def test_what_does_not_fit_comes_with_a_way_out(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import nibabel as nib
@@ -48,17 +49,33 @@ def test_everywhere_teaches_where_labels_tell_everything(data: Path, source_run:
 
 
 @pytest.mark.parametrize(
-    ("mode", "dice", "warned"),
-    [("everywhere", 0.8, True), ("everywhere", 0.9, False), ("distil", 0.8, False)],
+    ("mode", "dice", "said"),
+    [
+        ("everywhere", [0.8496, 0.8496], "0.850 on c0, c1"),
+        ("everywhere", [0.7, 0.9, math.nan], "0.800 on c0, c1, c2"),
+        ("everywhere", [0.8, 0.94], ""),
+        ("everywhere", [0.4, 0.95, 0.95], "0.767 on c0, c1, c2"),
+        ("everywhere", [], ""),
+        ("distil", [0.8], ""),
+    ],
 )
 def test_an_outline_that_does_not_fit_the_labels_is_said(
-    data: Path, outputs: Path, mode: str, dice: float, warned: bool
+    data: Path, outputs: Path, mode: str, dice: list[float], said: str
 ) -> None:
     settings = settings_of(data, outputs, data, KEEP.replace("distil", mode))
-    checked = HeadCheck("c1", (HeadCheckRow("blob", ("front", "blob"), dice, dice),), 1.0)
-    said = outline_warnings(settings, checked)
-    assert [("0.80 on c1" in line and "blob" in line) for line in said] == [True] * warned
-    assert not outline_warnings(settings, None)
+    lines = outline_warnings(settings, checks_of(dice))
+    assert [said in line and "blob" in line for line in lines] == [True] * bool(said)
+
+
+def test_an_outline_that_is_not_found_is_refused_by_the_mean(data: Path, outputs: Path) -> None:
+    settings = settings_of(data, outputs, data, KEEP.replace("distil", "everywhere"))
+    with pytest.raises(ConfigError, match=r"mean Dice on c0, c1: blob 0\.450"):
+        outline_warnings(settings, checks_of([0.6, 0.3]))
+
+
+def checks_of(dice: list[float]) -> list[HeadCheck]:
+    rows = [HeadCheckRow("blob", ("front", "blob"), value, value) for value in dice]
+    return [HeadCheck(f"c{number}", (row,), 1.0) for number, row in enumerate(rows)]
 
 
 @pytest.mark.parametrize("contrast", ["as it was", "inverted"])
@@ -71,9 +88,12 @@ def test_a_source_that_does_not_find_its_classes_is_no_teacher(
         other = values.max() - values if "T2w" in path.name and contrast == "inverted" else values
         save_nifti(tmp_path / path.relative_to(data), other, image.affine)
     keep = KEEP.replace("distil", "everywhere")
-    given = settings_of(tmp_path, outputs / "run", source_run, keep, "lightning.max_epochs=1")
+    more = ["lightning.max_epochs=1", "datasets.train_ratio=0.5"]
+    given = settings_of(tmp_path, outputs / "run", source_run, keep, *more)
     if contrast == "inverted":
-        with pytest.raises(ConfigError, match=r"(?s)does not find its classes.*blob 0\.[0-4]"):
+        with pytest.raises(
+            ConfigError, match=r"(?s)does not find its classes.* on \S+, \S+: blob 0\.[0-4]"
+        ):
             run_experiment(given)
         assert not (outputs / "run").exists()
     else:

@@ -92,3 +92,11 @@ def test_the_plan_says_what_is_going_to_be_learned_from(own_data: Path) -> None:
     text = "\n".join(str(part) for part in setup.tables())
     assert "unlabelled: 2 scans of 2 subjects" in text
     assert "2 runs, the teacher as above, and 1 student whose epochs draw 3 cases, not 1" in text
+
+
+def test_the_plan_counts_the_runs_of_all_folds(own_data: Path) -> None:
+    save_nifti(own_data / "more" / "sub-88_T2w.nii.gz", tiny_case(88)[0])
+    folds = ["datasets.split_file=null", "datasets.fold=all", "datasets.folds=2"]
+    setup = plan_run(settings_of(own_data, "datasets.unlabelled=more", *folds))
+    text = "\n".join(str(part) for part in setup.tables())
+    assert "self-training: 6 runs, 2 for each of 2 folds and the final model, the teacher" in text

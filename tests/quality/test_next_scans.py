@@ -37,7 +37,7 @@ def test_the_least_sure_and_unlike_each_other() -> None:
     assert choose_next([], 3) == []
 
 
-def test_what_is_written(tmp_path: Path) -> None:
+def test_what_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = random_model()
     with pytest.raises(ConfigError, match="cannot foretell"):
         rank_scans(model, tmp_path, tmp_path / "next", lambda done, total: None)
@@ -45,8 +45,9 @@ def test_what_is_written(tmp_path: Path) -> None:
     for number in (1, 2, 3):
         save_nifti(tmp_path / "in" / f"sub-{number}" / "t2.nii.gz", tiny_case(number)[0])
     (tmp_path / "in" / "broken.nii.gz").write_bytes(b"no image")
-    out = tmp_path / "next"
-    candidates, left_out = rank_scans(model, tmp_path / "in", out, lambda done, total: None)
+    monkeypatch.chdir(tmp_path)
+    out = Path("next")
+    candidates, left_out = rank_scans(model, Path("in"), out, lambda done, total: None)
     assert len(candidates) == 3
     assert [path.name for path, _ in left_out] == ["broken.nii.gz"]
     assert len({one.features.shape for one in candidates}) == 1
@@ -59,8 +60,9 @@ def test_what_is_written(tmp_path: Path) -> None:
         image = out / "images" / one.job.place
         assert image.resolve() == Path(scan).resolve()
         assert float(expected) == pytest.approx(one.expected, abs=1e-3)
+        assert all(Path(name).is_absolute() for name in (scan, label, picture))
         assert nib.load(label).shape == nib.load(image).shape
         assert Path(picture).read_bytes().startswith(b"\x89PNG")
     assert (out / "labels" / "labels_itksnap.txt").exists()
     with pytest.raises(OutputError, match="may have been corrected"):
-        rank_scans(model, tmp_path / "in", out, lambda done, total: None)
+        rank_scans(model, Path("in"), out, lambda done, total: None)

@@ -27,3 +27,18 @@ def test_several_models_failed_scans_and_volumes_are_named(tmp_path: Path) -> No
     assert all(f"{volume:.1f}" in page for volume in good.volumes_mm3.values())
     one = report_predictions(results, random_model())
     assert "passes for each scan" not in str(one)
+
+
+def test_what_was_not_looked_at_is_not_called_usual(tmp_path: Path) -> None:
+    model = random_model()
+    save_nifti(tmp_path / "in" / "a.nii.gz", tiny_case(1)[0])
+    pages = [
+        str(report_predictions(segment_files(model, [tmp_path / "in"], tmp_path / "out"), model))
+        for _ in range(2)
+    ]
+    segmented, skipped = pages
+    assert "None of them is unlike" in segmented
+    assert "The first segmentations" in segmented  # nothing says which to look at first
+    assert "Look at these first" not in segmented
+    assert "No scan was compared with the training data" in skipped
+    assert "None of them is unlike" not in skipped

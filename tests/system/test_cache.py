@@ -44,7 +44,10 @@ def test_everything_is_listed(cache: Path, capsys: pytest.CaptureFixture[str]) -
     command()
     printed = capsys.readouterr().out
     assert all(kind.folder in printed for kind in KINDS)
+    assert "0 to 100" in printed
     assert [len(list_entries(kind)) for kind in KINDS] == [2] * len(KINDS)
+    command("--prune", "50", "--only", *(kind.folder for kind in KINDS))
+    assert "0 to 0" not in capsys.readouterr().out
 
 
 def test_sweep_removes_what_can_be_made_again_once_a_day(cache: Path) -> None:

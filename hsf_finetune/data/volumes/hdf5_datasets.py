@@ -59,7 +59,8 @@ def open_dataset(path: Path, key: str | None) -> Iterator[h5py.Dataset]:
                     f"the HDF5 file {what}",
                     file=path,
                     found=", ".join(found[:20]) or "no dataset at all",
-                    fix="set key: (or mri_key: and label_key:) in the pattern to one of these",
+                    fix="predict --key DATASET; key: (or mri_key: and label_key:) in the pattern of a "
+                    "dataset's YAML",
                 )
             node = file[found[0]]
         if node.external or node.is_virtual:

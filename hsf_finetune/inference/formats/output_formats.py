@@ -30,6 +30,8 @@ from hsf_finetune.system.errors import DataError
 _AS_SCAN = ""
 """The scan's own format where that is NIfTI or HDF5; NIfTI for others."""
 _PROBABILITIES = "probabilities"
+PROBABILITY_ENDS = ("_probabilities.nii.gz", "_probseg.nii.gz")
+"""Of the names of files of probabilities, which lie beside the segmentations."""
 _TABLES = {"labels_itksnap.txt": itksnap_text, "labels_freesurfer.txt": freesurfer_text}
 _STEPS = 65535
 """Probabilities are stored in so many steps: NIfTI has no 16-bit floats."""
@@ -115,7 +117,7 @@ def output_files(
         files.append(ScanOutput(one, folder, folder / path))
     if choice.probabilities:
         first = files[0]
-        other = f"{name}_probabilities.nii.gz"
+        other = f"{name}{PROBABILITY_ENDS[0]}"
         if first.format == "bids":
             other = _bids_name(ref).segmentation("probseg").name
         files.append(ScanOutput(_PROBABILITIES, first.folder, first.path.with_name(other)))
@@ -179,7 +181,7 @@ def write_outputs(found: Segmentation, files: Sequence[ScanOutput], choice: Outp
                 write_slicer_file(path, found.labels, found.affine, rows, codes)
             case "probabilities":
                 _write_probabilities(path, found, rows)
-                if path.name.endswith("_probseg.nii.gz"):
+                if path.name.endswith(PROBABILITY_ENDS[1]):
                     source = bids.describe_dataset(folder, found.scan.ref.path)
                     bids.write_sidecar(path, source, {"LabelMap": list(found.classes)})
             case _:
