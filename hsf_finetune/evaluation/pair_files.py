@@ -10,6 +10,7 @@ from hsf_finetune.describe.layouts.base_layout import ListedVolume
 from hsf_finetune.describe.pair_names import match_names
 from hsf_finetune.system.console import say, shorten_list
 from hsf_finetune.system.errors import DataError
+from hsf_finetune.system.walk_folder import list_below
 
 Volumes = dict[str, ListedVolume]
 """Path below a folder, without suffix -> volume."""
@@ -82,7 +83,7 @@ def _match(predictions: Volumes, labels: Volumes, folder: Path) -> dict[str, str
 def _volumes_by_name(folder: Path) -> Volumes:
     """The volumes of a folder by their path in it, without suffix."""
     found: Volumes = {}
-    for path in sorted(filter(is_volume, folder.rglob("*"))):
+    for path in filter(is_volume, list_below(folder)):
         folders = path.parent.relative_to(folder).parts
         name = "/".join((*folders, stem(path)))
         if name in found:

@@ -24,6 +24,7 @@ from hsf_finetune.quality.next_scans import LIST
 from hsf_finetune.system.atomic_files import write_csv, write_json
 from hsf_finetune.system.checksum import Checksum
 from hsf_finetune.system.errors import ConfigError, DataError, SeveralErrors, UserError
+from hsf_finetune.system.walk_folder import list_below
 
 TABLE = "cases.csv"
 """In the folder of corrections: scans, corrected segmentations and subjects."""
@@ -81,7 +82,7 @@ def find_corrections(
             expected=f"the name of a scan in {scans}, as predict and next write it",
             fix="save it as NIfTI under the scan's name; or give another folder: --scans SCANS",
         )
-        for path in sorted(filter(is_volume, labels.rglob("*")))
+        for path in filter(is_volume, list_below(labels))
         if path not in jobs and not path.name.endswith(_PROBABILITIES)
     ]
     kept, left_out = choose_new_scans([*jobs.values()], *known)
