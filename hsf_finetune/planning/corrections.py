@@ -10,15 +10,14 @@ from pathlib import Path
 
 import numpy as np
 
-from hsf_finetune.config.settings import DatasetSettings, DatasetsSettings
-from hsf_finetune.data.discovery.cases import Cohort
-from hsf_finetune.data.splits import Split
+from hsf_finetune.config.settings import DatasetSettings
 from hsf_finetune.data.volumes.check_volumes import on_grid_of, to_whole_numbers
 from hsf_finetune.data.volumes.read_volume import VolumeRef, is_volume, read_volume
 from hsf_finetune.inference.model_card import ModelCard
 from hsf_finetune.inference.scan_jobs import Job, plan_jobs
 from hsf_finetune.inference.scan_model import ScanModel
 from hsf_finetune.labels.classes import BACKGROUND
+from hsf_finetune.planning.run_cases import RunCases
 from hsf_finetune.planning.unlabelled import choose_new_scans
 from hsf_finetune.quality.next_scans import LIST
 from hsf_finetune.system.atomic_files import write_csv, write_json
@@ -54,7 +53,7 @@ class Correction:
 def find_corrections(
     model: ScanModel,
     folders: tuple[Path, Path | None],
-    known: tuple[DatasetsSettings, Cohort, Split],
+    known: RunCases,
     progress: Callable[[int, int], None],
 ) -> list[Correction]:
     """The corrected segmentations of a folder, compared with what the model finds.
@@ -63,7 +62,7 @@ def find_corrections(
         model: that is to learn from them.
         folders: of the corrections and of their scans; the latter may be None where `next`
             wrote the former.
-        known: settings, cases and split of the model's run.
+        known: the cases of the model's run.
         progress: called with (scans done, all).
 
     Raises:
@@ -85,7 +84,7 @@ def find_corrections(
         for path in filter(is_volume, list_below(labels))
         if path not in jobs and not path.name.endswith(_PROBABILITIES)
     ]
-    kept, left_out = choose_new_scans([*jobs.values()], *known)
+    kept, left_out = choose_new_scans([*jobs.values()], known)
     problems += [
         DataError(f"a corrected scan cannot be learnt from: it is {why}", file=path)
         for path, why in left_out.items()
