@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from hsf_finetune.check.check_report import CheckReport, read_report
 from hsf_finetune.system.atomic_files import cache_folder, write_json
 from hsf_finetune.system.errors import OutputError
+from hsf_finetune.system.walk_folder import walk_folder
 
 if TYPE_CHECKING:
     from hsf_finetune.config.settings import Settings
@@ -143,17 +144,10 @@ def _data_paths(settings: Settings, cohort: Cohort, report: Path) -> Iterator[Pa
 
 def _walk(top: Path, suffix: str | None = None, skip: Collection[Path] = ()) -> Iterator[Path]:
     """Every folder from the top one on, and the files in them that end in the suffix."""
-    visited: set[str] = set()
-    for folder, subfolders, files in os.walk(top, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in visited:
-            subfolders.clear()  # a link that leads back
-            continue
-        visited.add(real)
-        subfolders[:] = [name for name in subfolders if Path(folder, name) not in skip]
-        yield Path(folder)
+    for folder, paths in walk_folder(top, skip):
+        yield folder
         if suffix is not None:
-            yield from (Path(folder, name) for name in files if name.endswith(suffix))
+            yield from (path for path in paths if path.name.endswith(suffix))
 
 
 def _file(key: str) -> Path:

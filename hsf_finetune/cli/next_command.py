@@ -1,9 +1,9 @@
 """Choose which scans without labels to segment by hand next.
 
 The model segments every scan of the folder, and foretells the Dice of each. Of those that it is least
-sure of, and that are within its reach, it takes scans that are unlike each other. For each of
-them there are a link to the image, the segmentation to correct, with tables of names and colours for 3D
-Slicer, ITK-SNAP and FreeSurfer, and a picture.
+sure of, that are within its reach, and that its run may learn from, it takes scans that are unlike
+each other. For each of them there are a link to the image, the segmentation to correct, with tables of
+names and colours for 3D Slicer, ITK-SNAP and FreeSurfer, and a picture.
 """
 
 from __future__ import annotations
@@ -23,22 +23,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Runs the command and returns its exit code."""
+    from functools import partial
+
     from rich.text import Text
 
     from hsf_finetune.inference.predictor import Predictor
+    from hsf_finetune.planning.run_cases import find_run, read_run_cases
+    from hsf_finetune.planning.unlabelled import drop_known_scans
     from hsf_finetune.quality.next_scans import choose_next, rank_scans, write_next
     from hsf_finetune.system.console import TitledTable, console, count_of, progress, say
+    from hsf_finetune.system.errors import UserError
     from hsf_finetune.system.freed_memory import keep_freed_memory
 
     keep_freed_memory()
     model = Predictor.load(options.model, device=options.device)
+    rank = partial(rank_scans, model, options.folder, options.output)
+    if folder := find_run(options.model):
+        try:
+            rank = partial(rank, drop_known=partial(drop_known_scans, known=read_run_cases(folder)))
+        except (UserError, OSError) as error:
+            say(
+                "the cases of the run cannot be found, so they may be among the scans: "
+                f"{str(error).splitlines()[0]}"
+            )
     with progress("segmenting") as tick:
-        candidates, left_out = rank_scans(model, options.folder, options.output, tick)
+        candidates, left_out = rank(progress=tick)
     for path, why in left_out:
         say(f"left out: {path.name}: {why}")
     chosen = choose_next(candidates, options.k)
     if not chosen:
-        say("no scan is within reach of the model")
+        say("no scan is left that can be chosen")
         return 1
     table = TitledTable(f"Segment these {len(chosen)} of {count_of(len(candidates), 'scan')} next")
     table.add_column("scan", overflow="fold")

@@ -18,7 +18,7 @@ from hsf_finetune.config.settings import (
 )
 from hsf_finetune.data.discovery.cases import Case, discover
 from hsf_finetune.data.loading.epoch_sampler import choose_draw_weights
-from hsf_finetune.data.splits import Split, split_cases
+from hsf_finetune.data.splits import Split
 from hsf_finetune.evaluation.head_check import ClassGroup
 from hsf_finetune.experiment.active_run import fit, open_run
 from hsf_finetune.experiment.earlier_cases import MOST_LOST, EarlierCases
@@ -29,6 +29,7 @@ from hsf_finetune.inference.predictor import Predictor
 from hsf_finetune.planning.auto_precision import with_precision
 from hsf_finetune.planning.auto_sizes import with_sizes
 from hsf_finetune.planning.corrections import Correction, find_corrections, keep_corrections
+from hsf_finetune.planning.run_cases import read_run_cases
 from hsf_finetune.planning.setup import prepare
 from hsf_finetune.planning.source_model import CLASS_GROUPS
 from hsf_finetune.system import console
@@ -108,18 +109,14 @@ def learn(
         raise ConfigError("training needs a step or more", found=steps, fix="--steps 60")
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ConfigError("the folder is in use", file=output, fix="give another one: -o LEARNT")
-    data = settings.datasets.model_copy(
-        update={"split_file": str(parent / SPLITS), "train_val_test_idx": None, "fold": None}
-    )
-    cohort = discover(data, settings.models)
-    split = split_cases(cohort.cases, data, settings.seed)
+    known = read_run_cases(parent)
     model = Predictor.load(parent)
     with console.progress("comparing corrections with the model's segmentations") as tick:
-        found = find_corrections(model, folders, (data, cohort, split), tick)
+        found = find_corrections(model, folders, known, tick)
     corrected = _leave_out_equal(found, corrections)
     try:
         given = keep_corrections(output / GIVEN, corrected, model.card, parent)
-        learning = _settings(settings, split, given, output, steps)
+        learning = _settings(settings, known.split, given, output, steps)
         return _train(_with_weights(learning, parent, model.card), parent, corrected)
     except BaseException:
         if not (output / "config.yaml").exists():

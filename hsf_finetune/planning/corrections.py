@@ -10,20 +10,20 @@ from pathlib import Path
 
 import numpy as np
 
-from hsf_finetune.config.settings import DatasetSettings, DatasetsSettings
-from hsf_finetune.data.discovery.cases import Cohort
-from hsf_finetune.data.splits import Split
+from hsf_finetune.config.settings import DatasetSettings
 from hsf_finetune.data.volumes.check_volumes import on_grid_of, to_whole_numbers
 from hsf_finetune.data.volumes.read_volume import VolumeRef, is_volume, read_volume
 from hsf_finetune.inference.model_card import ModelCard
 from hsf_finetune.inference.scan_jobs import Job, plan_jobs
 from hsf_finetune.inference.scan_model import ScanModel
 from hsf_finetune.labels.classes import BACKGROUND
+from hsf_finetune.planning.run_cases import RunCases
 from hsf_finetune.planning.unlabelled import choose_new_scans
 from hsf_finetune.quality.next_scans import LIST
 from hsf_finetune.system.atomic_files import write_csv, write_json
 from hsf_finetune.system.checksum import Checksum
 from hsf_finetune.system.errors import ConfigError, DataError, SeveralErrors, UserError
+from hsf_finetune.system.walk_folder import list_below
 
 TABLE = "cases.csv"
 """In the folder of corrections: scans, corrected segmentations and subjects."""
@@ -53,7 +53,7 @@ class Correction:
 def find_corrections(
     model: ScanModel,
     folders: tuple[Path, Path | None],
-    known: tuple[DatasetsSettings, Cohort, Split],
+    known: RunCases,
     progress: Callable[[int, int], None],
 ) -> list[Correction]:
     """The corrected segmentations of a folder, compared with what the model finds.
@@ -62,7 +62,7 @@ def find_corrections(
         model: that is to learn from them.
         folders: of the corrections and of their scans; the latter may be None where `next`
             wrote the former.
-        known: settings, cases and split of the model's run.
+        known: the cases of the model's run.
         progress: called with (scans done, all).
 
     Raises:
@@ -81,10 +81,10 @@ def find_corrections(
             expected=f"the name of a scan in {scans}, as predict and next write it",
             fix="save it as NIfTI under the scan's name; or give another folder: --scans SCANS",
         )
-        for path in sorted(filter(is_volume, labels.rglob("*")))
+        for path in filter(is_volume, list_below(labels))
         if path not in jobs and not path.name.endswith(_PROBABILITIES)
     ]
-    kept, left_out = choose_new_scans([*jobs.values()], *known)
+    kept, left_out = choose_new_scans([*jobs.values()], known)
     problems += [
         DataError(f"a corrected scan cannot be learnt from: it is {why}", file=path)
         for path, why in left_out.items()

@@ -16,6 +16,7 @@ from hsf_finetune.data.splits import Split
 from hsf_finetune.data.volumes.read_volume import VolumeRef, read_shape, stem
 from hsf_finetune.inference.model_card import common_geometry
 from hsf_finetune.inference.scan_jobs import Job, SegmentOptions, plan_jobs
+from hsf_finetune.planning.run_cases import RunCases
 from hsf_finetune.system.checksum import Checksum
 from hsf_finetune.system.console import count_of
 from hsf_finetune.system.errors import ConfigError, UserError
@@ -156,7 +157,7 @@ def find_unlabelled(datasets: DatasetsSettings, cohort: Cohort, split: Split) ->
             left_out[path] = "no scan: the label of a case"
         else:
             images.append(job)
-    kept, refused = choose_new_scans(images, datasets, cohort, split)
+    kept, refused = choose_new_scans(images, RunCases(datasets, cohort, split))
     left_out |= refused
     if not kept:
         raise ConfigError(
@@ -170,7 +171,7 @@ def find_unlabelled(datasets: DatasetsSettings, cohort: Cohort, split: Split) ->
 
 
 def choose_new_scans(
-    jobs: Sequence[Job], datasets: DatasetsSettings, cohort: Cohort, split: Split
+    jobs: Sequence[Job], known: RunCases
 ) -> tuple[list[UnlabelledScan], dict[Path, str]]:
     """The scans that a run may learn from, by the rules of `find_unlabelled`, and why not the others."""
     scans = []
@@ -179,8 +180,8 @@ def choose_new_scans(
         name = re.sub(r"[^\w.\-]+", "_", "__".join((*job.place.parts[:-1], stem(path))))
         channels = tuple(replace(ref, path=ref.path.resolve()) for ref in job.channels)
         scans.append(UnlabelledScan(name, "", channels))
-    scans = _with_subjects(scans, cohort, datasets)
-    rules = _Rules(cohort, split, datasets.unlabelled_held_out)
+    scans = _with_subjects(scans, known.cohort, known.datasets)
+    rules = _Rules(known.cohort, known.split, known.datasets.unlabelled_held_out)
     kept: list[UnlabelledScan] = []
     left_out: dict[Path, str] = {}
     for scan in sorted(scans, key=lambda one: str(one.channels[0])):
@@ -189,6 +190,23 @@ def choose_new_scans(
             left_out[scan.channels[0].path] = reason
         else:
             kept.append(scan)
+    return kept, left_out
+
+
+def drop_known_scans(
+    jobs: Sequence[Job], known: RunCases
+) -> tuple[list[Job], list[tuple[Path, str]]]:
+    """The scans that `choose_new_scans` chooses, and the others under their own paths, with why."""
+    chosen, reasons = choose_new_scans(jobs, known)
+    waiting = {scan.channels[0].path for scan in chosen}
+    kept, left_out = list[Job](), list[tuple[Path, str]]()
+    for job in jobs:
+        path = job.channels[0].path
+        if path.resolve() in waiting:
+            waiting.remove(path.resolve())
+            kept.append(job)
+        else:
+            left_out.append((path, reasons[path.resolve()]))
     return kept, left_out
 
 

@@ -26,6 +26,7 @@ _POOL = 4
 """Of so many times the wanted number, those of the least expected Dice, diverse ones are chosen."""
 
 Progress = Callable[[int, int], None]
+DropKnown = Callable[[Sequence[Job]], tuple[list[Job], list[tuple[Path, str]]]]
 Features = npt.NDArray[np.float64]
 
 
@@ -45,7 +46,11 @@ class Candidate:
 
 
 def rank_scans(
-    model: Predictor, folder: Path, output: Path, progress: Progress
+    model: Predictor,
+    folder: Path,
+    output: Path,
+    progress: Progress,
+    drop_known: DropKnown = lambda jobs: ([*jobs], []),
 ) -> tuple[list[Candidate], list[tuple[Path, str]]]:
     """Every scan of a folder, and those that cannot be chosen, with the reasons.
 
@@ -54,6 +59,7 @@ def rank_scans(
         folder: of scans.
         output: folder that the chosen ones go to; what it holds is no scan.
         progress: called with (scans done, all).
+        drop_known: gives those that the model may learn from, and the others with the reasons.
 
     Raises:
         ConfigError: the model cannot foretell Dice.
@@ -73,9 +79,10 @@ def rank_scans(
         )
     labels, geometry = output / "labels", model.card.hdf5
     plan = plan_jobs([folder], labels, geometry=geometry, channels=model.card.in_channels)
-    found, left_out = [], list(plan.skipped)
+    jobs, known = drop_known(plan.jobs)
+    found, left_out = [], [*plan.skipped, *known]
     with _BottleneckMeans(model) as means:
-        for number, job in enumerate(plan.jobs, start=1):
+        for number, job in enumerate(jobs, start=1):
             try:
                 segmentation = model.segment(model.read(job.channels))
                 expected = next(f.dice for f in segmentation.foretold if f.class_name == MEAN)
@@ -87,7 +94,7 @@ def rank_scans(
                     found.append(Candidate(job, expected, features))
             except DataError as error:
                 left_out.append((job.channels[0].path, error.what))
-            progress(number, len(plan.jobs))
+            progress(number, len(jobs))
     return found, left_out
 
 

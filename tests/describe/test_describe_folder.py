@@ -307,3 +307,16 @@ def test_dicom_folders_are_scans_and_a_table_gives_colours(tmp_path: Path) -> No
     assert [case.images[0].path.name for case in cohort.cases] == ["t2"] * 3
     assert len({case.subject for case in cohort.cases}) == 3
     assert training_colours(data, cohort) == {"DG": (10, 11, 12), "CA1": (255, 0, 0)}
+
+
+def test_folders_behind_links_are_described_and_found(tmp_path: Path) -> None:
+    lab = tmp_path / "lab"
+    lab.mkdir()
+    for n in range(4):
+        pair(tmp_path / "archive", f"{n}/sub-{n}_T2w.nii.gz", f"{n}/sub-{n}_dseg.nii.gz")
+        (lab / f"sub-{n}").symlink_to(tmp_path / "archive" / f"{n}")
+    nifti(tmp_path / "archive" / "3" / "other.nii.gz", scan(9))
+    file = describe_folder(lab, tmp_path / "conf" / "datasets" / "lab.yaml")
+    cohort = discover(compose("finetune", [f"datasets={file.stem}"], tmp_path / "conf").datasets)
+    assert [case.subject for case in cohort.cases] == [f"sub-{n}" for n in range(4)]
+    assert [entry.path.name for entry in cohort.ledger if not entry.case] == ["other.nii.gz"]

@@ -92,3 +92,13 @@ def test_other_cases_do_not_pair(predictions: list[str], labels: list[str], tmp_
 def test_the_space_of_a_label_tells_its_image(tmp_path: Path) -> None:
     both = folders(tmp_path, ["sub-1_T2w"], ["sub-1_space-T2w_dseg"])
     assert [*pair_files(*both)] == ["sub-1_T2w"]
+
+
+def test_files_behind_links_to_folders_count(tmp_path: Path) -> None:
+    both = folders(tmp_path, ["a/x"], ["a/x", "b/y"])
+    (both[1] / "b").rename(tmp_path / "elsewhere")
+    (both[1] / "b").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match="without a prediction: b/y"):
+        pair_files(*both)
+    (both[0] / "b").symlink_to(tmp_path / "elsewhere")
+    assert pair_files(*both).keys() == {"a/x", "b/y"}

@@ -141,6 +141,12 @@ def no_scan(folder: Path) -> None:
     shutil.move(folder / "labels" / "sub-8.nii.gz", folder / "labels" / "other.nii.gz")
 
 
+def no_scan_behind_a_link(folder: Path) -> None:
+    save_case(folder, 8)
+    save_case(folder / "elsewhere", 9)
+    (folder / "labels" / "more").symlink_to(folder / "elsewhere" / "labels")
+
+
 def held_out(folder: Path) -> None:
     for path in (folder / "labels", folder / "scans"):
         path.mkdir(parents=True)
@@ -155,6 +161,7 @@ def held_out(folder: Path) -> None:
         (other_grid, "different grids in space"),
         (other_labels, "labels that the model does not know"),
         (no_scan, "belongs to no scan"),
+        (no_scan_behind_a_link, "belongs to no scan"),
         (held_out, "of a subject that validates or tests"),
     ],
 )

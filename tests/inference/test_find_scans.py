@@ -108,3 +108,12 @@ def test_a_folder_without_scans_is_refused(tmp_path: Path) -> None:
     touch(tmp_path, ["a_seg.nii.gz", "b_seg.nii.gz"])
     with pytest.raises(DataError, match=r"no scan[\s\S]*2 named like a label[\s\S]*--pattern"):
         find(tmp_path)
+
+
+@pytest.mark.parametrize("pattern", [None, "**/t2.nii.gz"])
+def test_folders_behind_links_are_entered(tmp_path: Path, pattern: str | None) -> None:
+    touch(tmp_path / "archive", ["s1/t2.nii.gz"])
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "sub-1").symlink_to(tmp_path / "archive" / "s1")
+    (tmp_path / "archive" / "s1" / "back").symlink_to(tmp_path / "in")
+    assert names(find(tmp_path / "in", pattern), tmp_path / "in") == ["sub-1/t2.nii.gz"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,12 +11,15 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from hsf_finetune.cli.main import main
 from hsf_finetune.data.volumes.read_volume import VolumeRef
+from hsf_finetune.inference.predictor import Predictor
 from hsf_finetune.inference.quality_model import QualityModel
 from hsf_finetune.inference.scan_jobs import Job
+from hsf_finetune.planning import run_cases
 from hsf_finetune.quality.next_scans import Candidate, choose_next, rank_scans, write_next
 from hsf_finetune.system.atomic_files import read_csv
-from hsf_finetune.system.errors import ConfigError, OutputError
+from hsf_finetune.system.errors import ConfigError, DataError, OutputError
 from tests.conftest import save_nifti, tiny_case
 from tests.export.models import random_model
 
@@ -65,4 +70,51 @@ def test_what_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         assert Path(picture).read_bytes().startswith(b"\x89PNG")
     assert (out / "labels" / "labels_itksnap.txt").exists()
     with pytest.raises(OutputError, match="may have been corrected"):
-        rank_scans(model, Path("in"), out, lambda done, total: None)
+        rank_scans(model, tmp_path / "in", out, lambda done, total: None)
+
+
+def run_next(run: Path, scans: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> int:
+    model = random_model()
+    model = model.with_card(replace(model.card, quality=QUALITY))
+    monkeypatch.setattr(Predictor, "load", lambda *given, **more: model)
+    with pytest.raises(SystemExit) as ended:
+        main(["next", str(run), str(scans), "-o", str(out)])
+    return int(ended.value.code or 0)
+
+
+def test_what_the_run_has_learnt_from_is_not_proposed(
+    source_run: Path,
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    scans = tmp_path / "scans"
+    known = sorted((data / "tiny").rglob("*_T2w.nii.gz"))
+    for number, path in enumerate(known):
+        (scans / f"s{number}").mkdir(parents=True)
+        # By link or by content, it is the same scan.
+        put = os.symlink if number % 2 else shutil.copyfile
+        put(path, scans / f"s{number}" / "t2.nii.gz")
+    assert len(known) > 3
+    assert run_next(source_run, scans, tmp_path / "none", monkeypatch) == 1
+    said = capsys.readouterr().out
+    assert said.count("with a label that the run uses") == len(known)
+    assert "no scan is left" in said
+    new = save_nifti(scans / "new" / "t2.nii.gz", tiny_case(77)[0])
+    assert run_next(source_run, scans, tmp_path / "one", monkeypatch) == 0
+    _, *rows = read_csv(tmp_path / "one" / "next.tsv", delimiter="\t")
+    assert [row[1] for row in rows] == [str(new)]
+    capsys.readouterr()
+    # Of a checkpoint alone, nothing is known.
+    (tmp_path / "alone").mkdir()
+    shutil.copy(source_run / "checkpoints" / "best.ckpt", tmp_path / "alone" / "best.ckpt")
+    assert run_next(tmp_path / "alone" / "best.ckpt", scans, tmp_path / "all", monkeypatch) == 0
+    assert "run uses" not in capsys.readouterr().out
+    monkeypatch.setattr(run_cases, "discover", fail)
+    assert run_next(source_run, scans, tmp_path / "lost", monkeypatch) == 0
+    assert "the cases of the run cannot be found" in capsys.readouterr().out
+
+
+def fail(*given: object) -> None:
+    raise DataError("no such folder")

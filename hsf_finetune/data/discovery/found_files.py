@@ -12,6 +12,7 @@ from pathlib import Path
 from hsf_finetune.config.settings import DatasetSettings
 from hsf_finetune.data.discovery.pairing import glob_regex, is_hidden, split_suffix
 from hsf_finetune.data.volumes.read_volume import FOREIGN, SUFFIXES
+from hsf_finetune.system.walk_folder import list_below
 
 _EXCLUDE = ", or list it under the dataset's exclude:"
 
@@ -38,7 +39,7 @@ def list_other_files(
     """Every volume below a dataset's folder, and why it is left out if no case uses it."""
     patterns = _Patterns(dataset)
     entries = []
-    for path in sorted(root.rglob("*")):
+    for path in list_below(root):
         suffix = split_suffix(path.name, (*SUFFIXES, *FOREIGN))[1].lower()
         if not suffix or not (path.is_file() or path.is_symlink()) or path.is_dir():
             continue

@@ -25,6 +25,7 @@ from pathlib import Path
 from hsf_finetune.data.volumes.dicom_series import is_dicom_folder
 from hsf_finetune.data.volumes.read_volume import SUFFIXES
 from hsf_finetune.system.errors import ConfigError, DataError
+from hsf_finetune.system.walk_folder import glob_below
 
 _WILDCARD = re.compile(r"\*\*/|\*|\?|\[[^\]]*\]")
 
@@ -100,7 +101,7 @@ def glob_files(root: Path, glob: str) -> list[GlobMatch]:
         start, suffix = split_suffix(tidy, SUFFIXES)
         expression = re.compile(f"{glob_regex(start)}(?i:{re.escape(suffix)})")
         any_case = (f"[{c.lower()}{c.upper()}]" if c.isalpha() else c for c in suffix)
-        paths = sorted(root.glob(start + "".join(any_case)))
+        paths = sorted(glob_below(root, start + "".join(any_case)))
     except (ValueError, IndexError, NotImplementedError, re.error) as error:
         raise ConfigError(
             "not a valid file pattern",

@@ -172,3 +172,14 @@ def test_the_files_are_looked_up_once_for_all_images(
             found += 1
     assert found == (20 if "seg" in label else 0)
     assert len(looked_up) == 1
+
+
+def test_folders_behind_links_are_entered(root: Path) -> None:
+    touch(root.parent / f"{root.name}_archive", "t2.nii.gz", "dseg.nii.gz")
+    for number in (1, 2):
+        (root / f"sub-{number}").mkdir()
+        (root / f"sub-{number}" / "anat").symlink_to(root.parent / f"{root.name}_archive")
+    wanted = [f"sub-{number}/anat/t2.nii.gz" for number in (1, 2)]
+    for glob in ("**/t2.nii.gz", "sub-*/**/t2.nii.gz", "sub-*/anat/t2.nii.gz"):
+        assert names(root, glob) == wanted
+    assert partners(root, "**/t2.nii.gz", "dseg.nii.gz").keys() == {*wanted}
