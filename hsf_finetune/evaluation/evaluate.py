@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -34,7 +33,7 @@ from hsf_finetune.inference.ensemble import load_models
 from hsf_finetune.inference.views import ViewKind
 from hsf_finetune.system import console
 from hsf_finetune.system.errors import ConfigError, OutputError
-from hsf_finetune.system.run_folder import SPLITS, fold_folders
+from hsf_finetune.system.run_folder import SPLITS, fold_folders, read_split
 
 SplitSide = Literal["train", "validation", "test"]
 
@@ -234,7 +233,7 @@ def cases_of(run: Path, side: SplitSide) -> tuple[Case, ...]:
 def _check_unseen(run: Path, cases: Sequence[Case]) -> None:
     """Refuses to score cases that a run has trained on."""
     read_settings_of(run)
-    trained = {*json.loads((run / SPLITS).read_text())["train"]}
+    trained = {*read_split(run)["train"]}
     if seen := [case.name for case in cases if case.name in trained]:
         raise ConfigError(
             "a run has trained on cases that it would be scored on",

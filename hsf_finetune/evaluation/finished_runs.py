@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +10,9 @@ from typing import Literal
 from hsf_finetune.config.run_settings import read_settings_of
 from hsf_finetune.evaluation.score_tables import ScoreRow, read_scores, summarise
 from hsf_finetune.system.atomic_files import write_json
-from hsf_finetune.system.errors import ConfigError
-from hsf_finetune.system.run_folder import RESULT, has_ended, was_pruned
+from hsf_finetune.system.console import count_of, shorten_list
+from hsf_finetune.system.errors import ConfigError, DataError
+from hsf_finetune.system.run_folder import RESULT, has_ended, read_split, was_pruned
 from hsf_finetune.training.training_cost import TrainingCost, read_cost
 
 Side = Literal["validation", "test"]
@@ -56,7 +56,7 @@ def read_run(folder: Path, name: str) -> FinishedRun:
 
     Raises:
         ConfigError: it is no run, or one that has not ended.
-        DataError: its scores cannot be read.
+        DataError: its split or its scores cannot be read, or cases of its split have no scores.
     """
     read_settings_of(folder)
     if not has_ended(folder):
@@ -71,15 +71,28 @@ def read_run(folder: Path, name: str) -> FinishedRun:
             file=folder,
             fix=f"finish it with resume={folder} datasets.prune_below=null, or leave it out",
         )
-    split = json.loads((folder / "splits.json").read_text())
-    return FinishedRun(
-        name,
-        folder,
-        {side: frozenset(split[side]) for side in ("train", "validation", "test")},
-        {side: read_scores_if_any(folder / files[0]) for side, files in _FILES.items()},
-        {side: read_scores_if_any(folder / files[1]) for side, files in _FILES.items()},
-        read_cost(folder),
+    split = read_split(folder)
+    cases = {side: frozenset(split[side]) for side in ("train", "validation", "test")}
+    before, after = (
+        {side: read_scores_if_any(folder / files[when]) for side, files in _FILES.items()}
+        for when in (0, 1)
     )
+    for side, files in _FILES.items():
+        _check_complete(folder / files[1], after[side], cases[side])
+    return FinishedRun(name, folder, cases, before, after, read_cost(folder))
+
+
+def _check_complete(file: Path, rows: Sequence[ScoreRow], cases: frozenset[str]) -> None:
+    """Refuses scores that lack cases which the run scored when it ended."""
+    if lacking := sorted(cases - {row.case for row in rows}):
+        raise DataError(
+            "the run's scores lack cases of its split",
+            file=file,
+            found=f"no scores of {shorten_list(lacking)}" if rows else "no scores",
+            expected=f"scores of {count_of(len(cases), 'case')}, as in splits.json",
+            fix=f"copy the file back from a backup of the run, or make the run again; hsf-finetune "
+            f"evaluate {file.parent} scores its model once more",
+        )
 
 
 def write_result(

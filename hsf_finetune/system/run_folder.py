@@ -13,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from hsf_finetune.system.read_json import read_json
 from hsf_finetune.system.slurm_job import slurm_job
 
 RESULT = "result.json"
@@ -27,6 +28,9 @@ SPLITS = "splits.json"
 """File of a run: which case trains, validates or is only scored."""
 GIVEN = "corrections"
 """Folder of a run: corrected segmentations that it learns from, which are there before it begins."""
+
+_SUBJECTS = {"subjects": {"train": [str], "validation": [str], "test": [str]}}
+_SPLIT = {"how": str, "held_out": bool, "train": [str], "validation": [str], "test": [str]}
 
 _PACKAGES = ("hsf-finetune", "torch", "monai", "lightning", "torchio", "hydra-core", "nibabel")
 
@@ -72,6 +76,19 @@ class RunFolder:
     def file(self, name: str) -> Path:
         """A file of the run."""
         return self.path / name
+
+
+def read_split(run: Path) -> dict[str, Any]:
+    """Which case of a run trains, validates or is only scored, from its splits.json.
+
+    `folds` are there in a run of several, each with a split of its own.
+
+    Raises:
+        DataError: the file is missing, damaged or incomplete.
+    """
+    split = read_json(run / SPLITS, _SPLIT)
+    own = {"folds": [{**_SPLIT, **_SUBJECTS}]} if "folds" in split else _SUBJECTS
+    return read_json(run / SPLITS, own)
 
 
 def fold_folders(run: Path) -> list[Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,7 +20,7 @@ from hsf_finetune.evaluation.intervals import Interval
 from hsf_finetune.evaluation.metrics import ClassScore
 from hsf_finetune.evaluation.model_comparison import judge_models
 from hsf_finetune.evaluation.score_tables import MEAN, ScoreRow
-from hsf_finetune.system.errors import ConfigError
+from hsf_finetune.system.errors import ConfigError, DataError
 from hsf_finetune.training.training_cost import read_cost
 
 SPLIT = {
@@ -84,6 +85,27 @@ def test_runs_that_differ_are_refused(source_run: Path) -> None:
         compare_finished_runs([one], side="test")
     with pytest.raises(ConfigError, match="no run 'hsf'"):
         compare_runs([source_run], reference="hsf")
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("splits.json", None),
+        ("splits.json", "{}"),
+        ("validation_scores.csv", None),
+    ],
+)
+def test_runs_whose_files_are_damaged_are_refused(
+    source_run: Path, tmp_path: Path, file: str, content: str | None
+) -> None:
+    shutil.copytree(source_run, tmp_path / "run")
+    damaged = tmp_path / "run" / file
+    damaged.unlink()
+    if content is not None:
+        damaged.write_text(content)
+    with pytest.raises(DataError) as caught:
+        compare_runs([source_run, tmp_path / "run"])
+    assert caught.value.file == damaged
 
 
 def test_it_shows_itself_and_writes_only_when_asked(source_run: Path, tmp_path: Path) -> None:
