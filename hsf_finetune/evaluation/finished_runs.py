@@ -37,6 +37,7 @@ class FinishedRun:
         before: side -> scores of the model it started from; empty for random weights.
         after: side -> scores of the epoch that is kept; empty for a side without cases.
         cost: of its training.
+        held_out: False where the cases that score it also trained it.
     """
 
     name: str
@@ -45,6 +46,7 @@ class FinishedRun:
     before: Mapping[Side, tuple[ScoreRow, ...]]
     after: Mapping[Side, tuple[ScoreRow, ...]]
     cost: TrainingCost
+    held_out: bool = True
 
     def classes(self, side: Side) -> tuple[str, ...]:
         """Names of the classes that were scored, in the model's order."""
@@ -79,7 +81,7 @@ def read_run(folder: Path, name: str) -> FinishedRun:
     )
     for side, files in _FILES.items():
         _check_complete(folder / files[1], after[side], cases[side])
-    return FinishedRun(name, folder, cases, before, after, read_cost(folder))
+    return FinishedRun(name, folder, cases, before, after, read_cost(folder), split["held_out"])
 
 
 def _check_complete(file: Path, rows: Sequence[ScoreRow], cases: frozenset[str]) -> None:

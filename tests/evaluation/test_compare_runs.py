@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -106,6 +108,30 @@ def test_runs_whose_files_are_damaged_are_refused(
     with pytest.raises(DataError) as caught:
         compare_runs([source_run, tmp_path / "run"])
     assert caught.value.file == damaged
+
+
+def test_runs_that_trained_on_the_cases_are_not_compared_with_others(source_run: Path) -> None:
+    held_out = finished("folds", source_run, rows(0.5, 0.6))
+    taught = replace(finished("final", source_run, rows(0.8, 0.9)), held_out=False)
+    for pair in ([held_out, taught], [taught, held_out]):
+        with pytest.raises(ConfigError, match="final trained on its validation cases, folds did"):
+            compare_finished_runs(pair)
+
+
+def test_it_is_said_where_the_cases_trained_all_models(source_run: Path, tmp_path: Path) -> None:
+    split = json.loads((source_run / "splits.json").read_text())
+    runs = [tmp_path / name for name in ("one", "two")]
+    for run in runs:
+        shutil.copytree(source_run, run)
+        (run / "splits.json").write_text(json.dumps({**split, "held_out": False}))
+    compared = compare_runs(runs, output=tmp_path / "out")
+    assert compared.title == "2 validation cases of 2 subjects, which also trained"
+    written = json.loads((tmp_path / "out" / "compare.json").read_text())
+    assert written["held_out"] is False
+    for text in (written["result"], " ".join(str(compared).split())):
+        assert "no measure of new scans" in text
+    with pytest.raises(ConfigError, match="cannot be compared with one that did not"):
+        compare_runs([source_run, runs[0]])
 
 
 def test_it_shows_itself_and_writes_only_when_asked(source_run: Path, tmp_path: Path) -> None:
