@@ -34,6 +34,8 @@ FROM_SCRATCH = "from_scratch"
 """Name of a run that starts from random weights."""
 _NOT_HELD_OUT = "The cases trained these models, so that this is no measure of new scans."
 _DEFAULT_REFERENCE = "full"
+_ROUNDING = 1e-5
+"""Share of a label's volume by which float32 headers may change it."""
 _SAME_MODEL = 0.002
 """Difference in mean Dice that one model may show on two kinds of device."""
 
@@ -123,7 +125,7 @@ def compare_runs(
 
     Raises:
         ConfigError: one is no finished run, or they differ in split, in whether its cases trained
-            them, or in classes.
+            them, in classes, or in the cases' labels.
     """
     distinct = list(dict.fromkeys(folder.expanduser().resolve() for folder in folders))
     names = _name_runs(distinct)
@@ -144,8 +146,8 @@ def compare_finished_runs(
         side: as in `compare_runs`.
 
     Raises:
-        ConfigError: they differ in split, in whether its cases trained them, or in classes, or
-            have no scores of that side.
+        ConfigError: they differ in split, in whether its cases trained them, in classes, or in
+            the cases' labels, or have no scores of that side.
     """
     side = _common_side(runs, side)
     _check_comparable(runs, side)
@@ -188,7 +190,7 @@ def strategy_name(settings: Settings) -> str:
 
 
 def _check_comparable(runs: Sequence[FinishedRun], side: Side) -> None:
-    """Refuses runs whose scores are not of the same cases and classes, held out in the same way."""
+    """Refuses runs whose scores are not of the same cases, classes and labels, held out alike."""
     first = runs[0]
     for run in runs[1:]:
         if run.held_out != first.held_out:
@@ -224,6 +226,33 @@ def _check_comparable(runs: Sequence[FinishedRun], side: Side) -> None:
                 found="\n".join(f"{r.name}: {', '.join(r.classes(side))}" for r in (first, run)),
                 expected="the same labels_names in every run",
             )
+    _check_labels(runs, side)
+
+
+def _check_labels(runs: Sequence[FinishedRun], side: Side) -> None:
+    """Refuses scores of cases of the same name whose labels were others: their volumes differ."""
+    known: dict[tuple[str, str], tuple[float, Path]] = {}
+    for run in runs:
+        for file, rows in run.tables(side):
+            apart: dict[str, str] = {}
+            other = file
+            for row in rows:
+                volume, title = row.score.volume_truth_mm3, row.score.class_name
+                first, earlier = known.setdefault((row.case, title), (volume, file))
+                if abs(volume - first) > _ROUNDING * max(volume, first) and row.case not in apart:
+                    apart[row.case] = f"{title} {first:.6g} mm3 and {volume:.6g} mm3"
+                    other = earlier
+            if apart:
+                shown = [f"{case}: {volumes}" for case, volumes in apart.items()][:3]
+                raise ConfigError(
+                    "scores of other scans or labels under the same names cannot be compared",
+                    file=f"{other} and {file}",
+                    found="\n".join([*shown, f"in {count_of(len(apart), 'case')}"]),
+                    expected="the same volume of each class in the label of each case "
+                    "(volume_truth_mm3)",
+                    fix="make the run again whose labels were changed since; or score both models "
+                    "on the labels of now: hsf-finetune evaluate RUN",
+                )
 
 
 def _common_side(runs: Sequence[FinishedRun], wanted: Side | None) -> Side:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -51,6 +51,12 @@ class FinishedRun:
     def classes(self, side: Side) -> tuple[str, ...]:
         """Names of the classes that were scored, in the model's order."""
         return tuple(dict.fromkeys(row.score.class_name for row in self.after[side]))
+
+    def tables(self, side: Side) -> Iterator[tuple[Path, tuple[ScoreRow, ...]]]:
+        """The files with its scores and what they hold: after training, then before it."""
+        before, after = _FILES[side]
+        yield self.folder / after, self.after[side]
+        yield self.folder / before, self.before[side]
 
 
 def read_run(folder: Path, name: str) -> FinishedRun:

@@ -134,6 +134,39 @@ def test_it_is_said_where_the_cases_trained_all_models(source_run: Path, tmp_pat
         compare_runs([source_run, runs[0]])
 
 
+def with_volumes(given: tuple[ScoreRow, ...], *volumes_mm3: float) -> tuple[ScoreRow, ...]:
+    return tuple(
+        replace(row, score=replace(row.score, volume_truth_mm3=volume))
+        for row, volume in zip(given, volumes_mm3, strict=True)
+    )
+
+
+def test_scores_of_other_labels_under_the_same_names_are_refused(source_run: Path) -> None:
+    one = rows(0.5, 0.6)
+    same, changed = with_volumes(one, 10.0 + 1e-6, 10.0), with_volumes(one, 10.0, 10.1)
+    first = finished("first", source_run / "first", one)
+    compare_finished_runs([first, finished("same", source_run, same, same)])
+    for other, file in (
+        (finished("other", source_run, changed), "validation_scores.csv"),
+        (finished("other", source_run, one, changed), "pretrained_scores.csv"),
+    ):
+        with pytest.raises(ConfigError, match="under the same names") as caught:
+            compare_finished_runs([first, other])
+        assert caught.value.found == "e: DG 10 mm3 and 10.1 mm3\nin 1 case"
+        assert str(caught.value.file).startswith(str(source_run / "first"))
+        assert str(caught.value.file).endswith(file)
+
+
+def test_labels_whose_values_were_exchanged_are_refused(source_run: Path) -> None:
+    def both(dg_mm3: float, ca1_mm3: float) -> tuple[ScoreRow, ...]:
+        dg, ca1 = rows(0.5, 0.6), rows(0.5, 0.6, name="CA1")
+        return (*with_volumes(dg, dg_mm3, dg_mm3), *with_volumes(ca1, ca1_mm3, ca1_mm3))
+
+    pair = [finished("a", source_run, both(10, 20)), finished("b", source_run, both(20, 10))]
+    with pytest.raises(ConfigError, match="in 2 cases"):
+        compare_finished_runs(pair)
+
+
 def test_it_shows_itself_and_writes_only_when_asked(source_run: Path, tmp_path: Path) -> None:
     before = sorted(source_run.parent.rglob("*"))
     compared = compare_runs([source_run, source_run])
