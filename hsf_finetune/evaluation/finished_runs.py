@@ -12,7 +12,7 @@ from hsf_finetune.evaluation.score_tables import ScoreRow, read_scores, summaris
 from hsf_finetune.system.atomic_files import write_json
 from hsf_finetune.system.console import count_of, shorten_list
 from hsf_finetune.system.errors import ConfigError, DataError
-from hsf_finetune.system.run_folder import RESULT, has_ended, read_split, was_pruned
+from hsf_finetune.system.run_folder import RESULT, has_ended, read_split, was_pruned, whole_folds
 from hsf_finetune.training.training_cost import TrainingCost, read_cost
 
 Side = Literal["validation", "test"]
@@ -64,7 +64,8 @@ def read_run(folder: Path, name: str) -> FinishedRun:
 
     Raises:
         ConfigError: it is no run, or one that has not ended.
-        DataError: its split or its scores cannot be read, or cases of its split have no scores.
+        DataError: its split or its scores cannot be read, cases of its split have no scores, or
+            one of its folds is missing.
     """
     read_settings_of(folder)
     if not has_ended(folder):
@@ -79,6 +80,7 @@ def read_run(folder: Path, name: str) -> FinishedRun:
             file=folder,
             fix=f"finish it with resume={folder} datasets.prune_below=null, or leave it out",
         )
+    whole_folds(folder)
     split = read_split(folder)
     cases = {side: frozenset(split[side]) for side in ("train", "validation", "test")}
     before, after = (
