@@ -227,7 +227,8 @@ def compare(
         output: folder for compare.csv, compare.json and compare.png; None writes nothing.
 
     Raises:
-        ConfigError: one is no finished run, or they differ in split or classes.
+        ConfigError: one is no finished run, or they differ in split, in whether its cases trained
+            them, in classes, or in the cases' labels.
 
     Examples:
         >>> import hsf_finetune as hf

@@ -16,6 +16,8 @@ from hsf_finetune.system.console import count_of
 from hsf_finetune.system.errors import ConfigError, DataError
 
 SIDES = ("train", "validation", "test")
+ALSO_TRAINED = "which also trained"
+"""Said of cases that score a model and trained it, too."""
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from hsf_finetune.config.run_settings import read_settings_of
 from hsf_finetune.config.settings import Settings
+from hsf_finetune.data.splits import ALSO_TRAINED
 from hsf_finetune.evaluation.comparison_plots import draw_figures
 from hsf_finetune.evaluation.finished_runs import FinishedRun, Side, read_run
 from hsf_finetune.evaluation.model_comparison import (
@@ -25,12 +26,16 @@ from hsf_finetune.evaluation.score_tables import MEAN, ScoreRow, summarise
 from hsf_finetune.system.atomic_files import atomic_write, write_json
 from hsf_finetune.system.console import count_of, html_of, text_of
 from hsf_finetune.system.errors import ConfigError
+from hsf_finetune.system.run_folder import SPLITS
 
 PRETRAINED = "pretrained"
 """Name of the model that runs start from."""
 FROM_SCRATCH = "from_scratch"
 """Name of a run that starts from random weights."""
+_NOT_HELD_OUT = "The cases trained these models, so that this is no measure of new scans."
 _DEFAULT_REFERENCE = "full"
+_ROUNDING = 1e-5
+"""Share of a label's volume by which float32 headers may change it."""
 _SAME_MODEL = 0.002
 """Difference in mean Dice that one model may show on two kinds of device."""
 
@@ -44,22 +49,31 @@ class Comparison:
         reference: name of the model that differences refer to.
         figures: of every model, the pretrained ones first.
         folder: where compare.csv, compare.json and compare.png are; None if not saved.
+        held_out: False where the cases trained the models.
     """
 
     side: Side
     reference: str
     figures: tuple[ModelFigures, ...]
     folder: Path | None = None
+    held_out: bool = True
 
     @property
     def title(self) -> str:
         """The cases, in words."""
         dice = self.figures[0].dice
-        return f"{count_of(dice.n, f'{self.side} case')} of {count_of(dice.subjects, 'subject')}"
+        cases = f"{count_of(dice.n, f'{self.side} case')} of {count_of(dice.subjects, 'subject')}"
+        return cases if self.held_out else f"{cases}, {ALSO_TRAINED}"
+
+    @property
+    def sentence(self) -> str:
+        """Which model is better, and how sure that is."""
+        judged = judge_models(self.figures, self.reference)
+        return judged if self.held_out else f"{judged} {_NOT_HELD_OUT}"
 
     def tables(self) -> list[Table]:
         """Dice, differences and costs of each model, and Dice of each class if several."""
-        tables = [models_table(self.figures, self.reference, self.title)]
+        tables = [models_table(self.figures, self.reference, self.title, self.sentence)]
         if len(self.figures[0].classes) > 2:
             tables.append(classes_table(self.figures))
         return tables
@@ -72,8 +86,13 @@ class Comparison:
         """
         write_figures_csv(folder / "compare.csv", self.figures, self.reference)
         runs = [one.to_dict(self.reference) for one in self.figures]
-        sentence = judge_models(self.figures, self.reference)
-        content = {"side": self.side, "reference": self.reference, "result": sentence, "runs": runs}
+        content = {
+            "side": self.side,
+            "held_out": self.held_out,
+            "reference": self.reference,
+            "result": self.sentence,
+            "runs": runs,
+        }
         write_json(folder / "compare.json", content)
         with atomic_write(folder / "compare.png") as temporary:
             draw_figures(self.figures, self.reference, self.title).savefig(temporary)
@@ -105,7 +124,8 @@ def compare_runs(
         side: of the split to compare on; None is `test` where all have one.
 
     Raises:
-        ConfigError: one is no finished run, or they differ in split or classes.
+        ConfigError: one is no finished run, or they differ in split, in whether its cases trained
+            them, in classes, or in the cases' labels.
     """
     distinct = list(dict.fromkeys(folder.expanduser().resolve() for folder in folders))
     names = _name_runs(distinct)
@@ -126,7 +146,8 @@ def compare_finished_runs(
         side: as in `compare_runs`.
 
     Raises:
-        ConfigError: they differ in split or classes, or have no scores of that side.
+        ConfigError: they differ in split, in whether its cases trained them, in classes, or in
+            the cases' labels, or have no scores of that side.
     """
     side = _common_side(runs, side)
     _check_comparable(runs, side)
@@ -136,7 +157,8 @@ def compare_finished_runs(
         best = max(means, key=means.__getitem__)
         reference = _DEFAULT_REFERENCE if _DEFAULT_REFERENCE in means else best
     models = [*_pretrained_models(runs, side), *models]
-    return Comparison(side, reference, compare_models(models, reference))
+    figures = compare_models(models, reference)
+    return Comparison(side, reference, figures, held_out=runs[0].held_out)
 
 
 def check_reference(reference: str | None, names: Sequence[str]) -> None:
@@ -168,9 +190,20 @@ def strategy_name(settings: Settings) -> str:
 
 
 def _check_comparable(runs: Sequence[FinishedRun], side: Side) -> None:
-    """Refuses runs whose scores are not of the same cases and classes."""
+    """Refuses runs whose scores are not of the same cases, classes and labels, held out alike."""
     first = runs[0]
     for run in runs[1:]:
+        if run.held_out != first.held_out:
+            taught, other = (run, first) if first.held_out else (first, run)
+            raise ConfigError(
+                "a run that trained on the cases it is scored on cannot be compared with one that "
+                "did not",
+                file=taught.folder / SPLITS,
+                found=f"{taught.name} trained on its {side} cases, {other.name} did not",
+                expected="in every run cases that did not train it",
+                fix="leave it out: the folds of a run measure what its final model is worth, and "
+                "datasets.train_on_all=false keeps cases out of training",
+            )
         apart = [
             f"{case} is among the {part} cases of {holder.name}, and not of {other.name}"
             for part in first.split
@@ -193,6 +226,33 @@ def _check_comparable(runs: Sequence[FinishedRun], side: Side) -> None:
                 found="\n".join(f"{r.name}: {', '.join(r.classes(side))}" for r in (first, run)),
                 expected="the same labels_names in every run",
             )
+    _check_labels(runs, side)
+
+
+def _check_labels(runs: Sequence[FinishedRun], side: Side) -> None:
+    """Refuses scores of cases of the same name whose labels were others: their volumes differ."""
+    known: dict[tuple[str, str], tuple[float, Path]] = {}
+    for run in runs:
+        for file, rows in run.tables(side):
+            apart: dict[str, str] = {}
+            other = file
+            for row in rows:
+                volume, title = row.score.volume_truth_mm3, row.score.class_name
+                first, earlier = known.setdefault((row.case, title), (volume, file))
+                if abs(volume - first) > _ROUNDING * max(volume, first) and row.case not in apart:
+                    apart[row.case] = f"{title} {first:.6g} mm3 and {volume:.6g} mm3"
+                    other = earlier
+            if apart:
+                shown = [f"{case}: {volumes}" for case, volumes in apart.items()][:3]
+                raise ConfigError(
+                    "scores of other scans or labels under the same names cannot be compared",
+                    file=f"{other} and {file}",
+                    found="\n".join([*shown, f"in {count_of(len(apart), 'case')}"]),
+                    expected="the same volume of each class in the label of each case "
+                    "(volume_truth_mm3)",
+                    fix="make the run again whose labels were changed since; or score both models "
+                    "on the labels of now: hsf-finetune evaluate RUN",
+                )
 
 
 def _common_side(runs: Sequence[FinishedRun], wanted: Side | None) -> Side:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -34,7 +33,7 @@ from hsf_finetune.inference.ensemble import load_models
 from hsf_finetune.inference.views import ViewKind
 from hsf_finetune.system import console
 from hsf_finetune.system.errors import ConfigError, OutputError
-from hsf_finetune.system.run_folder import SPLITS, fold_folders
+from hsf_finetune.system.run_folder import SPLITS, fold_folders, read_split, whole_folds
 
 SplitSide = Literal["train", "validation", "test"]
 
@@ -100,9 +99,10 @@ def evaluate_run(
         tta: the views of each scan, whose probabilities are averaged.
 
     Raises:
-        UserError: the folder is no run, that side has no case, or another run trained on one.
+        UserError: the folder is no run, one of its folds is missing or has not ended, that side
+            has no case, or another run trained on one.
     """
-    folds = fold_folders(run)
+    folds = whole_folds(run)
     if more and any(map(fold_folders, (run, *more))):
         raise ConfigError(
             "the folds of a run train on each other's cases, so their mean has no case to score",
@@ -234,7 +234,7 @@ def cases_of(run: Path, side: SplitSide) -> tuple[Case, ...]:
 def _check_unseen(run: Path, cases: Sequence[Case]) -> None:
     """Refuses to score cases that a run has trained on."""
     read_settings_of(run)
-    trained = {*json.loads((run / SPLITS).read_text())["train"]}
+    trained = {*read_split(run)["train"]}
     if seen := [case.name for case in cases if case.name in trained]:
         raise ConfigError(
             "a run has trained on cases that it would be scored on",

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -11,8 +10,9 @@ from typing import Literal
 from hsf_finetune.config.run_settings import read_settings_of
 from hsf_finetune.evaluation.score_tables import ScoreRow, read_scores, summarise
 from hsf_finetune.system.atomic_files import write_json
-from hsf_finetune.system.errors import ConfigError
-from hsf_finetune.system.run_folder import RESULT, has_ended, was_pruned
+from hsf_finetune.system.console import count_of, shorten_list
+from hsf_finetune.system.errors import ConfigError, DataError
+from hsf_finetune.system.run_folder import RESULT, has_ended, read_split, was_pruned, whole_folds
 from hsf_finetune.training.training_cost import TrainingCost, read_cost
 
 Side = Literal["validation", "test"]
@@ -37,6 +37,7 @@ class FinishedRun:
         before: side -> scores of the model it started from; empty for random weights.
         after: side -> scores of the epoch that is kept; empty for a side without cases.
         cost: of its training.
+        held_out: False where the cases that score it also trained it.
     """
 
     name: str
@@ -45,10 +46,17 @@ class FinishedRun:
     before: Mapping[Side, tuple[ScoreRow, ...]]
     after: Mapping[Side, tuple[ScoreRow, ...]]
     cost: TrainingCost
+    held_out: bool = True
 
     def classes(self, side: Side) -> tuple[str, ...]:
         """Names of the classes that were scored, in the model's order."""
         return tuple(dict.fromkeys(row.score.class_name for row in self.after[side]))
+
+    def tables(self, side: Side) -> Iterator[tuple[Path, tuple[ScoreRow, ...]]]:
+        """The files with its scores and what they hold: after training, then before it."""
+        before, after = _FILES[side]
+        yield self.folder / after, self.after[side]
+        yield self.folder / before, self.before[side]
 
 
 def read_run(folder: Path, name: str) -> FinishedRun:
@@ -56,7 +64,8 @@ def read_run(folder: Path, name: str) -> FinishedRun:
 
     Raises:
         ConfigError: it is no run, or one that has not ended.
-        DataError: its scores cannot be read.
+        DataError: its split or its scores cannot be read, cases of its split have no scores, or
+            one of its folds is missing.
     """
     read_settings_of(folder)
     if not has_ended(folder):
@@ -71,15 +80,29 @@ def read_run(folder: Path, name: str) -> FinishedRun:
             file=folder,
             fix=f"finish it with resume={folder} datasets.prune_below=null, or leave it out",
         )
-    split = json.loads((folder / "splits.json").read_text())
-    return FinishedRun(
-        name,
-        folder,
-        {side: frozenset(split[side]) for side in ("train", "validation", "test")},
-        {side: read_scores_if_any(folder / files[0]) for side, files in _FILES.items()},
-        {side: read_scores_if_any(folder / files[1]) for side, files in _FILES.items()},
-        read_cost(folder),
+    whole_folds(folder)
+    split = read_split(folder)
+    cases = {side: frozenset(split[side]) for side in ("train", "validation", "test")}
+    before, after = (
+        {side: read_scores_if_any(folder / files[when]) for side, files in _FILES.items()}
+        for when in (0, 1)
     )
+    for side, files in _FILES.items():
+        _check_complete(folder / files[1], after[side], cases[side])
+    return FinishedRun(name, folder, cases, before, after, read_cost(folder), split["held_out"])
+
+
+def _check_complete(file: Path, rows: Sequence[ScoreRow], cases: frozenset[str]) -> None:
+    """Refuses scores that lack cases which the run scored when it ended."""
+    if lacking := sorted(cases - {row.case for row in rows}):
+        raise DataError(
+            "the run's scores lack cases of its split",
+            file=file,
+            found=f"no scores of {shorten_list(lacking)}" if rows else "no scores",
+            expected=f"scores of {count_of(len(cases), 'case')}, as in splits.json",
+            fix=f"copy the file back from a backup of the run, or make the run again; hsf-finetune "
+            f"evaluate {file.parent} scores its model once more",
+        )
 
 
 def write_result(

@@ -118,9 +118,18 @@ def judge_models(figures: Sequence[ModelFigures], reference: str) -> str:
     return f"{text}: {best.model.name} is better.{chance}"
 
 
-def models_table(figures: Sequence[ModelFigures], reference: str, title: str) -> Table:
-    """One row per model: Dice, difference, what trained, and what it took; 110 columns at most."""
-    table = _make_table(title, f"{judge_models(figures, reference)}\n{_caption(figures)}")
+def models_table(
+    figures: Sequence[ModelFigures], reference: str, title: str, sentence: str
+) -> Table:
+    """One row per model: Dice, difference, what trained, and what it took; 110 columns at most.
+
+    Args:
+        figures: of every model.
+        reference: name of the model that differences refer to.
+        title: the cases, in words.
+        sentence: which model is better, in words.
+    """
+    table = _make_table(title, f"{sentence}\n{_caption(figures)}")
     clocks = _clocks_used(figures)
     table.add_column("Dice", justify="right", no_wrap=True)
     table.add_column(Text(f"less {reference}"), justify="right", no_wrap=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 from collections.abc import Sequence
@@ -43,6 +42,7 @@ from hsf_finetune.planning.budget import settings_of_folds
 from hsf_finetune.system import console
 from hsf_finetune.system.atomic_files import write_json
 from hsf_finetune.system.errors import UserError
+from hsf_finetune.system.read_json import read_json
 from hsf_finetune.system.run_folder import (
     RESULT,
     SPLITS,
@@ -245,8 +245,7 @@ def _share_lessons(run: RunFolder, folders: Sequence[Path]) -> dict[str, Any]:
 
 
 def _result(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder / RESULT).read_text())
-    return found
+    return read_json(folder / RESULT, {"best_epoch": [{"dice": {}}]})
 
 
 def _show_scores(

@@ -35,9 +35,9 @@ from hsf_finetune.system.run_folder import (
     epochs_done,
     has_ended,
     job_of,
+    lacks_folds,
     planned_epochs,
     read_environment,
-    was_pruned,
 )
 from hsf_finetune.system.slurm_job import job_before
 
@@ -291,7 +291,7 @@ def _run_to_resume(path: Path, settings: Settings) -> RunFolder:
             fix=f"resume={folder} alone has the settings of that run; or start a new one",
         )
     longer = _epochs_before_and_now(folder, settings) if different else None
-    goes_on = was_pruned(folder) and settings.datasets.prune_below is None
+    goes_on = lacks_folds(folder, prunes=settings.datasets.prune_below is not None)
     if has_ended(folder) and not (longer or goes_on or "epoch" in settings.reset):
         raise ConfigError(
             "the run has ended; there is nothing to resume",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -35,6 +34,7 @@ from hsf_finetune.planning.unlabelled import UnlabelledScan, UnlabelledScans, fi
 from hsf_finetune.system import console
 from hsf_finetune.system.atomic_files import write_json
 from hsf_finetune.system.errors import ConfigError, UserError
+from hsf_finetune.system.read_json import read_json
 from hsf_finetune.system.run_folder import RESULT, SPLITS, RunFolder, named_when_interrupted
 from hsf_finetune.training.trainer import one_device
 
@@ -264,7 +264,7 @@ def _conclude(plan: _SelftrainPlan, run: RunFolder) -> RunResult:
             write_scores(run.file(name), read_scores_if_any(folder / name))
     before, after = (read_scores_if_any(run.file(name)) for name in (_BEFORE, _AFTER[0]))
     taught = read_scores_if_any(teacher / _AFTER[0])
-    result = json.loads((final / RESULT).read_text())
+    result = read_json(final / RESULT, {})
     more = {"retention": result["retention"]} if "retention" in result else {}
     if taught:
         more["teacher"] = summarise(taught)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from hsf_finetune.data.augment.flips import FlipPlan
 from hsf_finetune.data.census import Census, census_table, census_warnings
 from hsf_finetune.data.loading.epoch_sampler import DrawWeights
+from hsf_finetune.data.splits import ALSO_TRAINED
 from hsf_finetune.evaluation.score_tables import (
     ScoreRow,
     comparison_table,
@@ -66,7 +67,7 @@ def show_scores(
     cases = count_of(len(validation), "validation case")
     where = f"{cases} of {count_of(len({case.subject for case in validation}), 'subject')}"
     if not setup.split.held_out:
-        where += ", which also trained"
+        where += f", {ALSO_TRAINED}"
     kept = "Last" if setup.settings.finetuning.budget == "fixed" else "Best"
     if before:
         console.print(comparison_table(before, after))

@@ -19,7 +19,7 @@ from hsf_finetune.inference.views import ViewKind
 from hsf_finetune.system import console
 from hsf_finetune.system.console import count_of
 from hsf_finetune.system.errors import ConfigError
-from hsf_finetune.system.run_folder import BEST, fold_folders
+from hsf_finetune.system.run_folder import BEST, fold_folders, whole_folds
 from hsf_finetune.weights.sources.exported_folder import weights_of_export
 
 Checkpoints = Literal["best", "last", "folds"]
@@ -105,6 +105,7 @@ def load_models(
     Raises:
         WeightsError: a model cannot be read.
         ConfigError: the models differ in classes or channels, or a run has no folds.
+        DataError: a fold of a run is missing or has not ended.
     """
     paths: list[str | Path] = list(weights)
     which: Literal["best", "last"] = "last" if checkpoint == "last" else "best"
@@ -160,7 +161,7 @@ def _is_own(path: Path) -> bool:
 
 
 def _folds(run: Path) -> list[Path]:
-    if folds := fold_folders(run):
+    if folds := whole_folds(run):
         return folds
     raise ConfigError(
         "the run has no folds",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from hsf_finetune.evaluation.compare_runs import Comparison
 from hsf_finetune.evaluation.comparison_plots import draw_figures
-from hsf_finetune.evaluation.model_comparison import judge_models
 from hsf_finetune.report.page import Grid, Lines, Page, Picture, Section
 
 
@@ -20,7 +19,7 @@ def report_comparison(compared: Comparison) -> Page:
     return Page(
         title=f"Comparison of {len(runs)} runs",
         about=compared.title,
-        answer=[judge_models(figures, reference), *caveat],
+        answer=[compared.sentence, *caveat],
         sections=[
             Section("Models", [Picture(drawn, text), *map(Grid.from_rich, compared.tables())]),
             Section(

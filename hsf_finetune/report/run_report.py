@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hsf_finetune.config.run_settings import read_settings_of
+from hsf_finetune.config.settings import Settings
 from hsf_finetune.data.discovery.cases import Case, discover
 from hsf_finetune.data.preprocessing.describe_preprocessing import describe_preprocessing
 from hsf_finetune.data.splits import split_cases
@@ -43,7 +43,8 @@ from hsf_finetune.report.score_sections import (
 )
 from hsf_finetune.system.console import count_of
 from hsf_finetune.system.errors import UserError
-from hsf_finetune.system.run_folder import CALIBRATION, RESULT, SPLITS, fold_folders
+from hsf_finetune.system.read_json import read_json
+from hsf_finetune.system.run_folder import CALIBRATION, RESULT, SPLITS, fold_folders, read_split
 from hsf_finetune.training.metrics_file import read_metrics
 
 _FEW_SUBJECTS = 5
@@ -71,9 +72,9 @@ def report_run(folder: Path, cases: int = 4, device: str = "auto") -> Page:
     parts = [part / FINAL if (part / FINAL).exists() else part for part in folds or [folder]]
     settings = read_settings_of(parts[0])
     model = Predictor.load(folder / FINAL if folds else folder, "best", device)
-    result = _read_json(folder / RESULT) or {}
-    weights = _read_json(parts[0] / "transfer.json")
-    started = (_read_json(parts[0] / "environment.json") or {}).get("started", "")
+    result = read_json(folder / RESULT, {"budget": str})
+    weights = _read_transfer(parts[0], settings)
+    started = _read_environment(parts[0]).get("started", "")
     colours = figures.colours_of(run.classes(side), model.card)
     scored = count_of(len({row.case for row in run.after[side]}), f"{side} case")
     return Page(
@@ -96,7 +97,7 @@ def report_run(folder: Path, cases: int = 4, device: str = "auto") -> Page:
                     Lines(
                         [
                             *describe_methods(
-                                settings, model.card, _split(folder), run.cost, weights
+                                settings, model.card, read_split(folder), run.cost, weights
                             ),
                             *describe_selftrain(folder),
                         ]
@@ -178,7 +179,7 @@ def _models_and_cases(
     part: Path, names: Sequence[str], device: str
 ) -> Iterator[tuple[Predictor, Case]]:
     """Of a run or fold: its model, with each of those cases that it did not train on."""
-    sides = _split(part)
+    sides = read_split(part)
     if not {*sides["validation"], *sides["test"]} & {*names}:
         return
     settings = read_settings_of(part)
@@ -195,7 +196,7 @@ def _curves(parts: Sequence[Path], colours: Mapping[str, str]) -> Iterator[Pictu
         if (part / "metrics.csv").exists() and (metrics := read_metrics(part / "metrics.csv")):
             text = "validation Dice and losses over epochs, and the rate of each block below"
             note = _fold_name(part) if len(parts) > 1 else ""
-            from_head = (_read_json(part / "schedule.json") or {"blocks": []})["blocks"][::-1]
+            from_head = read_json(part / "schedule.json", {"blocks": [str]})["blocks"][::-1]
             yield Picture(figures.draw_learning(metrics, colours, from_head), text, note)
 
 
@@ -237,7 +238,7 @@ def _lessons(parts: Sequence[Path], card: ModelCard) -> Iterator[Part]:
 
 
 def _data(folder: Path, parts: Sequence[Path]) -> Iterator[Part]:
-    split = _split(folder)
+    split = read_split(folder)
     yield Lines([f"Split: {split['how']}."])
     sides = {case: side for side in ("train", "validation", "test") for case in split[side]}
     if len(parts) == 1:
@@ -254,9 +255,9 @@ def _data(folder: Path, parts: Sequence[Path]) -> Iterator[Part]:
     if apart:
         rows = [[Path(line[0]).name, line[1], line[6]] for line in apart[:100]]
         yield Grid(["file", "status", "reason"], rows, title="Files that are not used")
-    report = _read_json(parts[0] / "check.json")
-    if report is not None:
-        rows = [[f["tier"], f["case"] or "", f["what"]] for f in report["findings"]]
+    if (checked := parts[0] / "check.json").exists():
+        report = read_json(checked, {"findings": [{"tier": str, "case": str, "what": str}]})
+        rows = [[f["tier"], f["case"], f["what"]] for f in report["findings"]]
         if rows:
             yield Grid(["finding", "case", "what"], rows, title="Findings")
         else:
@@ -279,7 +280,7 @@ def _weights(card: ModelCard, weights: dict[str, Any] | None) -> Iterator[Part]:
 
 
 def _settings(part: Path) -> Iterator[Part]:
-    about = _read_json(part / "environment.json") or {}
+    about = _read_environment(part)
     if command := about.get("command"):
         yield Lines([shlex.join(["python", *map(str, command)])], "code")
     versions = {**about.get("packages", {}), "python": about.get("python", "")}
@@ -292,13 +293,18 @@ def _fold_name(part: Path) -> str:
     return part.parent.name if part.name == FINAL else part.name
 
 
-def _split(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder / SPLITS).read_text())
-    return found
+def _read_transfer(part: Path, settings: Settings) -> dict[str, Any] | None:
+    """What the weights that a run started from gave it; None for random weights."""
+    if settings.weights.pretrained == "none":
+        return None
+    return read_json(part / "transfer.json", {"share_parameters": float, "source": str})
 
 
-def _read_json(path: Path) -> dict[str, Any] | None:
-    return json.loads(path.read_text("utf-8", "surrogateescape")) if path.exists() else None
+def _read_environment(part: Path) -> dict[str, Any]:
+    """Versions, machine and command of a run; nothing where it did not keep them."""
+    file = part / "environment.json"
+    shape = {"started": str, "command": [str], "python": str, "platform": str, "packages": {}}
+    return read_json(file, shape) if file.exists() else {}
 
 
 def _read_csv(path: Path) -> list[list[str]]:

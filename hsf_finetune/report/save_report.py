@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from hsf_finetune.report.prediction_report import report_predictions
 from hsf_finetune.report.run_report import report_run
 from hsf_finetune.report.score_sections import report_scores
 from hsf_finetune.system.console import say
+from hsf_finetune.system.read_json import read_json
 from hsf_finetune.system.run_folder import REPORT
 
 _COMPARISON = "compare.json"
@@ -68,6 +68,7 @@ def _save(page: Page, path: Path) -> Path:
 
 
 def _read_comparison(folder: Path) -> Comparison:
-    written = json.loads((folder / _COMPARISON).read_text(encoding="utf-8"))
+    shape = {"side": str, "reference": str, "runs": [{"folder": object}]}
+    written = read_json(folder / _COMPARISON, shape)
     runs = [Path(one["folder"]) for one in written["runs"] if one["folder"]]
     return compare_runs(runs, reference=written["reference"], side=written["side"])

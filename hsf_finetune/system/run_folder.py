@@ -14,6 +14,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from hsf_finetune.system.errors import DataError
+from hsf_finetune.system.read_json import read_json
 from hsf_finetune.system.slurm_job import slurm_job
 
 RESULT = "result.json"
@@ -30,6 +32,9 @@ GIVEN = "corrections"
 """Folder of a run: corrected segmentations that it learns from, which are there before it begins."""
 
 _INTERRUPTED = "interrupted_run"
+_SUBJECTS = {"subjects": {"train": [str], "validation": [str], "test": [str]}}
+_SPLIT = {"how": str, "held_out": bool, "train": [str], "validation": [str], "test": [str]}
+
 _PACKAGES = ("hsf-finetune", "torch", "monai", "lightning", "torchio", "hydra-core", "nibabel")
 
 
@@ -92,10 +97,80 @@ def interrupted_run(stop: BaseException) -> Path | None:
     return found
 
 
+def read_split(run: Path) -> dict[str, Any]:
+    """Which case of a run trains, validates or is only scored, from its splits.json.
+
+    `folds` are there in a run of several, each with a split of its own.
+
+    Raises:
+        DataError: the file is missing, damaged or incomplete.
+    """
+    split = read_json(run / SPLITS, _SPLIT)
+    own = {"folds": [{**_SPLIT, **_SUBJECTS}]} if "folds" in split else _SUBJECTS
+    return read_json(run / SPLITS, own)
+
+
 def fold_folders(run: Path) -> list[Path]:
     """The folders of a run's folds, in their order; none for a run of a single split."""
     folders = [path for path in run.glob("fold_*") if (path / "config.yaml").exists()]
     return sorted(folders, key=lambda path: (len(path.name), path.name))
+
+
+def whole_folds(run: Path) -> list[Path]:
+    """The folders of a run's folds, all of which have ended; none for a run of a single split.
+
+    Of a pruned run it is the fold that it ended after.
+
+    Raises:
+        DataError: a fold is missing or has not ended, or is none of the run's.
+    """
+    found, own = fold_folders(run), _planned_folds(run)
+    if unfinished := _unfinished_folds(run):
+        names = ", ".join(fold.name for fold in unfinished)
+        is_run = (run / "config.yaml").exists()
+        raise DataError(
+            f"{names} {'is' if len(unfinished) == 1 else 'are'} missing or unfinished",
+            file=run,
+            found=", ".join(fold.name for fold in found if has_ended(fold)) or "no fold",
+            expected=", ".join(fold.name for fold in own),
+            fix=f"resume={run if is_run else unfinished[0]} finishes it",
+        )
+    if strange := [fold.name for fold in found if fold not in own]:
+        raise DataError(
+            "the folder of a run holds folds that are not its own",
+            file=run,
+            found=", ".join(strange),
+            expected=", ".join(fold.name for fold in own) or "no fold: the run has a single split",
+            fix="move them to another place",
+        )
+    return own
+
+
+def lacks_folds(run: Path, prunes: bool) -> bool:
+    """Whether folds of a run are still to be made, even if it has ended.
+
+    Args:
+        run: its folder.
+        prunes: whether it is to end after a bad first fold.
+
+    Raises:
+        DataError: its splits.json is damaged or incomplete.
+    """
+    if was_pruned(run):
+        return not prunes
+    return (run / SPLITS).exists() and bool(_unfinished_folds(run))
+
+
+def _unfinished_folds(run: Path) -> list[Path]:
+    found = fold_folders(run)
+    return [one for one in _planned_folds(run) if one not in found or not has_ended(one)]
+
+
+def _planned_folds(run: Path) -> list[Path]:
+    """The folders of the folds that a run makes; those that are there where a user put them."""
+    if was_pruned(run) or not (run / "config.yaml").exists():
+        return fold_folders(run)
+    return [run / f"fold_{number}" for number in range(len(read_split(run).get("folds", [])))]
 
 
 def epochs_done(folder: Path) -> int:

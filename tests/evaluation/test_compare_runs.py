@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,7 +22,7 @@ from hsf_finetune.evaluation.intervals import Interval
 from hsf_finetune.evaluation.metrics import ClassScore
 from hsf_finetune.evaluation.model_comparison import judge_models
 from hsf_finetune.evaluation.score_tables import MEAN, ScoreRow
-from hsf_finetune.system.errors import ConfigError
+from hsf_finetune.system.errors import ConfigError, DataError
 from hsf_finetune.training.training_cost import read_cost
 
 SPLIT = {
@@ -84,6 +87,84 @@ def test_runs_that_differ_are_refused(source_run: Path) -> None:
         compare_finished_runs([one], side="test")
     with pytest.raises(ConfigError, match="no run 'hsf'"):
         compare_runs([source_run], reference="hsf")
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("splits.json", None),
+        ("splits.json", "{}"),
+        ("validation_scores.csv", None),
+    ],
+)
+def test_runs_whose_files_are_damaged_are_refused(
+    source_run: Path, tmp_path: Path, file: str, content: str | None
+) -> None:
+    shutil.copytree(source_run, tmp_path / "run")
+    damaged = tmp_path / "run" / file
+    damaged.unlink()
+    if content is not None:
+        damaged.write_text(content)
+    with pytest.raises(DataError) as caught:
+        compare_runs([source_run, tmp_path / "run"])
+    assert caught.value.file == damaged
+
+
+def test_runs_that_trained_on_the_cases_are_not_compared_with_others(source_run: Path) -> None:
+    held_out = finished("folds", source_run, rows(0.5, 0.6))
+    taught = replace(finished("final", source_run, rows(0.8, 0.9)), held_out=False)
+    for pair in ([held_out, taught], [taught, held_out]):
+        with pytest.raises(ConfigError, match="final trained on its validation cases, folds did"):
+            compare_finished_runs(pair)
+
+
+def test_it_is_said_where_the_cases_trained_all_models(source_run: Path, tmp_path: Path) -> None:
+    split = json.loads((source_run / "splits.json").read_text())
+    runs = [tmp_path / name for name in ("one", "two")]
+    for run in runs:
+        shutil.copytree(source_run, run)
+        (run / "splits.json").write_text(json.dumps({**split, "held_out": False}))
+    compared = compare_runs(runs, output=tmp_path / "out")
+    assert compared.title == "2 validation cases of 2 subjects, which also trained"
+    written = json.loads((tmp_path / "out" / "compare.json").read_text())
+    assert written["held_out"] is False
+    for text in (written["result"], " ".join(str(compared).split())):
+        assert "no measure of new scans" in text
+    with pytest.raises(ConfigError, match="cannot be compared with one that did not"):
+        compare_runs([source_run, runs[0]])
+
+
+def with_volumes(given: tuple[ScoreRow, ...], *volumes_mm3: float) -> tuple[ScoreRow, ...]:
+    return tuple(
+        replace(row, score=replace(row.score, volume_truth_mm3=volume))
+        for row, volume in zip(given, volumes_mm3, strict=True)
+    )
+
+
+def test_scores_of_other_labels_under_the_same_names_are_refused(source_run: Path) -> None:
+    one = rows(0.5, 0.6)
+    same, changed = with_volumes(one, 10.0 + 1e-6, 10.0), with_volumes(one, 10.0, 10.1)
+    first = finished("first", source_run / "first", one)
+    compare_finished_runs([first, finished("same", source_run, same, same)])
+    for other, file in (
+        (finished("other", source_run, changed), "validation_scores.csv"),
+        (finished("other", source_run, one, changed), "pretrained_scores.csv"),
+    ):
+        with pytest.raises(ConfigError, match="under the same names") as caught:
+            compare_finished_runs([first, other])
+        assert caught.value.found == "e: DG 10 mm3 and 10.1 mm3\nin 1 case"
+        assert str(caught.value.file).startswith(str(source_run / "first"))
+        assert str(caught.value.file).endswith(file)
+
+
+def test_labels_whose_values_were_exchanged_are_refused(source_run: Path) -> None:
+    def both(dg_mm3: float, ca1_mm3: float) -> tuple[ScoreRow, ...]:
+        dg, ca1 = rows(0.5, 0.6), rows(0.5, 0.6, name="CA1")
+        return (*with_volumes(dg, dg_mm3, dg_mm3), *with_volumes(ca1, ca1_mm3, ca1_mm3))
+
+    pair = [finished("a", source_run, both(10, 20)), finished("b", source_run, both(20, 10))]
+    with pytest.raises(ConfigError, match="in 2 cases"):
+        compare_finished_runs(pair)
 
 
 def test_it_shows_itself_and_writes_only_when_asked(source_run: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 import torch
 
 from hsf_finetune.config.compose import compose
+from hsf_finetune.config.run_settings import read_settings_of
 from hsf_finetune.config.settings import Settings
 from hsf_finetune.evaluation.evaluate import evaluate_run
 from hsf_finetune.evaluation.finished_runs import read_run
@@ -24,7 +26,7 @@ from hsf_finetune.experiment.validation_lessons import share_lessons
 from hsf_finetune.inference.ensemble import Ensemble, load_models
 from hsf_finetune.inference.predictor import Predictor
 from hsf_finetune.planning.plan_run import preview_run
-from hsf_finetune.system.errors import ConfigError, UserError
+from hsf_finetune.system.errors import ConfigError, DataError, UserError
 from tests.conftest import CONF, FAST, save_nifti, tiny_case
 
 Compose = Callable[..., Settings]
@@ -250,6 +252,8 @@ def test_a_run_whose_first_fold_is_bad_ends_after_it(
     assert float(result) == pytest.approx(written["best_epoch"][-1]["dice"]["mean"])
     with pytest.raises(ConfigError, match=r"(?s)pruned.*datasets\.prune_below=null"):
         read_run(result.folder, "pruned")
+    assert len({row.case for row in evaluate_run(result.folder, device="cpu").rows}) == 1
+    assert isinstance(load_models([result.folder], "folds", device="cpu"), Predictor)
     again = pruned.model_copy(update={"run_dir": None, "resume": str(result.folder)})
     with pytest.raises(ConfigError, match="has ended"):
         find_run(again)
@@ -257,6 +261,41 @@ def test_a_run_whose_first_fold_is_bad_ends_after_it(
     found = find_run(again.model_copy(update={"datasets": whole}))
     assert found is not None
     assert found.path == result.folder
+
+
+def test_a_run_that_lacks_a_fold_is_not_used_as_if_it_were_whole(
+    composed: Compose, three: RunResult, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(three.folder, run)
+    uses: list[Callable[[], object]] = [
+        lambda: evaluate_run(run, device="cpu"),
+        lambda: load_models([run], "folds", device="cpu"),
+        lambda: read_run(run, "run"),
+    ]
+    shutil.copytree(run / "fold_0", run / "fold_0_copy")
+    for use in uses:
+        with pytest.raises(DataError, match=r"(?s)not its own.*fold_0_copy"):
+            use()
+    shutil.rmtree(run / "fold_0_copy")
+    (run / "fold_1" / "result.json").unlink()
+    shutil.rmtree(run / "fold_2")
+    for use in uses:
+        with pytest.raises(DataError, match=f"(?s)fold_1, fold_2 are missing.*resume={run} fin"):
+            use()
+    moved = read_settings_of(run).model_copy(update={"resume": str(run), "run_dir": None})
+    found = find_run(moved)
+    assert found is not None
+    assert found.path == run
+
+
+def test_folds_of_a_user_are_used_as_they_are(three: RunResult, tmp_path: Path) -> None:
+    for number in (0, 2):
+        shutil.copytree(three.folder / f"fold_{number}", tmp_path / f"fold_{number}")
+    assert isinstance(load_models([tmp_path], "folds", device="cpu"), Ensemble)
+    (tmp_path / "fold_2" / "result.json").unlink()
+    with pytest.raises(DataError, match=r"fold_2 is missing or unfinished"):
+        load_models([tmp_path], "folds", device="cpu")
 
 
 def test_nothing_is_left_of_a_run_that_cannot_start(composed: Compose, tmp_path: Path) -> None:

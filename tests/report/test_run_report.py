@@ -27,7 +27,9 @@ from hsf_finetune.evaluation.volume_agreement import agree_in_volume
 from hsf_finetune.inference.predictor import Predictor
 from hsf_finetune.report.page import Grid, Lines
 from hsf_finetune.report.run_report import forgotten_parts
+from hsf_finetune.report.save_report import save_report
 from hsf_finetune.report.score_sections import rank_cases
+from hsf_finetune.system.errors import DataError
 from hsf_finetune.training.metrics_file import read_metrics
 from tests.report.conftest import finetune
 
@@ -167,6 +169,48 @@ def test_run_that_has_not_ended_has_no_report(run: Path, tmp_path: Path) -> None
     with pytest.raises(SystemExit) as stop:
         main(["report", str(copy)])
     assert stop.value.code == 2
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("validation_scores.csv", None),
+        ("validation_scores.csv", "header"),
+        ("validation_scores.csv", "one case"),
+        ("splits.json", None),
+        ("splits.json", "{}"),
+        ("splits.json", '{"how": "'),
+        ("check.json", "{}"),
+        ("check.json", '{"findings": [{}]}'),
+        ("result.json", "{}"),
+        ("transfer.json", None),
+        ("transfer.json", "{}"),
+        ("environment.json", "[]"),
+        ("schedule.json", "{}"),
+    ],
+)
+def test_damaged_file_of_a_run_is_named(
+    run: Path, tmp_path: Path, file: str, text: str | None
+) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    lines = (run / file).read_text().splitlines(keepends=True)
+    (copy / file).unlink()
+    if text is not None:
+        kept = {"header": lines[0], "one case": "".join(lines[:3])}
+        (copy / file).write_text(kept.get(text, text))
+    with pytest.raises(DataError) as caught:
+        save_report(copy)
+    assert caught.value.file == copy / file
+    assert caught.value.found
+    assert caught.value.expected
+    assert caught.value.fix
+
+
+def test_damaged_comparison_is_named(tmp_path: Path) -> None:
+    (tmp_path / "compare.json").write_text("{}")
+    with pytest.raises(DataError, match="no 'side'"):
+        save_report(tmp_path)
 
 
 def test_folds_have_one_report(data: Path, source_run: Path, tmp_path: Path) -> None:
