@@ -31,6 +31,8 @@ _AS_SCAN = ""
 """The scan's own format where that is NIfTI or HDF5; NIfTI for others."""
 _PROBABILITIES = "probabilities"
 _TABLES = {"labels_itksnap.txt": itksnap_text, "labels_freesurfer.txt": freesurfer_text}
+LABEL_TABLES = (*_TABLES, bids.TABLE)
+"""Names of the tables beside segmentations that say what their values mean."""
 _STEPS = 65535
 """Probabilities are stored in so many steps: NIfTI has no 16-bit floats."""
 
