@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,8 @@ import numpy as np
 from hsf_finetune.config.settings import DatasetSettings
 from hsf_finetune.data.volumes.check_volumes import on_grid_of, to_whole_numbers
 from hsf_finetune.data.volumes.read_volume import VolumeRef, is_volume, read_volume
+from hsf_finetune.describe.label_names import read_name_table
+from hsf_finetune.inference.formats.output_formats import LABEL_TABLES
 from hsf_finetune.inference.model_card import ModelCard
 from hsf_finetune.inference.scan_jobs import Job, plan_jobs
 from hsf_finetune.inference.scan_model import ScanModel
@@ -68,7 +70,8 @@ def find_corrections(
     Raises:
         ConfigError: it is not known where the scans are.
         UserError: a file belongs to no scan, to one that the run has or must not learn from,
-            lies on another grid or has other labels; all problems at once.
+            lies on another grid or has other labels, or the table beside them gives values
+            another meaning; all problems at once.
     """
     labels, scans = _locate(*folders)
     card = model.card
@@ -84,6 +87,7 @@ def find_corrections(
         for path in filter(is_volume, list_below(labels))
         if path not in jobs and not path.name.endswith(_PROBABILITIES)
     ]
+    problems += find_other_tables(labels, card)
     kept, left_out = choose_new_scans([*jobs.values()], known)
     problems += [
         DataError(f"a corrected scan cannot be learnt from: it is {why}", file=path)
@@ -102,6 +106,29 @@ def find_corrections(
     if problems:
         raise SeveralErrors("the corrections cannot be learnt from:", problems)
     return found
+
+
+def find_other_tables(labels: Path, card: ModelCard) -> Iterator[DataError]:
+    """The problems with tables beside corrections: values that mean other classes than the model's.
+
+    Colours may differ, since they mean nothing.
+    """
+    expected = {row.value: _plain_name(row.name) for row in card.label_rows if row.value}
+    for path in list_below(labels):
+        if path.name not in LABEL_TABLES:
+            continue
+        table = read_name_table(path)
+        names = table.names if table else {}
+        found = {value: _plain_name(name) for value, name in names.items() if value}
+        if found != expected:
+            yield DataError(
+                "the table beside the corrections gives label values another meaning than the model",
+                file=path,
+                found=_list_values(found) or "no table of labels",
+                expected=_list_values(expected),
+                fix="correct what this model's predict or next wrote, or change the values to the "
+                "expected ones; where they are right and the table is wrong, remove the table",
+            )
 
 
 def keep_corrections(
@@ -169,6 +196,15 @@ def _locate(corrections: Path, scans: Path | None) -> tuple[Path, Path]:
             fix="give the folder of the scans: --scans SCANS",
         )
     return written[0] / "labels", written[0] / "images"
+
+
+def _plain_name(name: str) -> str:
+    """The name as every table can hold it."""
+    return "-".join(name.replace('"', "'").split())
+
+
+def _list_values(names: Mapping[int, str]) -> str:
+    return ", ".join(f"{value} {name}" for value, name in sorted(names.items()))
 
 
 def _count_changed(model: ScanModel, job: Job, path: Path) -> int:

@@ -19,7 +19,9 @@ from hsf_finetune.evaluation.score_tables import ScoreRow, read_scores
 from hsf_finetune.experiment import earlier_cases
 from hsf_finetune.experiment.learn import LearnResult, learn
 from hsf_finetune.experiment.run import run_experiment
+from hsf_finetune.inference.formats.colour_tables import itksnap_text
 from hsf_finetune.inference.predictor import Predictor
+from hsf_finetune.labels.label_colours import LabelRow
 from hsf_finetune.system.errors import UserError
 from hsf_finetune.system.run_folder import GIVEN
 from tests.conftest import save_nifti, tiny_case
@@ -147,6 +149,12 @@ def no_scan_behind_a_link(folder: Path) -> None:
     (folder / "labels" / "more").symlink_to(folder / "elsewhere" / "labels")
 
 
+def values_of_another_model(folder: Path) -> None:
+    save_case(folder, 8)
+    rows = [LabelRow(10, "anterior", (1, 2, 3))]
+    (folder / "labels" / "labels_itksnap.txt").write_text(itksnap_text(rows))
+
+
 def held_out(folder: Path) -> None:
     for path in (folder / "labels", folder / "scans"):
         path.mkdir(parents=True)
@@ -162,6 +170,7 @@ def held_out(folder: Path) -> None:
         (other_labels, "labels that the model does not know"),
         (no_scan, "belongs to no scan"),
         (no_scan_behind_a_link, "belongs to no scan"),
+        (values_of_another_model, r"(?s)itksnap.*found: +10 anterior.*expected: +10 blob.*remove"),
         (held_out, "of a subject that validates or tests"),
     ],
 )

@@ -33,6 +33,8 @@ _PROBABILITIES = "probabilities"
 PROBABILITY_ENDS = ("_probabilities.nii.gz", "_probseg.nii.gz")
 """Of the names of files of probabilities, which lie beside the segmentations."""
 _TABLES = {"labels_itksnap.txt": itksnap_text, "labels_freesurfer.txt": freesurfer_text}
+LABEL_TABLES = (*_TABLES, bids.TABLE)
+"""Names of the tables beside segmentations that say what their values mean."""
 _STEPS = 65535
 """Probabilities are stored in so many steps: NIfTI has no 16-bit floats."""
 
