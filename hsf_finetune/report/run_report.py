@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hsf_finetune.config.run_settings import read_settings_of
+from hsf_finetune.config.settings import Settings
 from hsf_finetune.data.discovery.cases import Case, discover
 from hsf_finetune.data.preprocessing.describe_preprocessing import describe_preprocessing
 from hsf_finetune.data.splits import split_cases
@@ -32,8 +33,10 @@ from hsf_finetune.inference.model_card import ModelCard
 from hsf_finetune.inference.predictor import Predictor
 from hsf_finetune.report import figures
 from hsf_finetune.report.case_views import view_case
+from hsf_finetune.report.describe_training import describe_training
 from hsf_finetune.report.methods import describe_methods, describe_selftrain, list_references
 from hsf_finetune.report.page import Cases, Grid, Lines, Page, Part, Picture, Section
+from hsf_finetune.report.run_parts import RunParts, name_part
 from hsf_finetune.report.score_sections import (
     list_worst,
     name_weakest,
@@ -41,10 +44,12 @@ from hsf_finetune.report.score_sections import (
     show_volumes,
     tables_of_classes,
 )
+from hsf_finetune.report.trained_cases import also_trained
 from hsf_finetune.system.console import count_of
 from hsf_finetune.system.errors import UserError
-from hsf_finetune.system.run_folder import CALIBRATION, RESULT, SPLITS, fold_folders
+from hsf_finetune.system.run_folder import CALIBRATION, RESULT, SPLITS
 from hsf_finetune.training.metrics_file import read_metrics
+from hsf_finetune.training.training_cost import read_cost
 
 _FEW_SUBJECTS = 5
 
@@ -66,23 +71,27 @@ def report_run(folder: Path, cases: int = 4, device: str = "auto") -> Page:
     """
     run = read_run(folder, folder.name)
     side: Side = "test" if run.after["test"] else "validation"
-    folds = fold_folders(folder)
-    # Of self-training, the last student tells how the model was made.
-    parts = [part / FINAL if (part / FINAL).exists() else part for part in folds or [folder]]
+    split = _split(folder)
+    trained = also_trained(split, side)
+    run_parts = RunParts(folder)
+    folds, parts = run_parts.folds, run_parts.scored
     settings = read_settings_of(parts[0])
     model = Predictor.load(folder / FINAL if folds else folder, "best", device)
     result = _read_json(folder / RESULT) or {}
     weights = _read_json(parts[0] / "transfer.json")
     started = (_read_json(parts[0] / "environment.json") or {}).get("started", "")
     colours = figures.colours_of(run.classes(side), model.card)
-    scored = count_of(len({row.case for row in run.after[side]}), f"{side} case")
+    scored = count_of(len({row.case for row in run.after[side]}), f"{side} case") + trained
     return Page(
         title=f"Report of {folder.name}",
         about=" \u00b7 ".join(filter(None, [started[:10], model.card.models.name, scored])),
-        answer=_answer(run, side, bool(folds), result),
+        answer=_answer(run, side, bool(folds), result, trained),
         sections=[
-            *_compare_sides(run, colours),
-            Section("Each class", tables_of_classes(run.after[side])),
+            *_compare_sides(run, split, colours),
+            Section(
+                f"Each class{trained and f': {side} cases{trained}'}",
+                tables_of_classes(run.after[side]),
+            ),
             Section("Worst cases", _worst_cases(run, side, parts, cases, device)),
             Section("Learning", [*_curves(parts, colours)]),
             Section("Volumes", show_volumes(run.after[side], colours)),
@@ -96,9 +105,9 @@ def report_run(folder: Path, cases: int = 4, device: str = "auto") -> Page:
                     Lines(
                         [
                             *describe_methods(
-                                settings, model.card, _split(folder), run.cost, weights
+                                settings, model.card, split, _training(run_parts, settings), weights
                             ),
-                            *describe_selftrain(folder),
+                            *describe_selftrain(run_parts.runs),
                         ]
                     ),
                     Lines(list_references(settings, model.card, weights)),
@@ -109,16 +118,21 @@ def report_run(folder: Path, cases: int = 4, device: str = "auto") -> Page:
     )
 
 
-def _answer(run: FinishedRun, side: Side, folds: bool, result: dict[str, Any]) -> list[str]:
+def _answer(
+    run: FinishedRun, side: Side, folds: bool, result: dict[str, Any], trained: str
+) -> list[str]:
     """What came of it, where it is weakest, and how sure that is: a sentence each."""
     before, after = run.before[side], run.after[side]
     mean = summarise(after)[-1].dice
-    on = f"{count_of(mean.n, f'{side} case')} of {count_of(mean.subjects, 'subject')}"
+    on = f"{count_of(mean.n, f'{side} case')} of {count_of(mean.subjects, 'subject')}{trained}"
     if before:
         old = summarise(before)[-1].dice.mean
         change = paired_differences(before, after)[MEAN]
-        first = f"Mean Dice on {on} went from {old:.3f} to {mean.mean:.3f} ({change.mean:+.3f}"
-        if math.isnan(change.low):
+        first = f"Mean Dice on {on}{trained and ','} went from {old:.3f} to {mean.mean:.3f} "
+        first += f"({change.mean:+.3f}"
+        if trained:
+            first += ")."
+        elif math.isnan(change.low):
             first += "); one subject does not tell how sure that is."
         else:
             sure = change.low > 0 or change.high < 0
@@ -127,12 +141,14 @@ def _answer(run: FinishedRun, side: Side, folds: bool, result: dict[str, Any]) -
             first += f"{word}." if sure else "the difference may be chance."
     else:
         first = f"Mean Dice on {on}, after training from random weights, is {mean.mean:.3f}."
+    if trained:
+        first += " That is no measure of new scans: the model has seen these cases."
     caveats = []
     if mean.subjects < _FEW_SUBJECTS:
         caveats.append(
             f"{count_of(mean.subjects, 'subject')} cannot tell a small change from chance"
         )
-    if side == "validation" and result.get("budget") != "fixed":
+    if side == "validation" and not trained and result.get("budget") != "fixed":
         caveats.append("these cases chose the epoch that is kept, so the figures are a little high")
     if folds:
         caveats.append("each case is scored by the fold that did not train on it")
@@ -143,7 +159,9 @@ def _answer(run: FinishedRun, side: Side, folds: bool, result: dict[str, Any]) -
     return [first, name_weakest(after), *([f"{third[0].upper()}{third[1:]}."] if third else [])]
 
 
-def _compare_sides(run: FinishedRun, colours: Mapping[str, str]) -> Iterator[Section]:
+def _compare_sides(
+    run: FinishedRun, split: Mapping[str, Any], colours: Mapping[str, str]
+) -> Iterator[Section]:
     """Before against after, on each side of the split that was scored."""
     for side in ("test", "validation"):
         before, after = run.before[side], run.after[side]
@@ -153,7 +171,7 @@ def _compare_sides(run: FinishedRun, colours: Mapping[str, str]) -> Iterator[Sec
             if before:
                 parts.append(Grid.from_rich(comparison_table(before, after)))
             title = "Before and after" if before else "Scores"
-            yield Section(f"{title}: {side} cases", parts)
+            yield Section(f"{title}: {side} cases{also_trained(split, side)}", parts)
 
 
 def _worst_cases(
@@ -194,7 +212,7 @@ def _curves(parts: Sequence[Path], colours: Mapping[str, str]) -> Iterator[Pictu
     for part in parts:
         if (part / "metrics.csv").exists() and (metrics := read_metrics(part / "metrics.csv")):
             text = "validation Dice and losses over epochs, and the rate of each block below"
-            note = _fold_name(part) if len(parts) > 1 else ""
+            note = name_part(part) if len(parts) > 1 else ""
             from_head = (_read_json(part / "schedule.json") or {"blocks": []})["blocks"][::-1]
             yield Picture(figures.draw_learning(metrics, colours, from_head), text, note)
 
@@ -231,7 +249,7 @@ def _lessons(parts: Sequence[Path], card: ModelCard) -> Iterator[Part]:
             text = "share of voxels that are right over the model's probability, before and after"
             note = "grey: share of the voxels; expected calibration error (Guo et al. 2017), each subject "
             note += "calibrated by the others"
-            name = f"{_fold_name(part)}; " if len(parts) > 1 else ""
+            name = f"{name_part(part)}; " if len(parts) > 1 else ""
             drawn = figures.draw_reliability(read_reliability(part / CALIBRATION))
             yield Picture(drawn, text, name + note)
 
@@ -239,11 +257,14 @@ def _lessons(parts: Sequence[Path], card: ModelCard) -> Iterator[Part]:
 def _data(folder: Path, parts: Sequence[Path]) -> Iterator[Part]:
     split = _split(folder)
     yield Lines([f"Split: {split['how']}."])
-    sides = {case: side for side in ("train", "validation", "test") for case in split[side]}
+    sides: dict[str, list[str]] = {}
+    for side in ("train", "validation", "test"):
+        for case in split[side]:
+            sides.setdefault(case, []).append(side)
     if len(parts) == 1:
         yield Grid(
             ["case", "side"],
-            [[case, side] for case, side in sides.items()],
+            [[case, ", ".join(of_case)] for case, of_case in sides.items()],
             title="Cases",
         )
     census = _read_csv(parts[0] / "census.csv")
@@ -288,8 +309,16 @@ def _settings(part: Path) -> Iterator[Part]:
     yield Lines([(part / "config.yaml").read_text(encoding="utf-8").rstrip()], "code")
 
 
-def _fold_name(part: Path) -> str:
-    return part.parent.name if part.name == FINAL else part.name
+def _training(parts: RunParts, settings: Settings) -> str:
+    """How long it trained and how; `auto` stands for what the forecast kept."""
+    folders = [folder for of_each in parts.trainings.values() for folder in of_each]
+    schedules = [_read_json(folder / "schedule.json") for folder in folders]
+    kept = _read_json(parts.scored[0] / "forecast.json") or {}
+    return describe_training(
+        {name: [read_cost(one) for one in of_each] for name, of_each in parts.trainings.items()},
+        [schedule for schedule in schedules if schedule],
+        kept.get("batch_size", settings.datasets.batch_size),
+    )
 
 
 def _split(folder: Path) -> dict[str, Any]:

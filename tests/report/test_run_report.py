@@ -14,6 +14,7 @@ import pytest
 
 from hsf_finetune.cli.main import main
 from hsf_finetune.data.volumes.read_volume import stem
+from hsf_finetune.evaluation.compare_runs import compare_runs
 from hsf_finetune.evaluation.reliability import read_reliability
 from hsf_finetune.evaluation.score_tables import (
     format_interval,
@@ -25,10 +26,12 @@ from hsf_finetune.evaluation.score_tables import (
 )
 from hsf_finetune.evaluation.volume_agreement import agree_in_volume
 from hsf_finetune.inference.predictor import Predictor
+from hsf_finetune.report.comparison_report import report_comparison
 from hsf_finetune.report.page import Grid, Lines
 from hsf_finetune.report.run_report import forgotten_parts
 from hsf_finetune.report.score_sections import rank_cases
 from hsf_finetune.training.metrics_file import read_metrics
+from tests.conftest import save_nifti, tiny_case
 from tests.report.conftest import finetune
 
 
@@ -193,6 +196,47 @@ def test_folds_have_one_report(data: Path, source_run: Path, tmp_path: Path) -> 
         by_case.setdefault(row.case, []).append(row.score.dice)
     mean = np.mean([np.nanmean(dice) for dice in by_case.values()])
     assert re.search(rf"on 5 validation cases of 5 subjects went from \S+ to {mean:.3f} ", text)
+
+
+def test_unlabelled_scans_of_folds_are_in_the_methods(
+    data: Path, source_run: Path, tmp_path: Path
+) -> None:
+    for number in (8, 9):
+        save_nifti(tmp_path / "scans" / f"new-{number}.nii.gz", tiny_case(number)[0])
+    folder = finetune(
+        data,
+        tmp_path / "outputs",
+        source_run,
+        "datasets.fold=all",
+        "datasets.folds=2",
+        "finetuning=selftrain",
+        f"datasets.unlabelled={tmp_path / 'scans'}",
+    )
+    text = text_of(folder / "report.html")
+    assert "2 scans without manual labels were labelled, in each run, by a model" in text
+    assert "Training took, in each of 3 runs (2 folds and a final model on all scans), " in text
+    epochs = r"2 epochs \([\d to]+ steps of batch size 2\)"
+    assert re.search(f"scans\\), {epochs} for the teacher and {epochs} for the student at ", text)
+
+
+def test_cases_that_also_trained_are_no_measure(
+    data: Path, source_run: Path, tmp_path: Path
+) -> None:
+    folder = finetune(data, tmp_path, source_run, "datasets.train_on_all=true")
+    text = text_of(folder / "report.html")
+    assert "fine-tuning helped" not in text
+    trained = "5 validation cases of 5 subjects, which also trained"
+    assert f"Mean Dice on {trained}, went from" in text
+    assert "no measure of new scans" in text
+    assert "chose the epoch" not in text
+    assert "Before and after: validation cases, which also trained" in text
+    assert "Each class: validation cases, which also trained" in text
+    methods = "5 scans of 5 subjects for validation, which also trained"
+    assert f"not held out: 5 scans of 5 subjects for training, {methods}" in text
+    assert text.count(" train, validation ") == 5
+    shutil.copytree(folder, other := tmp_path / "other")
+    compared = report_comparison(compare_runs([folder, other]))
+    assert "no measure of new scans" in compared.answer[1]
 
 
 def test_segmentations_against_labels_have_a_report(data: Path, tmp_path: Path) -> None:
