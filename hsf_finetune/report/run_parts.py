@@ -35,6 +35,11 @@ class RunParts:
         return [_last(run) for run in self.folds or [self.folder]]
 
     @property
+    def used(self) -> Path:
+        """The folder of the model that segments new scans."""
+        return _last(self.runs[-1])
+
+    @property
     def trainings(self) -> dict[str, list[Path]]:
         """Whose training (`teacher`, `student`; `` where all is one) -> a folder of each run."""
         found: dict[str, list[Path]] = {}

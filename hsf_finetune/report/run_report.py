@@ -79,7 +79,7 @@ def report_run(folder: Path, cases: int = 4, device: str = "auto") -> Page:
     model = Predictor.load(folder / FINAL if folds else folder, "best", device)
     result = _read_json(folder / RESULT) or {}
     weights = _read_json(parts[0] / "transfer.json")
-    started = (_read_json(parts[0] / "environment.json") or {}).get("started", "")
+    started = (_read_json(folder / "environment.json") or {}).get("started", "")
     colours = figures.colours_of(run.classes(side), model.card)
     scored = count_of(len({row.case for row in run.after[side]}), f"{side} case") + trained
     return Page(
@@ -97,7 +97,7 @@ def report_run(folder: Path, cases: int = 4, device: str = "auto") -> Page:
             Section("Volumes", show_volumes(run.after[side], colours)),
             Section("What was forgotten", forgotten_parts(folder, result)),
             Section("Calibration and post-processing", [*_lessons(parts, model.card)]),
-            Section("Data and split", [*_data(folder, parts)]),
+            Section("Data and split", [*_data(folder, run_parts)]),
             Section("Weights and model", [*_weights(model.card, weights)]),
             Section(
                 "Methods",
@@ -113,7 +113,7 @@ def report_run(folder: Path, cases: int = 4, device: str = "auto") -> Page:
                     Lines(list_references(settings, model.card, weights)),
                 ],
             ),
-            Section("Settings and versions", [*_settings(parts[0])]),
+            Section("Settings and versions", [*_settings(folder)]),
         ],
     )
 
@@ -254,7 +254,8 @@ def _lessons(parts: Sequence[Path], card: ModelCard) -> Iterator[Part]:
             yield Picture(drawn, text, name + note)
 
 
-def _data(folder: Path, parts: Sequence[Path]) -> Iterator[Part]:
+def _data(folder: Path, run_parts: RunParts) -> Iterator[Part]:
+    parts = run_parts.scored
     split = _split(folder)
     yield Lines([f"Split: {split['how']}."])
     sides: dict[str, list[str]] = {}
@@ -267,21 +268,41 @@ def _data(folder: Path, parts: Sequence[Path]) -> Iterator[Part]:
             [[case, ", ".join(of_case)] for case, of_case in sides.items()],
             title="Cases",
         )
-    census = _read_csv(parts[0] / "census.csv")
-    if census:
+    census = _read_csv(run_parts.used / "census.csv")
+    if census and run_parts.folds:
+        # Every case trains the final model, and validates it in name only.
+        rows = [row for row in census[1:] if row[0] == "train"]
+        yield Grid(census[0], rows, title="What the labels draw that the final model learns from")
+    elif census:
         yield Grid(census[0], census[1:], title="What the labels draw")
-    ledger = _read_csv(parts[0] / "ledger.csv")
-    apart = [line for line in ledger[1:] if line[1] not in ("image", "label")]
+    # Of self-training, the scans without labels are in the ledger of the whole.
+    ledger = _read_csv(run_parts.runs[-1] / "ledger.csv")
+    apart = [line for line in ledger[1:] if line[1] not in ("image", "label", "unlabelled")]
     if apart:
         rows = [[Path(line[0]).name, line[1], line[6]] for line in apart[:100]]
         yield Grid(["file", "status", "reason"], rows, title="Files that are not used")
-    report = _read_json(parts[0] / "check.json")
-    if report is not None:
-        rows = [[f["tier"], f["case"] or "", f["what"]] for f in report["findings"]]
-        if rows:
-            yield Grid(["finding", "case", "what"], rows, title="Findings")
-        else:
-            yield Lines(["The check of the data found nothing."])
+    yield from list_findings(parts)
+
+
+def list_findings(parts: Sequence[Path]) -> Iterator[Part]:
+    """What the check found, each finding once, with the folds whose check found it."""
+    found: dict[tuple[str, ...], list[str]] = {}
+    checks = [(name_part(part), _read_json(part / "check.json")) for part in parts]
+    known = [(name, report) for name, report in checks if report is not None]
+    for name, report in known:
+        for f in report["findings"]:
+            found.setdefault((f["tier"], f["case"] or "", f["what"]), []).append(name)
+    if found and len(parts) > 1:
+        header = ["finding", "case", "what", "folds"]
+        rows = [
+            [*one, "all" if len({*names}) == len(parts) else ", ".join(dict.fromkeys(names))]
+            for one, names in found.items()
+        ]
+        yield Grid(header, rows, title="Findings")
+    elif found:
+        yield Grid(["finding", "case", "what"], [[*one] for one in found], title="Findings")
+    elif known:
+        yield Lines(["The check of the data found nothing."])
 
 
 def _weights(card: ModelCard, weights: dict[str, Any] | None) -> Iterator[Part]:
@@ -299,14 +320,14 @@ def _weights(card: ModelCard, weights: dict[str, Any] | None) -> Iterator[Part]:
     yield Grid(["property", "value"], rows)
 
 
-def _settings(part: Path) -> Iterator[Part]:
-    about = _read_json(part / "environment.json") or {}
+def _settings(folder: Path) -> Iterator[Part]:
+    about = _read_json(folder / "environment.json") or {}
     if command := about.get("command"):
         yield Lines([shlex.join(["python", *map(str, command)])], "code")
     versions = {**about.get("packages", {}), "python": about.get("python", "")}
     rows = [[name, str(version)] for name, version in versions.items()]
     yield Grid(["program", "version"], [*rows, ["platform", about.get("platform", "")]])
-    yield Lines([(part / "config.yaml").read_text(encoding="utf-8").rstrip()], "code")
+    yield Lines([(folder / "config.yaml").read_text(encoding="utf-8").rstrip()], "code")
 
 
 def _training(parts: RunParts, settings: Settings) -> str:

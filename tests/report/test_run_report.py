@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from hsf_finetune.cli.main import main
+from hsf_finetune.config.run_settings import read_settings_of
 from hsf_finetune.data.volumes.read_volume import stem
 from hsf_finetune.evaluation.compare_runs import compare_runs
 from hsf_finetune.evaluation.reliability import read_reliability
@@ -28,7 +29,7 @@ from hsf_finetune.evaluation.volume_agreement import agree_in_volume
 from hsf_finetune.inference.predictor import Predictor
 from hsf_finetune.report.comparison_report import report_comparison
 from hsf_finetune.report.page import Grid, Lines
-from hsf_finetune.report.run_report import forgotten_parts
+from hsf_finetune.report.run_report import forgotten_parts, list_findings
 from hsf_finetune.report.score_sections import rank_cases
 from hsf_finetune.training.metrics_file import read_metrics
 from tests.conftest import save_nifti, tiny_case
@@ -188,6 +189,15 @@ def test_folds_have_one_report(data: Path, source_run: Path, tmp_path: Path) -> 
     assert (
         "5 scans of 5 subjects for training, 5 scans of 5 subjects for validation (2 folds" in text
     )
+    whole = read_settings_of(folder)
+    assert whole.datasets.fold == "all"
+    assert (folder / "config.yaml").read_text().strip() in unescape(
+        (folder / "report.html").read_text("utf-8")
+    )
+    assert f"run_dir: {folder / 'fold_0'}" not in text
+    assert "the final model learns from" in text
+    assert "train tiny anterior 5 5" in text
+    assert "validation tiny" not in text
     scores = [
         row for fold in (0, 1) for row in read_scores(folder / f"fold_{fold}/validation_scores.csv")
     ]
@@ -196,6 +206,19 @@ def test_folds_have_one_report(data: Path, source_run: Path, tmp_path: Path) -> 
         by_case.setdefault(row.case, []).append(row.score.dice)
     mean = np.mean([np.nanmean(dice) for dice in by_case.values()])
     assert re.search(rf"on 5 validation cases of 5 subjects went from \S+ to {mean:.3f} ", text)
+
+
+def test_findings_of_folds_name_the_fold(tmp_path: Path) -> None:
+    common = {"tier": "warned", "case": "a", "what": "far away"}
+    for name, more in (("fold_0", []), ("fold_1", [{**common, "what": "a copy"}])):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "check.json").write_text(json.dumps({"findings": [common, *more]}))
+    (grid,) = list_findings([tmp_path / "fold_0", tmp_path / "fold_1"])
+    assert isinstance(grid, Grid)
+    assert [[*row] for row in grid.rows] == [
+        ["warned", "a", "far away", "all"],
+        ["warned", "a", "a copy", "fold_1"],
+    ]
 
 
 def test_unlabelled_scans_of_folds_are_in_the_methods(
@@ -213,6 +236,8 @@ def test_unlabelled_scans_of_folds_are_in_the_methods(
         f"datasets.unlabelled={tmp_path / 'scans'}",
     )
     text = text_of(folder / "report.html")
+    assert "selftrain: null" not in text
+    assert text.count("pseudo_labels anterior 2") == 1
     assert "2 scans without manual labels were labelled, in each run, by a model" in text
     assert "Training took, in each of 3 runs (2 folds and a final model on all scans), " in text
     epochs = r"2 epochs \([\d to]+ steps of batch size 2\)"
