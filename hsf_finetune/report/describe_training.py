@@ -1,4 +1,4 @@
-"""How long a run trained, and at which rates, in words for a paper."""
+"""How long a run trained, at which rates and in which precision, in words for a paper."""
 
 from __future__ import annotations
 
@@ -7,18 +7,29 @@ from typing import Any
 
 from hsf_finetune.training.training_cost import TrainingCost
 
+_PRECISIONS: Mapping[str, str] = {
+    "bf16-mixed": "bfloat16 mixed precision",
+    "16-mixed": "float16 mixed precision",
+    "32-true": "float32 precision",
+    "64-true": "float64 precision",
+    "bf16-true": "bfloat16 precision",
+    "16-true": "float16 precision",
+}
+
 
 def describe_training(
     costs: Mapping[str, Sequence[TrainingCost]],
     schedules: Sequence[Mapping[str, Any]],
     batch_size: object,
+    precisions: Iterable[str] = (),
 ) -> str:
-    """Epochs and steps of one run, how many runs there are, and the peak learning rates.
+    """Epochs and steps of one run, how many runs there are, the precision, and the peak rates.
 
     Args:
         costs: whose training (`teacher`, `student`; `` where all is one) -> its cost in each run.
         schedules: from the schedule.json of every training.
         batch_size: of all of them.
+        precisions: of each of them, as Lightning names them; `auto` is not known.
     """
     runs = max(len(of_each) for of_each in costs.values())
     where = (
@@ -32,7 +43,9 @@ def describe_training(
         + (f" for the {name}" if name else "")
         for name, of_each in costs.items()
     ]
-    return f"Training took{where} {' and '.join(lengths)}{_describe_rates(schedules)}"
+    known = dict.fromkeys(_PRECISIONS.get(p, f"precision {p}") for p in precisions if p != "auto")
+    in_precision = f" in {' and '.join(known)}" if known else ""
+    return f"Training took{where} {' and '.join(lengths)}{in_precision}{_describe_rates(schedules)}"
 
 
 def _describe_rates(schedules: Iterable[Mapping[str, Any]]) -> str:

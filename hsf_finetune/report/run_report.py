@@ -113,7 +113,7 @@ def report_run(folder: Path, cases: int = 4, device: str = "auto") -> Page:
                     Lines(list_references(settings, model.card, weights)),
                 ],
             ),
-            Section("Settings and versions", [*_settings(folder)]),
+            Section("Settings and versions", [*_settings(folder, _used(run_parts, settings))]),
         ],
     )
 
@@ -320,13 +320,18 @@ def _weights(card: ModelCard, weights: dict[str, Any] | None) -> Iterator[Part]:
     yield Grid(["property", "value"], rows)
 
 
-def _settings(folder: Path) -> Iterator[Part]:
+def _settings(folder: Path, used: Mapping[str, Sequence[str]]) -> Iterator[Part]:
     about = _read_json(folder / "environment.json") or {}
     if command := about.get("command"):
         yield Lines([shlex.join(["python", *map(str, command)])], "code")
     versions = {**about.get("packages", {}), "python": about.get("python", "")}
     rows = [[name, str(version)] for name, version in versions.items()]
-    yield Grid(["program", "version"], [*rows, ["platform", about.get("platform", "")]])
+    machine = [[key, str(about[key])] for key in ("platform", "processor") if about.get(key)]
+    yield Grid(["program", "version"], [*rows, *machine])
+    trained = [[name.replace("_", " "), ", ".join(values)] for name, values in used.items()]
+    yield Grid(
+        ["trained with", "value"], trained, note="what auto stood for, where the settings have it"
+    )
     yield Lines([(folder / "config.yaml").read_text(encoding="utf-8").rstrip()], "code")
 
 
@@ -334,12 +339,29 @@ def _training(parts: RunParts, settings: Settings) -> str:
     """How long it trained and how; `auto` stands for what the forecast kept."""
     folders = [folder for of_each in parts.trainings.values() for folder in of_each]
     schedules = [_read_json(folder / "schedule.json") for folder in folders]
-    kept = _read_json(parts.scored[0] / "forecast.json") or {}
+    used = _used(parts, settings)
     return describe_training(
         {name: [read_cost(one) for one in of_each] for name, of_each in parts.trainings.items()},
         [schedule for schedule in schedules if schedule],
-        kept.get("batch_size", settings.datasets.batch_size),
+        " or ".join(used["batch_size"]),
+        used["precision"],
     )
+
+
+def _used(parts: RunParts, settings: Settings) -> dict[str, list[str]]:
+    """What each training computed with: sizes and precision, which may have been `auto`."""
+    known = {
+        "batch_size": settings.datasets.batch_size,
+        "patch_vox": settings.datasets.patch_vox,
+        "precision": settings.lightning.precision,
+    }
+    folders = [folder for of_each in parts.trainings.values() for folder in of_each]
+    kept = [known | (_read_json(folder / "forecast.json") or {}) for folder in folders]
+    return {name: list(dict.fromkeys(_in_words(one[name]) for one in kept)) for name in known}
+
+
+def _in_words(value: object) -> str:
+    return " x ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def _split(folder: Path) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from hsf_finetune.system.processor import processor_name
 from hsf_finetune.system.slurm_job import slurm_job
 
 RESULT = "result.json"
@@ -108,6 +109,7 @@ def read_environment() -> dict[str, Any]:
         "command": sys.argv,
         "python": platform.python_version(),
         "platform": platform.platform(),
+        "processor": processor_name(),
         "packages": versions,
         "slurm_job": slurm_job(),
     }

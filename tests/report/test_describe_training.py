@@ -61,3 +61,10 @@ def test_epochs_are_those_of_one_run(costs: dict[str, list[TrainingCost]], said:
 )
 def test_rates_are_those_of_the_schedule(schedules: Sequence[dict[str, Any]], said: str) -> None:
     assert describe_training({"": [cost(1, 4)]}, schedules, 2).endswith(f") {said}")
+
+
+def test_the_precision_is_that_of_the_trainings() -> None:
+    costs = {"": [cost(1, 4), cost(1, 4)]}
+    text = describe_training(costs, [schedule({"head": 1e-2})], 2, ["bf16-mixed", "32-true"])
+    assert "2) in bfloat16 mixed precision and float32 precision at a peak" in text
+    assert describe_training(costs, [], 2, ["auto"]).endswith("of batch size 2)")

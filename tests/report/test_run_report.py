@@ -126,6 +126,22 @@ def test_data_weights_and_training_are_those_of_the_files(run: Path) -> None:
     assert f"Training took {len(metrics)} epochs ({metrics[-1]['step']} steps" in text
 
 
+def test_what_auto_stood_for_is_said(run: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    kept = {"patch_vox": [8, 16, 8], "batch_size": 3, "precision": "bf16-mixed"}
+    (copy / "forecast.json").write_text(json.dumps(kept))
+    with pytest.raises(SystemExit) as stop:
+        main(["report", str(copy), "--cases", "0"])
+    assert stop.value.code == 0
+    text = text_of(copy / "report.html")
+    assert "of batch size 3) in bfloat16 mixed precision at a peak learning rate" in text
+    assert "batch size 3 patch vox 8 x 16 x 8 precision bf16-mixed" in text
+    machine = json.loads((copy / "environment.json").read_text())
+    assert machine["processor"]
+    assert f"processor {machine['processor']}" in text
+
+
 def test_whole_report_is_there(run: Path) -> None:
     html = (run / "report.html").read_text(encoding="utf-8")
     titles = re.findall(r"<h2[^>]*>([^<]+)</h2>", html)
@@ -241,7 +257,10 @@ def test_unlabelled_scans_of_folds_are_in_the_methods(
     assert "2 scans without manual labels were labelled, in each run, by a model" in text
     assert "Training took, in each of 3 runs (2 folds and a final model on all scans), " in text
     epochs = r"2 epochs \([\d to]+ steps of batch size 2\)"
-    assert re.search(f"scans\\), {epochs} for the teacher and {epochs} for the student at ", text)
+    assert re.search(
+        f"scans\\), {epochs} for the teacher and {epochs} for the student in float32 precision at ",
+        text,
+    )
 
 
 def test_cases_that_also_trained_are_no_measure(
