@@ -47,7 +47,7 @@ from hsf_finetune.report.score_sections import (
 from hsf_finetune.report.trained_cases import also_trained
 from hsf_finetune.system.console import count_of
 from hsf_finetune.system.errors import UserError
-from hsf_finetune.system.run_folder import CALIBRATION, RESULT, SPLITS
+from hsf_finetune.system.run_folder import CALIBRATION, ENVIRONMENT, RESULT, SPLITS
 from hsf_finetune.training.metrics_file import read_metrics
 from hsf_finetune.training.training_cost import read_cost
 
@@ -79,7 +79,7 @@ def report_run(folder: Path, cases: int = 4, device: str = "auto") -> Page:
     model = Predictor.load(folder / FINAL if folds else folder, "best", device)
     result = _read_json(folder / RESULT) or {}
     weights = _read_json(parts[0] / "transfer.json")
-    started = (_read_json(folder / "environment.json") or {}).get("started", "")
+    started = (_read_json(folder / ENVIRONMENT) or {}).get("started", "")
     colours = figures.colours_of(run.classes(side), model.card)
     scored = count_of(len({row.case for row in run.after[side]}), f"{side} case") + trained
     return Page(
@@ -321,13 +321,21 @@ def _weights(card: ModelCard, weights: dict[str, Any] | None) -> Iterator[Part]:
 
 
 def _settings(folder: Path, used: Mapping[str, Sequence[str]]) -> Iterator[Part]:
-    about = _read_json(folder / "environment.json") or {}
-    if command := about.get("command"):
-        yield Lines([shlex.join(["python", *map(str, command)])], "code")
-    versions = {**about.get("packages", {}), "python": about.get("python", "")}
-    rows = [[name, str(version)] for name, version in versions.items()]
-    machine = [[key, str(about[key])] for key in ("platform", "processor") if about.get(key)]
-    yield Grid(["program", "version"], [*rows, *machine])
+    begun = _read_json(folder / ENVIRONMENT) or {}
+    resumed = begun.get("resumed", [])
+    for number, about in enumerate([begun, *resumed]):
+        if command := about.get("command"):
+            if number:
+                yield Lines([f"Resumed on {about.get('started', '')[:10]} by:"])
+            yield Lines([shlex.join(["python", *map(str, command)])], "code")
+    rows: dict[str, list[str]] = {}
+    for about in (begun, *resumed):
+        given = {**about.get("packages", {}), "python": about.get("python", "")}
+        given |= {key: about[key] for key in ("platform", "processor") if about.get(key)}
+        for name, version in given.items():
+            rows.setdefault(name, []).append(str(version))
+    versions = [[name, ", then ".join(dict.fromkeys(found))] for name, found in rows.items()]
+    yield Grid(["program", "version"], versions)
     trained = [[name.replace("_", " "), ", ".join(values)] for name, values in used.items()]
     yield Grid(
         ["trained with", "value"], trained, note="what auto stood for, where the settings have it"

@@ -126,9 +126,13 @@ def test_data_weights_and_training_are_those_of_the_files(run: Path) -> None:
     assert f"Training took {len(metrics)} epochs ({metrics[-1]['step']} steps" in text
 
 
-def test_what_auto_stood_for_is_said(run: Path, tmp_path: Path) -> None:
+def test_commands_and_what_auto_stood_for_are_said(run: Path, tmp_path: Path) -> None:
     copy = tmp_path / "run"
     shutil.copytree(run, copy)
+    machine = json.loads((copy / "environment.json").read_text())
+    later = {**machine, "started": "2030-01-02T", "command": ["a.py", "resume=b"], "python": "9.9"}
+    written = {**machine, "command": ["first.py"], "resumed": [later]}
+    (copy / "environment.json").write_text(json.dumps(written))
     kept = {"patch_vox": [8, 16, 8], "batch_size": 3, "precision": "bf16-mixed"}
     (copy / "forecast.json").write_text(json.dumps(kept))
     with pytest.raises(SystemExit) as stop:
@@ -137,7 +141,8 @@ def test_what_auto_stood_for_is_said(run: Path, tmp_path: Path) -> None:
     text = text_of(copy / "report.html")
     assert "of batch size 3) in bfloat16 mixed precision at a peak learning rate" in text
     assert "batch size 3 patch vox 8 x 16 x 8 precision bf16-mixed" in text
-    machine = json.loads((copy / "environment.json").read_text())
+    assert "python first.py Resumed on 2030-01-02 by: python a.py resume=b" in text
+    assert f"python {machine['python']}, then 9.9" in text
     assert machine["processor"]
     assert f"processor {machine['processor']}" in text
 
