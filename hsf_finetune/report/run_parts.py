@@ -35,6 +35,11 @@ class RunParts:
         return [_last(run) for run in self.folds or [self.folder]]
 
     @property
+    def started(self) -> Path:
+        """A folder whose model started from the pretrained one that was scored: not a student's."""
+        return next(iter(self.trainings.values()))[0]
+
+    @property
     def used(self) -> Path:
         """The folder of the model that segments new scans."""
         return _last(self.runs[-1])

@@ -7,6 +7,7 @@ import json
 import math
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from hsf_finetune.evaluation.finished_runs import (
 from hsf_finetune.evaluation.reliability import read_reliability
 from hsf_finetune.evaluation.score_tables import (
     MEAN,
+    ScoreRow,
     comparison_table,
     paired_differences,
     summarise,
@@ -33,6 +35,7 @@ from hsf_finetune.inference.model_card import ModelCard
 from hsf_finetune.inference.predictor import Predictor
 from hsf_finetune.report import figures
 from hsf_finetune.report.case_views import view_case
+from hsf_finetune.report.classes_alike import Alike, classes_alike, explain_alike
 from hsf_finetune.report.describe_training import describe_training
 from hsf_finetune.report.methods import describe_methods, describe_selftrain, list_references
 from hsf_finetune.report.page import Cases, Grid, Lines, Page, Part, Picture, Section
@@ -80,14 +83,15 @@ def report_run(folder: Path, cases: int = 4, device: str = "auto") -> Page:
     result = _read_json(folder / RESULT) or {}
     weights = _read_json(parts[0] / "transfer.json")
     started = (_read_json(folder / ENVIRONMENT) or {}).get("started", "")
+    alike = classes_alike(_read_json(run_parts.started / "transfer.json") or {})
     colours = figures.colours_of(run.classes(side), model.card)
     scored = count_of(len({row.case for row in run.after[side]}), f"{side} case") + trained
     return Page(
         title=f"Report of {folder.name}",
         about=" \u00b7 ".join(filter(None, [started[:10], model.card.models.name, scored])),
-        answer=_answer(run, side, bool(folds), result, trained),
+        answer=_answer(run, side, bool(folds), result, trained, alike),
         sections=[
-            *_compare_sides(run, split, colours),
+            *_compare_sides(run, split, colours, alike),
             Section(
                 f"Each class{trained and f': {side} cases{trained}'}",
                 tables_of_classes(run.after[side]),
@@ -119,30 +123,29 @@ def report_run(folder: Path, cases: int = 4, device: str = "auto") -> Page:
 
 
 def _answer(
-    run: FinishedRun, side: Side, folds: bool, result: dict[str, Any], trained: str
+    run: FinishedRun, side: Side, folds: bool, result: dict[str, Any], trained: str, alike: Alike
 ) -> list[str]:
     """What came of it, where it is weakest, and how sure that is: a sentence each."""
     before, after = run.before[side], run.after[side]
     mean = summarise(after)[-1].dice
     on = f"{count_of(mean.n, f'{side} case')} of {count_of(mean.subjects, 'subject')}{trained}"
-    if before:
-        old = summarise(before)[-1].dice.mean
-        change = paired_differences(before, after)[MEAN]
-        first = f"Mean Dice on {on}{trained and ','} went from {old:.3f} to {mean.mean:.3f} "
-        first += f"({change.mean:+.3f}"
-        if trained:
-            first += ")."
-        elif math.isnan(change.low):
-            first += "); one subject does not tell how sure that is."
-        else:
-            sure = change.low > 0 or change.high < 0
-            word = "fine-tuning helped" if change.mean > 0 else "fine-tuning harmed"
-            first += f", 95 % interval {change.low:+.3f} to {change.high:+.3f}): "
-            first += f"{word}." if sure else "the difference may be chance."
-    else:
+    first = f"Mean Dice on {on}{trained and ','} "
+    if not before:
         first = f"Mean Dice on {on}, after training from random weights, is {mean.mean:.3f}."
+    elif not alike:
+        first += _gain(before, after, trained)
+    else:
+        names = " and ".join(name for classes in alike.values() for name in classes)
+        first += f"is {mean.mean:.3f}. The pretrained model cannot tell {names} apart"
+        one_of = {*chain(*alike.values())}
+        others = [row for row in after if row.score.class_name not in one_of]
+        if others:
+            known = [row for row in before if row.score.class_name not in one_of]
+            first += f"; of the other classes, it {_gain(known, others, trained)}"
+        else:
+            first += ", so that what fine-tuning gained cannot be said."
     if trained:
-        first += " That is no measure of new scans: the model has seen these cases."
+        first += " These figures are no measure of new scans: the model has seen these cases."
     caveats = []
     if mean.subjects < _FEW_SUBJECTS:
         caveats.append(
@@ -159,8 +162,23 @@ def _answer(
     return [first, name_weakest(after), *([f"{third[0].upper()}{third[1:]}."] if third else [])]
 
 
+def _gain(before: Sequence[ScoreRow], after: Sequence[ScoreRow], trained: str) -> str:
+    """From which mean Dice to which, and whether that may be chance."""
+    old, new = (summarise(rows)[-1].dice.mean for rows in (before, after))
+    change = paired_differences(before, after)[MEAN]
+    text = f"went from {old:.3f} to {new:.3f} ({change.mean:+.3f}"
+    if trained:
+        return f"{text})."
+    if math.isnan(change.low):
+        return f"{text}); one subject does not tell how sure that is."
+    text += f", 95 % interval {change.low:+.3f} to {change.high:+.3f}): "
+    if change.low <= 0 <= change.high:
+        return f"{text}the difference may be chance."
+    return f"{text}fine-tuning {'helped' if change.mean > 0 else 'harmed'}."
+
+
 def _compare_sides(
-    run: FinishedRun, split: Mapping[str, Any], colours: Mapping[str, str]
+    run: FinishedRun, split: Mapping[str, Any], colours: Mapping[str, str], alike: Alike
 ) -> Iterator[Section]:
     """Before against after, on each side of the split that was scored."""
     for side in ("test", "validation"):
@@ -170,6 +188,7 @@ def _compare_sides(
             parts: list[Part] = [Picture(figures.draw_change(before, after, colours), text)]
             if before:
                 parts.append(Grid.from_rich(comparison_table(before, after)))
+                parts += [Lines([*explain_alike(alike)])] if alike else []
             title = "Before and after" if before else "Scores"
             yield Section(f"{title}: {side} cases{also_trained(split, side)}", parts)
 

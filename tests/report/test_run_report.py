@@ -16,8 +16,10 @@ from hsf_finetune.cli.main import main
 from hsf_finetune.config.run_settings import read_settings_of
 from hsf_finetune.data.volumes.read_volume import stem
 from hsf_finetune.evaluation.compare_runs import compare_runs
+from hsf_finetune.evaluation.metrics import ClassScore
 from hsf_finetune.evaluation.reliability import read_reliability
 from hsf_finetune.evaluation.score_tables import (
+    ScoreRow,
     format_interval,
     format_number,
     paired_differences,
@@ -266,6 +268,41 @@ def test_unlabelled_scans_of_folds_are_in_the_methods(
         f"scans\\), {epochs} for the teacher and {epochs} for the student in float32 precision at ",
         text,
     )
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_classes_of_one_source_class_are_no_gain(run: Path, tmp_path: Path, told: bool) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    before, after = (
+        [
+            row
+            for name in ("anterior", "posterior", "tail")[: 2 + told]
+            for row in (
+                ScoreRow(c, c, ClassScore(name, "scored", dice + n / 50, 1, 1, 1, 1, 0))
+                for n, c in enumerate("abc")
+            )
+        ]
+        for dice in (0.2, 0.7)
+    )
+    write_scores(copy / "pretrained_scores.csv", before)
+    write_scores(copy / "validation_scores.csv", after)
+    weights = json.loads((copy / "transfer.json").read_text())
+    weights["channels"] = [
+        {"target": name, "rule": "split", "sources": ["blob"]} for name in ("anterior", "posterior")
+    ]
+    (copy / "transfer.json").write_text(json.dumps(weights))
+    with pytest.raises(SystemExit) as stop:
+        main(["report", str(copy), "--cases", "0"])
+    assert stop.value.code == 0
+    text = text_of(copy / "report.html")
+    assert "anterior and posterior came out of blob of the source" in text
+    start = "is 0.720. The pretrained model cannot tell anterior and posterior apart"
+    if told:
+        assert f"{start}; of the other classes, it went from 0.220 to 0.720" in text
+    else:
+        assert f"{start}, so that what fine-tuning gained cannot be said." in text
+    assert ("fine-tuning helped" in text) == told
 
 
 def test_cases_that_also_trained_are_no_measure(
