@@ -28,6 +28,7 @@ from hsf_finetune.system.processes import (
     wait_for_run,
 )
 from hsf_finetune.system.run_folder import (
+    ENVIRONMENT,
     GIVEN,
     RESULT,
     SPLITS,
@@ -117,12 +118,25 @@ def open_folder(settings: Settings, resumed: RunFolder | None) -> RunFolder:
             content = json.loads(json.dumps(settings.to_dict()))  # every key a string
             with atomic_write(folder.file("config.yaml")) as file:
                 file.write_text(yaml.safe_dump(content, sort_keys=False))
-        write_json(folder.file("environment.json"), read_environment())
+        _write_environment(folder)
     except OutputError:
         if resumed is None:
             shutil.rmtree(folder.path, ignore_errors=True)
         raise
     return folder
+
+
+def _write_environment(folder: RunFolder) -> None:
+    """Writes versions, machine and command down; those of the process that began a run stay first."""
+    file, now = folder.file(ENVIRONMENT), read_environment()
+    if folder.resumed and file.exists():
+        try:
+            begun = json.loads(file.read_text(encoding="utf-8"))
+            now = {**begun, "resumed": [*begun.get("resumed", []), now]}
+        except (ValueError, TypeError, AttributeError):
+            renamed = file.rename(first_free(file.with_name(f"damaged_{ENVIRONMENT}")))
+            console.say(f"warning: {ENVIRONMENT} cannot be read; it is now {renamed.name}")
+    write_json(file, now)
 
 
 def keep_cases(cohort: Cohort, resumed: RunFolder | None) -> Cohort:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import platform
 import time
 from contextlib import suppress
 from dataclasses import replace
@@ -23,6 +22,7 @@ from hsf_finetune.planning.setup import Setup
 from hsf_finetune.system import console
 from hsf_finetune.system.atomic_files import cache_folder, write_json
 from hsf_finetune.system.errors import OutputError
+from hsf_finetune.system.processor import processor_name
 from hsf_finetune.training.trainer import trains_in_several_processes
 
 FULL, ROUNDED = "32-true", "bf16-mixed"
@@ -114,17 +114,8 @@ def _kept_file(setup: Setup, volume: DryVolumes) -> Path:
     """
     network = architecture_settings(setup.settings.models.model_dump(mode="json"))
     sizes = [volume.patch_vox, setup.cohort.channels, len(setup.cohort.classes)]
-    text = json.dumps([_processor(), torch.__version__, network, sizes], sort_keys=True)
+    text = json.dumps([processor_name(), torch.__version__, network, sizes], sort_keys=True)
     return cache_folder() / "precisions" / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.json"
-
-
-def _processor() -> str:
-    """The name of the processor."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line for line in lines if line.startswith("model name")), platform.processor())
 
 
 def _read(file: Path) -> float | None:

@@ -32,6 +32,7 @@ from hsf_finetune.schedule.stages import Stage
 from hsf_finetune.system import console
 from hsf_finetune.system.atomic_files import write_json
 from hsf_finetune.system.run_folder import RunFolder
+from hsf_finetune.training.trainer import chosen_precision
 
 _PATIENCE_S = 40.0
 """Longest that dry steps at full size may take; a smaller size is extrapolated otherwise."""
@@ -113,7 +114,7 @@ def write_forecast(setup: Setup, run: RunFolder, data: CasesDataModule) -> None:
         content = {**asdict(forecast), "seconds": forecast.seconds}
     # A resumed run has to find what `auto` stands for.
     content |= {"patch_vox": datasets.patch_vox, "batch_size": datasets.batch_size}
-    content |= {"precision": engine.precision}
+    content |= {"precision": chosen_precision(engine)}
     write_json(run.file(FORECAST_FILE), content)
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 from hsf_finetune.evaluation.compare_runs import Comparison
 from hsf_finetune.evaluation.comparison_plots import draw_figures
 from hsf_finetune.report.page import Grid, Lines, Page, Picture, Section
+from hsf_finetune.report.trained_cases import also_trained
+from hsf_finetune.system.run_folder import SPLITS
 
 
 def report_comparison(compared: Comparison) -> Page:
@@ -12,10 +16,19 @@ def report_comparison(compared: Comparison) -> Page:
     figures, reference = compared.figures, compared.reference
     text = f"Dice of {len(figures)} models, differences to {reference}, seconds and what trained"
     drawn = draw_figures(figures, reference, compared.title)
-    caveat = []
-    if compared.side == "validation":
-        caveat = ["Where validation cases chose the epoch, the figures are a little high."]
     runs = [one.model for one in figures if one.model.folder]
+    folders = {one.name: one.folder for one in runs if one.folder}
+    trained = [
+        name
+        for name, folder in folders.items()
+        if also_trained(json.loads((folder / SPLITS).read_text()), compared.side)
+    ]
+    caveat = []
+    if trained:
+        seen = f"These {compared.side} cases also trained {', '.join(trained)}"
+        caveat = [f"{seen}: the figures are no measure of new scans."]
+    elif compared.side == "validation":
+        caveat = ["Where validation cases chose the epoch, the figures are a little high."]
     return Page(
         title=f"Comparison of {len(runs)} runs",
         about=compared.title,

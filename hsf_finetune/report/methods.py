@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,10 @@ from hsf_finetune.config.run_settings import read_settings_of
 from hsf_finetune.config.settings import Settings
 from hsf_finetune.data.preprocessing.describe_preprocessing import describe_preprocessing
 from hsf_finetune.inference.model_card import ModelCard
+from hsf_finetune.report.describe_training import span_of
+from hsf_finetune.report.trained_cases import also_trained
 from hsf_finetune.system.console import count_of
 from hsf_finetune.system.version import __version__
-from hsf_finetune.training.training_cost import TrainingCost
 
 _MONAI = "Cardoso et al. MONAI: An open-source framework for deep learning in healthcare. arXiv:2211.02701, 2022."
 _DICE = "Dice. Measures of the amount of ecologic association between species. Ecology 26:297-302, 1945."
@@ -63,7 +64,7 @@ def describe_methods(
     settings: Settings,
     card: ModelCard,
     split: Mapping[str, Any],
-    cost: TrainingCost,
+    training: str,
     weights: Mapping[str, Any] | None,
 ) -> list[str]:
     """The paragraph; numbers in brackets are those of `list_references`.
@@ -72,7 +73,7 @@ def describe_methods(
         settings: of the run.
         card: of its model.
         split: from splits.json.
-        cost: of its training.
+        training: from `describe_training`.
         weights: from transfer.json; None for random weights.
     """
     folds = split.get("folds") or [split]
@@ -80,14 +81,18 @@ def describe_methods(
         f"{count_of(len(split[side]), 'scan')} of "
         f"{count_of(len({one for fold in folds for one in fold['subjects'][side]}), 'subject')} "
         f"for {side.replace('train', 'training')}"
+        f"{also_trained(split, side) if side != 'train' else ''}"
         for side in ("train", "validation", "test")
         if split.get(side)
     )
+    held_out = split.get("held_out", True)
+    parted = "The data were split by subject" if held_out else "The data were not held out"
     if "folds" in split:
         counts += f" ({split['how']})"
     start = "random weights"
     if weights:
-        start = f"pretrained weights ({100 * weights['share_parameters']:.1f} % of the parameters)"
+        start = f"pretrained weights ({100 * weights['share_parameters']:.1f} % of the parameters"
+        start += "".join(f"; {line}" for line in _describe_classes(weights)) + ")"
     tuning, optimiser = settings.finetuning, settings.models
     trained = "trained" if weights is None else f"fine-tuned (strategy '{tuning.chosen_strategy}')"
     augmented = f"the {settings.augmentation.pipeline} augmentation"
@@ -98,9 +103,8 @@ def describe_methods(
     return [
         f"A {card.models.name} network with {card.in_channels} input and {len(card.classes)} output "
         f"channels ({', '.join(card.classes)}) was {trained} from {start} with hsf_finetune "
-        f"{__version__} on MONAI [1]. Images were prepared as follows ({prepared}). The data were "
-        f"split by subject: {counts}. Training took {cost.epochs} epochs ({cost.steps} steps of "
-        f"batch size {settings.datasets.batch_size}) at a peak learning rate of {optimiser.lr:g} "
+        f"{__version__} on MONAI [1]. Images were prepared as follows ({prepared}). {parted}: "
+        f"{counts}. {training} "
         f"({tuning.lr_schedule}) with {augmented}, minimising {_describe_loss(settings)}; "
         + (
             "the weights of the last epoch were kept. "
@@ -113,6 +117,16 @@ def describe_methods(
         "[4]). Agreement of volumes was assessed by limits of agreement [5] and the intraclass "
         "correlation ICC(A,1) [6]."
     ]
+
+
+def _describe_classes(weights: Mapping[str, Any]) -> Iterator[str]:
+    """Which classes came out of other ones of the source, as `finetuning.derive_from` says."""
+    came_of: dict[str, list[str]] = {}
+    for rule in weights.get("channels", []):
+        if rule["rule"] != "copied by position" and rule["sources"] not in ([], [rule["target"]]):
+            came_of.setdefault(" and ".join(rule["sources"]), []).append(rule["target"])
+    for sources, classes in came_of.items():
+        yield f"{' and '.join(classes)} started from the output of {sources}"
 
 
 def _describe_loss(settings: Settings) -> str:
@@ -131,15 +145,21 @@ def _describe_loss(settings: Settings) -> str:
     return text
 
 
-def describe_selftrain(folder: Path) -> Iterator[str]:
-    """What a run learned from scans without labels, if it did."""
-    if not (scans := folder / "unlabelled.json").exists():
+def describe_selftrain(runs: Sequence[Path]) -> Iterator[str]:
+    """What a run learned from scans without labels, if it did.
+
+    Args:
+        runs: its folds and the run on all cases, or itself.
+    """
+    files = [file for run in runs if (file := run / "unlabelled.json").exists()]
+    if not files:
         return
-    tuning = read_settings_of(folder).finetuning.selftrain
+    counts = [len(json.loads(file.read_text())) for file in files]
+    tuning = read_settings_of(files[0].parent).finetuning.selftrain
     assert tuning is not None
     given = count_of(len(tuning.teacher), "given model")
     yield (
-        f"{count_of(len(json.loads(scans.read_text())), 'scan')} without manual labels were labelled "
+        f"{span_of(counts, 'scan')} without manual labels were labelled{', in each run,' if len(runs) > 1 else ''} "
         f"by {given if tuning.teacher else 'a model that was trained on the labelled ones'} "
         f"({count_of(tuning.rounds, 'round')} of self-training): voxels with several classes of a "
         f"probability of at least {tuning.plausible:g} were labelled with the set of these, and "

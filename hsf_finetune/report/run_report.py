@@ -6,6 +6,7 @@ import csv
 import math
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from hsf_finetune.evaluation.finished_runs import (
 from hsf_finetune.evaluation.reliability import read_reliability
 from hsf_finetune.evaluation.score_tables import (
     MEAN,
+    ScoreRow,
     comparison_table,
     paired_differences,
     summarise,
@@ -32,8 +34,11 @@ from hsf_finetune.inference.model_card import ModelCard
 from hsf_finetune.inference.predictor import Predictor
 from hsf_finetune.report import figures
 from hsf_finetune.report.case_views import view_case
+from hsf_finetune.report.classes_alike import Alike, classes_alike, explain_alike
+from hsf_finetune.report.describe_training import describe_training
 from hsf_finetune.report.methods import describe_methods, describe_selftrain, list_references
 from hsf_finetune.report.page import Cases, Grid, Lines, Page, Part, Picture, Section
+from hsf_finetune.report.run_parts import RunParts, name_part
 from hsf_finetune.report.score_sections import (
     list_worst,
     name_weakest,
@@ -41,11 +46,13 @@ from hsf_finetune.report.score_sections import (
     show_volumes,
     tables_of_classes,
 )
+from hsf_finetune.report.trained_cases import also_trained
 from hsf_finetune.system.console import count_of
 from hsf_finetune.system.errors import UserError
 from hsf_finetune.system.read_json import read_json
-from hsf_finetune.system.run_folder import CALIBRATION, RESULT, SPLITS, fold_folders, read_split
+from hsf_finetune.system.run_folder import CALIBRATION, ENVIRONMENT, RESULT, SPLITS, read_split
 from hsf_finetune.training.metrics_file import read_metrics
+from hsf_finetune.training.training_cost import read_cost
 
 _FEW_SUBJECTS = 5
 
@@ -67,29 +74,34 @@ def report_run(folder: Path, cases: int = 4, device: str = "auto") -> Page:
     """
     run = read_run(folder, folder.name)
     side: Side = "test" if run.after["test"] else "validation"
-    folds = fold_folders(folder)
-    # Of self-training, the last student tells how the model was made.
-    parts = [part / FINAL if (part / FINAL).exists() else part for part in folds or [folder]]
+    split = read_split(folder)
+    trained = also_trained(split, side)
+    run_parts = RunParts(folder)
+    folds, parts = run_parts.folds, run_parts.scored
     settings = read_settings_of(parts[0])
     model = Predictor.load(folder / FINAL if folds else folder, "best", device)
     result = read_json(folder / RESULT, {"budget": str})
     weights = _read_transfer(parts[0], settings)
-    started = _read_environment(parts[0]).get("started", "")
+    started = _read_environment(folder).get("started", "")
+    alike = classes_alike(_read_transfer(run_parts.started, settings) or {})
     colours = figures.colours_of(run.classes(side), model.card)
-    scored = count_of(len({row.case for row in run.after[side]}), f"{side} case")
+    scored = count_of(len({row.case for row in run.after[side]}), f"{side} case") + trained
     return Page(
         title=f"Report of {folder.name}",
         about=" \u00b7 ".join(filter(None, [started[:10], model.card.models.name, scored])),
-        answer=_answer(run, side, bool(folds), result),
+        answer=_answer(run, side, bool(folds), result, trained, alike),
         sections=[
-            *_compare_sides(run, colours),
-            Section("Each class", tables_of_classes(run.after[side])),
+            *_compare_sides(run, split, colours, alike),
+            Section(
+                f"Each class{trained and f': {side} cases{trained}'}",
+                tables_of_classes(run.after[side]),
+            ),
             Section("Worst cases", _worst_cases(run, side, parts, cases, device)),
             Section("Learning", [*_curves(parts, colours)]),
             Section("Volumes", show_volumes(run.after[side], colours)),
             Section("What was forgotten", forgotten_parts(folder, result)),
             Section("Calibration and post-processing", [*_lessons(parts, model.card)]),
-            Section("Data and split", [*_data(folder, parts)]),
+            Section("Data and split", [*_data(folder, run_parts)]),
             Section("Weights and model", [*_weights(model.card, weights)]),
             Section(
                 "Methods",
@@ -97,43 +109,49 @@ def report_run(folder: Path, cases: int = 4, device: str = "auto") -> Page:
                     Lines(
                         [
                             *describe_methods(
-                                settings, model.card, read_split(folder), run.cost, weights
+                                settings, model.card, split, _training(run_parts, settings), weights
                             ),
-                            *describe_selftrain(folder),
+                            *describe_selftrain(run_parts.runs),
                         ]
                     ),
                     Lines(list_references(settings, model.card, weights)),
                 ],
             ),
-            Section("Settings and versions", [*_settings(parts[0])]),
+            Section("Settings and versions", [*_settings(folder, _used(run_parts, settings))]),
         ],
     )
 
 
-def _answer(run: FinishedRun, side: Side, folds: bool, result: dict[str, Any]) -> list[str]:
+def _answer(
+    run: FinishedRun, side: Side, folds: bool, result: dict[str, Any], trained: str, alike: Alike
+) -> list[str]:
     """What came of it, where it is weakest, and how sure that is: a sentence each."""
     before, after = run.before[side], run.after[side]
     mean = summarise(after)[-1].dice
-    on = f"{count_of(mean.n, f'{side} case')} of {count_of(mean.subjects, 'subject')}"
-    if before:
-        old = summarise(before)[-1].dice.mean
-        change = paired_differences(before, after)[MEAN]
-        first = f"Mean Dice on {on} went from {old:.3f} to {mean.mean:.3f} ({change.mean:+.3f}"
-        if math.isnan(change.low):
-            first += "); one subject does not tell how sure that is."
-        else:
-            sure = change.low > 0 or change.high < 0
-            word = "fine-tuning helped" if change.mean > 0 else "fine-tuning harmed"
-            first += f", 95 % interval {change.low:+.3f} to {change.high:+.3f}): "
-            first += f"{word}." if sure else "the difference may be chance."
-    else:
+    on = f"{count_of(mean.n, f'{side} case')} of {count_of(mean.subjects, 'subject')}{trained}"
+    first = f"Mean Dice on {on}{trained and ','} "
+    if not before:
         first = f"Mean Dice on {on}, after training from random weights, is {mean.mean:.3f}."
+    elif not alike:
+        first += _gain(before, after, trained)
+    else:
+        names = " and ".join(name for classes in alike.values() for name in classes)
+        first += f"is {mean.mean:.3f}. The pretrained model cannot tell {names} apart"
+        one_of = {*chain(*alike.values())}
+        others = [row for row in after if row.score.class_name not in one_of]
+        if others:
+            known = [row for row in before if row.score.class_name not in one_of]
+            first += f"; of the other classes, it {_gain(known, others, trained)}"
+        else:
+            first += ", so that what fine-tuning gained cannot be said."
+    if trained:
+        first += " These figures are no measure of new scans: the model has seen these cases."
     caveats = []
     if mean.subjects < _FEW_SUBJECTS:
         caveats.append(
             f"{count_of(mean.subjects, 'subject')} cannot tell a small change from chance"
         )
-    if side == "validation" and result.get("budget") != "fixed":
+    if side == "validation" and not trained and result.get("budget") != "fixed":
         caveats.append("these cases chose the epoch that is kept, so the figures are a little high")
     if folds:
         caveats.append("each case is scored by the fold that did not train on it")
@@ -144,7 +162,24 @@ def _answer(run: FinishedRun, side: Side, folds: bool, result: dict[str, Any]) -
     return [first, name_weakest(after), *([f"{third[0].upper()}{third[1:]}."] if third else [])]
 
 
-def _compare_sides(run: FinishedRun, colours: Mapping[str, str]) -> Iterator[Section]:
+def _gain(before: Sequence[ScoreRow], after: Sequence[ScoreRow], trained: str) -> str:
+    """From which mean Dice to which, and whether that may be chance."""
+    old, new = (summarise(rows)[-1].dice.mean for rows in (before, after))
+    change = paired_differences(before, after)[MEAN]
+    text = f"went from {old:.3f} to {new:.3f} ({change.mean:+.3f}"
+    if trained:
+        return f"{text})."
+    if math.isnan(change.low):
+        return f"{text}); one subject does not tell how sure that is."
+    text += f", 95 % interval {change.low:+.3f} to {change.high:+.3f}): "
+    if change.low <= 0 <= change.high:
+        return f"{text}the difference may be chance."
+    return f"{text}fine-tuning {'helped' if change.mean > 0 else 'harmed'}."
+
+
+def _compare_sides(
+    run: FinishedRun, split: Mapping[str, Any], colours: Mapping[str, str], alike: Alike
+) -> Iterator[Section]:
     """Before against after, on each side of the split that was scored."""
     for side in ("test", "validation"):
         before, after = run.before[side], run.after[side]
@@ -153,8 +188,9 @@ def _compare_sides(run: FinishedRun, colours: Mapping[str, str]) -> Iterator[Sec
             parts: list[Part] = [Picture(figures.draw_change(before, after, colours), text)]
             if before:
                 parts.append(Grid.from_rich(comparison_table(before, after)))
+                parts += [Lines([*explain_alike(alike)])] if alike else []
             title = "Before and after" if before else "Scores"
-            yield Section(f"{title}: {side} cases", parts)
+            yield Section(f"{title}: {side} cases{also_trained(split, side)}", parts)
 
 
 def _worst_cases(
@@ -195,7 +231,7 @@ def _curves(parts: Sequence[Path], colours: Mapping[str, str]) -> Iterator[Pictu
     for part in parts:
         if (part / "metrics.csv").exists() and (metrics := read_metrics(part / "metrics.csv")):
             text = "validation Dice and losses over epochs, and the rate of each block below"
-            note = _fold_name(part) if len(parts) > 1 else ""
+            note = name_part(part) if len(parts) > 1 else ""
             from_head = read_json(part / "schedule.json", {"blocks": [str]})["blocks"][::-1]
             yield Picture(figures.draw_learning(metrics, colours, from_head), text, note)
 
@@ -232,36 +268,61 @@ def _lessons(parts: Sequence[Path], card: ModelCard) -> Iterator[Part]:
             text = "share of voxels that are right over the model's probability, before and after"
             note = "grey: share of the voxels; expected calibration error (Guo et al. 2017), each subject "
             note += "calibrated by the others"
-            name = f"{_fold_name(part)}; " if len(parts) > 1 else ""
+            name = f"{name_part(part)}; " if len(parts) > 1 else ""
             drawn = figures.draw_reliability(read_reliability(part / CALIBRATION))
             yield Picture(drawn, text, name + note)
 
 
-def _data(folder: Path, parts: Sequence[Path]) -> Iterator[Part]:
+def _data(folder: Path, run_parts: RunParts) -> Iterator[Part]:
+    parts = run_parts.scored
     split = read_split(folder)
     yield Lines([f"Split: {split['how']}."])
-    sides = {case: side for side in ("train", "validation", "test") for case in split[side]}
+    sides: dict[str, list[str]] = {}
+    for side in ("train", "validation", "test"):
+        for case in split[side]:
+            sides.setdefault(case, []).append(side)
     if len(parts) == 1:
         yield Grid(
             ["case", "side"],
-            [[case, side] for case, side in sides.items()],
+            [[case, ", ".join(of_case)] for case, of_case in sides.items()],
             title="Cases",
         )
-    census = _read_csv(parts[0] / "census.csv")
-    if census:
+    census = _read_csv(run_parts.used / "census.csv")
+    if census and run_parts.folds:
+        # Every case trains the final model, and validates it in name only.
+        rows = [row for row in census[1:] if row[0] == "train"]
+        yield Grid(census[0], rows, title="What the labels draw that the final model learns from")
+    elif census:
         yield Grid(census[0], census[1:], title="What the labels draw")
-    ledger = _read_csv(parts[0] / "ledger.csv")
-    apart = [line for line in ledger[1:] if line[1] not in ("image", "label")]
+    # Of self-training, the scans without labels are in the ledger of the whole.
+    ledger = _read_csv(run_parts.runs[-1] / "ledger.csv")
+    apart = [line for line in ledger[1:] if line[1] not in ("image", "label", "unlabelled")]
     if apart:
         rows = [[Path(line[0]).name, line[1], line[6]] for line in apart[:100]]
         yield Grid(["file", "status", "reason"], rows, title="Files that are not used")
-    if (checked := parts[0] / "check.json").exists():
-        report = read_json(checked, {"findings": [{"tier": str, "case": str, "what": str}]})
-        rows = [[f["tier"], f["case"], f["what"]] for f in report["findings"]]
-        if rows:
-            yield Grid(["finding", "case", "what"], rows, title="Findings")
-        else:
-            yield Lines(["The check of the data found nothing."])
+    yield from list_findings(parts)
+
+
+def list_findings(parts: Sequence[Path]) -> Iterator[Part]:
+    """What the check found, each finding once, with the folds whose check found it."""
+    found: dict[tuple[str, ...], list[str]] = {}
+    shape = {"findings": [{"tier": str, "case": str, "what": str}]}
+    files = [(name_part(part), part / "check.json") for part in parts]
+    known = [(name, read_json(file, shape)) for name, file in files if file.exists()]
+    for name, report in known:
+        for f in report["findings"]:
+            found.setdefault((f["tier"], f["case"] or "", f["what"]), []).append(name)
+    if found and len(parts) > 1:
+        header = ["finding", "case", "what", "folds"]
+        rows = [
+            [*one, "all" if len({*names}) == len(parts) else ", ".join(dict.fromkeys(names))]
+            for one, names in found.items()
+        ]
+        yield Grid(header, rows, title="Findings")
+    elif found:
+        yield Grid(["finding", "case", "what"], [[*one] for one in found], title="Findings")
+    elif known:
+        yield Lines(["The check of the data found nothing."])
 
 
 def _weights(card: ModelCard, weights: dict[str, Any] | None) -> Iterator[Part]:
@@ -279,18 +340,57 @@ def _weights(card: ModelCard, weights: dict[str, Any] | None) -> Iterator[Part]:
     yield Grid(["property", "value"], rows)
 
 
-def _settings(part: Path) -> Iterator[Part]:
-    about = _read_environment(part)
-    if command := about.get("command"):
-        yield Lines([shlex.join(["python", *map(str, command)])], "code")
-    versions = {**about.get("packages", {}), "python": about.get("python", "")}
-    rows = [[name, str(version)] for name, version in versions.items()]
-    yield Grid(["program", "version"], [*rows, ["platform", about.get("platform", "")]])
-    yield Lines([(part / "config.yaml").read_text(encoding="utf-8").rstrip()], "code")
+def _settings(folder: Path, used: Mapping[str, Sequence[str]]) -> Iterator[Part]:
+    begun = _read_environment(folder)
+    resumed = begun.get("resumed", [])
+    for number, about in enumerate([begun, *resumed]):
+        if command := about.get("command"):
+            if number:
+                yield Lines([f"Resumed on {about.get('started', '')[:10]} by:"])
+            yield Lines([shlex.join(["python", *map(str, command)])], "code")
+    rows: dict[str, list[str]] = {}
+    for about in (begun, *resumed):
+        given = {**about.get("packages", {}), "python": about.get("python", "")}
+        given |= {key: about[key] for key in ("platform", "processor") if about.get(key)}
+        for name, version in given.items():
+            rows.setdefault(name, []).append(str(version))
+    versions = [[name, ", then ".join(dict.fromkeys(found))] for name, found in rows.items()]
+    yield Grid(["program", "version"], versions)
+    trained = [[name.replace("_", " "), ", ".join(values)] for name, values in used.items()]
+    yield Grid(
+        ["trained with", "value"], trained, note="what auto stood for, where the settings have it"
+    )
+    yield Lines([(folder / "config.yaml").read_text(encoding="utf-8").rstrip()], "code")
 
 
-def _fold_name(part: Path) -> str:
-    return part.parent.name if part.name == FINAL else part.name
+def _training(parts: RunParts, settings: Settings) -> str:
+    """How long it trained and how; `auto` stands for what the forecast kept."""
+    folders = [folder for of_each in parts.trainings.values() for folder in of_each]
+    schedules = [read_json(folder / "schedule.json", {}) for folder in folders]
+    used = _used(parts, settings)
+    return describe_training(
+        {name: [read_cost(one) for one in of_each] for name, of_each in parts.trainings.items()},
+        schedules,
+        " or ".join(used["batch_size"]),
+        used["precision"],
+    )
+
+
+def _used(parts: RunParts, settings: Settings) -> dict[str, list[str]]:
+    """What each training computed with: sizes and precision, which may have been `auto`."""
+    known = {
+        "batch_size": settings.datasets.batch_size,
+        "patch_vox": settings.datasets.patch_vox,
+        "precision": settings.lightning.precision,
+    }
+    folders = [folder for of_each in parts.trainings.values() for folder in of_each]
+    files = [folder / "forecast.json" for folder in folders]
+    kept = [known | (read_json(file, {}) if file.exists() else {}) for file in files]
+    return {name: list(dict.fromkeys(_in_words(one[name]) for one in kept)) for name in known}
+
+
+def _in_words(value: object) -> str:
+    return " x ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def _read_transfer(part: Path, settings: Settings) -> dict[str, Any] | None:
@@ -302,7 +402,7 @@ def _read_transfer(part: Path, settings: Settings) -> dict[str, Any] | None:
 
 def _read_environment(part: Path) -> dict[str, Any]:
     """Versions, machine and command of a run; nothing where it did not keep them."""
-    file = part / "environment.json"
+    file = part / ENVIRONMENT
     shape = {"started": str, "command": [str], "python": str, "platform": str, "packages": {}}
     return read_json(file, shape) if file.exists() else {}
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from hsf_finetune.system.errors import DataError
+from hsf_finetune.system.processor import processor_name
 from hsf_finetune.system.read_json import read_json
 from hsf_finetune.system.slurm_job import slurm_job
 
@@ -26,6 +27,8 @@ BEST, LAST, PREVIOUS = "best.ckpt", "last.ckpt", "previous.ckpt"
 """Checkpoints of a run: of its best epoch, of its newest, and of the one before that."""
 CALIBRATION = "calibration.csv"
 """File of a run: how often its model is right, by how sure it is, before and after calibration."""
+ENVIRONMENT = "environment.json"
+"""File of a run: versions, machine and command of the process that began it, and of each that resumed it."""
 SPLITS = "splits.json"
 """File of a run: which case trains, validates or is only scored."""
 GIVEN = "corrections"
@@ -201,6 +204,7 @@ def read_environment() -> dict[str, Any]:
         "command": sys.argv,
         "python": platform.python_version(),
         "platform": platform.platform(),
+        "processor": processor_name(),
         "packages": versions,
         "slurm_job": slurm_job(),
     }
@@ -209,7 +213,8 @@ def read_environment() -> dict[str, Any]:
 def job_of(folder: Path) -> str | None:
     """The job of SLURM that made or resumed a run last; None where it is not known."""
     try:
-        job = json.loads((folder / "environment.json").read_text())["slurm_job"]
-    except (OSError, ValueError, KeyError, TypeError):
+        begun = json.loads((folder / ENVIRONMENT).read_text())
+        job = [begun, *begun.get("resumed", [])][-1]["slurm_job"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return str(job) if job else None

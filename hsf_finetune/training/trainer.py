@@ -65,7 +65,7 @@ def make_trainer(
                 devices=settings.devices,
                 num_nodes=settings.num_nodes,
                 strategy=_DDP if trains_in_several_processes(settings) else "auto",
-                precision=_precision(settings),  # type: ignore[arg-type]
+                precision=chosen_precision(settings),  # type: ignore[arg-type]
                 max_epochs=max_epochs,
                 accumulate_grad_batches=settings.accumulate_grad_batches,
                 gradient_clip_val=settings.gradient_clip_val,
@@ -233,7 +233,8 @@ def trains_in_several_processes(settings: LightningSettings) -> bool:
     return str(devices).isdigit() and int(devices) > 1
 
 
-def _precision(settings: LightningSettings) -> str:
+def chosen_precision(settings: LightningSettings) -> str:
+    """The precision of training, one of Lightning's: what `auto` stands for on this machine."""
     if settings.precision != "auto":
         return settings.precision
     on_cuda = settings.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()

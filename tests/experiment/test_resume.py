@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ from hsf_finetune.experiment.resume import (
     withdraw_run_dir_afterwards,
 )
 from hsf_finetune.experiment.run import run_experiment
+from hsf_finetune.system import run_folder
 from hsf_finetune.system.errors import ConfigError, OutputError
 from tests.conftest import CONF, FAST
 
@@ -51,6 +53,26 @@ def test_the_settings_come_back_from_the_folder(outputs: Path) -> None:
     assert Settings.model_validate(yaml.safe_load(run.file("config.yaml").read_text())) == asked
     environment = json.loads(run.file("environment.json").read_text())
     assert environment["packages"]["torch"]
+
+
+def test_the_first_command_of_a_run_stays_first(
+    outputs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = open_folder(settings(outputs), None)
+    asked = settings(outputs, f"resume={run.path}")
+    for number, job in enumerate(("7", "8")):
+        monkeypatch.setattr(sys, "argv", ["finetune.py", f"again={number}"])
+        monkeypatch.setattr(run_folder, "slurm_job", lambda job=job: job)
+        open_folder(asked, RunFolder(run.path, resumed=True))
+    kept = json.loads(run.file("environment.json").read_text())
+    assert kept["command"] != ["finetune.py", "again=0"]
+    again = [one["command"][1] for one in kept["resumed"]]
+    assert again == ["again=0", "again=1"]
+    assert run_folder.job_of(run.path) == "8"
+    run.file("environment.json").write_text("{")
+    open_folder(asked, RunFolder(run.path, resumed=True))
+    assert json.loads(run.file("environment.json").read_text())["command"][1] == "again=1"
+    assert run.file("damaged_environment.json").read_text() == "{"
 
 
 def test_a_name_is_made_fit_for_a_folder(outputs: Path) -> None:

@@ -149,3 +149,11 @@ def test_where_nothing_is_to_be_decided_nothing_is_measured(
     settings = settings_of(data, *more)
     setup = auto_precision.with_precision(plan_run(settings))
     assert setup.settings.lightning.precision == settings.lightning.precision
+
+
+def test_the_precision_that_auto_stands_for_is_kept(
+    data: Path, outputs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(auto_precision, "computes_bf16", lambda _: False)
+    run = run_experiment(settings_of(data, f"datasets.output_path={outputs}"))
+    assert json.loads((run.folder / "forecast.json").read_text())["precision"] == "32-true"

@@ -8,7 +8,6 @@ from hsf_finetune.config.compose import compose
 from hsf_finetune.config.settings import UNetSettings
 from hsf_finetune.inference.model_card import ModelCard
 from hsf_finetune.report.methods import describe_methods, list_references
-from hsf_finetune.training.training_cost import TrainingCost
 
 CARD = ModelCard(("background", "a"), {"background": 0, "a": 1}, UNetSettings(), 1)
 
@@ -35,11 +34,22 @@ CARD = ModelCard(("background", "a"), {"background": 0, "a": 1}, UNetSettings(),
 )
 def test_they_say_the_loss(overrides: tuple[str, ...], said: str, reference: str) -> None:
     settings = compose("finetune", ["datasets=phantom", *overrides])
-    cost = TrainingCost(1, 10, 1, 1, 1, 1, 1)
     split = {"subjects": {"train": ["s"]}, "train": ["c"]}
-    (text,) = describe_methods(settings, CARD, split, cost, None)
+    (text,) = describe_methods(settings, CARD, split, "Training took 1 epoch", None)
     assert said in text
     references = " ".join(list_references(settings, CARD, None))
     assert reference in references
     for other in {"Learning without forgetting", "Explicit induct"} - {reference}:
         assert other not in references
+
+
+def test_they_say_which_classes_came_out_of_others() -> None:
+    settings = compose("finetune", ["datasets=phantom"])
+    origins = {"background": ["background"], "a": ["x"], "b": ["x"], "new": ["background"]}
+    channels = [
+        {"target": name, "rule": "split", "sources": sources} for name, sources in origins.items()
+    ]
+    weights = {"share_parameters": 1.0, "channels": channels}
+    split = {"subjects": {"train": ["s"]}, "train": ["c"]}
+    (text,) = describe_methods(settings, CARD, split, "Training took 1 epoch", weights)
+    assert "a and b started from the output of x; new started from the output of background" in text

@@ -13,9 +13,13 @@ import numpy as np
 import pytest
 
 from hsf_finetune.cli.main import main
+from hsf_finetune.config.run_settings import read_settings_of
 from hsf_finetune.data.volumes.read_volume import stem
+from hsf_finetune.evaluation.compare_runs import compare_runs
+from hsf_finetune.evaluation.metrics import ClassScore
 from hsf_finetune.evaluation.reliability import read_reliability
 from hsf_finetune.evaluation.score_tables import (
+    ScoreRow,
     format_interval,
     format_number,
     paired_differences,
@@ -25,12 +29,14 @@ from hsf_finetune.evaluation.score_tables import (
 )
 from hsf_finetune.evaluation.volume_agreement import agree_in_volume
 from hsf_finetune.inference.predictor import Predictor
+from hsf_finetune.report.comparison_report import report_comparison
 from hsf_finetune.report.page import Grid, Lines
-from hsf_finetune.report.run_report import forgotten_parts
+from hsf_finetune.report.run_report import forgotten_parts, list_findings
 from hsf_finetune.report.save_report import save_report
 from hsf_finetune.report.score_sections import rank_cases
 from hsf_finetune.system.errors import DataError
 from hsf_finetune.training.metrics_file import read_metrics
+from tests.conftest import save_nifti, tiny_case
 from tests.report.conftest import finetune
 
 
@@ -122,6 +128,27 @@ def test_data_weights_and_training_are_those_of_the_files(run: Path) -> None:
     assert f"loaded {100 * loaded:.1f} % of the parameters" in text
     metrics = read_metrics(run / "metrics.csv")
     assert f"Training took {len(metrics)} epochs ({metrics[-1]['step']} steps" in text
+
+
+def test_commands_and_what_auto_stood_for_are_said(run: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    machine = json.loads((copy / "environment.json").read_text())
+    later = {**machine, "started": "2030-01-02T", "command": ["a.py", "resume=b"], "python": "9.9"}
+    written = {**machine, "command": ["first.py"], "resumed": [later]}
+    (copy / "environment.json").write_text(json.dumps(written))
+    kept = {"patch_vox": [8, 16, 8], "batch_size": 3, "precision": "bf16-mixed"}
+    (copy / "forecast.json").write_text(json.dumps(kept))
+    with pytest.raises(SystemExit) as stop:
+        main(["report", str(copy), "--cases", "0"])
+    assert stop.value.code == 0
+    text = text_of(copy / "report.html")
+    assert "of batch size 3) in bfloat16 mixed precision at a peak learning rate" in text
+    assert "batch size 3 patch vox 8 x 16 x 8 precision bf16-mixed" in text
+    assert "python first.py Resumed on 2030-01-02 by: python a.py resume=b" in text
+    assert f"python {machine['python']}, then 9.9" in text
+    assert machine["processor"]
+    assert f"processor {machine['processor']}" in text
 
 
 def test_whole_report_is_there(run: Path) -> None:
@@ -229,6 +256,15 @@ def test_folds_have_one_report(data: Path, source_run: Path, tmp_path: Path) -> 
     assert (
         "5 scans of 5 subjects for training, 5 scans of 5 subjects for validation (2 folds" in text
     )
+    whole = read_settings_of(folder)
+    assert whole.datasets.fold == "all"
+    assert (folder / "config.yaml").read_text().strip() in unescape(
+        (folder / "report.html").read_text("utf-8")
+    )
+    assert f"run_dir: {folder / 'fold_0'}" not in text
+    assert "the final model learns from" in text
+    assert "train tiny anterior 5 5" in text
+    assert "validation tiny" not in text
     scores = [
         row for fold in (0, 1) for row in read_scores(folder / f"fold_{fold}/validation_scores.csv")
     ]
@@ -237,6 +273,100 @@ def test_folds_have_one_report(data: Path, source_run: Path, tmp_path: Path) -> 
         by_case.setdefault(row.case, []).append(row.score.dice)
     mean = np.mean([np.nanmean(dice) for dice in by_case.values()])
     assert re.search(rf"on 5 validation cases of 5 subjects went from \S+ to {mean:.3f} ", text)
+
+
+def test_findings_of_folds_name_the_fold(tmp_path: Path) -> None:
+    common = {"tier": "warned", "case": "a", "what": "far away"}
+    for name, more in (("fold_0", []), ("fold_1", [{**common, "what": "a copy"}])):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "check.json").write_text(json.dumps({"findings": [common, *more]}))
+    (grid,) = list_findings([tmp_path / "fold_0", tmp_path / "fold_1"])
+    assert isinstance(grid, Grid)
+    assert [[*row] for row in grid.rows] == [
+        ["warned", "a", "far away", "all"],
+        ["warned", "a", "a copy", "fold_1"],
+    ]
+
+
+def test_unlabelled_scans_of_folds_are_in_the_methods(
+    data: Path, source_run: Path, tmp_path: Path
+) -> None:
+    for number in (8, 9):
+        save_nifti(tmp_path / "scans" / f"new-{number}.nii.gz", tiny_case(number)[0])
+    folder = finetune(
+        data,
+        tmp_path / "outputs",
+        source_run,
+        "datasets.fold=all",
+        "datasets.folds=2",
+        "finetuning=selftrain",
+        f"datasets.unlabelled={tmp_path / 'scans'}",
+    )
+    text = text_of(folder / "report.html")
+    assert "selftrain: null" not in text
+    assert text.count("pseudo_labels anterior 2") == 1
+    assert "2 scans without manual labels were labelled, in each run, by a model" in text
+    assert "Training took, in each of 3 runs (2 folds and a final model on all scans), " in text
+    epochs = r"2 epochs \([\d to]+ steps of batch size 2\)"
+    assert re.search(
+        f"scans\\), {epochs} for the teacher and {epochs} for the student in float32 precision at ",
+        text,
+    )
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_classes_of_one_source_class_are_no_gain(run: Path, tmp_path: Path, told: bool) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    before, after = (
+        [
+            row
+            for name in ("anterior", "posterior", "tail")[: 2 + told]
+            for row in (
+                ScoreRow(c, c, ClassScore(name, "scored", dice + n / 50, 1, 1, 1, 1, 0))
+                for n, c in enumerate("abc")
+            )
+        ]
+        for dice in (0.2, 0.7)
+    )
+    write_scores(copy / "pretrained_scores.csv", before)
+    write_scores(copy / "validation_scores.csv", after)
+    weights = json.loads((copy / "transfer.json").read_text())
+    weights["channels"] = [
+        {"target": name, "rule": "split", "sources": ["blob"]} for name in ("anterior", "posterior")
+    ]
+    (copy / "transfer.json").write_text(json.dumps(weights))
+    with pytest.raises(SystemExit) as stop:
+        main(["report", str(copy), "--cases", "0"])
+    assert stop.value.code == 0
+    text = text_of(copy / "report.html")
+    assert "anterior and posterior came out of blob of the source" in text
+    start = "is 0.720. The pretrained model cannot tell anterior and posterior apart"
+    if told:
+        assert f"{start}; of the other classes, it went from 0.220 to 0.720" in text
+    else:
+        assert f"{start}, so that what fine-tuning gained cannot be said." in text
+    assert ("fine-tuning helped" in text) == told
+
+
+def test_cases_that_also_trained_are_no_measure(
+    data: Path, source_run: Path, tmp_path: Path
+) -> None:
+    folder = finetune(data, tmp_path, source_run, "datasets.train_on_all=true")
+    text = text_of(folder / "report.html")
+    assert "fine-tuning helped" not in text
+    trained = "5 validation cases of 5 subjects, which also trained"
+    assert f"Mean Dice on {trained}, went from" in text
+    assert "no measure of new scans" in text
+    assert "chose the epoch" not in text
+    assert "Before and after: validation cases, which also trained" in text
+    assert "Each class: validation cases, which also trained" in text
+    methods = "5 scans of 5 subjects for validation, which also trained"
+    assert f"not held out: 5 scans of 5 subjects for training, {methods}" in text
+    assert text.count(" train, validation ") == 5
+    shutil.copytree(folder, other := tmp_path / "other")
+    compared = report_comparison(compare_runs([folder, other]))
+    assert "no measure of new scans" in compared.answer[1]
 
 
 def test_segmentations_against_labels_have_a_report(data: Path, tmp_path: Path) -> None:
