@@ -14,7 +14,7 @@ from rich.table import Table
 from hsf_finetune.config.compose import compose
 from hsf_finetune.config.run_settings import read_settings_of
 from hsf_finetune.data.discovery.cases import Case, discover
-from hsf_finetune.data.splits import split_cases
+from hsf_finetune.data.splits import ALSO_TRAINED, split_cases
 from hsf_finetune.data.volumes.affines import voxel_size_mm
 from hsf_finetune.data.volumes.check_volumes import on_grid_of, to_whole_numbers
 from hsf_finetune.data.volumes.read_volume import VolumeRef, read_shape, read_volume
@@ -115,8 +115,10 @@ def evaluate_run(
             fix=f"--split validation, or one of its folds: hsf-finetune evaluate {folds[0]}",
         )
     rows: list[ScoreRow] = []
+    trained: set[str] = set()
     for part in folds or [run]:
         cases = cases_of(part, side)
+        trained |= _trained_on(part, cases)
         for other in more:
             _check_unseen(other, cases)
         model = load_models([part, *more], "best", device).with_views(tta)
@@ -125,6 +127,8 @@ def evaluate_run(
         with console.progress(f"scoring {side} cases") as tick:
             rows += score_cases(model, cases, tolerance_mm, tick)
     count = console.count_of(len({row.case for row in rows}), f"{side} case")
+    if side != "train":
+        count += _note_trained(trained, len({row.case for row in rows}))
     name = " and ".join(one.name for one in (run, *more)) + (f", tta={tta}" if tta != "off" else "")
     return Evaluation(_title(f"{name} on {count}", tolerance_mm), tuple(rows))
 
@@ -162,7 +166,8 @@ def evaluate_weights(
         tolerance_mm = default_tolerance_mm(voxel_size_mm(read_shape(cases[0].label)[1]))
     with console.progress("scoring cases") as tick:
         rows = score_cases(model, cases, tolerance_mm, tick)
-    count = console.count_of(len(cases), "case")
+    trained = _trained_on(_run_of(Path(weights).expanduser()), cases)
+    count = console.count_of(len(cases), "case") + _note_trained(trained, len(cases))
     return Evaluation(_title(f"{Path(weights).name} on {count}", tolerance_mm), tuple(rows))
 
 
@@ -231,11 +236,28 @@ def cases_of(run: Path, side: SplitSide) -> tuple[Case, ...]:
     return tuple(cases)
 
 
+def _trained_on(run: Path | None, cases: Sequence[Case]) -> set[str]:
+    """Names of the cases that a run trained on; none where there is no run."""
+    return {case.name for case in cases} & {*read_split(run)["train"]} if run else set()
+
+
+def _note_trained(trained: set[str], count: int) -> str:
+    """How many of the scored cases trained the model, in words."""
+    if len(trained) == count:
+        return f", {ALSO_TRAINED}"
+    return f", {len(trained)} of which also trained" if trained else ""
+
+
+def _run_of(weights: Path) -> Path | None:
+    """The folder of the run that a folder or a checkpoint is of, if it is one."""
+    run = weights.parent.parent if weights.suffix == ".ckpt" else weights
+    return run if (run / "config.yaml").exists() else None
+
+
 def _check_unseen(run: Path, cases: Sequence[Case]) -> None:
     """Refuses to score cases that a run has trained on."""
     read_settings_of(run)
-    trained = {*read_split(run)["train"]}
-    if seen := [case.name for case in cases if case.name in trained]:
+    if seen := sorted(_trained_on(run, cases)):
         raise ConfigError(
             "a run has trained on cases that it would be scored on",
             file=run / SPLITS,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +11,10 @@ import pytest
 import yaml
 
 from hsf_finetune.cli.main import main
-from hsf_finetune.evaluation.evaluate import evaluate_files, evaluate_run
+from hsf_finetune.evaluation.evaluate import evaluate_files, evaluate_run, evaluate_weights
 from hsf_finetune.evaluation.score_tables import MEAN, read_scores
 from hsf_finetune.system.errors import ConfigError, DataError, OutputError
-from tests.conftest import oblique_affine, save_nifti, tiny_case
+from tests.conftest import CONF, oblique_affine, save_nifti, tiny_case
 from tests.weights.sources.test_nnunet_folder import PLAIN as NNUNET
 
 NAMES = {10: "anterior", 20: "posterior"}
@@ -53,6 +55,24 @@ def test_a_run_is_scored_on_a_side_of_its_split(source_run: Path) -> None:
         evaluate_run(source_run, "test")
     with pytest.raises(ConfigError, match="not the folder of a run"):
         evaluate_run(source_run / "checkpoints")
+
+
+def test_it_is_said_that_cases_trained_the_model(
+    source_run: Path, data: Path, tmp_path: Path
+) -> None:
+    given = ["datasets=tiny_source", f"datasets.main_path={data}"]
+    for weights in (source_run, source_run / "checkpoints" / "best.ckpt"):
+        found = evaluate_weights(weights, given, CONF, device="cpu")
+        assert "on 5 cases, 3 of which also trained; NSD" in found.title
+    run = tmp_path / "run"
+    shutil.copytree(source_run, run)
+    split = json.loads((run / "splits.json").read_text())
+    both = [*split["train"], *split["validation"]]
+    split |= {"held_out": False, "train": both, "validation": both}
+    (run / "splits.json").write_text(json.dumps(split))
+    found = evaluate_run(run, device="cpu")
+    assert "on 5 validation cases, which also trained; NSD" in found.title
+    assert "which also trained" in " ".join(str(found).split())
 
 
 def test_a_label_against_itself_is_perfect(tmp_path: Path) -> None:
