@@ -23,6 +23,7 @@ from hsf_finetune.system import console
 from hsf_finetune.system.atomic_files import cache_folder, write_json
 from hsf_finetune.system.errors import OutputError
 from hsf_finetune.system.processor import processor_name
+from hsf_finetune.system.read_json import read_json
 from hsf_finetune.training.trainer import trains_in_several_processes
 
 FULL, ROUNDED = "32-true", "bf16-mixed"
@@ -58,7 +59,7 @@ def with_precision(setup: Setup) -> Setup:
     has_rounded = computes_bf16(setup.device)
     begun = setup.resumed.file(FORECAST_FILE) if setup.resumed else None
     if begun is not None and begun.exists():
-        kept = json.loads(begun.read_text()).get("precision", FULL)
+        kept = read_json(begun, {}).get("precision", FULL)
         if kept == ROUNDED and not has_rounded:
             console.say(
                 f"warning: the run began in {ROUNDED}, for which this processor has no arithmetic: "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ from hsf_finetune.planning.setup import Setup
 from hsf_finetune.system import console
 from hsf_finetune.system.errors import ConfigError
 from hsf_finetune.system.processes import is_main_process
+from hsf_finetune.system.read_json import read_json
 
 FORECAST_FILE = "forecast.json"
 """File of a run that keeps its sizes, its precision and its forecast."""
@@ -65,7 +65,7 @@ def with_sizes(setup: Setup) -> Setup:
         )
     file = setup.resumed.file(FORECAST_FILE) if setup.resumed else None
     if file is not None and file.exists():
-        kept = json.loads(file.read_text())
+        kept = read_json(file, {"patch_vox": [int], "batch_size": int})
         return _sized(setup, kept["patch_vox"], kept["batch_size"])
     with console.progress("finding sizes that fit"):
         return choose_sizes(setup)

@@ -15,6 +15,7 @@ from hsf_finetune.experiment.run import run_experiment
 from hsf_finetune.planning import auto_precision
 from hsf_finetune.planning.dry_run import DryRunCost
 from hsf_finetune.planning.plan_run import plan_run
+from hsf_finetune.system.errors import DataError
 from hsf_finetune.training import train
 from hsf_finetune.training.train import TrainingJob
 from tests.conftest import CONF, FAST
@@ -65,6 +66,32 @@ def test_what_is_not_clearly_faster_is_not_chosen(
     said = f"precision: 32-true, since a step in bfloat16 is {1 / rounded_s:.2f} times as fast"
     assert said in capsys.readouterr().out
     assert json.loads((run.folder / "forecast.json").read_text())["precision"] == "32-true"
+
+
+def test_a_damaged_choice_of_a_run_is_refused(
+    data: Path, outputs: Path, made: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(auto_precision, "_step_s", lambda *_: 0.001)
+    run = run_experiment(settings_of(data, f"datasets.output_path={outputs}"))
+    (run.folder / "forecast.json").write_text("[")
+    more = settings_of(data, f"datasets.output_path={outputs}", f"resume={run.folder}")
+    longer = more.lightning.model_copy(update={"max_epochs": 2})
+    with pytest.raises(DataError, match=r"forecast\.json"):
+        run_experiment(more.model_copy(update={"lightning": longer}))
+
+
+@pytest.mark.parametrize("kept", ["{", '{"times_as_fast": NaN}', '{"times_as_fast": -1}'])
+def test_a_damaged_measurement_is_made_again(
+    data: Path, made: list[str], monkeypatch: pytest.MonkeyPatch, kept: str
+) -> None:
+    setup = plan_run(settings_of(data))
+    file = auto_precision._kept_file(setup, auto_precision._timed_volume(setup))
+    file.parent.mkdir(parents=True)
+    file.write_text(kept)
+    taken = iter([3.0, 2.0])
+    monkeypatch.setattr(auto_precision, "_step_s", lambda *_: next(taken))
+    chosen = auto_precision.with_precision(setup).settings.lightning.precision
+    assert chosen == "bf16-mixed"
 
 
 def test_what_was_measured_is_not_measured_again(
