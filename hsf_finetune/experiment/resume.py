@@ -19,7 +19,7 @@ from hsf_finetune.config.settings import Settings, dotted
 from hsf_finetune.data.discovery.cases import Cohort
 from hsf_finetune.experiment.run_files import check_files
 from hsf_finetune.system import console
-from hsf_finetune.system.atomic_files import atomic_write, first_free, write_json
+from hsf_finetune.system.atomic_files import atomic_write, first_free
 from hsf_finetune.system.errors import ConfigError, DataError, OutputError
 from hsf_finetune.system.processes import (
     is_main_process,
@@ -28,7 +28,6 @@ from hsf_finetune.system.processes import (
     wait_for_run,
 )
 from hsf_finetune.system.run_folder import (
-    ENVIRONMENT,
     GIVEN,
     RESULT,
     SPLITS,
@@ -38,7 +37,7 @@ from hsf_finetune.system.run_folder import (
     job_of,
     lacks_folds,
     planned_epochs,
-    read_environment,
+    write_environment,
 )
 from hsf_finetune.system.slurm_job import job_before
 
@@ -118,25 +117,12 @@ def open_folder(settings: Settings, resumed: RunFolder | None) -> RunFolder:
             content = json.loads(json.dumps(settings.to_dict()))  # every key a string
             with atomic_write(folder.file("config.yaml")) as file:
                 file.write_text(yaml.safe_dump(content, sort_keys=False))
-        _write_environment(folder)
+        write_environment(folder)
     except OutputError:
         if resumed is None:
             shutil.rmtree(folder.path, ignore_errors=True)
         raise
     return folder
-
-
-def _write_environment(folder: RunFolder) -> None:
-    """Writes versions, machine and command down; those of the process that began a run stay first."""
-    file, now = folder.file(ENVIRONMENT), read_environment()
-    if folder.resumed and file.exists():
-        try:
-            begun = json.loads(file.read_text(encoding="utf-8"))
-            now = {**begun, "resumed": [*begun.get("resumed", []), now]}
-        except (ValueError, TypeError, AttributeError):
-            renamed = file.rename(first_free(file.with_name(f"damaged_{ENVIRONMENT}")))
-            console.say(f"warning: {ENVIRONMENT} cannot be read; it is now {renamed.name}")
-    write_json(file, now)
 
 
 def keep_cases(cohort: Cohort, resumed: RunFolder | None) -> Cohort:
@@ -305,8 +291,8 @@ def _run_to_resume(path: Path, settings: Settings) -> RunFolder:
             fix=f"resume={folder} alone has the settings of that run; or start a new one",
         )
     longer = _epochs_before_and_now(folder, settings) if different else None
-    goes_on = lacks_folds(folder, prunes=settings.datasets.prune_below is not None)
-    if has_ended(folder) and not (longer or goes_on or "epoch" in settings.reset):
+    goes_on, prune = longer or "epoch" in settings.reset, settings.datasets.prune_below
+    if has_ended(folder) and not (goes_on or lacks_folds(folder, prunes=prune is not None)):
         raise ConfigError(
             "the run has ended; there is nothing to resume",
             file=folder,

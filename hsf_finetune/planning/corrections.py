@@ -14,7 +14,7 @@ from hsf_finetune.config.settings import DatasetSettings
 from hsf_finetune.data.volumes.check_volumes import on_grid_of, to_whole_numbers
 from hsf_finetune.data.volumes.read_volume import VolumeRef, is_volume, read_volume
 from hsf_finetune.describe.label_names import read_name_table
-from hsf_finetune.inference.formats.output_formats import LABEL_TABLES
+from hsf_finetune.inference.formats.output_formats import LABEL_TABLES, PROBABILITY_ENDS
 from hsf_finetune.inference.model_card import ModelCard
 from hsf_finetune.inference.scan_jobs import Job, plan_jobs
 from hsf_finetune.inference.scan_model import ScanModel
@@ -31,8 +31,6 @@ TABLE = "cases.csv"
 """In the folder of corrections: scans, corrected segmentations and subjects."""
 RECORD = "corrections.json"
 """Beside it: where they came from."""
-_PROBABILITIES = "_probabilities.nii.gz"
-"""End of the names of files that `predict` may write beside segmentations."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +83,7 @@ def find_corrections(
             fix="save it as NIfTI under the scan's name; or give another folder: --scans SCANS",
         )
         for path in filter(is_volume, list_below(labels))
-        if path not in jobs and not path.name.endswith(_PROBABILITIES)
+        if path not in jobs and not path.name.endswith(PROBABILITY_ENDS)
     ]
     problems += find_other_tables(labels, card)
     kept, left_out = choose_new_scans([*jobs.values()], known)

@@ -14,6 +14,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from hsf_finetune.system import console
+from hsf_finetune.system.atomic_files import first_free, write_json
 from hsf_finetune.system.errors import DataError
 from hsf_finetune.system.processor import processor_name
 from hsf_finetune.system.read_json import read_json
@@ -218,3 +220,20 @@ def job_of(folder: Path) -> str | None:
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return str(job) if job else None
+
+
+def write_environment(folder: RunFolder) -> None:
+    """Writes versions, machine and command down; those of the process that began a run stay first.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    file, now = folder.file(ENVIRONMENT), read_environment()
+    if folder.resumed and file.exists():
+        try:
+            begun = json.loads(file.read_text(encoding="utf-8"))
+            now = {**begun, "resumed": [*begun.get("resumed", []), now]}
+        except (ValueError, TypeError, AttributeError):
+            renamed = file.rename(first_free(file.with_name(f"damaged_{ENVIRONMENT}")))
+            console.say(f"warning: {ENVIRONMENT} cannot be read; it is now {renamed.name}")
+    write_json(file, now)

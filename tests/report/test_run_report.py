@@ -31,7 +31,8 @@ from hsf_finetune.evaluation.volume_agreement import agree_in_volume
 from hsf_finetune.inference.predictor import Predictor
 from hsf_finetune.report.comparison_report import report_comparison
 from hsf_finetune.report.page import Grid, Lines
-from hsf_finetune.report.run_report import forgotten_parts, list_findings
+from hsf_finetune.report.run_facts import list_findings
+from hsf_finetune.report.run_report import forgotten_parts
 from hsf_finetune.report.save_report import save_report
 from hsf_finetune.report.score_sections import rank_cases
 from hsf_finetune.system.errors import DataError
@@ -318,13 +319,16 @@ def test_unlabelled_scans_of_folds_are_in_the_methods(
 def test_classes_of_one_source_class_are_no_gain(run: Path, tmp_path: Path, told: bool) -> None:
     copy = tmp_path / "run"
     shutil.copytree(run, copy)
+    split = json.loads((copy / "splits.json").read_text())
+    cases = [*"ab", *split["validation"][:1]]
+    (copy / "splits.json").write_text(json.dumps({**split, "validation": cases}))
     before, after = (
         [
             row
             for name in ("anterior", "posterior", "tail")[: 2 + told]
             for row in (
                 ScoreRow(c, c, ClassScore(name, "scored", dice + n / 50, 1, 1, 1, 1, 0))
-                for n, c in enumerate("abc")
+                for n, c in enumerate(cases)
             )
         ]
         for dice in (0.2, 0.7)
