@@ -106,30 +106,29 @@ def report_run(folder: Path, cases: int = 4, device: str = "auto") -> Page:
             Section("Calibration and post-processing", [*_lessons(parts, model.card)]),
             Section("Data and split", [*list_data(folder, run_parts)]),
             Section("Weights and model", [*list_weights(model.card, weights)]),
-            Section(
-                "Methods",
-                [
-                    Lines(
-                        [
-                            *describe_methods(
-                                settings,
-                                model.card,
-                                split,
-                                train_in_words(run_parts, settings),
-                                weights,
-                            ),
-                            *describe_selftrain(run_parts.runs),
-                        ]
-                    ),
-                    Lines(list_references(settings, model.card, weights)),
-                ],
-            ),
+            Section("Methods", _methods(settings, model.card, split, run_parts, weights)),
             Section(
                 "Settings and versions",
                 [*list_settings(folder, settings_used(run_parts, settings))],
             ),
         ],
     )
+
+
+def _methods(
+    settings: Settings,
+    card: ModelCard,
+    split: dict[str, Any],
+    run_parts: RunParts,
+    weights: dict[str, Any] | None,
+) -> list[Part]:
+    """A paragraph for a paper, and its references."""
+    training = train_in_words(run_parts, settings)
+    told = describe_methods(settings, card, split, training, weights)
+    return [
+        Lines([*told, *describe_selftrain(run_parts.runs)]),
+        Lines(list_references(settings, card, weights)),
+    ]
 
 
 def _answer(
