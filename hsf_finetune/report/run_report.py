@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hsf_finetune.config.run_settings import read_settings_of
+from hsf_finetune.config.settings import Settings
 from hsf_finetune.data.discovery.cases import Case, discover
 from hsf_finetune.data.splits import split_cases
 from hsf_finetune.evaluation.finished_runs import (
