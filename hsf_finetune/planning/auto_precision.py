@@ -87,23 +87,14 @@ def with_precision(setup: Setup) -> Setup:
 
 # -------------------------------------------------------------------- internals
 def _measure(setup: Setup, volume: DryVolumes) -> float:
-    """How many times as fast a step in bfloat16 is; 0 where steps are short.
-
-    In one thread, since several that wait for each other take processor time as well, where
-    other programs run.
-    """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        full = _step_s(_with(setup, FULL), volume)
-        if full < _SHORT_S:
-            return 0.0
-        rounded = _step_s(_with(setup, ROUNDED), volume)
-        if full < _LONG_S:
-            full = min(full, _step_s(_with(setup, FULL), volume))
-            rounded = min(rounded, _step_s(_with(setup, ROUNDED), volume))
-    finally:
-        torch.set_num_threads(threads)
+    """How many times as fast a step in bfloat16 is, in turn, the least times; 0 where steps are short."""
+    full = _step_s(_with(setup, FULL), volume)
+    if full < _SHORT_S:
+        return 0.0
+    rounded = _step_s(_with(setup, ROUNDED), volume)
+    if full < _LONG_S:
+        full = min(full, _step_s(_with(setup, FULL), volume))
+        rounded = min(rounded, _step_s(_with(setup, ROUNDED), volume))
     return full / rounded
 
 
