@@ -20,6 +20,13 @@ ALSO_TRAINED = "which also trained"
 """Said of cases that score a model and trained it, too."""
 
 
+def note_trained(trained: int, count: int) -> str:
+    """How many of some scored cases trained the model, as the end of a phrase; empty for none."""
+    if not trained:
+        return ""
+    return f", {ALSO_TRAINED}" if trained >= count else f", {trained} of {ALSO_TRAINED}"
+
+
 @dataclass(frozen=True)
 class Split:
     """Cases by side; a subject's cases are all on one side.

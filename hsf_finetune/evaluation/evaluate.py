@@ -14,7 +14,7 @@ from rich.table import Table
 from hsf_finetune.config.compose import compose
 from hsf_finetune.config.run_settings import read_settings_of
 from hsf_finetune.data.discovery.cases import Case, discover
-from hsf_finetune.data.splits import ALSO_TRAINED, split_cases
+from hsf_finetune.data.splits import note_trained, split_cases
 from hsf_finetune.data.volumes.affines import voxel_size_mm
 from hsf_finetune.data.volumes.check_volumes import on_grid_of, to_whole_numbers
 from hsf_finetune.data.volumes.read_volume import VolumeRef, read_shape, read_volume
@@ -128,7 +128,7 @@ def evaluate_run(
             rows += score_cases(model, cases, tolerance_mm, tick)
     count = console.count_of(len({row.case for row in rows}), f"{side} case")
     if side != "train":
-        count += _note_trained(trained, len({row.case for row in rows}))
+        count += note_trained(len(trained), len({row.case for row in rows}))
     name = " and ".join(one.name for one in (run, *more)) + (f", tta={tta}" if tta != "off" else "")
     return Evaluation(_title(f"{name} on {count}", tolerance_mm), tuple(rows))
 
@@ -167,7 +167,7 @@ def evaluate_weights(
     with console.progress("scoring cases") as tick:
         rows = score_cases(model, cases, tolerance_mm, tick)
     trained = _trained_on(_run_of(Path(weights).expanduser()), cases)
-    count = console.count_of(len(cases), "case") + _note_trained(trained, len(cases))
+    count = console.count_of(len(cases), "case") + note_trained(len(trained), len(cases))
     return Evaluation(_title(f"{Path(weights).name} on {count}", tolerance_mm), tuple(rows))
 
 
@@ -239,13 +239,6 @@ def cases_of(run: Path, side: SplitSide) -> tuple[Case, ...]:
 def _trained_on(run: Path | None, cases: Sequence[Case]) -> set[str]:
     """Names of the cases that a run trained on; none where there is no run."""
     return {case.name for case in cases} & {*read_split(run)["train"]} if run else set()
-
-
-def _note_trained(trained: set[str], count: int) -> str:
-    """How many of the scored cases trained the model, in words."""
-    if len(trained) == count:
-        return f", {ALSO_TRAINED}"
-    return f", {len(trained)} of which also trained" if trained else ""
 
 
 def _run_of(weights: Path) -> Path | None:

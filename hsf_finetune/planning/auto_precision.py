@@ -53,21 +53,20 @@ def with_precision(setup: Setup) -> Setup:
         DataError: a header cannot be read.
     """
     engine = setup.settings.lightning
-    decides = engine.precision == "auto" and setup.device.type == "cpu"
-    if not decides or trains_in_several_processes(engine):
+    if engine.precision != "auto":
         return setup
     has_rounded = computes_bf16(setup.device)
     begun = setup.resumed.file(FORECAST_FILE) if setup.resumed else None
     if begun is not None and begun.exists():
-        kept = read_json(begun, {}).get("precision", FULL)
+        kept = read_json(begun, {}).get("precision", "auto")
         if kept == ROUNDED and not has_rounded:
             console.say(
-                f"warning: the run began in {ROUNDED}, for which this processor has no arithmetic: "
+                f"warning: the run began in {ROUNDED}, for which this machine has no arithmetic: "
                 "each step takes many times as long. It goes on so, to be one run; "
                 f"lightning.precision={FULL} starts another one"
             )
         return _with(setup, kept)
-    if not has_rounded:
+    if not has_rounded or setup.device.type != "cpu" or trains_in_several_processes(engine):
         return setup
     volume = _timed_volume(setup)
     file = _kept_file(setup, volume)
@@ -141,10 +140,10 @@ def _timed_volume(setup: Setup) -> DryVolumes:
 
 
 def _step_s(setup: Setup, volume: DryVolumes) -> float:
-    """Processor seconds of a step where the most trains."""
+    """Processor seconds of the fastest step where the most trains: other programs make some longer."""
     stages = setup.schedule.stages
     stage = max(range(len(stages)), key=lambda n: len(stages[n].rates))
-    return measure_stage(setup.job, stage, volume, steps=2, clock=time.process_time).step_s
+    return measure_stage(setup.job, stage, volume, clock=time.process_time).least_step_s
 
 
 def _with(setup: Setup, precision: str) -> Setup:

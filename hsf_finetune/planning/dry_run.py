@@ -8,7 +8,9 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
+from statistics import fmean
 from typing import Any, cast
 
 import lightning as L
@@ -49,7 +51,8 @@ class DryRunCost:
     """What a dry run took.
 
     Args:
-        step_s: of a training step, augmentation included.
+        step_s: of a training step, augmentation included; the mean of the timed ones.
+        least_step_s: of the fastest of them.
         validation_s: of the one volume that was validated.
         epoch_s: of what comes once an epoch, such as writing checkpoints.
         host_bytes: most memory that the process had.
@@ -57,6 +60,7 @@ class DryRunCost:
     """
 
     step_s: float
+    least_step_s: float
     validation_s: float
     epoch_s: float
     host_bytes: int
@@ -187,7 +191,7 @@ class _Stopwatch(Callback):
         self._end = self._now()
 
     def cost(self, host_bytes: int, device_bytes: int) -> DryRunCost:
-        step_s = (self._steps[-1] - self._steps[0]) / (len(self._steps) - 1)
+        steps = [after - before for before, after in pairwise(self._steps)]
         validation_s = self._validation[1] - self._validation[0]
         epoch_s = max(self._end - self._steps[-1] - validation_s, 0.0)
-        return DryRunCost(step_s, validation_s, epoch_s, host_bytes, device_bytes)
+        return DryRunCost(fmean(steps), min(steps), validation_s, epoch_s, host_bytes, device_bytes)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from hsf_finetune.data.splits import note_trained
+
 
 def also_trained(split: Mapping[str, Any], side: str) -> str:
     """How many of the cases of a side trained too, as the end of a phrase; empty for none.
@@ -18,5 +20,5 @@ def also_trained(split: Mapping[str, Any], side: str) -> str:
     both = {*split["train"]} & {*split[side]}
     if side == "test" and not both:
         return ""
-    some = 0 < len(both) < len({*split[side]})
-    return f", {len(both)} of which also trained" if some else ", which also trained"
+    count = len({*split[side]})
+    return note_trained(len(both) or count, count)

@@ -19,8 +19,9 @@ def walk_folder(top: Path, skip: Collection[Path] = ()) -> Iterator[tuple[Path, 
     """The folder and every folder below it, each with the paths of what it holds.
 
     Folders behind links are entered, under the path of the link. A link that leads back, to a folder
-    that holds the link or one on its path, is left out: what it leads to has another path. A folder
-    that must not be read counts as empty.
+    that holds the link or one on its path, is left out, and so is one to a folder below the top one,
+    such as `latest`: what they lead to has another path. A folder that must not be read counts as
+    empty.
 
     Args:
         top: where to begin.
@@ -34,7 +35,8 @@ def walk_folder(top: Path, skip: Collection[Path] = ()) -> Iterator[tuple[Path, 
             for path in (top, *Path(os.path.abspath(top)).parents)
         )
     )
-    waiting = [(top, os.path.realpath(top), around)]
+    base = os.path.realpath(top)
+    waiting = [(top, base, around)]
     while waiting:
         folder, real, around = waiting.pop()
         paths = []
@@ -49,7 +51,7 @@ def walk_folder(top: Path, skip: Collection[Path] = ()) -> Iterator[tuple[Path, 
             else:
                 paths.append(path)
                 continue
-            if target in around:
+            if target in around or (entry.is_symlink() and _is_below(target, base)):
                 continue
             paths.append(path)
             if path not in skip:
@@ -75,6 +77,12 @@ def glob_below(top: Path, pattern: str) -> set[Path]:
 # -------------------------------------------------------------------- internals
 def _with_parents(path: str) -> frozenset[str]:
     return frozenset((path, *map(str, Path(path).parents)))
+
+
+def _is_below(path: str, top: str) -> bool:
+    """Whether a real path lies below another one, and not in a hidden folder of it."""
+    parts = Path(path).relative_to(top).parts if Path(path).is_relative_to(top) else ()
+    return bool(parts) and not any(part.startswith(".") for part in parts)
 
 
 def _list_entries(folder: Path) -> list[os.DirEntry[str]]:

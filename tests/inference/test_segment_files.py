@@ -16,7 +16,6 @@ import pytest
 from hsf_finetune.cli.main import main
 from hsf_finetune.config.settings import DatasetSettings
 from hsf_finetune.data.volumes.read_volume import Volume, VolumeRef, read_volume
-from hsf_finetune.inference.formats.output_formats import OutputChoice
 from hsf_finetune.inference.model_card import NO_GEOMETRY, Hdf5Geometry, common_geometry
 from hsf_finetune.inference.predictor import Predictor
 from hsf_finetune.inference.scan_jobs import SegmentOptions, plan_jobs
@@ -84,25 +83,6 @@ def test_what_exists_is_skipped_unless_it_is_to_be_redone(
     assert (out / "sub-01" / "t2.nii.gz").read_text() == "old"
     assert [r.status for r in segment(model, scans, to=out, overwrite=True)] == ["written"] * 2
     assert nib.load(out / "sub-01" / "t2.nii.gz").shape == SHAPE
-
-
-def test_probabilities_are_not_written_beside_another_segmentation(
-    model: Predictor, scans: Path, tmp_path: Path
-) -> None:
-    out = tmp_path / "out"
-    segment(model, scans / "sub-01", to=out)
-    more = SegmentOptions(outputs=OutputChoice(probabilities=True))
-    kept = nib.nifti1.load(out / "t2.nii.gz")
-    other = np.roll(np.asarray(kept.dataobj), 3, axis=0)
-    nib.nifti1.save(nib.nifti1.Nifti1Image(other, kept.affine, kept.header), out / "t2.nii.gz")
-    [result] = segment_files(model, [scans / "sub-01"], out, more)
-    assert result.status == "failed"
-    assert "holds another segmentation of this scan" in str(result.error)
-    assert files(out) == ["t2.nii.gz"]
-    segment(model, scans / "sub-01", to=out, overwrite=True)
-    [result] = segment_files(model, [scans / "sub-01"], out, more)
-    assert result.status == "written"
-    assert files(out) == ["t2.nii.gz", "t2_probabilities.nii.gz"]
 
 
 def test_a_damaged_file_does_not_stop_the_others(

@@ -57,7 +57,8 @@ def test_what_is_not_clearly_faster_is_not_chosen(
     def measure(job: TrainingJob, *_: Any, **__: Any) -> DryRunCost:
         precision = job.settings.lightning.precision
         measured.append(precision)
-        return DryRunCost(1.0 if precision == "32-true" else rounded_s, 0.0, 0.0, 0, 0)
+        step_s = 1.0 if precision == "32-true" else rounded_s
+        return DryRunCost(2 * step_s, step_s, 0.0, 0.0, 0, 0)
 
     monkeypatch.setattr(auto_precision, "measure_stage", measure)
     run = run_experiment(settings_of(data, f"datasets.output_path={outputs}"))
@@ -158,7 +159,7 @@ def test_what_is_faster_is_chosen_and_a_resumed_run_has_it(
     )
     assert made == ["bf16-mixed", "bf16-mixed"]
     assert (
-        "began in bf16-mixed, for which this processor has no arithmetic" in capsys.readouterr().out
+        "began in bf16-mixed, for which this machine has no arithmetic" in capsys.readouterr().out
     )
     saved = torch.load(run.folder / "checkpoints" / "last.ckpt", weights_only=True)
     assert saved["epoch"] == 1

@@ -15,11 +15,8 @@ import pytest
 from hsf_finetune.cli.main import main
 from hsf_finetune.config.run_settings import read_settings_of
 from hsf_finetune.data.volumes.read_volume import stem
-from hsf_finetune.evaluation.compare_runs import compare_runs
-from hsf_finetune.evaluation.metrics import ClassScore
 from hsf_finetune.evaluation.reliability import read_reliability
 from hsf_finetune.evaluation.score_tables import (
-    ScoreRow,
     format_interval,
     format_number,
     paired_differences,
@@ -29,7 +26,6 @@ from hsf_finetune.evaluation.score_tables import (
 )
 from hsf_finetune.evaluation.volume_agreement import agree_in_volume
 from hsf_finetune.inference.predictor import Predictor
-from hsf_finetune.report.comparison_report import report_comparison
 from hsf_finetune.report.page import Grid, Lines
 from hsf_finetune.report.run_facts import list_findings
 from hsf_finetune.report.run_report import forgotten_parts
@@ -38,13 +34,7 @@ from hsf_finetune.report.score_sections import rank_cases
 from hsf_finetune.system.errors import DataError
 from hsf_finetune.training.metrics_file import read_metrics
 from tests.conftest import save_nifti, tiny_case
-from tests.report.conftest import finetune
-
-
-def text_of(file: Path) -> str:
-    html = file.read_text(encoding="utf-8")
-    markup = re.sub(r"<(script|style|svg).*?</\1>", "", html, flags=re.DOTALL)
-    return re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]+>", " ", markup)))
+from tests.report.conftest import finetune, reported, text_of
 
 
 def test_every_figure_is_that_of_the_tables(run: Path) -> None:
@@ -140,10 +130,7 @@ def test_commands_and_what_auto_stood_for_are_said(run: Path, tmp_path: Path) ->
     (copy / "environment.json").write_text(json.dumps(written))
     kept = {"patch_vox": [8, 16, 8], "batch_size": 3, "precision": "bf16-mixed"}
     (copy / "forecast.json").write_text(json.dumps(kept))
-    with pytest.raises(SystemExit) as stop:
-        main(["report", str(copy), "--cases", "0"])
-    assert stop.value.code == 0
-    text = text_of(copy / "report.html")
+    text = text_of(reported(copy))
     assert "of batch size 3) in bfloat16 mixed precision at a peak learning rate" in text
     assert "batch size 3 patch vox 8 x 16 x 8 precision bf16-mixed" in text
     assert "python first.py Resumed on 2030-01-02 by: python a.py resume=b" in text
@@ -313,64 +300,6 @@ def test_unlabelled_scans_of_folds_are_in_the_methods(
         f"scans\\), {epochs} for the teacher and {epochs} for the student in float32 precision at ",
         text,
     )
-
-
-@pytest.mark.parametrize("told", [False, True])
-def test_classes_of_one_source_class_are_no_gain(run: Path, tmp_path: Path, told: bool) -> None:
-    copy = tmp_path / "run"
-    shutil.copytree(run, copy)
-    split = json.loads((copy / "splits.json").read_text())
-    cases = [*"ab", *split["validation"][:1]]
-    (copy / "splits.json").write_text(json.dumps({**split, "validation": cases}))
-    before, after = (
-        [
-            row
-            for name in ("anterior", "posterior", "tail")[: 2 + told]
-            for row in (
-                ScoreRow(c, c, ClassScore(name, "scored", dice + n / 50, 1, 1, 1, 1, 0))
-                for n, c in enumerate(cases)
-            )
-        ]
-        for dice in (0.2, 0.7)
-    )
-    write_scores(copy / "pretrained_scores.csv", before)
-    write_scores(copy / "validation_scores.csv", after)
-    weights = json.loads((copy / "transfer.json").read_text())
-    weights["channels"] = [
-        {"target": name, "rule": "split", "sources": ["blob"]} for name in ("anterior", "posterior")
-    ]
-    (copy / "transfer.json").write_text(json.dumps(weights))
-    with pytest.raises(SystemExit) as stop:
-        main(["report", str(copy), "--cases", "0"])
-    assert stop.value.code == 0
-    text = text_of(copy / "report.html")
-    assert "anterior and posterior came out of blob of the source" in text
-    start = "is 0.720. The pretrained model cannot tell anterior and posterior apart"
-    if told:
-        assert f"{start}; of the other classes, it went from 0.220 to 0.720" in text
-    else:
-        assert f"{start}, so that what fine-tuning gained cannot be said." in text
-    assert ("fine-tuning helped" in text) == told
-
-
-def test_cases_that_also_trained_are_no_measure(
-    data: Path, source_run: Path, tmp_path: Path
-) -> None:
-    folder = finetune(data, tmp_path, source_run, "datasets.train_on_all=true")
-    text = text_of(folder / "report.html")
-    assert "fine-tuning helped" not in text
-    trained = "5 validation cases of 5 subjects, which also trained"
-    assert f"Mean Dice on {trained}, went from" in text
-    assert "no measure of new scans" in text
-    assert "chose the epoch" not in text
-    assert "Before and after: validation cases, which also trained" in text
-    assert "Each class: validation cases, which also trained" in text
-    methods = "5 scans of 5 subjects for validation, which also trained"
-    assert f"not held out: 5 scans of 5 subjects for training, {methods}" in text
-    assert text.count(" train, validation ") == 5
-    shutil.copytree(folder, other := tmp_path / "other")
-    compared = report_comparison(compare_runs([folder, other]))
-    assert "no measure of new scans" in compared.answer[1]
 
 
 def test_segmentations_against_labels_have_a_report(data: Path, tmp_path: Path) -> None:

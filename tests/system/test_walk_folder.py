@@ -74,3 +74,14 @@ def test_links_that_lead_back_end(tmp_path: Path) -> None:
     # Named in the pattern, such a link is followed, and the loop behind it ends.
     named = below(cohort, sorted(glob_below(cohort, "sub-0/all/**/t2.nii.gz")))
     assert named == [f"sub-0/all/sub-{number}/t2.nii.gz" for number in range(1, 9)]
+
+
+def test_a_folder_that_has_another_path_below_is_listed_once(tmp_path: Path) -> None:
+    touch(tmp_path, "run1/t2.nii.gz", "run2/t2.nii.gz", ".store/s3/t2.nii.gz")
+    (tmp_path / "latest").symlink_to("run2")
+    (tmp_path / "run3").symlink_to(Path(".store", "s3"))
+    wanted = ["run1/t2.nii.gz", "run2/t2.nii.gz", "run3/t2.nii.gz"]
+    shown = [path for path in list_below(tmp_path) if ".store" not in path.parts]
+    assert below(tmp_path, shown) == wanted
+    found = sorted(glob_below(tmp_path, "**/t2.nii.gz"))
+    assert below(tmp_path, [path for path in found if ".store" not in path.parts]) == wanted

@@ -175,6 +175,23 @@ def test_several_formats_get_a_folder_each_and_only_missing_files_are_written(
     assert nib.load(kept).shape == IMAGE.shape
 
 
+def test_nothing_is_written_beside_another_segmentation(model: Predictor, scan: Path) -> None:
+    predict(model, scan)
+    out = scan.parent.parent / "out"
+    labels = nib.load(out / scan.name)
+    other = np.roll(np.asarray(labels.dataobj), 3, axis=0)
+    nib.save(nib.Nifti1Image(other, labels.affine, labels.header), out / scan.name)
+    before = files(out)
+    [result] = predict(model, scan, probabilities=True)
+    assert result.status == "failed"
+    assert "holds another segmentation of this scan" in str(result.error)
+    assert files(out) == before
+    predict(model, scan, overwrite=True)
+    [result] = predict(model, scan, probabilities=True)
+    assert result.status == "written"
+    assert len(files(out)) == len(before) + 1
+
+
 def test_labels_of_another_model_are_not_mixed_in(model: Predictor, scan: Path) -> None:
     predict(model, scan)
     other = random_model()
