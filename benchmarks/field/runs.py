@@ -8,6 +8,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ class Campaign:
         ]
         self._given = ("train", *bench.overrides(self.data, *others))
         counted = self.data / "changes"
-        whole = self._start(self.run(), before=lambda: _watch(counted, 0))
+        whole = self._start(self.run(), before=partial(_watch, counted, 0))
         assert whole.code == 0, whole.text
         self.changes = len(counted.read_bytes())
         self.weights = weights_of(self.run())
@@ -70,7 +71,7 @@ class Campaign:
         number = random.Random(seed).randint(1, self.changes)
         shutil.rmtree(self.run(), ignore_errors=True)
         counted = self.data / f"changes_{how.name}_{seed}"
-        stopped = self._start(self.run(), before=lambda: _watch(counted, number, how))
+        stopped = self._start(self.run(), before=partial(_watch, counted, number, how))
         ended = (self.run() / "result.json").exists()
         name = f"seed {seed}, at change {number} of {self.changes}"
         if how == signal.SIGTERM and stopped.code != (0 if ended else EXIT_TERMINATED):
@@ -88,7 +89,7 @@ class Campaign:
         kept = self.data / "kept"
         if not kept.exists():
             shutil.rmtree(self.run(), ignore_errors=True)
-            self._start(self.run(), before=lambda: _die_in_epoch(EPOCHS - 1))
+            self._start(self.run(), before=partial(_die_in_epoch, EPOCHS - 1))
             shutil.copytree(self.run(), kept)
         shutil.rmtree(self.run(), ignore_errors=True)
         shutil.copytree(kept, self.run())
