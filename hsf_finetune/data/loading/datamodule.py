@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from functools import cached_property, partial
 from typing import Any
@@ -155,4 +156,13 @@ class CasesDataModule(L.LightningDataModule):
             collate_fn=partial(self._collate, least=least),
             pin_memory=self.settings.pin_memory and torch.cuda.is_available(),
             persistent_workers=workers > 0,
+            worker_init_fn=_keep_inherited,
         )
+
+
+def _keep_inherited(worker: int) -> None:
+    """Never collects what a loader process, a fork, has from the process that trains.
+
+    The end of a model of OpenVINO waits for its threads, which a fork has not.
+    """
+    gc.freeze()

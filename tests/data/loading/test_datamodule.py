@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from hsf_finetune.data.loading.batches import Batch
+from hsf_finetune.data.loading.batches import Batch, BatchItem, TrainingCases
 from hsf_finetune.data.loading.datamodule import CasesDataModule
 from hsf_finetune.data.splits import Split
 from tests.data.writing import blobs, case, minimal_settings
@@ -50,6 +51,35 @@ def test_workers_give_the_same_batches(tmp_path: Path, cache: str) -> None:
     assert equal(first, batches(shared))
     assert equal(first, batches(alone))
     assert not equal(first, batches(alone, epoch=1))
+
+
+def test_a_worker_does_not_end_objects_of_the_process_that_trains(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = module(tmp_path, [(8, 8, 8)] * 3, num_workers=1)
+    read, ended = TrainingCases.__getitem__, tmp_path / "ended"
+
+    def read_after_collection(cases: TrainingCases, index: int) -> BatchItem:
+        gc.collect()
+        return read(cases, index)
+
+    class Threads:
+        """As a model with threads, in a cycle, which only a collection ends."""
+
+        def __init__(self) -> None:
+            self.itself = self
+
+        def __del__(self) -> None:
+            ended.touch()
+
+    monkeypatch.setattr(TrainingCases, "__getitem__", read_after_collection)
+    gc.disable()
+    try:
+        Threads()
+        assert batches(data)
+        assert not ended.exists()
+    finally:
+        gc.enable()
 
 
 def test_validation_sees_whole_volumes_in_order(tmp_path: Path) -> None:
