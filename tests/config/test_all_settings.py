@@ -13,6 +13,7 @@ from hsf_finetune.system.errors import ConfigError
 from tests.conftest import CONF, FAST
 
 STAGE = "finetuning.stages=[{epochs: 1, freeze_level: 0"
+KEEP_EVERYWHERE = "finetuning.keep_old=everywhere"
 REFUSED = [
     (
         ["finetuning=staged", f"{STAGE}, augmentation: lihgt}}]"],
@@ -49,6 +50,10 @@ REFUSED = [
     (
         ["datasets.fold=all", "datasets.train_on_all=true"],
         "datasets.fold: 'all' contradicts datasets.train_on_all",
+    ),
+    (
+        ["finetuning=selftrain", "finetuning.selftrain.start=teacher", KEEP_EVERYWHERE],
+        "finetuning.keep_old: everywhere contradicts finetuning.selftrain.start=teacher",
     ),
     (["lightning.accelerator=tpuu"], "lightning.accelerator: should be"),
     (["lightning.precision=17"], "lightning.precision: should be"),
