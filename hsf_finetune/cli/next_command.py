@@ -11,12 +11,16 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from hsf_finetune.cli.number_options import whole_number
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     parser.add_argument("model", metavar="RUN", help="folder of a run, or a checkpoint of one")
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="of scans without labels")
-    parser.add_argument("--k", type=int, default=5, metavar="N", help="how many scans; 5")
+    parser.add_argument(
+        "--k", type=whole_number(1), default=5, metavar="N", help="how many scans; 5"
+    )
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder to write into")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
 

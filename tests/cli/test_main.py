@@ -113,6 +113,37 @@ def test_flags_that_no_command_knows_are_refused(capsys: pytest.CaptureFixture[s
         assert "unrecognized arguments" in capsys.readouterr().err
 
 
+PREDICT = ["predict", "run", "scan", "-o", "x"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([*PREDICT, "--spacing", "1", "nan", "1"], "'nan' is not a number of mm, more than 0"),
+        ([*PREDICT, "--spacing", "1", "1", "0"], "'0' is not a number of mm, more than 0"),
+        ([*PREDICT, "--where-margin=-inf"], "'-inf' is not a number of mm, 0 or more"),
+        ([*PREDICT, "--review", "-1"], "'-1' is not a whole number, 0 or more"),
+        (["cache", "--prune", "nan"], "'nan' is not a number of days, 0 or more"),
+        (["cache", "--prune", "-1"], "'-1' is not a number of days, 0 or more"),
+        (["cache", "--prune", "inf"], "'inf' is not a number of days, 0 or more"),
+        (["evaluate", "a", "b", "--tolerance-mm", "nan"], "'nan' is not a number of mm, 0 or"),
+        (["check", "--jobs", "0"], "'0' is not a whole number, 1 or more"),
+        (["check", "--pictures", "-1"], "'-1' is not a whole number, 0 or more"),
+        (["report", "run", "--cases", "1.5"], "'1.5' is not a whole number, 0 or more"),
+        (["next", "run", "scans", "-o", "x", "--k", "0"], "'0' is not a whole number, 1 or more"),
+        (["learn", "run", "x", "-o", "y", "--steps", "0"], "'0' is not a whole number, 1 or more"),
+        (["phantom", "x", "--seed", "-1"], "'-1' is not a whole number, 0 or more"),
+    ],
+)
+def test_numbers_that_cannot_be_meant_are_refused(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert f": {said}" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "meant"),
     [(["predct", "x"], "predict"), (["evaluate", "x", "--split", "valdation"], "validation")],

@@ -44,6 +44,7 @@ REFUSED = [
     (["finetuning=lpft", "lightning.max_epochs=1"], "finetuning=lpft has 2 phases"),
     (["reset=[epoch]"], "reset: only a run that is resumed can be reset"),
     (["finetuning.lr_power=2"], "lr_power would be ignored: only finetuning.lr_schedule=poly"),
+    (["models.lr=inf"], "models.lr: should be a finite number"),
     (["models.loss=dice", "models.label_smoothing=0.1"], "loss 'dice' has no cross-entropy"),
     (["augmentation=hsf", "augmentation.mixup_p=0.1"], "pipeline 'torchio_hsf' mixes no volumes"),
     (["datasets.fold=5"], "datasets.fold: should be 0 to 4"),
