@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +18,6 @@ from hsf_finetune.config.settings import (
 from hsf_finetune.data.discovery.cases import Case, discover
 from hsf_finetune.data.loading.epoch_sampler import choose_draw_weights
 from hsf_finetune.data.splits import Split
-from hsf_finetune.evaluation.head_check import ClassGroup
 from hsf_finetune.experiment.active_run import fit, open_run
 from hsf_finetune.experiment.earlier_cases import MOST_LOST, EarlierCases
 from hsf_finetune.experiment.run import find_inputs
@@ -31,7 +29,7 @@ from hsf_finetune.planning.auto_sizes import with_sizes
 from hsf_finetune.planning.corrections import Correction, find_corrections, keep_corrections
 from hsf_finetune.planning.run_cases import read_run_cases
 from hsf_finetune.planning.setup import prepare
-from hsf_finetune.planning.source_model import CLASS_GROUPS
+from hsf_finetune.planning.source_model import CLASS_GROUPS, read_class_groups
 from hsf_finetune.system import console
 from hsf_finetune.system.atomic_files import write_json
 from hsf_finetune.system.console import count_of
@@ -240,10 +238,9 @@ def _retention_of(settings: Settings, parent: Path, card: ModelCard) -> dict[str
     given, file = settings.datasets.retention, parent / CLASS_GROUPS
     if not given or not file.exists():
         return given
-    written = json.loads(file.read_text())
-    groups = [ClassGroup.from_dict(group) for group in written["groups"]]
+    classes, groups = read_class_groups(file)
     came_of = {
-        written["classes"][channel]: [card.classes[one] for one in group.target]
+        classes[channel]: [card.classes[one] for one in group.target]
         for group in groups
         for channel in group.source
     }

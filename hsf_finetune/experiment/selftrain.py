@@ -34,7 +34,7 @@ from hsf_finetune.planning.unlabelled import UnlabelledScan, UnlabelledScans, fi
 from hsf_finetune.system import console
 from hsf_finetune.system.atomic_files import write_json
 from hsf_finetune.system.errors import ConfigError, UserError
-from hsf_finetune.system.read_json import read_json
+from hsf_finetune.system.read_json import read_json, read_json_list
 from hsf_finetune.system.run_folder import RESULT, SPLITS, RunFolder, named_when_interrupted
 from hsf_finetune.training.trainer import one_device
 
@@ -185,11 +185,16 @@ def _plan(settings: Settings, cohort: Cohort, resumed: RunFolder | None) -> _Sel
         data = data.model_copy(update={"split_file": str(resumed.file(SPLITS))})
     split = split_cases(cohort.cases, data, settings.seed)
     if resumed is not None and resumed.file(_SCANS).exists():
-        written = TypeAdapter(tuple[UnlabelledScan, ...])
-        scans = UnlabelledScans(written.validate_json(resumed.file(_SCANS).read_bytes()), {})
+        scans = UnlabelledScans(_read_scans(resumed.file(_SCANS)), {})
     else:
         scans = find_unlabelled(data, cohort, split)
     return _SelftrainPlan(settings, cohort, split, scans)
+
+
+def _read_scans(file: Path) -> tuple[UnlabelledScan, ...]:
+    shape = {"name": str, "subject": str, "channels": [{"path": str}], "dataset": str}
+    scans = TypeAdapter(tuple[UnlabelledScan, ...])
+    return scans.validate_python(read_json_list(file, shape))
 
 
 def _train_teacher(

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
-
 from hsf_finetune.evaluation.compare_runs import Comparison
 from hsf_finetune.evaluation.comparison_plots import draw_figures
 from hsf_finetune.report.page import Grid, Lines, Page, Picture, Section
 from hsf_finetune.report.trained_cases import also_trained
-from hsf_finetune.system.run_folder import SPLITS
+from hsf_finetune.system.run_folder import read_split
 
 
 def report_comparison(compared: Comparison) -> Page:
@@ -19,9 +17,7 @@ def report_comparison(compared: Comparison) -> Page:
     runs = [one.model for one in figures if one.model.folder]
     folders = {one.name: one.folder for one in runs if one.folder}
     trained = [
-        name
-        for name, folder in folders.items()
-        if also_trained(json.loads((folder / SPLITS).read_text()), compared.side)
+        name for name, folder in folders.items() if also_trained(read_split(folder), compared.side)
     ]
     caveat = []
     if trained:
