@@ -31,8 +31,9 @@ def run(options: argparse.Namespace) -> int:
 
     from rich.text import Text
 
+    from hsf_finetune.evaluation.known_cases import run_of
     from hsf_finetune.inference.predictor import Predictor
-    from hsf_finetune.planning.run_cases import find_run, read_run_cases
+    from hsf_finetune.planning.run_cases import read_run_cases
     from hsf_finetune.planning.unlabelled import drop_known_scans
     from hsf_finetune.quality.next_scans import choose_next, rank_scans, write_next
     from hsf_finetune.system.console import TitledTable, console, count_of, progress, say
@@ -42,7 +43,7 @@ def run(options: argparse.Namespace) -> int:
     keep_freed_memory()
     model = Predictor.load(options.model, device=options.device)
     rank = partial(rank_scans, model, options.folder, options.output)
-    if folder := find_run(options.model):
+    if folder := run_of(options.model):
         try:
             rank = partial(rank, drop_known=partial(drop_known_scans, known=read_run_cases(folder)))
         except (UserError, OSError) as error:

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from hsf_finetune.config.run_settings import read_settings_of
 from hsf_finetune.config.settings import Settings
-from hsf_finetune.data.splits import ALSO_TRAINED
+from hsf_finetune.data.splits import OF_SOURCE, note_trained
 from hsf_finetune.evaluation.comparison_plots import draw_figures
 from hsf_finetune.evaluation.finished_runs import FinishedRun, Side, read_run
 from hsf_finetune.evaluation.model_comparison import (
@@ -50,6 +50,7 @@ class Comparison:
         figures: of every model, the pretrained ones first.
         folder: where compare.csv, compare.json and compare.png are; None if not saved.
         held_out: False where the cases trained the models.
+        source_trained: how many of the cases trained a model that one of them started from.
     """
 
     side: Side
@@ -57,13 +58,16 @@ class Comparison:
     figures: tuple[ModelFigures, ...]
     folder: Path | None = None
     held_out: bool = True
+    source_trained: int = 0
 
     @property
     def title(self) -> str:
         """The cases, in words."""
         dice = self.figures[0].dice
         cases = f"{count_of(dice.n, f'{self.side} case')} of {count_of(dice.subjects, 'subject')}"
-        return cases if self.held_out else f"{cases}, {ALSO_TRAINED}"
+        if not self.held_out:
+            return cases + note_trained(dice.n, dice.n)
+        return cases + note_trained(self.source_trained, dice.n, OF_SOURCE)
 
     @property
     def sentence(self) -> str:
@@ -89,6 +93,7 @@ class Comparison:
         content = {
             "side": self.side,
             "held_out": self.held_out,
+            "source_trained": self.source_trained,
             "reference": self.reference,
             "result": self.sentence,
             "runs": runs,
@@ -158,7 +163,10 @@ def compare_finished_runs(
         reference = _DEFAULT_REFERENCE if _DEFAULT_REFERENCE in means else best
     models = [*_pretrained_models(runs, side), *models]
     figures = compare_models(models, reference)
-    return Comparison(side, reference, figures, held_out=runs[0].held_out)
+    known = {case for run in runs for case in run.source_trained & run.split[side]}
+    return Comparison(
+        side, reference, figures, held_out=runs[0].held_out, source_trained=len(known)
+    )
 
 
 def check_reference(reference: str | None, names: Sequence[str]) -> None:

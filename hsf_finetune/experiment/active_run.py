@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from hsf_finetune.data.census import Census, check_census, classes_without_labels, write_census
-from hsf_finetune.data.ledger import write_ledger
+from hsf_finetune.data.ledger import LEDGER, write_ledger
 from hsf_finetune.data.loading.datamodule import CasesDataModule
 from hsf_finetune.evaluation.finished_runs import read_scores_if_any, write_result
 from hsf_finetune.evaluation.score_model import Keep, score_cases
@@ -106,7 +106,7 @@ class ActiveRun:
         setup, file = self.setup, self.folder.file
         if not file(SPLITS).exists():
             write_json(file(SPLITS), setup.split.to_dict())
-        write_ledger(file("ledger.csv"), setup.cohort, setup.split)
+        write_ledger(file(LEDGER), setup.cohort, setup.split)
         write_census(file("census.csv"), self.census)
         write_json(file("schedule.json"), setup.schedule.to_dict())
         if setup.report:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hsf_finetune.config.settings import Settings
+from hsf_finetune.data.ledger import LEDGER
 from hsf_finetune.data.preprocessing.describe_preprocessing import describe_preprocessing
 from hsf_finetune.inference.model_card import ModelCard
 from hsf_finetune.report.describe_training import describe_training
@@ -42,7 +43,7 @@ def list_data(folder: Path, run_parts: RunParts) -> Iterator[Part]:
     elif census:
         yield Grid(census[0], census[1:], title="What the labels draw")
     # Of self-training, the scans without labels are in the ledger of the whole.
-    ledger = _read_csv(run_parts.runs[-1] / "ledger.csv")
+    ledger = _read_csv(run_parts.runs[-1] / LEDGER)
     apart = [line for line in ledger[1:] if line[1] not in ("image", "label", "unlabelled")]
     if apart:
         rows = [[Path(line[0]).name, line[1], line[6]] for line in apart[:100]]

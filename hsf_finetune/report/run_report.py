@@ -11,7 +11,7 @@ from typing import Any
 from hsf_finetune.config.run_settings import read_settings_of
 from hsf_finetune.config.settings import Settings
 from hsf_finetune.data.discovery.cases import Case, discover
-from hsf_finetune.data.splits import split_cases
+from hsf_finetune.data.splits import OF_SOURCE, split_cases
 from hsf_finetune.evaluation.finished_runs import (
     FINAL,
     FinishedRun,
@@ -155,7 +155,8 @@ def _answer(
         else:
             first += ", so that what fine-tuning gained cannot be said."
     if trained:
-        first += " These figures are no measure of new scans: the model has seen these cases."
+        model = OF_SOURCE if trained.endswith(OF_SOURCE) else " the model"
+        first += f" These figures are no measure of new scans:{model} has seen these cases."
     caveats = []
     if mean.subjects < _FEW_SUBJECTS:
         caveats.append(

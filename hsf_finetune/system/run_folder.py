@@ -7,7 +7,7 @@ import json
 import platform
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import metadata
@@ -113,6 +113,17 @@ def read_split(run: Path) -> dict[str, Any]:
     split = read_json(run / SPLITS, _SPLIT)
     own = {"folds": [{**_SPLIT, **_SUBJECTS}]} if "folds" in split else _SUBJECTS
     return read_json(run / SPLITS, own)
+
+
+def gather_in_split(run: Path, parts: Sequence[Path], key: str) -> None:
+    """Writes into a run's splits.json what those of its parts list under a key, if anything.
+
+    Raises:
+        DataError: a file is missing, damaged or incomplete.
+    """
+    found = {name for part in parts for name in read_json(part / SPLITS, {}).get(key, ())}
+    if found:
+        write_json(run / SPLITS, {**read_json(run / SPLITS, {}), key: sorted(found)})
 
 
 def fold_folders(run: Path) -> list[Path]:
