@@ -51,7 +51,7 @@ from hsf_finetune.report.score_sections import (
     show_volumes,
     tables_of_classes,
 )
-from hsf_finetune.report.trained_cases import also_trained
+from hsf_finetune.report.trained_cases import also_trained, explain_no_lessons
 from hsf_finetune.system.console import count_of
 from hsf_finetune.system.errors import UserError
 from hsf_finetune.system.read_json import read_json
@@ -89,6 +89,7 @@ def report_run(folder: Path, cases: int = 4, device: str = "auto") -> Page:
     started = read_environment_of(folder).get("started", "")
     alike = classes_alike(read_transfer(run_parts.started, settings) or {})
     colours = figures.colours_of(run.classes(side), model.card)
+    lacking = [] if split["held_out"] else [*explain_no_lessons(settings, model.card)]
     scored = count_of(len({row.case for row in run.after[side]}), f"{side} case") + trained
     return Page(
         title=f"Report of {folder.name}",
@@ -104,7 +105,7 @@ def report_run(folder: Path, cases: int = 4, device: str = "auto") -> Page:
             Section("Learning", [*_curves(parts, colours)]),
             Section("Volumes", show_volumes(run.after[side], colours)),
             Section("What was forgotten", forgotten_parts(folder, result)),
-            Section("Calibration and post-processing", [*_lessons(parts, model.card)]),
+            Section("Calibration and post-processing", [*_lessons(parts, model.card, lacking)]),
             Section("Data and split", [*list_data(folder, run_parts)]),
             Section("Weights and model", [*list_weights(model.card, weights)]),
             Section("Methods", _methods(settings, model.card, split, run_parts, weights)),
@@ -263,15 +264,16 @@ def forgotten_parts(folder: Path, result: dict[str, Any]) -> list[Part]:
     return parts
 
 
-def _lessons(parts: Sequence[Path], card: ModelCard) -> Iterator[Part]:
-    """What validation cases taught about the model's probabilities and mistakes."""
-    lines = []
+def _lessons(parts: Sequence[Path], card: ModelCard, lacking: Sequence[str]) -> Iterator[Part]:
+    """What validation cases taught about the model's probabilities and mistakes, or why not."""
+    lines: list[str] = []
     if card.calibration:
         on = count_of(card.calibration.subjects, "validation subject")
         chose = "These subjects had chosen the epoch, too" if card.calibration.chose_epoch else ""
         lines.append(f"Probabilities: {card.calibration.line()}, on {on}.")
         lines.append(f"{chose or 'These subjects chose no epoch'}; labels are not changed.")
     lines += [f"Post-processing: {line}." for line in card.postprocessing.lines()]
+    lines += [f"{line[0].upper()}{line[1:]}." for line in lacking]
     if lines:
         yield Lines(lines)
     for part in parts:
