@@ -15,6 +15,7 @@ from rich.text import Text
 from hsf_finetune.config.settings import Settings
 from hsf_finetune.data.discovery.cases import Case, Cohort
 from hsf_finetune.data.splits import SOURCE_TRAINED, fold_settings, split_cases
+from hsf_finetune.evaluation.classes_alike import explain_alike, read_alike
 from hsf_finetune.evaluation.finished_runs import (
     FINAL,
     read_scores_if_any,
@@ -264,6 +265,8 @@ def _show_scores(
         console.console.print(_cases_table(run.path, before, after))
     if before:
         console.console.print(comparison_table(before, after))
+        for line in explain_alike(read_alike(run.path)):
+            console.say(line)
     console.console.print(summary_table(summarise(after), title=title))
     for line in (*_caveats(plan, subjects), f"\neverything is in {run.path}"):
         console.say(line)

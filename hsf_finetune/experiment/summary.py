@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from hsf_finetune.data.augment.flips import FlipPlan
 from hsf_finetune.data.census import Census, census_table, census_warnings
 from hsf_finetune.data.loading.epoch_sampler import DrawWeights
+from hsf_finetune.evaluation.classes_alike import explain_alike, read_alike
 from hsf_finetune.evaluation.score_tables import (
     ScoreRow,
     comparison_table,
@@ -70,6 +71,8 @@ def show_scores(
     kept = "Last" if setup.settings.finetuning.budget == "fixed" else "Best"
     if before:
         console.print(comparison_table(before, after))
+        for line in explain_alike(read_alike(run.path)):
+            say(line)
     console.print(summary_table(summarise(after), title=f"{kept} epoch on {where}"))
     by_protocol = protocol_table(after)
     if by_protocol is not None:

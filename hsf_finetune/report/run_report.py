@@ -12,6 +12,7 @@ from hsf_finetune.config.run_settings import read_settings_of
 from hsf_finetune.config.settings import Settings
 from hsf_finetune.data.discovery.cases import Case, discover
 from hsf_finetune.data.splits import OF_SOURCE, split_cases
+from hsf_finetune.evaluation.classes_alike import Alike, explain_alike, read_alike
 from hsf_finetune.evaluation.finished_runs import (
     FINAL,
     FinishedRun,
@@ -20,6 +21,7 @@ from hsf_finetune.evaluation.finished_runs import (
     read_scores_if_any,
 )
 from hsf_finetune.evaluation.reliability import read_reliability
+from hsf_finetune.evaluation.run_parts import RunParts, name_part
 from hsf_finetune.evaluation.score_tables import (
     MEAN,
     ScoreRow,
@@ -31,7 +33,6 @@ from hsf_finetune.inference.model_card import ModelCard
 from hsf_finetune.inference.predictor import Predictor
 from hsf_finetune.report import figures
 from hsf_finetune.report.case_views import view_case
-from hsf_finetune.report.classes_alike import Alike, classes_alike, explain_alike
 from hsf_finetune.report.methods import describe_methods, describe_selftrain, list_references
 from hsf_finetune.report.page import Cases, Grid, Lines, Page, Part, Picture, Section
 from hsf_finetune.report.run_facts import (
@@ -43,7 +44,6 @@ from hsf_finetune.report.run_facts import (
     settings_used,
     train_in_words,
 )
-from hsf_finetune.report.run_parts import RunParts, name_part
 from hsf_finetune.report.score_sections import (
     list_worst,
     name_weakest,
@@ -87,7 +87,7 @@ def report_run(folder: Path, cases: int = 4, device: str = "auto") -> Page:
     result = read_json(folder / RESULT, {"budget": str})
     weights = read_transfer(parts[0], settings)
     started = read_environment_of(folder).get("started", "")
-    alike = classes_alike(read_transfer(run_parts.started, settings) or {})
+    alike = read_alike(folder)
     colours = figures.colours_of(run.classes(side), model.card)
     lacking = [] if split["held_out"] else [*explain_no_lessons(settings, model.card)]
     scored = count_of(len({row.case for row in run.after[side]}), f"{side} case") + trained
