@@ -5,16 +5,21 @@ from __future__ import annotations
 import errno
 import getpass
 import pwd
+import re
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+import yaml
+from packaging.version import Version
 
 from hsf_finetune import __version__
 from hsf_finetune.cli.evaluate_command import parse_names
 from hsf_finetune.cli.main import COMMANDS, HYDRA_COMMANDS, explain, main
 from hsf_finetune.system.errors import ConfigError, UserError
+from hsf_finetune.system.run_folder import read_environment
 
 
 def raising(error: BaseException) -> Callable[[], int]:
@@ -111,6 +116,17 @@ def test_flags_that_no_command_knows_are_refused(capsys: pytest.CaptureFixture[s
             main(arguments)
         assert caught.value.code == 2
         assert "unrecognized arguments" in capsys.readouterr().err
+
+
+def test_a_version_with_unreleased_changes_is_not_that_of_a_release() -> None:
+    root = Path(__file__).parents[2]
+    released = re.findall(r"^## \[(\d.*?)\]", (root / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert "## [Unreleased]" in (root / "CHANGELOG.md").read_text()
+    assert Version(__version__).is_devrelease
+    assert Version(__version__) > max(map(Version, released))
+    cited = yaml.safe_load((root / "CITATION.cff").read_text())["version"]
+    assert cited == released[0]
+    assert read_environment()["packages"]["hsf-finetune"] == __version__
 
 
 PREDICT = ["predict", "run", "scan", "-o", "x"]
