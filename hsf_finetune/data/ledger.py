@@ -8,9 +8,6 @@ from hsf_finetune.data.discovery.cases import Cohort
 from hsf_finetune.data.splits import SIDES, Split
 from hsf_finetune.system.atomic_files import write_csv
 
-LEDGER = "ledger.csv"
-"""File of a run: every file that was found, and its status."""
-
 
 def write_ledger(path: Path, cohort: Cohort, split: Split) -> None:
     """Writes one line per file as CSV: status, case and its number, subject, side, reason.

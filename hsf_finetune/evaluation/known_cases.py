@@ -7,12 +7,11 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from hsf_finetune.data.discovery.cases import Case
-from hsf_finetune.data.ledger import LEDGER
 from hsf_finetune.system.atomic_files import read_csv
 from hsf_finetune.system.checksum import Checksum
 from hsf_finetune.system.errors import DataError, WeightsError
 from hsf_finetune.system.read_json import read_json
-from hsf_finetune.system.run_folder import SPLITS, read_split
+from hsf_finetune.system.run_folder import LEDGER, SPLITS, read_split
 from hsf_finetune.weights.sources.read_source import find_checkpoint
 
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from hsf_finetune.data.census import Census, check_census, classes_without_labels, write_census
-from hsf_finetune.data.ledger import LEDGER, write_ledger
+from hsf_finetune.data.ledger import write_ledger
 from hsf_finetune.data.loading.datamodule import CasesDataModule
 from hsf_finetune.evaluation.finished_runs import read_scores_if_any, write_result
 from hsf_finetune.evaluation.score_model import Keep, score_cases
@@ -32,7 +32,13 @@ from hsf_finetune.system.atomic_files import write_json
 from hsf_finetune.system.cache import sweep
 from hsf_finetune.system.errors import ConfigError
 from hsf_finetune.system.processes import is_main_process
-from hsf_finetune.system.run_folder import SPLITS, RunFolder, fold_folders, named_when_interrupted
+from hsf_finetune.system.run_folder import (
+    LEDGER,
+    SPLITS,
+    RunFolder,
+    fold_folders,
+    named_when_interrupted,
+)
 from hsf_finetune.training.train import fit_model
 
 Scores = tuple[ScoreRow, ...]

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 
 from hsf_finetune.config.settings import SelftrainSettings, Settings, WeightsSettings
 from hsf_finetune.data.discovery.cases import Cohort, discover
-from hsf_finetune.data.ledger import LEDGER, write_ledger
+from hsf_finetune.data.ledger import write_ledger
 from hsf_finetune.data.loading.epoch_sampler import choose_draw_weights
 from hsf_finetune.data.splits import SOURCE_TRAINED, Split, split_cases
 from hsf_finetune.evaluation.finished_runs import FINAL, read_scores_if_any, write_result
@@ -37,6 +37,7 @@ from hsf_finetune.system.atomic_files import write_json
 from hsf_finetune.system.errors import ConfigError, UserError
 from hsf_finetune.system.read_json import read_json, read_json_list
 from hsf_finetune.system.run_folder import (
+    LEDGER,
     RESULT,
     SPLITS,
     RunFolder,

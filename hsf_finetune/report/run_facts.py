@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from hsf_finetune.config.settings import Settings
-from hsf_finetune.data.ledger import LEDGER
 from hsf_finetune.data.preprocessing.describe_preprocessing import describe_preprocessing
 from hsf_finetune.evaluation.run_parts import RunParts, name_part
 from hsf_finetune.inference.model_card import ModelCard
 from hsf_finetune.report.describe_training import describe_training
 from hsf_finetune.report.page import Grid, Lines, Part
 from hsf_finetune.system.read_json import read_json
-from hsf_finetune.system.run_folder import ENVIRONMENT, read_split
+from hsf_finetune.system.run_folder import ENVIRONMENT, LEDGER, read_split
 from hsf_finetune.training.training_cost import read_cost
 
 
