@@ -26,13 +26,13 @@ from hsf_finetune.data.data_summary import DataSummary
 from hsf_finetune.system.atomic_files import first_free, write_csv, write_json
 from hsf_finetune.system.console import TitledTable, console, count_of, say
 from hsf_finetune.system.errors import OutputError
+from hsf_finetune.system.run_folder import LEDGER
 
 if TYPE_CHECKING:
     from hsf_finetune.check.case_facts import Measures
     from hsf_finetune.data.discovery.cases import Cohort
 
 CHECK_JSON = "check.json"
-LEDGER = "ledger.csv"
 PICTURES = "pictures"
 _PRINTED = 25
 """Kinds of findings that are printed; check.json has all of them."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 
+from hsf_finetune.cli.number_options import number_from_zero
 from hsf_finetune.system.cache import KINDS
 
 
@@ -16,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     parser.add_argument(
         "--prune",
-        type=float,
+        type=number_from_zero("days"),
         metavar="DAYS",
         help="remove what was not used for so many days (0: everything)",
     )

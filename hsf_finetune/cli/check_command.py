@@ -24,6 +24,7 @@ from hsf_finetune.check.earlier_report import (
     keep_report,
     source_paths,
 )
+from hsf_finetune.cli.number_options import whole_number
 from hsf_finetune.system.console import count_of, progress, say
 from hsf_finetune.system.errors import ConfigError
 
@@ -45,10 +46,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="folder of the report (default: a new one below datasets.output_path)",
     )
-    parser.add_argument("--jobs", type=int, help="threads (default: as many as there are CPUs)")
+    parser.add_argument(
+        "--jobs", type=whole_number(1), help="threads (default: as many as there are CPUs)"
+    )
     parser.add_argument("--strict", action="store_true", help="exit with 1 if there are warnings")
     parser.add_argument(
-        "--pictures", type=int, default=_PICTURES, help=f"of flagged cases (default: {_PICTURES})"
+        "--pictures",
+        type=whole_number(0),
+        default=_PICTURES,
+        help=f"of flagged cases (default: {_PICTURES})",
     )
 
 

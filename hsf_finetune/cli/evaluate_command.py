@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from hsf_finetune.cli.number_options import number_from_zero
 from hsf_finetune.system.errors import ConfigError
 
 
@@ -28,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--tolerance-mm",
-        type=float,
+        type=number_from_zero("mm"),
         help="of the surface Dice (default: 1, or one voxel's diagonal for data of another scale)",
     )
     parser.add_argument(

@@ -10,6 +10,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from hsf_finetune.cli.number_options import whole_number
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
@@ -20,7 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--scans", type=Path, help="folder of their scans; not needed for what `next` wrote"
     )
-    parser.add_argument("--steps", type=int, default=60, metavar="N", help="of training; 60")
+    parser.add_argument(
+        "--steps", type=whole_number(1), default=60, metavar="N", help="of training; 60"
+    )
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder of the new run")
 
 

@@ -11,12 +11,16 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from hsf_finetune.cli.number_options import whole_number
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     parser.add_argument("model", metavar="RUN", help="folder of a run, or a checkpoint of one")
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="of scans without labels")
-    parser.add_argument("--k", type=int, default=5, metavar="N", help="how many scans; 5")
+    parser.add_argument(
+        "--k", type=whole_number(1), default=5, metavar="N", help="how many scans; 5"
+    )
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder to write into")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
 
@@ -27,8 +31,9 @@ def run(options: argparse.Namespace) -> int:
 
     from rich.text import Text
 
+    from hsf_finetune.evaluation.known_cases import run_of
     from hsf_finetune.inference.predictor import Predictor
-    from hsf_finetune.planning.run_cases import find_run, read_run_cases
+    from hsf_finetune.planning.run_cases import read_run_cases
     from hsf_finetune.planning.unlabelled import drop_known_scans
     from hsf_finetune.quality.next_scans import choose_next, rank_scans, write_next
     from hsf_finetune.system.console import TitledTable, console, count_of, progress, say
@@ -38,7 +43,7 @@ def run(options: argparse.Namespace) -> int:
     keep_freed_memory()
     model = Predictor.load(options.model, device=options.device)
     rank = partial(rank_scans, model, options.folder, options.output)
-    if folder := find_run(options.model):
+    if folder := run_of(options.model):
         try:
             rank = partial(rank, drop_known=partial(drop_known_scans, known=read_run_cases(folder)))
         except (UserError, OSError) as error:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from hsf_finetune.cli.number_options import whole_number
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--seed", type=int, default=0, help="of the shapes and the noise")
+    parser.add_argument(
+        "--seed", type=whole_number(0), default=0, help="of the shapes and the noise"
+    )
 
 
 def run(options: argparse.Namespace) -> int:

@@ -9,8 +9,9 @@ segmented.
 from __future__ import annotations
 
 import argparse
-import math
 from pathlib import Path
+
+from hsf_finetune.cli.number_options import number_above_zero, number_from_zero, whole_number
 
 _FORMATS = ("nifti", "seg.nrrd", "dicom-seg", "bids")
 
@@ -48,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--spacing",
         nargs=3,
-        type=float,
+        type=number_above_zero("mm"),
         metavar=("X", "Y", "Z"),
         help="HDF5: voxel size in mm where the files do not give it; that of the training data "
         "if left out",
@@ -123,7 +124,7 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--review",
-        type=int,
+        type=whole_number(0),
         default=0,
         metavar="N",
         help="list the N scans that a person should look at first, by the Dice that the model "
@@ -154,22 +155,11 @@ def _add_regions(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--where-margin",
-        type=_margin,
+        type=number_from_zero("mm"),
         default=8.0,
         metavar="MM",
         help="what is cut out around each region; 8 mm if left out",
     )
-
-
-def _margin(text: str) -> float:
-    """A finite number of mm, 0 or more."""
-    try:
-        found = float(text)
-    except ValueError:
-        found = math.nan
-    if not (math.isfinite(found) and found >= 0):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of mm, 0 or more")
-    return found
 
 
 def _list_formats(text: str) -> list[str]:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from hsf_finetune.cli.number_options import whole_number
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
@@ -20,7 +22,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-o", "--output", type=Path, help="file to write (default: RUN/report.html)"
     )
     parser.add_argument(
-        "--cases", type=_count, default=4, help="how many of the worst cases to show (default: 4)"
+        "--cases",
+        type=whole_number(0),
+        default=4,
+        help="how many of the worst cases to show (default: 4)",
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
@@ -35,10 +40,3 @@ def run(options: argparse.Namespace) -> int:
         check_is_free(options.output)
     save_report(options.run, options.output, options.cases, options.device)
     return 0
-
-
-def _count(text: str) -> int:
-    """A whole number that is not negative."""
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of cases, 0 or more")
-    return int(text)

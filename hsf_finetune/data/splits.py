@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,24 @@ ALSO_TRAINED = "which also trained"
 """Said of cases that score a model and trained it, too."""
 
 
-def note_trained(trained: int, count: int) -> str:
-    """How many of some scored cases trained the model, as the end of a phrase; empty for none."""
+SOURCE_TRAINED = "source_trained"
+"""Key of `splits.json`: cases that score a model, and that its source model trained on."""
+OF_SOURCE = " the pretrained model"
+"""Said after `ALSO_TRAINED` of these."""
+
+
+def note_trained(trained: int, count: int, model: str = "") -> str:
+    """How many of some scored cases trained the model, as the end of a phrase; empty for none.
+
+    Args:
+        trained: those that did.
+        count: of all.
+        model: `OF_SOURCE` for the pretrained model.
+    """
     if not trained:
         return ""
-    return f", {ALSO_TRAINED}" if trained >= count else f", {trained} of {ALSO_TRAINED}"
+    text = f"{ALSO_TRAINED}{model}"
+    return f", {text}" if trained >= count else f", {trained} of {text}"
 
 
 @dataclass(frozen=True)
@@ -37,6 +50,7 @@ class Split:
         test: cases that are only scored after training; may be empty.
         how: one sentence on how the split was made.
         held_out: False where validation cases train as well.
+        source_trained: names of validation and test cases that the source model trained on.
     """
 
     train: tuple[Case, ...]
@@ -44,16 +58,25 @@ class Split:
     test: tuple[Case, ...]
     how: str
     held_out: bool = True
+    source_trained: tuple[str, ...] = ()
 
     def side(self, name: str) -> tuple[Case, ...]:
         """The cases of `train`, `validation` or `test`."""
         return {"train": self.train, "validation": self.validation, "test": self.test}[name]
 
+    def note_source(self, name: str) -> str:
+        """How many cases of a side trained the source model, as the end of a phrase."""
+        cases = self.side(name)
+        known = sum(case.name in self.source_trained for case in cases)
+        return note_trained(known, len(cases), OF_SOURCE)
+
     def to_dict(self) -> dict[str, Any]:
         """The split as plain types, for `splits.json`; `split_file` reads them."""
         names = {side: [case.name for case in self.side(side)] for side in SIDES}
         subjects = {side: sorted({case.subject for case in self.side(side)}) for side in SIDES}
-        return {"how": self.how, "held_out": self.held_out, **names, "subjects": subjects}
+        known = {SOURCE_TRAINED: [*self.source_trained]} if self.source_trained else {}
+        how = {"how": self.how, "held_out": self.held_out}
+        return {**how, **names, "subjects": subjects, **known}
 
 
 def split_cases(cases: Sequence[Case], settings: DatasetsSettings, seed: int) -> Split:
@@ -232,7 +255,8 @@ def _read_split_file(cases: Sequence[Case], path: Path, fold: int | str | None =
             expected=f"such as {', '.join(sorted(known)[:4])}",
         )
     chosen = {side: [c for name in names for c in known[name]] for side, names in sides.items()}
-    return _check_given_split(chosen, f"split file {path.name}", given.get("held_out") is False)
+    split = _check_given_split(chosen, f"split file {path.name}", given.get("held_out") is False)
+    return replace(split, source_trained=tuple(given.get(SOURCE_TRAINED) or ()))
 
 
 def _fold_of_nnunet(folds: Sequence[Any], path: Path, fold: int | str | None) -> object:
@@ -269,4 +293,5 @@ def _check_given_split(
                 fix="keep all cases of one person on one side",
             )
     how += ": " + ", ".join(f"{len(unique[side])} {side}" for side in SIDES) + " cases"
-    return Split(**unique, how=how, held_out=not overlap_allowed)
+    parts = (unique["train"], unique["validation"], unique["test"])
+    return Split(*parts, how, held_out=not overlap_allowed)

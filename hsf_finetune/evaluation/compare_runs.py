@@ -7,10 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.table import Table
+from rich.text import Text
 
 from hsf_finetune.config.run_settings import read_settings_of
 from hsf_finetune.config.settings import Settings
-from hsf_finetune.data.splits import ALSO_TRAINED
+from hsf_finetune.data.splits import OF_SOURCE, note_trained
+from hsf_finetune.evaluation.classes_alike import explain_alike, read_alike
 from hsf_finetune.evaluation.comparison_plots import draw_figures
 from hsf_finetune.evaluation.finished_runs import FinishedRun, Side, read_run
 from hsf_finetune.evaluation.model_comparison import (
@@ -50,6 +52,8 @@ class Comparison:
         figures: of every model, the pretrained ones first.
         folder: where compare.csv, compare.json and compare.png are; None if not saved.
         held_out: False where the cases trained the models.
+        source_trained: how many of the cases trained a model that one of them started from.
+        remarks: what figures of the pretrained models do not measure, a sentence each.
     """
 
     side: Side
@@ -57,13 +61,17 @@ class Comparison:
     figures: tuple[ModelFigures, ...]
     folder: Path | None = None
     held_out: bool = True
+    source_trained: int = 0
+    remarks: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:
         """The cases, in words."""
         dice = self.figures[0].dice
         cases = f"{count_of(dice.n, f'{self.side} case')} of {count_of(dice.subjects, 'subject')}"
-        return cases if self.held_out else f"{cases}, {ALSO_TRAINED}"
+        if not self.held_out:
+            return cases + note_trained(dice.n, dice.n)
+        return cases + note_trained(self.source_trained, dice.n, OF_SOURCE)
 
     @property
     def sentence(self) -> str:
@@ -89,6 +97,8 @@ class Comparison:
         content = {
             "side": self.side,
             "held_out": self.held_out,
+            "source_trained": self.source_trained,
+            "remarks": self.remarks,
             "reference": self.reference,
             "result": self.sentence,
             "runs": runs,
@@ -100,10 +110,10 @@ class Comparison:
 
     def __str__(self) -> str:
         """The tables as text."""
-        return text_of(*self.tables())
+        return text_of(*self.tables(), *map(Text, self.remarks))
 
     def _repr_html_(self) -> str:
-        return html_of(*self.tables())
+        return html_of(*self.tables(), *map(Text, self.remarks))
 
 
 def compare_runs(
@@ -158,7 +168,17 @@ def compare_finished_runs(
         reference = _DEFAULT_REFERENCE if _DEFAULT_REFERENCE in means else best
     models = [*_pretrained_models(runs, side), *models]
     figures = compare_models(models, reference)
-    return Comparison(side, reference, figures, held_out=runs[0].held_out)
+    known = {case for run in runs for case in run.source_trained & run.split[side]}
+    started = [run for run in runs if run.before[side]]
+    remarks = (line for run in started for line in explain_alike(read_alike(run.folder)))
+    return Comparison(
+        side,
+        reference,
+        figures,
+        held_out=runs[0].held_out,
+        source_trained=len(known),
+        remarks=tuple(dict.fromkeys(remarks)),
+    )
 
 
 def check_reference(reference: str | None, names: Sequence[str]) -> None:

@@ -14,10 +14,11 @@ from rich.table import Table
 from hsf_finetune.config.compose import compose
 from hsf_finetune.config.run_settings import read_settings_of
 from hsf_finetune.data.discovery.cases import Case, discover
-from hsf_finetune.data.splits import note_trained, split_cases
+from hsf_finetune.data.splits import OF_SOURCE, SOURCE_TRAINED, note_trained, split_cases
 from hsf_finetune.data.volumes.affines import voxel_size_mm
 from hsf_finetune.data.volumes.check_volumes import on_grid_of, to_whole_numbers
 from hsf_finetune.data.volumes.read_volume import VolumeRef, read_shape, read_volume
+from hsf_finetune.evaluation.known_cases import run_of, source_trained_on, trained_on
 from hsf_finetune.evaluation.metrics import Labels, default_tolerance_mm, score_case
 from hsf_finetune.evaluation.pair_files import pair_files
 from hsf_finetune.evaluation.score_model import score_cases
@@ -116,9 +117,12 @@ def evaluate_run(
         )
     rows: list[ScoreRow] = []
     trained: set[str] = set()
+    of_source: set[str] = set()
     for part in folds or [run]:
         cases = cases_of(part, side)
-        trained |= _trained_on(part, cases)
+        trained |= trained_on(part, cases)
+        names = {case.name for case in cases}
+        of_source |= names & {*read_split(part).get(SOURCE_TRAINED, ())}
         for other in more:
             _check_unseen(other, cases)
         model = load_models([part, *more], "best", device).with_views(tta)
@@ -128,7 +132,10 @@ def evaluate_run(
             rows += score_cases(model, cases, tolerance_mm, tick)
     count = console.count_of(len({row.case for row in rows}), f"{side} case")
     if side != "train":
-        count += note_trained(len(trained), len({row.case for row in rows}))
+        scored = len({row.case for row in rows})
+        count += note_trained(len(trained), scored) or note_trained(
+            len(of_source), scored, OF_SOURCE
+        )
     name = " and ".join(one.name for one in (run, *more)) + (f", tta={tta}" if tta != "off" else "")
     return Evaluation(_title(f"{name} on {count}", tolerance_mm), tuple(rows))
 
@@ -166,7 +173,7 @@ def evaluate_weights(
         tolerance_mm = default_tolerance_mm(voxel_size_mm(read_shape(cases[0].label)[1]))
     with console.progress("scoring cases") as tick:
         rows = score_cases(model, cases, tolerance_mm, tick)
-    trained = _trained_on(_run_of(Path(weights).expanduser()), cases)
+    trained = source_trained_on(weights, cases)
     count = console.count_of(len(cases), "case") + note_trained(len(trained), len(cases))
     return Evaluation(_title(f"{Path(weights).name} on {count}", tolerance_mm), tuple(rows))
 
@@ -236,21 +243,10 @@ def cases_of(run: Path, side: SplitSide) -> tuple[Case, ...]:
     return tuple(cases)
 
 
-def _trained_on(run: Path | None, cases: Sequence[Case]) -> set[str]:
-    """Names of the cases that a run trained on; none where there is no run."""
-    return {case.name for case in cases} & {*read_split(run)["train"]} if run else set()
-
-
-def _run_of(weights: Path) -> Path | None:
-    """The folder of the run that a folder or a checkpoint is of, if it is one."""
-    run = weights.parent.parent if weights.suffix == ".ckpt" else weights
-    return run if (run / "config.yaml").exists() else None
-
-
 def _check_unseen(run: Path, cases: Sequence[Case]) -> None:
     """Refuses to score cases that a run has trained on."""
     read_settings_of(run)
-    if seen := sorted(_trained_on(run, cases)):
+    if seen := sorted(trained_on(run_of(run) or run, cases)):
         raise ConfigError(
             "a run has trained on cases that it would be scored on",
             file=run / SPLITS,

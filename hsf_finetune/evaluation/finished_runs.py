@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from hsf_finetune.config.run_settings import read_settings_of
+from hsf_finetune.data.splits import SOURCE_TRAINED
 from hsf_finetune.evaluation.score_tables import ScoreRow, read_scores, summarise
 from hsf_finetune.system.atomic_files import write_json
 from hsf_finetune.system.console import count_of, shorten_list
@@ -38,6 +39,7 @@ class FinishedRun:
         after: side -> scores of the epoch that is kept; empty for a side without cases.
         cost: of its training.
         held_out: False where the cases that score it also trained it.
+        source_trained: names of cases that score it, and that its source model trained on.
     """
 
     name: str
@@ -47,6 +49,7 @@ class FinishedRun:
     after: Mapping[Side, tuple[ScoreRow, ...]]
     cost: TrainingCost
     held_out: bool = True
+    source_trained: frozenset[str] = frozenset()
 
     def classes(self, side: Side) -> tuple[str, ...]:
         """Names of the classes that were scored, in the model's order."""
@@ -89,7 +92,9 @@ def read_run(folder: Path, name: str) -> FinishedRun:
     )
     for side, files in _FILES.items():
         _check_complete(folder / files[1], after[side], cases[side])
-    return FinishedRun(name, folder, cases, before, after, read_cost(folder), split["held_out"])
+    known = frozenset(split.get(SOURCE_TRAINED, ()))
+    cost = read_cost(folder)
+    return FinishedRun(name, folder, cases, before, after, cost, split["held_out"], known)
 
 
 def _check_complete(file: Path, rows: Sequence[ScoreRow], cases: frozenset[str]) -> None:

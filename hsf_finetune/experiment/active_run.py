@@ -26,12 +26,19 @@ from hsf_finetune.planning.old_classes import outline_warnings
 from hsf_finetune.planning.plan_run import show_plan
 from hsf_finetune.planning.setup import Setup
 from hsf_finetune.planning.source_model import check_new_head, few_cases
+from hsf_finetune.report.trained_cases import explain_no_lessons
 from hsf_finetune.system import console
 from hsf_finetune.system.atomic_files import write_json
 from hsf_finetune.system.cache import sweep
 from hsf_finetune.system.errors import ConfigError
 from hsf_finetune.system.processes import is_main_process
-from hsf_finetune.system.run_folder import SPLITS, RunFolder, named_when_interrupted
+from hsf_finetune.system.run_folder import (
+    LEDGER,
+    SPLITS,
+    RunFolder,
+    fold_folders,
+    named_when_interrupted,
+)
 from hsf_finetune.training.train import fit_model
 
 Scores = tuple[ScoreRow, ...]
@@ -106,7 +113,7 @@ class ActiveRun:
         setup, file = self.setup, self.folder.file
         if not file(SPLITS).exists():
             write_json(file(SPLITS), setup.split.to_dict())
-        write_ledger(file("ledger.csv"), setup.cohort, setup.split)
+        write_ledger(file(LEDGER), setup.cohort, setup.split)
         write_census(file("census.csv"), self.census)
         write_json(file("schedule.json"), setup.schedule.to_dict())
         if setup.report:
@@ -148,6 +155,10 @@ class ActiveRun:
         """Validation scores of the trained model, and the model with what they teach about it."""
         what, name = "scoring the model", "validation_scores.csv"
         if not self.setup.split.held_out:
+            # The final model of folds gets what they have learnt.
+            if not fold_folders(self.folder.path.parent):
+                for line in explain_no_lessons(self.setup.settings, predictor.card):
+                    console.say(line)
             return self._score(predictor, what, name), predictor
         lessons = ValidationLessons(self.setup.settings, len(self.setup.split.validation))
         plain = replace(predictor.card, calibration=None, postprocessing=NO_POSTPROCESSING)

@@ -85,6 +85,8 @@ def compare_presets(
 def show_comparison(compared: Comparison) -> None:
     """Prints the tables of a comparison, writes its report, and says where."""
     console.console.print(*compared.tables(), sep="\n")
+    for line in compared.remarks:
+        console.say(line)
     console.say(f"compare.csv, compare.json and compare.png are in {compared.folder}")
     save_comparison_report(compared)
     if compared.side == "validation":

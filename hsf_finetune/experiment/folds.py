@@ -14,7 +14,8 @@ from rich.text import Text
 
 from hsf_finetune.config.settings import Settings
 from hsf_finetune.data.discovery.cases import Case, Cohort
-from hsf_finetune.data.splits import fold_settings, split_cases
+from hsf_finetune.data.splits import SOURCE_TRAINED, fold_settings, split_cases
+from hsf_finetune.evaluation.classes_alike import explain_alike, read_alike
 from hsf_finetune.evaluation.finished_runs import (
     FINAL,
     read_scores_if_any,
@@ -39,6 +40,7 @@ from hsf_finetune.experiment.validation_lessons import (
 from hsf_finetune.inference.predictor import Predictor
 from hsf_finetune.inference.rewrite_card import rewrite_card
 from hsf_finetune.planning.budget import settings_of_folds
+from hsf_finetune.report.trained_cases import also_trained
 from hsf_finetune.system import console
 from hsf_finetune.system.atomic_files import write_json
 from hsf_finetune.system.errors import UserError
@@ -48,9 +50,11 @@ from hsf_finetune.system.run_folder import (
     SPLITS,
     RunFolder,
     fold_folders,
+    gather_in_split,
     has_ended,
     named_when_interrupted,
     planned_epochs,
+    read_split,
 )
 from hsf_finetune.weights.sources.read_source import find_checkpoint
 
@@ -214,6 +218,7 @@ def _pool(run: RunFolder, plan: FoldPlan) -> RunResult:
         )
         for name in ("pretrained_scores.csv", "validation_scores.csv")
     )
+    gather_in_split(run.path, folders, SOURCE_TRAINED)
     write_scores(run.file("validation_scores.csv"), after)
     if before:
         write_scores(run.file("pretrained_scores.csv"), before)
@@ -254,12 +259,15 @@ def _show_scores(
     cases = list(dict.fromkeys(row.case for row in after))
     subjects = len({row.subject for row in after})
     title = f"All {len(cases)} cases of {subjects} subjects, each by the fold that did not train"
+    title += f" on it{also_trained(read_split(run.path), 'validation')}"
     console.say("")
     if len(cases) <= _MOST_ROWS:
         console.console.print(_cases_table(run.path, before, after))
     if before:
         console.console.print(comparison_table(before, after))
-    console.console.print(summary_table(summarise(after), title=f"{title} on it"))
+        for line in explain_alike(read_alike(run.path)):
+            console.say(line)
+    console.console.print(summary_table(summarise(after), title=title))
     for line in (*_caveats(plan, subjects), f"\neverything is in {run.path}"):
         console.say(line)
     console.say(f"segment new scans: hsf-finetune predict {run.path} SCANS -o SEGMENTATIONS")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,24 +18,26 @@ from hsf_finetune.config.settings import (
 from hsf_finetune.data.discovery.cases import Case, discover
 from hsf_finetune.data.loading.epoch_sampler import choose_draw_weights
 from hsf_finetune.data.splits import Split
-from hsf_finetune.evaluation.head_check import ClassGroup
 from hsf_finetune.experiment.active_run import fit, open_run
 from hsf_finetune.experiment.earlier_cases import MOST_LOST, EarlierCases
+from hsf_finetune.experiment.quality_lessons import describe_quality
 from hsf_finetune.experiment.run import find_inputs
 from hsf_finetune.experiment.run_result import RunResult
+from hsf_finetune.experiment.validation_lessons import describe_lessons
 from hsf_finetune.inference.model_card import ModelCard
 from hsf_finetune.inference.predictor import Predictor
+from hsf_finetune.inference.rewrite_card import rewrite_card
 from hsf_finetune.planning.auto_precision import with_precision
 from hsf_finetune.planning.auto_sizes import with_sizes
 from hsf_finetune.planning.corrections import Correction, find_corrections, keep_corrections
 from hsf_finetune.planning.run_cases import read_run_cases
 from hsf_finetune.planning.setup import prepare
-from hsf_finetune.planning.source_model import CLASS_GROUPS
+from hsf_finetune.planning.source_model import CLASS_GROUPS, read_class_groups
 from hsf_finetune.system import console
 from hsf_finetune.system.atomic_files import write_json
 from hsf_finetune.system.console import count_of
 from hsf_finetune.system.errors import ConfigError, DataError
-from hsf_finetune.system.run_folder import GIVEN, SPLITS
+from hsf_finetune.system.run_folder import BEST, GIVEN, SPLITS, RunFolder
 from hsf_finetune.weights.sources.read_source import find_checkpoint
 
 _SHARE = 0.5
@@ -163,7 +164,20 @@ def _train(settings: Settings, parent: Path, corrected: Sequence[Correction]) ->
             guard.go_on_from(find_checkpoint(parent, "last"))
         fit(run, before)
         share, losses = guard.take_back()
+        if not run.setup.split.held_out:
+            _keep_lessons(run.folder, Predictor.load(parent, device="cpu").card, parent)
         return LearnResult(run.conclude(before), tuple(corrected), losses, share)
+
+
+def _keep_lessons(run: RunFolder, known: ModelCard, parent: Path) -> None:
+    """Gives the model what earlier ones learnt about themselves, where no case is left for it."""
+    best = run.checkpoints / BEST
+    lessons = {name: getattr(known, name) for name in ("calibration", "postprocessing", "quality")}
+    card = replace(Predictor.load(best, device="cpu").card, **lessons)
+    quality = [describe_quality(card)] if card.quality else []
+    for line in (*describe_lessons(card), *quality):
+        console.say(f"kept from {parent}, as no case is left to learn it again: {line}")
+    rewrite_card(best, card)
 
 
 def _settings(
@@ -240,10 +254,9 @@ def _retention_of(settings: Settings, parent: Path, card: ModelCard) -> dict[str
     given, file = settings.datasets.retention, parent / CLASS_GROUPS
     if not given or not file.exists():
         return given
-    written = json.loads(file.read_text())
-    groups = [ClassGroup.from_dict(group) for group in written["groups"]]
+    classes, groups = read_class_groups(file)
     came_of = {
-        written["classes"][channel]: [card.classes[one] for one in group.target]
+        classes[channel]: [card.classes[one] for one in group.target]
         for group in groups
         for channel in group.source
     }

@@ -8,7 +8,6 @@ what its teacher does not know.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -30,9 +29,11 @@ from hsf_finetune.system.atomic_files import atomic_write, write_csv, write_json
 from hsf_finetune.system.checksum import Checksum
 from hsf_finetune.system.console import count_of
 from hsf_finetune.system.errors import DataError
+from hsf_finetune.system.read_json import read_json
 
 RECORD = "labels.json"
 """File beside the labels: their checksums, once all are there."""
+_RECORD_SHAPE = {"values": [int], "unsure": float, "files": {}, "left_out": {}}
 _PREFIX = "pseudo_labels"
 """Beginning of the names of datasets, and of their tables, `pseudo_labels_of_NAME.csv`."""
 _MOST_VALUES = 250
@@ -273,7 +274,7 @@ def _write(path: Path, labels: npt.NDArray[Any], scan: Volume) -> None:
 
 
 def _read_record(folder: Path) -> dict[str, Any]:
-    record: dict[str, Any] = json.loads((folder / RECORD).read_text())
+    record = read_json(folder / RECORD, _RECORD_SHAPE)
     for name, expected in record["files"].items():
         path = folder / name
         if not path.is_file() or str(Checksum.of_file(path)) != expected:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -194,8 +195,14 @@ def lock_run(folder: RunFolder) -> Iterator[None]:
             partial.unlink(missing_ok=True)
         yield
     finally:
+        # Removed while it is held, or a process that has just locked it would lose it. Windows
+        # removes no open file.
+        with suppress(OSError):
+            folder.file(".lock").unlink(missing_ok=True)
         lock.release()
-        folder.file(".lock").unlink(missing_ok=True)
+        if os.name == "nt":
+            with suppress(OSError):
+                folder.file(".lock").unlink(missing_ok=True)
 
 
 def publish_run_dir(run: RunFolder, settings: Settings) -> None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
-from hsf_finetune.evaluation.head_check import ClassGroup, group_classes
+from hsf_finetune.evaluation.head_check import group_classes
 from hsf_finetune.evaluation.score_model import score_groups
 from hsf_finetune.evaluation.score_tables import (
     MEAN,
@@ -19,7 +18,11 @@ from hsf_finetune.evaluation.score_tables import (
 )
 from hsf_finetune.inference.predictor import Predictor
 from hsf_finetune.planning.setup import Setup
-from hsf_finetune.planning.source_model import CLASS_GROUPS, source_predictor
+from hsf_finetune.planning.source_model import (
+    CLASS_GROUPS,
+    read_class_groups,
+    source_predictor,
+)
 from hsf_finetune.system import console
 from hsf_finetune.system.atomic_files import write_json
 from hsf_finetune.system.console import count_of
@@ -49,8 +52,7 @@ def score_source_after(setup: Setup, run: RunFolder) -> dict[str, Any]:
     """
     task = setup.source_task
     assert task is not None
-    written = json.loads(run.file(CLASS_GROUPS).read_text())["groups"]
-    groups = [ClassGroup.from_dict(group) for group in written]
+    _, groups = read_class_groups(run.file(CLASS_GROUPS))
     predictor = Predictor.load(run.path, "best", str(setup.device))
     with console.progress("scoring the model on the source's task") as tick:
         after = score_groups(predictor, task.cases, groups, "target", progress=tick)

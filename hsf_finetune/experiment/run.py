@@ -69,14 +69,18 @@ def find_inputs(settings: Settings, resumed: RunFolder | None = None) -> Cohort:
     make_phantom_cohort(settings.datasets)
     cohort = discover(settings.datasets, settings.models)
     if starts_from_phantom_source(settings) and not (resumed and resumed.last):
-        train_phantom_source(settings)
+        _train_phantom_source(settings, cohort, resumed)
     return cohort
 
 
-def train_phantom_source(settings: Settings) -> None:
+# -------------------------------------------------------------------- internals
+def _train_phantom_source(settings: Settings, cohort: Cohort, resumed: RunFolder | None) -> None:
     """Trains the phantom source model, once; it is kept in the user's cache."""
     folder = phantom_source_folder(settings)
     if not has_ended(folder):
+        # What the run would refuse is refused before a model is trained for it.
+        data = settings.datasets.model_copy(update={"retention": {}})
+        prepare(settings.model_copy(update={"datasets": data}), cohort, resumed, preview=True)
         console.say(f"training the phantom source model once (kept in {folder})")
         make_run(phantom_source_settings(settings), folder, run_experiment)
         console.say("the phantom source model is ready\n")

@@ -13,7 +13,7 @@ from hsf_finetune.config.settings import SelftrainSettings, Settings, WeightsSet
 from hsf_finetune.data.discovery.cases import Cohort, discover
 from hsf_finetune.data.ledger import write_ledger
 from hsf_finetune.data.loading.epoch_sampler import choose_draw_weights
-from hsf_finetune.data.splits import Split, split_cases
+from hsf_finetune.data.splits import SOURCE_TRAINED, Split, split_cases
 from hsf_finetune.evaluation.finished_runs import FINAL, read_scores_if_any, write_result
 from hsf_finetune.evaluation.score_tables import (
     ScoreRow,
@@ -31,11 +31,20 @@ from hsf_finetune.inference.scan_model import ScanModel
 from hsf_finetune.planning.budget import with_budget
 from hsf_finetune.planning.setup import prepare
 from hsf_finetune.planning.unlabelled import UnlabelledScan, UnlabelledScans, find_unlabelled
+from hsf_finetune.report.trained_cases import also_trained
 from hsf_finetune.system import console
 from hsf_finetune.system.atomic_files import write_json
 from hsf_finetune.system.errors import ConfigError, UserError
-from hsf_finetune.system.read_json import read_json
-from hsf_finetune.system.run_folder import RESULT, SPLITS, RunFolder, named_when_interrupted
+from hsf_finetune.system.read_json import read_json, read_json_list
+from hsf_finetune.system.run_folder import (
+    LEDGER,
+    RESULT,
+    SPLITS,
+    RunFolder,
+    gather_in_split,
+    named_when_interrupted,
+    read_split,
+)
 from hsf_finetune.training.trainer import one_device
 
 TEACHER = "teacher"
@@ -77,7 +86,7 @@ def run_selftrain(
         if not run.file(_SCANS).exists():
             write_json(run.file(_SCANS), [asdict(scan) for scan in plan.scans.scans])
             write_json(run.file(SPLITS), plan.split.to_dict())
-            write_ledger(run.file("ledger.csv"), plan.scans.add_to(cohort), plan.split)
+            write_ledger(run.file(LEDGER), plan.scans.add_to(cohort), plan.split)
         console.say(f"{'resuming' if run.resumed else 'new'} run of self-training: {run.path}")
         for line in plan.scans.lines():
             console.say(line)
@@ -185,11 +194,16 @@ def _plan(settings: Settings, cohort: Cohort, resumed: RunFolder | None) -> _Sel
         data = data.model_copy(update={"split_file": str(resumed.file(SPLITS))})
     split = split_cases(cohort.cases, data, settings.seed)
     if resumed is not None and resumed.file(_SCANS).exists():
-        written = TypeAdapter(tuple[UnlabelledScan, ...])
-        scans = UnlabelledScans(written.validate_json(resumed.file(_SCANS).read_bytes()), {})
+        scans = UnlabelledScans(_read_scans(resumed.file(_SCANS)), {})
     else:
         scans = find_unlabelled(data, cohort, split)
     return _SelftrainPlan(settings, cohort, split, scans)
+
+
+def _read_scans(file: Path) -> tuple[UnlabelledScan, ...]:
+    shape = {"name": str, "subject": str, "channels": [{"path": str}], "dataset": str}
+    scans = TypeAdapter(tuple[UnlabelledScan, ...])
+    return scans.validate_python(read_json_list(file, shape))
 
 
 def _train_teacher(
@@ -264,6 +278,7 @@ def _conclude(plan: _SelftrainPlan, run: RunFolder) -> RunResult:
             write_scores(run.file(name), read_scores_if_any(folder / name))
     before, after = (read_scores_if_any(run.file(name)) for name in (_BEFORE, _AFTER[0]))
     taught = read_scores_if_any(teacher / _AFTER[0])
+    gather_in_split(run.path, [final], SOURCE_TRAINED)
     result = read_json(final / RESULT, {})
     more = {"retention": result["retention"]} if "retention" in result else {}
     if taught:
@@ -284,7 +299,9 @@ def _show(
     console.say("")
     if taught:
         console.console.print(comparison_table(taught, after, ("teacher", "student")))
-    console.console.print(summary_table(summarise(after), title="Student on validation cases"))
+    trained = also_trained(read_split(run.path), "validation")
+    title = f"Student on validation cases{trained}"
+    console.console.print(summary_table(summarise(after), title=title))
     if not plan.split.held_out:
         console.say("validation cases trained too: these scores are no measure of new scans")
     console.say(f"\neverything is in {run.path}")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from hsf_finetune.data.augment.flips import FlipPlan
 from hsf_finetune.data.census import Census, census_table, census_warnings
 from hsf_finetune.data.loading.epoch_sampler import DrawWeights
-from hsf_finetune.data.splits import ALSO_TRAINED
+from hsf_finetune.evaluation.classes_alike import explain_alike, read_alike
 from hsf_finetune.evaluation.score_tables import (
     ScoreRow,
     comparison_table,
@@ -17,6 +17,7 @@ from hsf_finetune.evaluation.score_tables import (
 )
 from hsf_finetune.labels.similar_names import warn_similar_names
 from hsf_finetune.planning.setup import Setup
+from hsf_finetune.report.trained_cases import also_trained
 from hsf_finetune.system.console import console, count_of, say
 from hsf_finetune.system.run_folder import RunFolder
 
@@ -66,11 +67,12 @@ def show_scores(
     validation = setup.split.validation
     cases = count_of(len(validation), "validation case")
     where = f"{cases} of {count_of(len({case.subject for case in validation}), 'subject')}"
-    if not setup.split.held_out:
-        where += f", {ALSO_TRAINED}"
+    where += also_trained(setup.split.to_dict(), "validation")
     kept = "Last" if setup.settings.finetuning.budget == "fixed" else "Best"
     if before:
         console.print(comparison_table(before, after))
+        for line in explain_alike(read_alike(run.path)):
+            say(line)
     console.print(summary_table(summarise(after), title=f"{kept} epoch on {where}"))
     by_protocol = protocol_table(after)
     if by_protocol is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -18,6 +17,7 @@ from hsf_finetune.inference.predictor import Predictor
 from hsf_finetune.inference.scan_model import ScanModel
 from hsf_finetune.networks.anatomy import Anatomy
 from hsf_finetune.system.errors import ConfigError, UserError
+from hsf_finetune.system.read_json import read_json
 from hsf_finetune.system.run_folder import SPLITS
 from hsf_finetune.weights.sources.read_source import find_checkpoint
 
@@ -59,6 +59,7 @@ class TrainedModel:
         Raises:
             WeightsError: it cannot be read, or was not written by this package.
             ConfigError: it is an ensemble, or segments each scan several times.
+            DataError: the transfer.json of its run is damaged.
         """
         plain = re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_") or "model"
         if isinstance(model, ScanModel):
@@ -112,12 +113,11 @@ class TrainedModel:
 
 def _read_origin(run: Path | None) -> Mapping[str, Any]:
     """Where the weights came from that a run started with, from its transfer.json."""
-    try:
-        found = json.loads(((run or Path()) / "transfer.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    if run is None or not (run / "transfer.json").exists():
         return {}
-    origin = found.get("origin") if isinstance(found, Mapping) else None
+    found = read_json(run / "transfer.json", {})
+    origin = found.get("origin")
     known = dict(origin) if isinstance(origin, Mapping) else {}
-    if isinstance(found, Mapping) and isinstance(found.get("source"), str):
+    if isinstance(found.get("source"), str):
         known.setdefault("name", Path(found["source"]).name)
     return known

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,6 +26,7 @@ from hsf_finetune.data.preprocessing.choose_preprocessing import (
     choose_preprocessing,
 )
 from hsf_finetune.data.splits import Split, first_fold, fold_count, split_cases
+from hsf_finetune.evaluation.known_cases import source_trained_on
 from hsf_finetune.inference.model_card import ModelCard, common_geometry, known_origin
 from hsf_finetune.inference.predictor import pick_device
 from hsf_finetune.networks.anatomy import Anatomy
@@ -117,6 +118,7 @@ class Setup:
             *([self.transfer.receipt.table()] if self.transfer else []),
             self.prepared.table(),
             *map(Text, self.prepared.warnings),
+            *map(Text, self._source_notes()),
             schedule_table(self.schedule, block_sizes(self.anatomy)),
             *([*self.forecast.lines(), *each] if self.forecast else []),
             *(self.unlabelled.lines() if self.unlabelled else []),
@@ -126,6 +128,13 @@ class Setup:
                 else []
             ),
         ]
+
+    def _source_notes(self) -> Iterator[str]:
+        """Which scored cases the source model has seen, so that it is not new to them."""
+        for side in ("validation", "test"):
+            if note := self.split.note_source(side):
+                count = count_of(len(self.split.side(side)), f"{side} case")
+                yield f"warning: {count}{note}: their scores are no measure of new scans"
 
     def with_sides(self, flips: FlipPlan) -> Setup:
         """The same where training mirrors scans from left to right, or does not."""
@@ -194,6 +203,10 @@ def prepare(
     anatomy = build_network(settings, cohort)
     schedule = make_schedule(settings, anatomy)
     _check_epochs_left(settings, schedule, resumed)
+    if last is None:
+        scored = (*split.validation, *split.test)
+        known = source_trained_on(weights.path, scored) if weights else ()
+        split = replace(split, source_trained=known)
     transfer = load_weights(settings, anatomy, cohort, source) if source else None
     prepared = _prepare_scans(settings, cohort, split, anatomy, (weights, recorded))
     settings = _with_patch(settings, prepared.value)

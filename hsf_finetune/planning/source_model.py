@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hsf_finetune.config.settings import Settings
 from hsf_finetune.data.discovery.cases import Case, Cohort, discover
-from hsf_finetune.evaluation.head_check import HeadCheck, check_head
+from hsf_finetune.evaluation.head_check import ClassGroup, HeadCheck, check_head
 from hsf_finetune.inference.predictor import Predictor
 from hsf_finetune.planning.start import TransferResult
 from hsf_finetune.system.errors import ConfigError
+from hsf_finetune.system.read_json import read_json
 from hsf_finetune.system.run_folder import RunFolder
 from hsf_finetune.weights.transfer.own_head import build_with_own_head
 
@@ -88,8 +89,21 @@ def _source_classes(
         by_position = any(rule.channels for rule in transfer.receipt.channels)
         return transfer.source_classes if by_position else transfer.source.classes
     if resumed is not None and resumed.file(CLASS_GROUPS).exists():
-        return tuple(json.loads(resumed.file(CLASS_GROUPS).read_text())["classes"])
+        return read_class_groups(resumed.file(CLASS_GROUPS))[0]
     return None
+
+
+def read_class_groups(file: Path) -> tuple[tuple[str, ...], list[ClassGroup]]:
+    """The source's classes, and those that its head and the new one share, of a run.
+
+    Raises:
+        DataError: the file is missing, damaged or incomplete.
+    """
+    written = read_json(file, {"classes": [str], "groups": [{"name": str}]})
+    of_0_1_0 = any("there" in group for group in written["groups"])
+    keys = ("there", "here") if of_0_1_0 else ("source", "target")
+    read_json(file, {"groups": [{key: [int] for key in keys}]})
+    return tuple(written["classes"]), [ClassGroup.from_dict(one) for one in written["groups"]]
 
 
 def source_predictor(setup: Setup) -> Predictor:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
-
 from hsf_finetune.evaluation.compare_runs import Comparison
 from hsf_finetune.evaluation.comparison_plots import draw_figures
-from hsf_finetune.report.page import Grid, Lines, Page, Picture, Section
+from hsf_finetune.report.page import Grid, Lines, Page, Part, Picture, Section
 from hsf_finetune.report.trained_cases import also_trained
-from hsf_finetune.system.run_folder import SPLITS
+from hsf_finetune.system.run_folder import read_split
 
 
 def report_comparison(compared: Comparison) -> Page:
@@ -19,9 +17,7 @@ def report_comparison(compared: Comparison) -> Page:
     runs = [one.model for one in figures if one.model.folder]
     folders = {one.name: one.folder for one in runs if one.folder}
     trained = [
-        name
-        for name, folder in folders.items()
-        if also_trained(json.loads((folder / SPLITS).read_text()), compared.side)
+        name for name, folder in folders.items() if also_trained(read_split(folder), compared.side)
     ]
     caveat = []
     if trained:
@@ -29,12 +25,14 @@ def report_comparison(compared: Comparison) -> Page:
         caveat = [f"{seen}: the figures are no measure of new scans."]
     elif compared.side == "validation":
         caveat = ["Where validation cases chose the epoch, the figures are a little high."]
+    tables: list[Part] = [*map(Grid.from_rich, compared.tables())]
+    tables += [Lines(compared.remarks)] if compared.remarks else []
     return Page(
         title=f"Comparison of {len(runs)} runs",
         about=compared.title,
         answer=[compared.sentence, *caveat],
         sections=[
-            Section("Models", [Picture(drawn, text), *map(Grid.from_rich, compared.tables())]),
+            Section("Models", [Picture(drawn, text), *tables]),
             Section(
                 "Runs",
                 [

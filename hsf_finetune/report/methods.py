@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from hsf_finetune.inference.model_card import ModelCard
 from hsf_finetune.report.describe_training import span_of
 from hsf_finetune.report.trained_cases import also_trained
 from hsf_finetune.system.console import count_of
+from hsf_finetune.system.read_json import read_json_list
 from hsf_finetune.system.version import __version__
 
 _MONAI = "Cardoso et al. MONAI: An open-source framework for deep learning in healthcare. arXiv:2211.02701, 2022."
@@ -154,7 +154,7 @@ def describe_selftrain(runs: Sequence[Path]) -> Iterator[str]:
     files = [file for run in runs if (file := run / "unlabelled.json").exists()]
     if not files:
         return
-    counts = [len(json.loads(file.read_text())) for file in files]
+    counts = [len(read_json_list(file, {})) for file in files]
     tuning = read_settings_of(files[0].parent).finetuning.selftrain
     assert tuning is not None
     given = count_of(len(tuning.teacher), "given model")

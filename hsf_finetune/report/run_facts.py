@@ -10,12 +10,12 @@ from typing import Any
 
 from hsf_finetune.config.settings import Settings
 from hsf_finetune.data.preprocessing.describe_preprocessing import describe_preprocessing
+from hsf_finetune.evaluation.run_parts import RunParts, name_part
 from hsf_finetune.inference.model_card import ModelCard
 from hsf_finetune.report.describe_training import describe_training
 from hsf_finetune.report.page import Grid, Lines, Part
-from hsf_finetune.report.run_parts import RunParts, name_part
 from hsf_finetune.system.read_json import read_json
-from hsf_finetune.system.run_folder import ENVIRONMENT, read_split
+from hsf_finetune.system.run_folder import ENVIRONMENT, LEDGER, read_split
 from hsf_finetune.training.training_cost import read_cost
 
 
@@ -42,7 +42,7 @@ def list_data(folder: Path, run_parts: RunParts) -> Iterator[Part]:
     elif census:
         yield Grid(census[0], census[1:], title="What the labels draw")
     # Of self-training, the scans without labels are in the ledger of the whole.
-    ledger = _read_csv(run_parts.runs[-1] / "ledger.csv")
+    ledger = _read_csv(run_parts.runs[-1] / LEDGER)
     apart = [line for line in ledger[1:] if line[1] not in ("image", "label", "unlabelled")]
     if apart:
         rows = [[Path(line[0]).name, line[1], line[6]] for line in apart[:100]]

@@ -11,7 +11,8 @@ from typing import Any
 from hsf_finetune.config.run_settings import read_settings_of
 from hsf_finetune.config.settings import Settings
 from hsf_finetune.data.discovery.cases import Case, discover
-from hsf_finetune.data.splits import split_cases
+from hsf_finetune.data.splits import OF_SOURCE, split_cases
+from hsf_finetune.evaluation.classes_alike import Alike, explain_alike, read_alike
 from hsf_finetune.evaluation.finished_runs import (
     FINAL,
     FinishedRun,
@@ -20,6 +21,7 @@ from hsf_finetune.evaluation.finished_runs import (
     read_scores_if_any,
 )
 from hsf_finetune.evaluation.reliability import read_reliability
+from hsf_finetune.evaluation.run_parts import RunParts, name_part
 from hsf_finetune.evaluation.score_tables import (
     MEAN,
     ScoreRow,
@@ -31,7 +33,6 @@ from hsf_finetune.inference.model_card import ModelCard
 from hsf_finetune.inference.predictor import Predictor
 from hsf_finetune.report import figures
 from hsf_finetune.report.case_views import view_case
-from hsf_finetune.report.classes_alike import Alike, classes_alike, explain_alike
 from hsf_finetune.report.methods import describe_methods, describe_selftrain, list_references
 from hsf_finetune.report.page import Cases, Grid, Lines, Page, Part, Picture, Section
 from hsf_finetune.report.run_facts import (
@@ -43,7 +44,6 @@ from hsf_finetune.report.run_facts import (
     settings_used,
     train_in_words,
 )
-from hsf_finetune.report.run_parts import RunParts, name_part
 from hsf_finetune.report.score_sections import (
     list_worst,
     name_weakest,
@@ -51,7 +51,7 @@ from hsf_finetune.report.score_sections import (
     show_volumes,
     tables_of_classes,
 )
-from hsf_finetune.report.trained_cases import also_trained
+from hsf_finetune.report.trained_cases import also_trained, explain_no_lessons
 from hsf_finetune.system.console import count_of
 from hsf_finetune.system.errors import UserError
 from hsf_finetune.system.read_json import read_json
@@ -87,8 +87,9 @@ def report_run(folder: Path, cases: int = 4, device: str = "auto") -> Page:
     result = read_json(folder / RESULT, {"budget": str})
     weights = read_transfer(parts[0], settings)
     started = read_environment_of(folder).get("started", "")
-    alike = classes_alike(read_transfer(run_parts.started, settings) or {})
+    alike = read_alike(folder)
     colours = figures.colours_of(run.classes(side), model.card)
+    lacking = [] if split["held_out"] else [*explain_no_lessons(settings, model.card)]
     scored = count_of(len({row.case for row in run.after[side]}), f"{side} case") + trained
     return Page(
         title=f"Report of {folder.name}",
@@ -104,7 +105,7 @@ def report_run(folder: Path, cases: int = 4, device: str = "auto") -> Page:
             Section("Learning", [*_curves(parts, colours)]),
             Section("Volumes", show_volumes(run.after[side], colours)),
             Section("What was forgotten", forgotten_parts(folder, result)),
-            Section("Calibration and post-processing", [*_lessons(parts, model.card)]),
+            Section("Calibration and post-processing", [*_lessons(parts, model.card, lacking)]),
             Section("Data and split", [*list_data(folder, run_parts)]),
             Section("Weights and model", [*list_weights(model.card, weights)]),
             Section("Methods", _methods(settings, model.card, split, run_parts, weights)),
@@ -155,7 +156,8 @@ def _answer(
         else:
             first += ", so that what fine-tuning gained cannot be said."
     if trained:
-        first += " These figures are no measure of new scans: the model has seen these cases."
+        model = OF_SOURCE if trained.endswith(OF_SOURCE) else " the model"
+        first += f" These figures are no measure of new scans:{model} has seen these cases."
     caveats = []
     if mean.subjects < _FEW_SUBJECTS:
         caveats.append(
@@ -262,15 +264,16 @@ def forgotten_parts(folder: Path, result: dict[str, Any]) -> list[Part]:
     return parts
 
 
-def _lessons(parts: Sequence[Path], card: ModelCard) -> Iterator[Part]:
-    """What validation cases taught about the model's probabilities and mistakes."""
-    lines = []
+def _lessons(parts: Sequence[Path], card: ModelCard, lacking: Sequence[str]) -> Iterator[Part]:
+    """What validation cases taught about the model's probabilities and mistakes, or why not."""
+    lines: list[str] = []
     if card.calibration:
         on = count_of(card.calibration.subjects, "validation subject")
         chose = "These subjects had chosen the epoch, too" if card.calibration.chose_epoch else ""
         lines.append(f"Probabilities: {card.calibration.line()}, on {on}.")
         lines.append(f"{chose or 'These subjects chose no epoch'}; labels are not changed.")
     lines += [f"Post-processing: {line}." for line in card.postprocessing.lines()]
+    lines += [f"{line[0].upper()}{line[1:]}." for line in lacking]
     if lines:
         yield Lines(lines)
     for part in parts:

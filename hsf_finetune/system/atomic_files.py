@@ -110,7 +110,8 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
 def locked(path: str | Path) -> Iterator[None]:
     """Keeps other processes from changing a file while it is read and written again.
 
-    They have to call this function too. The lock is a hidden file beside it, which stays.
+    They have to call this function too. The lock is a hidden file beside it, which stays: without
+    it, one process could wait for the removed file while another locks a new one.
 
     Raises:
         OutputError: the folder cannot be written to.

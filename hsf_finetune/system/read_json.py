@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,28 @@ def read_json(file: Path, shape: Mapping[str, object]) -> dict[str, Any]:
     Raises:
         DataError: the file is missing, damaged or incomplete.
     """
+    found: dict[str, Any] = _read(file, shape)
+    return found
+
+
+def read_json_list(file: Path, shape: object) -> list[Any]:
+    """The list in a JSON file of a run.
+
+    Args:
+        file: of the run.
+        shape: of each item, as for `read_json`.
+
+    Raises:
+        DataError: the file is missing, damaged or incomplete.
+    """
+    found: list[Any] = _read(file, [shape])
+    return found
+
+
+# -------------------------------------------------------------------- internals
+def _read(file: Path, shape: Mapping[str, object] | Sequence[object]) -> Any:
     try:
-        found: dict[str, Any] = json.loads(file.read_text("utf-8", "surrogateescape"))
+        found = json.loads(file.read_text("utf-8", "surrogateescape"))
     except FileNotFoundError as error:
         raise _refusal(file, "no such file") from error
     except (OSError, ValueError, RecursionError) as error:
@@ -46,7 +66,7 @@ def _find_misfits(found: object, shape: object, name: str) -> Iterator[str]:
                 yield f"no '{key}'" + (f" in {name}" if name else "")
     elif isinstance(shape, list):
         if not isinstance(found, list):
-            yield f"{name} is no list"
+            yield f"{name or 'the file'} is no list"
             return
         for number, item in enumerate(found):
             yield from _find_misfits(item, shape[0], f"{name}[{number}]")

@@ -7,7 +7,7 @@ import json
 import platform
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import metadata
@@ -20,6 +20,7 @@ from hsf_finetune.system.errors import DataError
 from hsf_finetune.system.processor import processor_name
 from hsf_finetune.system.read_json import read_json
 from hsf_finetune.system.slurm_job import slurm_job
+from hsf_finetune.system.version import __version__
 
 RESULT = "result.json"
 """File of a run that is written last."""
@@ -33,6 +34,8 @@ ENVIRONMENT = "environment.json"
 """File of a run: versions, machine and command of the process that began it, and of each that resumed it."""
 SPLITS = "splits.json"
 """File of a run: which case trains, validates or is only scored."""
+LEDGER = "ledger.csv"
+"""File of a run or a check: every file that was found, and its status."""
 GIVEN = "corrections"
 """Folder of a run: corrected segmentations that it learns from, which are there before it begins."""
 
@@ -113,6 +116,17 @@ def read_split(run: Path) -> dict[str, Any]:
     split = read_json(run / SPLITS, _SPLIT)
     own = {"folds": [{**_SPLIT, **_SUBJECTS}]} if "folds" in split else _SUBJECTS
     return read_json(run / SPLITS, own)
+
+
+def gather_in_split(run: Path, parts: Sequence[Path], key: str) -> None:
+    """Writes into a run's splits.json what those of its parts list under a key, if anything.
+
+    Raises:
+        DataError: a file is missing, damaged or incomplete.
+    """
+    found = {name for part in parts for name in read_json(part / SPLITS, {}).get(key, ())}
+    if found:
+        write_json(run / SPLITS, {**read_json(run / SPLITS, {}), key: sorted(found)})
 
 
 def fold_folders(run: Path) -> list[Path]:
@@ -201,6 +215,7 @@ def read_environment() -> dict[str, Any]:
     for package in _PACKAGES:
         with suppress(metadata.PackageNotFoundError):
             versions[package] = metadata.version(package)
+    versions["hsf-finetune"] = __version__  # an editable installation knows its first one only
     return {
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "command": sys.argv,

@@ -5,16 +5,21 @@ from __future__ import annotations
 import errno
 import getpass
 import pwd
+import re
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+import yaml
+from packaging.version import Version
 
 from hsf_finetune import __version__
 from hsf_finetune.cli.evaluate_command import parse_names
 from hsf_finetune.cli.main import COMMANDS, HYDRA_COMMANDS, explain, main
 from hsf_finetune.system.errors import ConfigError, UserError
+from hsf_finetune.system.run_folder import read_environment
 
 
 def raising(error: BaseException) -> Callable[[], int]:
@@ -111,6 +116,48 @@ def test_flags_that_no_command_knows_are_refused(capsys: pytest.CaptureFixture[s
             main(arguments)
         assert caught.value.code == 2
         assert "unrecognized arguments" in capsys.readouterr().err
+
+
+def test_a_version_with_unreleased_changes_is_not_that_of_a_release() -> None:
+    root = Path(__file__).parents[2]
+    released = re.findall(r"^## \[(\d.*?)\]", (root / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert "## [Unreleased]" in (root / "CHANGELOG.md").read_text()
+    assert Version(__version__).is_devrelease
+    assert Version(__version__) > max(map(Version, released))
+    cited = yaml.safe_load((root / "CITATION.cff").read_text())["version"]
+    assert cited == released[0]
+    assert read_environment()["packages"]["hsf-finetune"] == __version__
+
+
+PREDICT = ["predict", "run", "scan", "-o", "x"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([*PREDICT, "--spacing", "1", "nan", "1"], "'nan' is not a number of mm, more than 0"),
+        ([*PREDICT, "--spacing", "1", "1", "0"], "'0' is not a number of mm, more than 0"),
+        ([*PREDICT, "--where-margin=-inf"], "'-inf' is not a number of mm, 0 or more"),
+        ([*PREDICT, "--review", "-1"], "'-1' is not a whole number, 0 or more"),
+        (["cache", "--prune", "nan"], "'nan' is not a number of days, 0 or more"),
+        (["cache", "--prune", "-1"], "'-1' is not a number of days, 0 or more"),
+        (["cache", "--prune", "inf"], "'inf' is not a number of days, 0 or more"),
+        (["evaluate", "a", "b", "--tolerance-mm", "nan"], "'nan' is not a number of mm, 0 or"),
+        (["check", "--jobs", "0"], "'0' is not a whole number, 1 or more"),
+        (["check", "--pictures", "-1"], "'-1' is not a whole number, 0 or more"),
+        (["report", "run", "--cases", "1.5"], "'1.5' is not a whole number, 0 or more"),
+        (["next", "run", "scans", "-o", "x", "--k", "0"], "'0' is not a whole number, 1 or more"),
+        (["learn", "run", "x", "-o", "y", "--steps", "0"], "'0' is not a whole number, 1 or more"),
+        (["phantom", "x", "--seed", "-1"], "'-1' is not a whole number, 0 or more"),
+    ],
+)
+def test_numbers_that_cannot_be_meant_are_refused(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert f": {said}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from hsf_finetune.system.errors import ConfigError
 from tests.conftest import CONF, FAST
 
 STAGE = "finetuning.stages=[{epochs: 1, freeze_level: 0"
+KEEP_EVERYWHERE = "finetuning.keep_old=everywhere"
 REFUSED = [
     (
         ["finetuning=staged", f"{STAGE}, augmentation: lihgt}}]"],
@@ -43,12 +44,17 @@ REFUSED = [
     (["finetuning=lpft", "lightning.max_epochs=1"], "finetuning=lpft has 2 phases"),
     (["reset=[epoch]"], "reset: only a run that is resumed can be reset"),
     (["finetuning.lr_power=2"], "lr_power would be ignored: only finetuning.lr_schedule=poly"),
+    (["models.lr=inf"], "models.lr: should be a finite number"),
     (["models.loss=dice", "models.label_smoothing=0.1"], "loss 'dice' has no cross-entropy"),
     (["augmentation=hsf", "augmentation.mixup_p=0.1"], "pipeline 'torchio_hsf' mixes no volumes"),
     (["datasets.fold=5"], "datasets.fold: should be 0 to 4"),
     (
         ["datasets.fold=all", "datasets.train_on_all=true"],
         "datasets.fold: 'all' contradicts datasets.train_on_all",
+    ),
+    (
+        ["finetuning=selftrain", "finetuning.selftrain.start=teacher", KEEP_EVERYWHERE],
+        "finetuning.keep_old: everywhere contradicts finetuning.selftrain.start=teacher",
     ),
     (["lightning.accelerator=tpuu"], "lightning.accelerator: should be"),
     (["lightning.precision=17"], "lightning.precision: should be"),

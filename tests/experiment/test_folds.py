@@ -16,6 +16,7 @@ import torch
 from hsf_finetune.config.compose import compose
 from hsf_finetune.config.run_settings import read_settings_of
 from hsf_finetune.config.settings import Settings
+from hsf_finetune.data.phantom.write_phantoms import PhantomCohort, write_phantoms
 from hsf_finetune.evaluation.evaluate import evaluate_run
 from hsf_finetune.evaluation.finished_runs import read_run
 from hsf_finetune.evaluation.score_tables import read_scores
@@ -25,6 +26,7 @@ from hsf_finetune.experiment.run_result import RunResult
 from hsf_finetune.experiment.validation_lessons import share_lessons
 from hsf_finetune.inference.ensemble import Ensemble, load_models
 from hsf_finetune.inference.predictor import Predictor
+from hsf_finetune.planning.phantom_source import phantom_source_folder
 from hsf_finetune.planning.plan_run import preview_run
 from hsf_finetune.system.errors import ConfigError, DataError, UserError
 from tests.conftest import CONF, FAST, save_nifti, tiny_case
@@ -235,6 +237,22 @@ def test_a_single_split_cannot_be_pruned(composed: Compose, split: str) -> None:
     settings = composed(2, split, "datasets.prune_below=0.5")
     with pytest.raises(ConfigError, match=r"(?s)this run makes one split.*datasets\.fold=all"):
         preview_run(settings)
+
+
+def test_what_cannot_be_pruned_is_refused_before_the_phantom_source_is_trained(
+    tmp_path: Path,
+) -> None:
+    write_phantoms(tmp_path / "data", PhantomCohort(0, 1, 3, (16, 24, 16), 2.0))
+    given = [
+        "datasets=phantom",
+        f"datasets.main_path={tmp_path / 'data'}",
+        "datasets.generate=null",
+    ]
+    given += ["finetuning.pretrained=demo", "models.channels=[4,6]", "datasets.prune_below=0.5"]
+    settings = compose("finetune", [*FAST, *given], CONF)
+    with pytest.raises(ConfigError, match="this run makes one split"):
+        run_experiment(settings)
+    assert not phantom_source_folder(settings).exists()
 
 
 def test_a_run_whose_first_fold_is_bad_ends_after_it(

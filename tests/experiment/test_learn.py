@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from hsf_finetune.config.compose import compose
 from hsf_finetune.config.run_settings import read_settings_of
 from hsf_finetune.evaluation.metrics import ClassScore
 from hsf_finetune.evaluation.score_tables import ScoreRow, read_scores
@@ -21,10 +23,13 @@ from hsf_finetune.experiment.learn import LearnResult, learn
 from hsf_finetune.experiment.run import run_experiment
 from hsf_finetune.inference.formats.colour_tables import itksnap_text
 from hsf_finetune.inference.predictor import Predictor
+from hsf_finetune.inference.quality_model import QualityModel
+from hsf_finetune.inference.rewrite_card import rewrite_card
 from hsf_finetune.labels.label_colours import LabelRow
+from hsf_finetune.report.save_report import save_report
 from hsf_finetune.system.errors import UserError
 from hsf_finetune.system.run_folder import GIVEN
-from tests.conftest import save_nifti, tiny_case
+from tests.conftest import CONF, FAST, save_nifti, tiny_case
 from tests.experiment.test_retention import settings as retention_settings
 
 
@@ -123,6 +128,37 @@ def test_the_sources_task_is_scored_again(data: Path, source_run: Path, tmp_path
     }
     assert scored == {"tiny", "old"}
     assert len(learnt.losses) == 2 + 5
+
+
+def test_what_folds_learnt_about_themselves_is_kept(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["datasets=tiny_source", f"datasets.main_path={data}", f"run_dir={tmp_path / 'run'}"]
+    folds = ["datasets.fold=all", "datasets.folds=2", "lightning.max_epochs=1"]
+    run = run_experiment(compose("train", [*given, *FAST, *folds], CONF)).folder
+    best = run / "final" / "checkpoints" / "best.ckpt"
+    quality = QualityModel({"blob": 0.0}, 1.0, 0.5, 0.5, 0.8, 0.9, 9, 27)
+    known = replace(Predictor.load(run).card, quality=quality)
+    assert known.calibration is not None
+    rewrite_card(best, known)
+    save_case(tmp_path, 8)
+    capsys.readouterr()
+    made = learn_from(run, tmp_path, tmp_path / "learnt").run.folder
+    card = Predictor.load(made).card
+    assert (card.calibration, card.quality) == (known.calibration, quality)
+    said = " ".join(capsys.readouterr().out.split())
+    kept = f"kept from {run / 'final'}, as no case is left to learn it again:"
+    assert f"{kept} calibration: " in said
+    assert f"{kept} quality: predict foretells" in said
+    assert "without calibration" not in said
+    written = json.loads((made / "result.json").read_text())
+    assert written["calibration"] == known.calibration.to_dict()
+    rewrite_card(best, replace(known, calibration=None, quality=None))
+    made = learn_from(run, tmp_path, tmp_path / "again").run.folder
+    why = "without calibration, post-processing: validation cases trained too, so that no case is"
+    assert why in " ".join(capsys.readouterr().out.split())
+    save_report(made, tmp_path / "report.html", 0, "cpu")
+    assert f"W{why[1:]}" in " ".join((tmp_path / "report.html").read_text().split())
 
 
 def other_grid(folder: Path) -> None:

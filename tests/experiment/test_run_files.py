@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,8 +14,10 @@ from filelock import FileLock
 
 from hsf_finetune.config.compose import compose
 from hsf_finetune.config.settings import Settings
+from hsf_finetune.experiment.resume import lock_run
 from hsf_finetune.experiment.run import run_experiment
 from hsf_finetune.system.errors import ConfigError, DataError
+from hsf_finetune.system.run_folder import RunFolder
 from tests.conftest import CONF, FAST, SUBJECTS, save_nifti, tiny_case
 from tests.training.killing import run_until_killed
 
@@ -167,3 +171,21 @@ def test_two_processes_do_not_work_on_one_run(own_data: Path, interrupted: Path)
         pytest.raises(ConfigError, match="another process works on this run"),
     ):
         resume(own_data, interrupted)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows removes no open file")
+def test_the_lock_is_removed_before_another_process_can_take_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, release = [], FileLock.release
+
+    def look(lock: FileLock, *args: Any, **more: Any) -> None:
+        if lock.is_locked:
+            seen.append((tmp_path / ".lock").exists())
+        release(lock, *args, **more)
+
+    monkeypatch.setattr(FileLock, "release", look)
+    with lock_run(RunFolder(tmp_path)):
+        assert (tmp_path / ".lock").exists()
+    assert seen == [False]
+    assert not (tmp_path / ".lock").exists()

@@ -14,6 +14,7 @@ from hsf_finetune.evaluation.score_tables import (
     ScoreRow,
     write_scores,
 )
+from hsf_finetune.experiment.compare import show_comparison
 from hsf_finetune.report.comparison_report import report_comparison
 from tests.report.conftest import finetune, reported, text_of
 
@@ -71,3 +72,24 @@ def test_cases_that_also_trained_are_no_measure(
     shutil.copytree(folder, other := tmp_path / "other")
     compared = report_comparison(compare_runs([folder, other]))
     assert "no measure of new scans" in compared.answer[1]
+
+
+@pytest.mark.parametrize("folds", [False, True])
+def test_terminal_and_report_say_alike_what_the_pretrained_model_cannot_tell(
+    data: Path,
+    source_run: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    folds: bool,
+) -> None:
+    derived = "finetuning.derive_from={anterior: blob, posterior: blob}"
+    more = ["datasets.fold=all", "datasets.folds=2"] if folds else []
+    folder = finetune(data, tmp_path / "runs", source_run, derived, *more)
+    remark = "anterior and posterior came out of blob of the source, so that the pretrained model"
+    assert f"over the cases with both. {remark}" in " ".join(capsys.readouterr().out.split())
+    assert remark in text_of(folder / "report.html")
+    compared = compare_runs([folder], output=tmp_path)
+    show_comparison(compared)
+    for text in (capsys.readouterr().out, str(compared), (tmp_path / "compare.json").read_text()):
+        assert remark in " ".join(text.split())
+    assert remark in text_of(tmp_path / "report.html")

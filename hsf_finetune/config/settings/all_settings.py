@@ -107,6 +107,13 @@ def _broken_rules(settings: Settings) -> Iterator[tuple[str, str]]:
         )
     if settings.finetuning.keep_old and settings.weights.pretrained == "none":
         yield "finetuning.keep_old", "needs a source model, and pretrained=none has none"
+    learn = settings.finetuning.selftrain
+    if settings.finetuning.keep_old == "everywhere" and learn and learn.start == "teacher":
+        yield (
+            "finetuning.keep_old",
+            "everywhere contradicts finetuning.selftrain.start=teacher, which makes the teacher the "
+            "source model of its student; give selftrain.start=source, or leave out keep_old",
+        )
     if settings.reset and settings.resume is None:
         yield "reset", "only a run that is resumed can be reset; add resume=RUN, or leave it out"
 

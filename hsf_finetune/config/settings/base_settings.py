@@ -34,6 +34,8 @@ def as_switch(value: object) -> object:
 
 
 class Group(BaseModel):
-    """A group of settings: immutable, and unknown keys are errors."""
+    """A group of settings: immutable, numbers are finite, and unknown keys are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False
+    )

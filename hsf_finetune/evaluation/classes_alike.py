@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from hsf_finetune.evaluation.run_parts import RunParts
 from hsf_finetune.labels.classes import BACKGROUND
+from hsf_finetune.system.read_json import read_json
 
 Alike = Mapping[str, Sequence[str]]
 """Class, or classes, of the source -> the classes that came out of it, of which there are several."""
@@ -25,6 +28,16 @@ def classes_alike(weights: Mapping[str, Any]) -> Alike:
         if rule["sources"] not in ([], [BACKGROUND]):
             found.setdefault(" and ".join(rule["sources"]), []).append(rule["target"])
     return {source: classes for source, classes in found.items() if len(classes) > 1}
+
+
+def read_alike(run: Path) -> Alike:
+    """Those of a finished run, or of the first fold of one; none where it began with random weights.
+
+    Raises:
+        DataError: its transfer.json is damaged.
+    """
+    file = RunParts(run).started / "transfer.json"
+    return classes_alike(read_json(file, {})) if file.exists() else {}
 
 
 def explain_alike(alike: Alike) -> Iterator[str]:
