@@ -25,7 +25,7 @@ from hsf_finetune.system.console import count_of
 from hsf_finetune.system.errors import DataError, SeveralErrors, UserError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Case:
     """One annotated scan: its channels, its label and the label's protocol.
 

@@ -17,7 +17,7 @@ from hsf_finetune.system.walk_folder import list_below
 _EXCLUDE = ", or list it under the dataset's exclude:"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class LedgerEntry:
     """A file with its status, `image`, `label`, `excluded` or `unused`, and the reason.
 

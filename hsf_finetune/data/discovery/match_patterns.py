@@ -14,7 +14,7 @@ from hsf_finetune.system.errors import ConfigError, DataError, UserError
 from hsf_finetune.system.walk_folder import list_below
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class AnnotatedImage:
     """An image with its channels and label, before it has a name and a subject.
 
