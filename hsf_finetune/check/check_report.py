@@ -94,7 +94,7 @@ class CheckReport:
                     "dataset": case.dataset,
                     "images": [str(ref) for ref in case.images],
                     "label": str(case.label),
-                    "measured": asdict(measures) if measures else None,
+                    "measured": measures.to_dict() if measures else None,
                 }
                 for case, measures in zip(cases, self.measures, strict=True)
             ),
