@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+from array import array
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +47,33 @@ class Thumbnails:
 
 
 @dataclass(frozen=True, slots=True)
+class NamedNumbers:
+    """Numbers by name, in an array: thousands of cases have the same names."""
+
+    names: tuple[str, ...]
+    numbers: array[float]
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, float]) -> NamedNumbers:
+        """The numbers of `plain`.
+
+        Raises:
+            AttributeError, TypeError: it holds something else.
+        """
+        return cls(_shared(tuple(plain)), array("d", plain.values()))
+
+    def to_dict(self) -> dict[str, float]:
+        """The numbers as plain types."""
+        return dict(zip(self.names, self.numbers, strict=True))
+
+
+@cache
+def _shared(names: tuple[str, ...]) -> tuple[str, ...]:
+    """The first of all equal names."""
+    return names
+
+
+@dataclass(frozen=True, slots=True)
 class Measures:
     """What was measured of a case, along RAS+ axes.
 
@@ -62,7 +91,7 @@ class Measures:
         centre_mm: the same in scanner coordinates.
         contrast: mean of the label minus that of its surroundings, in standard deviations of
             the surroundings.
-        typical: name of a quantity of `typical_scans` -> its value.
+        typical: the quantities of `typical_scans`, by name.
     """
 
     shape: tuple[int, int, int]
@@ -77,7 +106,12 @@ class Measures:
     centre: Triple | None
     centre_mm: Triple | None
     contrast: float | None
-    typical: Mapping[str, float]
+    typical: NamedNumbers
+
+    def to_dict(self) -> dict[str, Any]:
+        """The measures as plain types."""
+        plain = {field.name: getattr(self, field.name) for field in fields(self)}
+        return plain | {"typical": self.typical.to_dict()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +126,7 @@ class CaseFacts:
         """The facts as plain types, without the thumbnails."""
         return {
             "findings": [asdict(finding) for finding in self.findings],
-            "measures": asdict(self.measures) if self.measures else None,
+            "measures": self.measures.to_dict() if self.measures else None,
         }
 
     @classmethod
@@ -100,13 +134,13 @@ class CaseFacts:
         """The facts that `plain` describes.
 
         Raises:
-            KeyError, TypeError, ValueError: it describes none.
+            AttributeError, KeyError, TypeError, ValueError: it describes none.
         """
         measures: dict[str, Any] = {
             k: tuple(v) if isinstance(v, list) else v for k, v in (plain["measures"] or {}).items()
         }
-        if measures:  # many cases share the names of these
-            typical = {sys.intern(name): value for name, value in measures["typical"].items()}
+        if measures:
+            typical = NamedNumbers.from_dict(measures["typical"])
             measures |= {"typical": typical, "orientation": sys.intern(measures["orientation"])}
         findings = tuple(Finding(**finding) for finding in plain["findings"])
         return cls(findings, Measures(**measures) if measures else None)

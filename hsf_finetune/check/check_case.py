@@ -17,6 +17,7 @@ from hsf_finetune.check.case_facts import (
     STEPS_PER_STD,
     CaseFacts,
     Measures,
+    NamedNumbers,
     Thumbnail,
     Thumbnails,
     Triple,
@@ -169,6 +170,7 @@ def _measure(
     x_mm = {row: _to_mm(affine, _centre_vox(rows == row, box))[0] for row in present}
     means = np.asarray(ndimage.mean(image, rows, present), dtype=float).tolist()
     mean_of = dict(zip(present, means, strict=True))
+    typical = {**measure_scan(first), PIECES.name: largest_piece(foreground)}
     measures = Measures(
         shape=(image.shape[0], image.shape[1], image.shape[2]),
         spacing_mm=_to_triple(np.array(first.spacing_mm)[file_axes(axes)]),
@@ -182,7 +184,7 @@ def _measure(
         centre=_to_triple(centre_vox / image.shape) if centre_vox is not None else None,
         centre_mm=_to_mm(affine, centre_vox) if centre_vox is not None else None,
         contrast=_contrast(image, foreground, box) if box is not None else None,
-        typical={**measure_scan(first), PIECES.name: largest_piece(foreground)},
+        typical=NamedNumbers.from_dict(typical),
     )
     return CaseFacts(tuple(findings), measures, _make_thumbnails(image, rows, box))
 

@@ -21,6 +21,9 @@ from hsf_finetune.data.discovery.cases import Case, Cohort
 from hsf_finetune.system.console import shorten_list
 from hsf_finetune.system.errors import DataError
 
+_AT_ONCE = 512
+"""Cases that wait for a thread, each of which takes some memory."""
+
 
 def check_cases(
     cases: Sequence[Case],
@@ -41,9 +44,9 @@ def check_cases(
         files have not changed.
     """
     keys = [fingerprint(case) for case in cases]
+    number_of = {key: n for n, key in enumerate(keys) if key}
     file, saved = FactsFile(), facts_file(cases)
-    known = file.load(saved, {*keys})
-    facts = {n: known[key] for n, key in enumerate(keys) if key and key in known}
+    facts = {number_of[key]: fact for key, fact in file.load(saved, number_of)}
     unchanged = len(facts)
     numbers = [n for n in range(len(cases)) if n not in facts]
     for number, fact in _read_facts(cases, numbers, jobs or _available_cpus()):
@@ -87,9 +90,11 @@ def _read_facts(
     from hsf_finetune.check.check_case import check_case
 
     with ThreadPoolExecutor(max(jobs, 1)) as pool:
-        facts = pool.map(check_case, [cases[n] for n in numbers])
         try:
-            yield from zip(numbers, facts, strict=True)
+            for start in range(0, len(numbers), _AT_ONCE):
+                part = numbers[start : start + _AT_ONCE]
+                facts = pool.map(check_case, [cases[n] for n in part])
+                yield from zip(part, facts, strict=True)
         finally:
             pool.shutdown(cancel_futures=True)
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -95,7 +94,7 @@ class CheckReport:
                     "dataset": case.dataset,
                     "images": [str(ref) for ref in case.images],
                     "label": str(case.label),
-                    "measured": asdict(measures) if measures else None,
+                    "measured": measures.to_dict() if measures else None,
                 }
                 for case, measures in zip(cases, self.measures, strict=True)
             ),
@@ -104,14 +103,16 @@ class CheckReport:
         }
 
 
-def read_report(folder: Path) -> CheckReport:
-    """The report in a folder, without its cohort; no case has changed since it was written.
+def restore_report(plain: Mapping[str, Any]) -> CheckReport:
+    """The report without its cohort; no case has changed since it was made.
+
+    Args:
+        plain: as from `to_dict`, with the number of cases in place of the cases.
 
     Raises:
-        OSError, KeyError, TypeError, ValueError: there is none, or it is damaged.
+        KeyError, TypeError, ValueError: it is damaged.
     """
-    plain = json.loads((folder / CHECK_JSON).read_text("utf-8", "surrogateescape"))
-    count = len(plain["cases"])
+    count = int(plain["cases"])
     data, source = (
         DataSummary.from_dict(d) if (d := plain[k]) else None for k in ("data", "source")
     )
@@ -199,17 +200,20 @@ def source_table(target: DataSummary, source: DataSummary) -> Table:
 
 def _write_ledger(path: Path, cohort: Cohort, findings: Sequence[Finding]) -> None:
     """One line per file: its status, and what the check found in it."""
+    header = ("file", "fate", "case", "subject", "check", "reason")
+    write_csv(path, header, _ledger_rows(cohort, findings))
+
+
+def _ledger_rows(cohort: Cohort, findings: Sequence[Finding]) -> Iterator[tuple[object, ...]]:
     by_file: dict[str, list[Finding]] = {}
     for finding in findings:
         by_file.setdefault(finding.file, []).append(finding)
-    refs = {ref.path: str(ref) for case in cohort.cases for ref in case.volumes}
-    rows = []
+    keyed = {ref.path: str(ref) for case in cohort.cases for ref in case.volumes if ref.key}
     for entry in cohort.ledger:
-        found = by_file.get(str(entry.path)) or by_file.get(refs.get(entry.path, ""), [])
+        found = by_file.get(str(entry.path)) or by_file.get(keyed.get(entry.path, ""), [])
         found = [finding for finding in found if finding.case in ("", entry.case)]
         tier = next((t for t in TIERS if findings_of_tier(found, t)), "clean")
         status = tier if entry.case else "not read"
         texts = dict.fromkeys([entry.reason, *(finding.what for finding in found)])
         reasons = "; ".join(filter(None, texts))
-        rows.append((entry.path, entry.status, entry.case, entry.subject, status, reasons))
-    write_csv(path, ("file", "fate", "case", "subject", "check", "reason"), rows)
+        yield entry.path, entry.status, entry.case, entry.subject, status, reasons

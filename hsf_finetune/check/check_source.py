@@ -39,7 +39,7 @@ def summarise_data(cases: Sequence[MeasuredCase]) -> DataSummary | None:
         tuple(int(n) for n in np.median([m.shape for m in measures], axis=0)),
         float(np.median(contrasts)) if contrasts else None,
         {name: float(np.median(values)) for name, values in means.items()},
-        usual_ranges([{**case.measures.typical, **_class_volumes(case)} for case in cases]),
+        usual_ranges(case.measures.typical.to_dict() | _class_volumes(case) for case in cases),
     )
 
 

@@ -12,13 +12,14 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hsf_finetune.check.check_report import CheckReport, read_report
+from hsf_finetune.check.check_report import CheckReport, restore_report
 from hsf_finetune.system.atomic_files import cache_folder, write_json
 from hsf_finetune.system.errors import OutputError
 from hsf_finetune.system.walk_folder import walk_folder
@@ -54,25 +55,29 @@ def find_earlier(key: str) -> WrittenReport | None:
     """The report of an earlier check with the same key; None where anything has changed."""
     try:
         kept = json.loads(_file(key).read_text("utf-8", "surrogateescape"))
-        if any(_stamp(path) != stamp for path, stamp in kept["stamps"].items()):
+        if any(_stamp(path) != stamp for path, *stamp in kept["stamps"]):
             return None
-        folder = Path(kept["folder"])
-        return WrittenReport(read_report(folder), folder, kept["strict"], tuple(kept["advice"]))
+        report = restore_report(kept["report"])
+        return WrittenReport(report, Path(kept["folder"]), kept["strict"], tuple(kept["advice"]))
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None  # there is none, or a damaged one: the data are checked again
 
 
-def keep_report(key: str, written: WrittenReport, paths: Collection[Path], started_ns: int) -> None:
-    """Keeps a report for the next command with this key, unless a path changed since the start."""
-    stamps = {str(path): _stamp(path) for path in paths}
-    if any(stamp and max(stamp[1:]) >= started_ns for stamp in stamps.values()):
-        return
-    stamps |= {str(path): _stamp(path) for path in written.folder.rglob("*") if path.is_file()}
-    plain = {"folder": written.folder, "strict": written.strict, "advice": written.advice}
-    try:
-        write_json(_file(key), {**plain, "stamps": stamps})
-    except OutputError:
-        return  # the next command checks the data again
+def keep_report(key: str, written: WrittenReport, paths: Iterable[Path], started_ns: int) -> None:
+    """Keeps a report for the next command with this key.
+
+    It is not kept if a path changed since the start, or if there are too many of them.
+    """
+    plain = {
+        "folder": written.folder,
+        "strict": written.strict,
+        "advice": written.advice,
+        "report": {**written.report.to_dict(), "cases": written.report.case_count},
+        "stamps": chain(_stamps(paths, started_ns), _stamps_of_report(written.folder)),
+    }
+    # Otherwise the next command checks the data again.
+    with suppress(OutputError, _NotKeptError):
+        write_json(_file(key), plain)
 
 
 def source_paths(
@@ -81,14 +86,14 @@ def source_paths(
     report: Path,
     arguments: Sequence[str],
     config_dir: Path | None,
-) -> set[Path] | None:
+) -> Iterator[Path] | None:
     """The files and folders that a report follows from: program, YAML files, data and weights.
 
     The arguments are overrides and dataset YAMLs; `report` is the folder of the report.
 
     Returns:
-        None where they are too many, or where the report follows from something else:
-        environment variables, weights that are downloaded.
+        None where the report follows from something else: environment variables, weights that
+        are downloaded.
     """
     from hsf_finetune.config.conf_files import conf_folder
 
@@ -101,15 +106,13 @@ def source_paths(
     texts = [path.read_text("utf-8", "replace") for path in own_yamls if path.is_file()]
     if any(word in text for text in (*arguments, *texts) for word in _FROM_OUTSIDE):
         return None
-    parts = chain(
+    return chain(
         _PACKAGE.rglob("*.py"),
         _walk(conf_folder(), ".yaml"),
         own_yamls,
         _data_paths(settings, cohort, report),
         [weights, *_walk(weights, "")] if weights is not None else [],
     )
-    paths = {*islice(parts, _MAX_PATHS + 1)}
-    return paths if len(paths) <= _MAX_PATHS else None
 
 
 def is_yaml_file(argument: str) -> bool:
@@ -154,10 +157,31 @@ def _file(key: str) -> Path:
     return cache_folder() / "check" / "reports" / f"{key}.json"
 
 
-def _stamp(path: str | Path) -> list[int] | None:
-    """Size in bytes and times of change in nanoseconds; None where there is no such file."""
+class _NotKeptError(Exception):
+    """A path changed while the data were checked, or there are too many paths."""
+
+
+def _stamps(paths: Iterable[Path], started_ns: int) -> Iterator[list[str | int]]:
+    """Each path with its stamp, one at a time.
+
+    Raises:
+        _NotKeptError: they should not be kept.
+    """
+    for count, path in enumerate(paths, start=1):
+        stamp = _stamp(path)
+        if count > _MAX_PATHS or (stamp and max(stamp[1:]) >= started_ns):
+            raise _NotKeptError
+        yield [str(path), *stamp]
+
+
+def _stamps_of_report(folder: Path) -> Iterator[list[str | int]]:
+    return ([str(path), *_stamp(path)] for path in folder.rglob("*") if path.is_file())
+
+
+def _stamp(path: str | Path) -> list[int]:
+    """Size in bytes and times of change in nanoseconds; empty where there is no such file."""
     try:
         stat = os.stat(path)
         return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
     except OSError:
-        return None
+        return []

@@ -20,7 +20,7 @@ UNPAIRED = "set/unpaired"
 EXCLUDE = "list it under the dataset's exclude:"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Finding:
     """One problem of one file, or of the cases together.
 

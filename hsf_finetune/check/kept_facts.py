@@ -7,7 +7,7 @@ import json
 import shutil
 import tempfile
 import zlib
-from collections.abc import Collection
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,20 +43,18 @@ class FactsFile:
         head = json.dumps([key, zlib.crc32(thumbnails), facts.to_dict()], ensure_ascii=False)
         return self._write(head.encode("utf-8", "surrogateescape"), thumbnails, facts)
 
-    def load(self, path: Path, keys: Collection[str | None]) -> dict[str, KeptFacts]:
-        """Fingerprint -> facts that an earlier check saved; those of a damaged file are left out."""
-        found: dict[str, KeptFacts] = {}
+    def load(self, path: Path, keys: Container[str]) -> Iterator[tuple[str, KeptFacts]]:
+        """Fingerprints and facts that an earlier check saved, without those of a damaged file."""
         try:
             with path.open("rb") as saved:
                 for line in saved:
                     head, _, thumbnails = line.rstrip(b"\n").partition(b"\t")
                     key, checksum, plain = json.loads(head.decode("utf-8", "surrogateescape"))
-                    if key and key in keys and zlib.crc32(thumbnails) == checksum:
+                    if key in keys and zlib.crc32(thumbnails) == checksum:
                         facts = CaseFacts.from_dict(plain)
-                        found[key] = self._write(head, thumbnails, facts)
+                        yield key, self._write(head, thumbnails, facts)
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
-            return found  # no cache yet, or a damaged one: the cases are read again
-        return found
+            return  # no cache yet, or a damaged one: the cases are read again
 
     def save(self, path: Path) -> None:
         """Keeps all lines; a cache that cannot be written is no reason to stop."""

@@ -15,21 +15,21 @@ def write_ledger(path: Path, cohort: Cohort, split: Split) -> None:
     Raises:
         OutputError: the file cannot be written.
     """
-    sides: dict[str, list[str]] = {}
+    sides: dict[str, str] = {}
     for side in SIDES:
         for case in split.side(side):
-            sides.setdefault(case.name, []).append(side)
-    number = {case.name: str(n) for n, case in enumerate(cohort.cases)}
-    rows = [
+            sides[case.name] = f"{sides[case.name]}+{side}" if case.name in sides else side
+    number = {case.name: n for n, case in enumerate(cohort.cases)}
+    rows = (
         (
             entry.path,
             entry.status,
             number.get(entry.case, ""),
             entry.case,
             entry.subject,
-            "+".join(sides.get(entry.case, ["not in the split"] if entry.case else [])),
+            sides.get(entry.case, "not in the split" if entry.case else ""),
             entry.reason,
         )
-        for entry in sorted(cohort.ledger, key=lambda e: (int(number.get(e.case, "-1")), e.status))
-    ]
+        for entry in sorted(cohort.ledger, key=lambda e: (number.get(e.case, -1), e.status))
+    )
     write_csv(path, ("file", "fate", "case_number", "case", "subject", "side", "reason"), rows)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from array import array
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,12 +103,12 @@ def largest_piece(mask: npt.NDArray[np.bool_]) -> float:
     return float(sizes.max() / sizes.sum())
 
 
-def usual_ranges(cases: Sequence[Mapping[str, float]]) -> dict[str, Range]:
+def usual_ranges(cases: Iterable[Mapping[str, float]]) -> dict[str, Range]:
     """The range of each number that all, or some, of the cases have."""
-    values: dict[str, list[float]] = {}
+    values: dict[str, array[float]] = {}
     for case in cases:
         for name, value in case.items():
-            values.setdefault(name, []).append(value)
+            values.setdefault(name, array("d")).append(value)
     ends = (_SHARE_LEFT_OUT, 1 - _SHARE_LEFT_OUT)
     return {name: _range(np.quantile(found, ends)) for name, found in values.items()}
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from hsf_finetune.data.discovery.pairing import is_hidden
 from hsf_finetune.labels.label_colours import Colour
-from hsf_finetune.system.walk_folder import list_below
+from hsf_finetune.system.walk_folder import paths_below
 
 _LARGEST_BYTES = 2_000_000
 _SUFFIXES = (".tsv", ".txt", ".ctab", ".ctbl", ".label", ".lut", ".json")
@@ -65,7 +65,7 @@ def find_name_tables(root: Path) -> list[NameTable]:
     """Every table of names below a folder, those in the fewest folders first."""
     files = [
         path
-        for path in list_below(root)
+        for path in paths_below(root)
         if path.suffix.lower() in _SUFFIXES
         and not is_hidden(path, root)
         and path.is_file()

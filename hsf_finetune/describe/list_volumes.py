@@ -18,7 +18,7 @@ from hsf_finetune.data.volumes.read_volume import (
 )
 from hsf_finetune.describe.layouts.base_layout import ListedVolume
 from hsf_finetune.system.errors import DataError
-from hsf_finetune.system.walk_folder import list_below
+from hsf_finetune.system.walk_folder import paths_below
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def list_volumes(folder: Path) -> FolderListing:
     unreadable: list[tuple[Path, str]] = []
     others: Counter[str] = Counter()
     dicom: set[Path] = set()
-    for path in list_below(root):
+    for path in paths_below(root):
         suffix = split_suffix(path.name, (*SUFFIXES, *FOREIGN))[1].lower() or path.suffix.lower()
         if is_hidden(path, root) or (path.parent in dicom and is_dicom_file(path)):
             continue

@@ -11,7 +11,7 @@ from hsf_finetune.describe.pair_names import match_names
 from hsf_finetune.inference.formats.output_formats import PROBABILITY_ENDS
 from hsf_finetune.system.console import count_of, say, shorten_list
 from hsf_finetune.system.errors import DataError
-from hsf_finetune.system.walk_folder import list_below
+from hsf_finetune.system.walk_folder import paths_below
 
 Volumes = dict[str, ListedVolume]
 """Path below a folder, without suffix -> volume."""
@@ -84,7 +84,7 @@ def _match(predictions: Volumes, labels: Volumes, folder: Path) -> dict[str, str
 def _volumes_by_name(folder: Path) -> Volumes:
     """The volumes of a folder by their path in it, without suffix; probabilities are none."""
     found: Volumes = {}
-    paths = list(filter(is_volume, list_below(folder)))
+    paths = list(filter(is_volume, paths_below(folder)))
     volumes = [path for path in paths if not path.name.endswith(PROBABILITY_ENDS)]
     if left := len(paths) - len(volumes):
         say(f"left out: {count_of(left, 'file')} of probabilities in {folder}")

@@ -21,7 +21,7 @@ from hsf_finetune.data.volumes.read_volume import (
 from hsf_finetune.describe.layouts.by_name_layout import names_label
 from hsf_finetune.describe.list_volumes import list_hdf5
 from hsf_finetune.system.errors import DataError
-from hsf_finetune.system.walk_folder import list_below
+from hsf_finetune.system.walk_folder import paths_below
 
 _ARRAYS = (".zarr", ".npz", ".npy")
 """Formats for anything: such a file need not be a scan."""
@@ -58,7 +58,7 @@ def find_scans(folder: Path, pattern: str | None, key: str | None, output: Path)
     inside = folder.resolve() in written.parents
     paths = [
         path
-        for path in list_below(folder)
+        for path in paths_below(folder)
         if not is_hidden(path, folder)
         and not (inside and written in path.parent.resolve().joinpath(path.name).parents)
     ]

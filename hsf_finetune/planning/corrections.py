@@ -25,7 +25,7 @@ from hsf_finetune.quality.next_scans import LIST
 from hsf_finetune.system.atomic_files import write_csv, write_json
 from hsf_finetune.system.checksum import Checksum
 from hsf_finetune.system.errors import ConfigError, DataError, SeveralErrors, UserError
-from hsf_finetune.system.walk_folder import list_below
+from hsf_finetune.system.walk_folder import paths_below
 
 TABLE = "cases.csv"
 """In the folder of corrections: scans, corrected segmentations and subjects."""
@@ -82,7 +82,7 @@ def find_corrections(
             expected=f"the name of a scan in {scans}, as predict and next write it",
             fix="save it as NIfTI under the scan's name; or give another folder: --scans SCANS",
         )
-        for path in filter(is_volume, list_below(labels))
+        for path in filter(is_volume, paths_below(labels))
         if path not in jobs and not path.name.endswith(PROBABILITY_ENDS)
     ]
     problems += find_other_tables(labels, card)
@@ -112,7 +112,7 @@ def find_other_tables(labels: Path, card: ModelCard) -> Iterator[DataError]:
     Colours may differ, since they mean nothing.
     """
     expected = {row.value: _plain_name(row.name) for row in card.label_rows if row.value}
-    for path in list_below(labels):
+    for path in paths_below(labels):
         if path.name not in LABEL_TABLES:
             continue
         table = read_name_table(path)

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 
-def list_below(top: Path) -> list[Path]:
-    """Every file and folder below a folder, sorted; none where it is no folder.
+def paths_below(top: Path) -> Iterator[Path]:
+    """Every file and folder below a folder, in their order; none where it is no folder.
 
     Folders behind links are entered (see `walk_folder`).
     """
-    return sorted(path for _, paths in walk_folder(top) for path in paths)
+    listed: list[Iterator[Path]] = []
+    for folder, paths in walk_folder(top):
+        yield from _up_to(folder, listed)
+        listed.append(paths)
+    yield from _up_to(None, listed)
 
 
-def walk_folder(top: Path, skip: Collection[Path] = ()) -> Iterator[tuple[Path, list[Path]]]:
-    """The folder and every folder below it, each with the paths of what it holds.
+def walk_folder(top: Path, skip: Collection[Path] = ()) -> Iterator[tuple[Path, Iterator[Path]]]:
+    """The folder and every folder below it, each with the paths of what it holds, in their order.
 
     Folders behind links are entered, under the path of the link. A link that leads back, to a folder
     that holds the link or one on its path, is left out, and so is one to a folder below the top one,
@@ -36,27 +41,7 @@ def walk_folder(top: Path, skip: Collection[Path] = ()) -> Iterator[tuple[Path, 
         )
     )
     base = os.path.realpath(top)
-    waiting = [(top, base, around)]
-    while waiting:
-        folder, real, around = waiting.pop()
-        paths = []
-        for entry in _list_entries(folder):
-            path = folder / entry.name
-            if entry.is_symlink() and os.path.isdir(path):
-                target = os.path.realpath(path)
-                beyond = around | _with_parents(target)
-            elif entry.is_dir(follow_symlinks=False):
-                target = os.path.join(real, entry.name)
-                beyond = around | {target}
-            else:
-                paths.append(path)
-                continue
-            if target in around or (entry.is_symlink() and _is_below(target, base)):
-                continue
-            paths.append(path)
-            if path not in skip:
-                waiting.append((path, target, beyond))
-        yield folder, paths
+    yield from _walk(top, base, around, base, skip)
 
 
 def glob_below(top: Path, pattern: str) -> set[Path]:
@@ -75,6 +60,46 @@ def glob_below(top: Path, pattern: str) -> set[Path]:
 
 
 # -------------------------------------------------------------------- internals
+def _walk(
+    folder: Path, real: str, around: frozenset[str], base: str, skip: Collection[Path]
+) -> Iterator[tuple[Path, Iterator[Path]]]:
+    """As `walk_folder`.
+
+    Args:
+        folder: where to begin.
+        real: its real path.
+        around: real paths that no folder may lead back to.
+        base: real path of the top folder.
+        skip: folders that are not entered.
+    """
+    # Names take a fraction of the memory of paths, and a folder may hold thousands.
+    found: list[tuple[str, str | None, bool]] = []
+    for entry in _entries(folder):
+        target, is_link = None, entry.is_symlink()
+        if is_link and os.path.isdir(entry.path):
+            target = os.path.realpath(entry.path)
+        elif entry.is_dir(follow_symlinks=False):
+            target = os.path.join(real, entry.name)
+        if target is None or not (target in around or (is_link and _is_below(target, base))):
+            found.append((entry.name, target, is_link))
+    found.sort(key=lambda one: os.path.normcase(one[0]))
+    yield folder, (folder / name for name, _, _ in found)
+    for name, target, is_link in found:
+        if target is not None and (path := folder / name) not in skip:
+            beyond = around | (_with_parents(target) if is_link else {target})
+            yield from _walk(path, target, beyond, base, skip)
+
+
+def _up_to(folder: Path | None, listed: list[Iterator[Path]]) -> Iterator[Path]:
+    """What is left of lists of folders, the innermost last, up to a folder or to the end."""
+    while listed:
+        for path in listed[-1]:
+            yield path
+            if path == folder:
+                return
+        listed.pop()
+
+
 def _with_parents(path: str) -> frozenset[str]:
     return frozenset((path, *map(str, Path(path).parents)))
 
@@ -85,9 +110,6 @@ def _is_below(path: str, top: str) -> bool:
     return bool(parts) and not any(part.startswith(".") for part in parts)
 
 
-def _list_entries(folder: Path) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as entries:
-            return [*entries]
-    except (PermissionError, FileNotFoundError):
-        return []
+def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
+    with suppress(PermissionError, FileNotFoundError), os.scandir(folder) as entries:
+        yield from entries

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
-from hsf_finetune.system.walk_folder import glob_below, list_below
+from hsf_finetune.system.walk_folder import glob_below, paths_below
 
 FILES = ("a.nii.gz", "p/a.nii.gz", "p/q/a.nii.gz", "p/q/r/b.nii.gz", ".git/annex/a.nii.gz")
 PATTERNS = [
@@ -31,7 +31,7 @@ def touch(top: Path, *names: str) -> None:
         (top / name).touch()
 
 
-def below(top: Path, paths: Sequence[Path]) -> list[str]:
+def below(top: Path, paths: Iterable[Path]) -> list[str]:
     return [path.relative_to(top).as_posix() for path in paths if path.is_file()]
 
 
@@ -39,8 +39,8 @@ def below(top: Path, paths: Sequence[Path]) -> list[str]:
 def test_without_links_pathlib_finds_the_same(tmp_path: Path, pattern: str) -> None:
     touch(tmp_path, *FILES)
     assert glob_below(tmp_path, pattern) == {*tmp_path.glob(pattern)}
-    assert list_below(tmp_path) == sorted(tmp_path.rglob("*"))
-    assert list_below(tmp_path / "a.nii.gz") == list_below(tmp_path / "nowhere") == []
+    assert [*paths_below(tmp_path)] == sorted(tmp_path.rglob("*"))
+    assert [*paths_below(tmp_path / "a.nii.gz"), *paths_below(tmp_path / "nowhere")] == []
 
 
 def test_folders_behind_links_are_entered(tmp_path: Path) -> None:
@@ -52,8 +52,8 @@ def test_folders_behind_links_are_entered(tmp_path: Path) -> None:
     (cohort / "sub-3").symlink_to(tmp_path / "archive" / "s1")
     (cohort / "gone").symlink_to(tmp_path / "nowhere")
     wanted = [f"sub-{number}/anat/t2.nii.gz" for number in (1, 2, 3)]
-    assert below(cohort, list_below(cohort)) == wanted
-    assert cohort / "gone" in list_below(cohort)
+    assert below(cohort, paths_below(cohort)) == wanted
+    assert cohort / "gone" in paths_below(cohort)
     for pattern in ("**/t2.nii.gz", "*/**/*.nii.gz", "sub-*/anat/t2.nii.gz"):
         assert below(cohort, sorted(glob_below(cohort, pattern))) == wanted
 
@@ -69,7 +69,7 @@ def test_links_that_lead_back_end(tmp_path: Path) -> None:
         (archive / f"s{number}" / "itself").symlink_to("itself")
     (cohort / "here").symlink_to(".")
     wanted = [f"sub-{number}/t2.nii.gz" for number in range(9)]
-    assert below(cohort, list_below(cohort)) == wanted
+    assert below(cohort, paths_below(cohort)) == wanted
     assert below(cohort, sorted(glob_below(cohort, "**/t2.nii.gz"))) == wanted
     # Named in the pattern, such a link is followed, and the loop behind it ends.
     named = below(cohort, sorted(glob_below(cohort, "sub-0/all/**/t2.nii.gz")))
@@ -81,7 +81,7 @@ def test_a_folder_that_has_another_path_below_is_listed_once(tmp_path: Path) -> 
     (tmp_path / "latest").symlink_to("run2")
     (tmp_path / "run3").symlink_to(Path(".store", "s3"))
     wanted = ["run1/t2.nii.gz", "run2/t2.nii.gz", "run3/t2.nii.gz"]
-    shown = [path for path in list_below(tmp_path) if ".store" not in path.parts]
+    shown = [path for path in paths_below(tmp_path) if ".store" not in path.parts]
     assert below(tmp_path, shown) == wanted
     found = sorted(glob_below(tmp_path, "**/t2.nii.gz"))
     assert below(tmp_path, [path for path in found if ".store" not in path.parts]) == wanted

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hsf_finetune.config.settings import DatasetSettings, DatasetsSettings, ModelSettings
 from hsf_finetune.data.discovery.case_table import read_listed_images
 from hsf_finetune.data.discovery.conflicts import find_shared_images, make_names_unique
-from hsf_finetune.data.discovery.found_files import LedgerEntry, list_other_files
+from hsf_finetune.data.discovery.found_files import LedgerEntry, find_other_files
 from hsf_finetune.data.discovery.match_patterns import (
     AnnotatedImage,
     find_annotated_images,
@@ -25,7 +25,7 @@ from hsf_finetune.system.console import count_of
 from hsf_finetune.system.errors import DataError, SeveralErrors, UserError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Case:
     """One annotated scan: its channels, its label and the label's protocol.
 
@@ -110,8 +110,11 @@ def discover(settings: DatasetsSettings, models: ModelSettings | None = None) ->
             find = read_listed_images if dataset.table else find_annotated_images
             pairs, unpaired = find(name, dataset, root, excluded)
             problems += unpaired
-            cases += _make_cases(name, dataset, root, base, pairs, protocols[name])
-            others += list_other_files(name, dataset, root, excluded)
+            own = _make_cases(name, dataset, root, base, pairs, protocols[name])
+            del pairs  # as large as the cases
+            cases += own
+            used = {ref.path for case in own for ref in case.volumes}
+            others += find_other_files(name, dataset, root, excluded, used)
         except UserError as error:
             problems.append(error)
     try:
@@ -168,23 +171,26 @@ def _join_name(*parts: str) -> str:
 
 def _make_ledger(cases: Sequence[Case], others: Sequence[LedgerEntry]) -> tuple[LedgerEntry, ...]:
     """The status of every file: used by a case, excluded by a dataset, or used by no dataset."""
-    used: dict[tuple[Path, str], LedgerEntry] = {}
-    for case in cases:
-        label = case.label.path
-        reason = f"pairs with {case.images[0].path.name}"
-        used[label, case.name] = LedgerEntry(label, "label", reason, case.name, case.subject)
-        for number, ref in enumerate(case.images):
-            reason = f"channel {number}" if len(case.images) > 1 else ""
-            if ref.path == label:
-                reason = "holds the label as well"
-            entry = LedgerEntry(ref.path, "image", reason, case.name, case.subject)
-            used[ref.path, case.name] = entry
-    paths = {path for path, _ in used}
+    used = [entry for case in cases for entry in _entries_of(case)]
+    paths = {entry.path for entry in used}
     unused: dict[Path, LedgerEntry] = {}
     for entry in others:
         if entry.path not in paths and (entry.path not in unused or entry.status == "excluded"):
             unused[entry.path] = entry
-    return (*used.values(), *unused.values())
+    return (*used, *unused.values())
+
+
+def _entries_of(case: Case) -> Iterable[LedgerEntry]:
+    """An entry for each file of a case."""
+    label = case.label.path
+    reason = f"pairs with {case.images[0].path.name}"
+    entries = {label: LedgerEntry(label, "label", reason, case.name, case.subject)}
+    for number, ref in enumerate(case.images):
+        reason = f"channel {number}" if len(case.images) > 1 else ""
+        if ref.path == label:
+            reason = "holds the label as well"
+        entries[ref.path] = LedgerEntry(ref.path, "image", reason, case.name, case.subject)
+    return entries.values()
 
 
 def _channels_differ(cases: Sequence[Case]) -> DataError:

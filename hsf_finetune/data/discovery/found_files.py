@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +12,12 @@ from pathlib import Path
 from hsf_finetune.config.settings import DatasetSettings
 from hsf_finetune.data.discovery.pairing import glob_regex, is_hidden, split_suffix
 from hsf_finetune.data.volumes.read_volume import FOREIGN, SUFFIXES
-from hsf_finetune.system.walk_folder import list_below
+from hsf_finetune.system.walk_folder import paths_below
 
 _EXCLUDE = ", or list it under the dataset's exclude:"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class LedgerEntry:
     """A file with its status, `image`, `label`, `excluded` or `unused`, and the reason.
 
@@ -33,13 +33,18 @@ class LedgerEntry:
     fix: str = ""
 
 
-def list_other_files(
-    name: str, dataset: DatasetSettings, root: Path, excluded: Mapping[Path, str]
-) -> list[LedgerEntry]:
-    """Every volume below a dataset's folder, and why it is left out if no case uses it."""
+def find_other_files(
+    name: str,
+    dataset: DatasetSettings,
+    root: Path,
+    excluded: Mapping[Path, str],
+    used: Collection[Path],
+) -> Iterator[LedgerEntry]:
+    """The volumes below a dataset's folder that its cases do not use, and why."""
     patterns = _Patterns(dataset)
-    entries = []
-    for path in list_below(root):
+    for path in paths_below(root):
+        if path in used:
+            continue
         suffix = split_suffix(path.name, (*SUFFIXES, *FOREIGN))[1].lower()
         if not suffix or not (path.is_file() or path.is_symlink()) or path.is_dir():
             continue
@@ -53,8 +58,7 @@ def list_other_files(
         elif dataset.table is not None:
             reason = f"the table of '{name}' does not list it"
         reason = reason or f"no pattern of '{name}' matches it"
-        entries.append(LedgerEntry(path, status, reason, fix=fix))
-    return entries
+        yield LedgerEntry(path, status, reason, fix=fix)
 
 
 class _Patterns:

@@ -11,10 +11,10 @@ from hsf_finetune.data.discovery.conflicts import find_images_matched_twice, fin
 from hsf_finetune.data.discovery.pairing import GlobMatch, ImageSeries, find_partner, glob_files
 from hsf_finetune.data.volumes.read_volume import VolumeRef, has_keys, is_hdf5, is_volume
 from hsf_finetune.system.errors import ConfigError, DataError, UserError
-from hsf_finetune.system.walk_folder import list_below
+from hsf_finetune.system.walk_folder import paths_below
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class AnnotatedImage:
     """An image with its channels and label, before it has a name and a subject.
 
@@ -152,7 +152,7 @@ def _no_images(title: str, root: Path, globs: Sequence[str], excluded: int) -> U
     """The error about a series, or a dataset, without images."""
     if not globs:
         return ConfigError(f"{title} has no pattern for its images", fix="write one under mri:")
-    files = sorted(p.relative_to(root).as_posix() for p in list_below(root) if is_volume(p))
+    files = sorted(p.relative_to(root).as_posix() for p in paths_below(root) if is_volume(p))
     rest = f", ... ({len(files)} volumes)" if len(files) > 6 else ""
     found = ", ".join(files[:6]) + rest or "no volume at all"
     what = f"no image matches the pattern '{globs[0]}' of {title}"

@@ -30,7 +30,7 @@ from hsf_finetune.system.walk_folder import glob_below
 _WILDCARD = re.compile(r"\*\*/|\*|\?|\[[^\]]*\]")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class GlobMatch:
     """A file that a glob matches.
 

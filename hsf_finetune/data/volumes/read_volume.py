@@ -59,7 +59,7 @@ only constant volumes are stored so densely."""
 Array = npt.NDArray[Any]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class VolumeRef:
     """The file (and the dataset in it) that holds a volume.
 

@@ -10,7 +10,7 @@ WITHOUT_IMAGE = "a label without an image"
 WITHOUT_LABEL = "an image without a label"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ListedVolume:
     """A volume of the folder, in a file of its own or inside an HDF5 file.
 
@@ -26,7 +26,7 @@ class ListedVolume:
     name: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class FoundCase:
     """An image, one volume per channel, and its manual label; `series` is such as `left_t2w`."""
 

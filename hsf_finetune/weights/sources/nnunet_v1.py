@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hsf_finetune.system.errors import WeightsError
-from hsf_finetune.system.walk_folder import list_below
+from hsf_finetune.system.walk_folder import paths_below
 from hsf_finetune.weights.files.archive import archive_names, unpacked
 from hsf_finetune.weights.files.checkpoint import Checkpoint
 from hsf_finetune.weights.files.inert_pickle import InertUnpickler
@@ -172,7 +172,7 @@ def _choose(path: Path, fold: int | str | None) -> tuple[Path, list[str], list[s
                 fix=NNUNET_V1_FIX,
             )
         return file, [], []
-    found = _pickles(path) or [p for p in list_below(path) if p.name.endswith(_SUFFIX)]
+    found = _pickles(path) or [p for p in paths_below(path) if p.name.endswith(_SUFFIX)]
     models = {p.parent.parent for p in found}
     if len(models) > 1:
         listed = ", ".join(str(p.relative_to(path)) for p in sorted(models)[:6])

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from hsf_finetune.system.errors import ConfigError, WeightsError
-from hsf_finetune.system.walk_folder import list_below
+from hsf_finetune.system.walk_folder import paths_below
 from hsf_finetune.weights.files.checkpoint import Checkpoint
 from hsf_finetune.weights.files.read_checkpoint import read_checkpoint
 from hsf_finetune.weights.files.shards import find_index
@@ -178,7 +178,7 @@ def _no_weights_error(path: Path) -> WeightsError:
             expected="a run of finetune.py or train.py, or a checkpoint of one",
             fix=f"python finetune.py models=pretrained 'finetuning.pretrained={path}' datasets=...",
         )
-    files = [p for p in list_below(path) if p.suffix in SUFFIXES]
+    files = [p for p in paths_below(path) if p.suffix in SUFFIXES]
     return WeightsError(
         "no weights can be read from this folder",
         file=path,
