@@ -13,6 +13,7 @@ from hsf_finetune.check.case_facts import CaseFacts, Thumbnails
 from hsf_finetune.check.check_case import check_case
 from hsf_finetune.check.kept_facts import FactsFile
 from hsf_finetune.system.errors import OutputError
+from tests.case_memory import MANY, peak_bytes_per_case
 from tests.data.writing import blobs, case, nifti
 
 
@@ -75,6 +76,21 @@ def test_the_memory_holds_no_thumbnails() -> None:
     tracemalloc.stop()
     assert used < 200 * 1000
     assert np.array_equal(kept[100].read_thumbnails().crop, cubes[1])
+
+
+def test_measures_take_little_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kept_facts, "_IN_MEMORY_BYTES", 1)
+    facts, file = check_case(case(tmp_path, "a")), FactsFile()
+    for n in range(MANY):
+        file.add(f"{n:03d}", facts)
+    file.save(tmp_path / "saved.jsonl")
+
+    def load(cases: int) -> object:
+        kept = {f"{n:03d}" for n in range(cases)}
+        return dict(FactsFile().load(tmp_path / "saved.jsonl", kept))
+
+    found = peak_bytes_per_case(load)
+    assert found < 2000
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")

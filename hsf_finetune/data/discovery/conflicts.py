@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter, defaultdict
 from collections.abc import Hashable, ItemsView, Iterable, Iterator, Sequence
 from typing import TypeVar
@@ -62,7 +63,9 @@ def find_shared_images(
 
     `cases` are dataset, subject, first channel and label of every case.
     """
-    for image, users in _group((c[2].path.resolve(), c) for c in cases):
+    if len({dataset for dataset, *_ in cases}) < 2:
+        return
+    for image, users in _group((os.path.realpath(c[2].path), c) for c in cases):
         datasets, subjects, *_ = (set(values) for values in zip(*users, strict=True))
         used_twice = len({user[2:] for user in users}) < len(users)
         if len(datasets) > 1 and (used_twice or len(subjects) > 1):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import shutil
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from hsf_finetune.data.preprocessing.load_case import load_case
 from hsf_finetune.data.splits import split_cases
 from hsf_finetune.data.volumes.read_volume import VolumeRef, read_volume
 from hsf_finetune.system.errors import UserError
+from tests.case_memory import FEW, MANY, peak_bytes_per_case
 from tests.data.writing import (
     SHAPE,
     blobs,
@@ -336,3 +338,16 @@ def test_scans_and_labels_of_any_format_are_paired(tmp_path: Path) -> None:
     table.write_text("image,label\ns1/t2,s1/label.seg.nrrd\n")
     (case,) = discover(several(tmp_path, lab={"path": ".", "table": "cases.csv"})).cases
     assert case.volumes == cohort.cases[0].volumes
+
+
+@pytest.mark.parametrize("layout", ["sub-{:03d}/", "sub-{:03d}_"])
+def test_discovery_takes_little_memory(tmp_path: Path, layout: str) -> None:
+    for cases in (FEW, MANY):
+        for n, name in product(range(cases), ("t2.nii", "seg.nii")):
+            path = Path(f"{tmp_path}/{cases}/{layout.format(n)}{name}")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+    start = layout.format(0).replace("000", "*")
+    patterns = {"t2": {"mri": f"{start}t2.nii", "label": f"{start}seg.nii"}}
+    found = peak_bytes_per_case(lambda cases: discover(settings(tmp_path / str(cases), patterns)))
+    assert found < 2500
