@@ -29,6 +29,7 @@ from hsf_finetune.inference.quality_model import Foretold
 from hsf_finetune.inference.write_segmentation import write_segmentation
 from hsf_finetune.labels.label_colours import unit_colour
 from hsf_finetune.system import console
+from hsf_finetune.system.caller_state import kept_caller_state
 from hsf_finetune.system.errors import OutputError
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ class Segmentation:
         return self.scan.affine
 
     @cached_property
+    @kept_caller_state()
     def probabilities(self) -> npt.NDArray[np.float32]:
         """Probability of each class, (classes, X, Y, Z).
 
