@@ -46,7 +46,8 @@ class Segmentation:
     """What a model found in a scan. It shows itself in a notebook.
 
     Args:
-        labels: the user's own label values, unsigned integers, (X, Y, Z).
+        labels: the user's own label values, (X, Y, Z), in the smallest type of integers that holds
+            all of them.
         label_values: class -> its value in `labels`, in the order of the classes.
         volumes_mm3: class -> its volume in mm3; without the background.
         channels: the scan, on its file's grid.

@@ -125,7 +125,8 @@ def test_a_value_that_is_too_large_is_named_and_drawn(
 ) -> None:
     label = blobs().astype(value.dtype)
     label[0] = value
-    nifti(lab.root / "labels" / "p0.nii.gz", label)
+    image = nib.Nifti1Image(label, AFFINE, dtype=value.dtype)
+    nib.save(image, lab.root / "labels" / "p0.nii.gz")
     lab.check(pictures=1)
     said = capsys.readouterr().out
     assert str(int(value)) in said
