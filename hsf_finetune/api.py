@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 from hsf_finetune.config.compose import compose as compose_settings
 from hsf_finetune.config.settings import Settings
+from hsf_finetune.system.caller_state import kept_caller_state
 
 if TYPE_CHECKING:
     from hsf_finetune.check.check_report import CheckReport
@@ -52,6 +53,7 @@ def compose(
     return compose_settings(task, overrides, config_dir)
 
 
+@kept_caller_state()
 def plan(config: Settings, *, forecast: bool = True) -> Setup:
     """What a run would do: schedule, transfer receipt and forecast, from the headers of scans.
 
@@ -80,6 +82,7 @@ def plan(config: Settings, *, forecast: bool = True) -> Setup:
     return plan_run(config, forecast=forecast)
 
 
+@kept_caller_state()
 def finetune(config: Settings) -> RunResult:
     """Trains as the settings say, and scores the model before and after.
 
@@ -107,6 +110,7 @@ def finetune(config: Settings) -> RunResult:
     return run_experiment(config)
 
 
+@kept_caller_state()
 def load_model(
     *weights: PathLike,
     checkpoint: Checkpoints = "best",
@@ -146,6 +150,7 @@ def load_model(
     return model if tta == "off" else model.with_views(tta)
 
 
+@kept_caller_state()
 def check(config: Settings, *, jobs: int | None = None) -> CheckReport:
     """Looks at the data of a run: geometry, content, labels, duplicates, the source's data.
 
@@ -170,6 +175,7 @@ def check(config: Settings, *, jobs: int | None = None) -> CheckReport:
     return check_run(config, read_source_checkpoint, jobs)
 
 
+@kept_caller_state()
 def evaluate(
     prediction: PathLike | Sequence[PathLike],
     label: PathLike | None = None,
@@ -212,6 +218,7 @@ def evaluate(
     return evaluate_files(first, Path(label), names, tolerance_mm)
 
 
+@kept_caller_state()
 def compare(
     *runs: PathLike,
     reference: str | None = None,

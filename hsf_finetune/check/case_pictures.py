@@ -79,12 +79,12 @@ def mark_ends(axis: Axes, plane: str) -> None:
 
 def _draw(case: Case, findings: Sequence[Finding]) -> Figure | None:
     """Image above, image with label below; None where the image cannot be read."""
-    image, label = _read_along_ras(case.images[0]), _read_along_ras(case.label)
+    image, label = _read_along_ras(case.images[0]), _read_along_ras(case.label, whole=True)
     if image is None:
         return None
     values = None
     if label is not None and label.shape == image.shape:
-        values = np.rint(label).astype(np.int64)
+        values = label
     position = np.array(image.shape) // 2
     if values is not None and values.any():
         position = np.median(np.argwhere(values), axis=0).astype(int)
@@ -111,15 +111,17 @@ def _draw(case: Case, findings: Sequence[Finding]) -> Figure | None:
     return figure
 
 
-def _colours(values: npt.NDArray[np.int64], alpha: npt.NDArray[np.float64] | float) -> Any:
+def _colours(values: npt.NDArray[Any], alpha: npt.NDArray[np.float64] | float) -> Any:
     """The colours of label values, RGBA."""
     shown, places = np.unique(values, return_inverse=True)
-    palette = np.array([unit_colour(palette_colour(max(value - 1, 0))) for value in shown.tolist()])
+    palette = np.array(
+        [unit_colour(palette_colour(max(int(value) - 1, 0))) for value in shown.tolist()]
+    )
     rgb = palette[places].reshape(*values.shape, 3)
     return np.concatenate([rgb, np.broadcast_to(alpha, values.shape)[..., None]], axis=-1)
 
 
-def _add_legend(figure: Figure, case: Case, values: npt.NDArray[np.int64]) -> None:
+def _add_legend(figure: Figure, case: Case, values: npt.NDArray[Any]) -> None:
     """The value and the name of each colour."""
     protocol = case.protocol
     sets = dict(protocol.sets)
@@ -127,20 +129,26 @@ def _add_legend(figure: Figure, case: Case, values: npt.NDArray[np.int64]) -> No
     shown = values[:_LEGEND_NAMES]
     patches = [
         Patch(color=colour, label=f"{value} {names[sets[value]] if value in sets else 'unknown'}")
-        for value, colour in zip(shown.tolist(), _colours(shown, 1.0), strict=True)
+        for value, colour in zip(map(int, shown.tolist()), _colours(shown, 1.0), strict=True)
     ]
     figure.legend(handles=patches, loc="lower center", ncols=_LEGEND_COLUMNS, fontsize=8)
 
 
-def _read_along_ras(ref: VolumeRef) -> npt.NDArray[np.float32] | None:
-    """The voxels along RAS+ axes, 0 where they are not finite; None where they cannot be read."""
+def _read_along_ras(ref: VolumeRef, whole: bool = False) -> npt.NDArray[Any] | None:
+    """The voxels along RAS+ axes, 0 where they are not finite; None where they cannot be read.
+
+    They are in single precision, or, of labels, `whole` numbers of the file's own type.
+    """
     try:
         volume = read_volume(ref)
         axes = axes_to(volume.affine)
         if np.isnan(axes).any():
             return None
         with np.errstate(over="ignore"):  # beyond single precision
-            voxels = np.asarray(turn(volume.array, axes), dtype=np.float32)
-        return np.nan_to_num(voxels, posinf=0.0, neginf=0.0)
+            dtype = None if whole else np.float32
+            voxels: npt.NDArray[Any] = np.nan_to_num(
+                np.asarray(turn(volume.array, axes), dtype), posinf=0, neginf=0
+            )
+        return np.rint(voxels) if voxels.dtype.kind == "f" and whole else voxels
     except UserError:
         return None

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 from hsf_finetune.system.errors import ConfigError, OutputError, TrainingError, UserError
+from hsf_finetune.system.interruption import end_with, heed_interrupts
 from hsf_finetune.system.version import __version__
 
 if TYPE_CHECKING:
@@ -122,9 +123,10 @@ def explain(action: Callable[[], int]) -> int:
     _name_user()
     # SIGTERM (a cluster, a container) ends like Ctrl+C: with half-written files removed.
     with contextlib.suppress(ValueError):  # not the main thread of its process
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))
+        signal.signal(signal.SIGTERM, lambda *_: end_with(SystemExit(EXIT_TERMINATED)))
     try:
-        return action()
+        with heed_interrupts():
+            return action()
     except BrokenPipeError:
         # The reader of our output (`| head`) has ended; Python's own exit would fail on it too.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -138,8 +140,8 @@ def explain(action: Callable[[], int]) -> int:
         print(f"error: {show_controls(str(explained))}", file=sys.stderr)
         return EXIT_USER_ERROR
     except (KeyboardInterrupt, SystemExit) as stop:
-        # Lightning turns the former into the latter, and SIGTERM into one without a code.
-        interrupted = isinstance(stop.__context__ or stop, KeyboardInterrupt)
+        # Lightning turns SIGTERM into a SystemExit without a code.
+        interrupted = isinstance(stop, KeyboardInterrupt)
         terminated = type(stop).__name__ == "SIGTERMException" or stop.args == (EXIT_TERMINATED,)
         if not (interrupted or terminated):
             raise

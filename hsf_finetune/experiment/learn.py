@@ -35,6 +35,7 @@ from hsf_finetune.planning.setup import prepare
 from hsf_finetune.planning.source_model import CLASS_GROUPS, read_class_groups
 from hsf_finetune.system import console
 from hsf_finetune.system.atomic_files import write_json
+from hsf_finetune.system.caller_state import kept_caller_state
 from hsf_finetune.system.console import count_of
 from hsf_finetune.system.errors import ConfigError, DataError
 from hsf_finetune.system.run_folder import BEST, GIVEN, SPLITS, RunFolder
@@ -67,6 +68,7 @@ class LearnResult:
         return {case: lost for case, lost in self.losses.items() if lost > MOST_LOST}
 
 
+@kept_caller_state()
 def learn(
     run: str | Path,
     corrections: str | Path,

@@ -24,6 +24,7 @@ from hsf_finetune.planning.phantom_source import (
 from hsf_finetune.planning.setup import prepare
 from hsf_finetune.planning.unlabelled import require_unlabelled
 from hsf_finetune.system import console
+from hsf_finetune.system.interruption import heed_interrupts
 from hsf_finetune.system.run_folder import RunFolder, has_ended
 from hsf_finetune.system.slurm_job import queue_again_when_preempted
 
@@ -39,7 +40,11 @@ def run_experiment(settings: Settings) -> RunResult:
     if settings.finetuning.selftrain is not None:
         require_unlabelled(settings.datasets)
     requeue = settings.lightning.requeue
-    with withdraw_run_dir_afterwards(settings), queue_again_when_preempted(requeue):
+    with (
+        heed_interrupts(),
+        withdraw_run_dir_afterwards(settings),
+        queue_again_when_preempted(requeue),
+    ):
         resumed = find_run(settings)
         cohort = keep_cases(find_inputs(settings, resumed), resumed)
         folds = fold_count(cohort.cases, settings.datasets)

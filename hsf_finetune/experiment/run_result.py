@@ -17,6 +17,7 @@ from hsf_finetune.evaluation.score_tables import (
     summary_table,
 )
 from hsf_finetune.inference.predictor import Predictor
+from hsf_finetune.system.caller_state import kept_caller_state
 from hsf_finetune.system.console import html_of, say
 from hsf_finetune.system.errors import UserError
 
@@ -49,6 +50,7 @@ class RunResult:
         return self.dice
 
     @cached_property
+    @kept_caller_state()
     def model(self) -> Predictor:
         """The trained model, which segments scans.
 

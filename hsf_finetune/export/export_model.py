@@ -15,6 +15,7 @@ from hsf_finetune.export.trained_model import TrainedModel
 from hsf_finetune.export.upload import repository_of, upload_folder
 from hsf_finetune.inference.read_scan import Scan, read_channels
 from hsf_finetune.inference.scan_model import ScanModel
+from hsf_finetune.system.caller_state import kept_caller_state
 from hsf_finetune.system.errors import ConfigError
 
 DOORS: Mapping[str, Door] = {
@@ -50,6 +51,7 @@ class Export:
         )
 
 
+@kept_caller_state()
 def export(
     model: str | Path | ScanModel,
     to: str,

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import nibabel as nib
 import numpy as np
 from nibabel.spatialimages import SpatialImage
 
@@ -82,11 +84,11 @@ def _read_channel(channel: Channel, number: int, describe: Callable[[Path], Volu
     ref = VolumeRef(Path(name))
     if isinstance(channel, SpatialImage):
         _check_form(channel.shape, channel.get_data_dtype(), name)
-        return read_image(channel, ref)
+        return _own(read_image(channel, ref), in_memory=not nib.is_proxy(channel.dataobj))
     if isinstance(channel, tuple) and len(channel) == 2:
         array = np.asarray(channel[0])
         _check_form(array.shape, array.dtype, name)
-        return make_volume(array, check_affine(channel[1], name, fix=_ARRAY), ref)
+        return _own(make_volume(array, check_affine(channel[1], name, fix=_ARRAY), ref))
     raise DataError(
         "an array without an affine has no place in space"
         if _is_array(channel)
@@ -96,6 +98,13 @@ def _read_channel(channel: Channel, number: int, describe: Callable[[Path], Volu
         expected="a file, a nibabel image, or an array and its affine",
         fix=_ARRAY,
     )
+
+
+def _own(volume: Volume, in_memory: bool = True) -> Volume:
+    """A volume that stays as it is when the caller changes the array or image that it is of."""
+    array = volume.array.copy() if in_memory else volume.array
+    header = None if volume.header is None else volume.header.copy()
+    return replace(volume, array=array, affine=volume.affine.copy(), header=header)
 
 
 def _read_file(path: Path, describe: Callable[[Path], VolumeRef]) -> Volume:

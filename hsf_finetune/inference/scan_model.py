@@ -19,6 +19,7 @@ from hsf_finetune.inference.quality_model import SurenessSums
 from hsf_finetune.inference.read_scan import Scan, read_channels
 from hsf_finetune.inference.segmentation import Segmentation
 from hsf_finetune.inference.views import ViewKind
+from hsf_finetune.system.caller_state import kept_caller_state
 
 _INDICES = 1_000_000
 """So many classes of voxels become label values at once."""
@@ -61,6 +62,7 @@ class ScanModel(ABC):
             ConfigError: a network cannot segment mirrored scans.
         """
 
+    @kept_caller_state()
     def predict(
         self, scan: Scan, key: str | None = None, spacing_mm: Sequence[float] | None = None
     ) -> Segmentation:

@@ -29,6 +29,7 @@ from hsf_finetune.inference.quality_model import Foretold
 from hsf_finetune.inference.write_segmentation import write_segmentation
 from hsf_finetune.labels.label_colours import unit_colour
 from hsf_finetune.system import console
+from hsf_finetune.system.caller_state import kept_caller_state
 from hsf_finetune.system.errors import OutputError
 
 if TYPE_CHECKING:
@@ -45,7 +46,8 @@ class Segmentation:
     """What a model found in a scan. It shows itself in a notebook.
 
     Args:
-        labels: the user's own label values, unsigned integers, (X, Y, Z).
+        labels: the user's own label values, (X, Y, Z), in the smallest type of integers that holds
+            all of them.
         label_values: class -> its value in `labels`, in the order of the classes.
         volumes_mm3: class -> its volume in mm3; without the background.
         channels: the scan, on its file's grid.
@@ -78,6 +80,7 @@ class Segmentation:
         return self.scan.affine
 
     @cached_property
+    @kept_caller_state()
     def probabilities(self) -> npt.NDArray[np.float32]:
         """Probability of each class, (classes, X, Y, Z).
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import nibabel as nib
 import numpy as np
@@ -12,6 +12,9 @@ import numpy.typing as npt
 from hsf_finetune.data.volumes.hdf5_datasets import open_dataset
 from hsf_finetune.data.volumes.read_volume import Volume, is_hdf5
 from hsf_finetune.system.atomic_files import atomic_write
+
+if TYPE_CHECKING:
+    import h5py
 
 _MADE_BY = b"hsf_finetune segmentation"
 _LONGEST = 79
@@ -23,11 +26,12 @@ def write_segmentation(path: Path, labels: npt.NDArray[Any], scan: Volume) -> No
 
     A NIfTI gets the header of a scan that is one (shape, affine, sform and qform with their codes,
     units, intent, auxiliary file, extensions), apart from what describes voxel values; an HDF5
-    file holds the dataset `label` with the scan's attributes.
+    file holds the dataset `label` with the scan's attributes, but for those that refer to other
+    datasets of its file.
 
     Args:
         path: `.nii`, `.nii.gz`, `.h5` or `.hdf5`.
-        labels: unsigned integers, (X, Y, Z).
+        labels: integers, (X, Y, Z).
         scan: the volume that was segmented.
 
     Raises:
@@ -67,6 +71,33 @@ def _write_hdf5(path: Path, labels: npt.NDArray[Any], scan: Volume) -> None:
         dataset.attrs["spacing_mm"] = np.asarray(scan.spacing_mm)
         if is_hdf5(scan.ref.path):
             with open_dataset(scan.ref.path, scan.ref.key) as source:
-                attributes = dict(source.attrs)
-            for name, value in attributes.items():
-                dataset.attrs[name] = value
+                for name in _names_to_copy(source):
+                    dataset.attrs[name] = source.attrs[name]
+
+
+def _names_to_copy(source: h5py.Dataset) -> list[str]:
+    """Names of attributes that mean in another file what they mean in their own.
+
+    Those that refer to objects of a file do not, nor do those that make a dataset the scale of
+    another one's axis.
+    """
+    import h5py
+
+    of_scale = ("CLASS", "NAME") if h5py.h5ds.is_scale(source.id) else ()
+    return [
+        name
+        for name in source.attrs
+        if name not in of_scale and not _refers(source.attrs.get_id(name).dtype)
+    ]
+
+
+def _refers(dtype: np.dtype[Any]) -> bool:
+    """Whether values of an HDF5 type are, or contain, references to objects of their file."""
+    import h5py
+
+    inner = [field[0] for field in (dtype.fields or {}).values()]
+    inner += [
+        one for one in (h5py.check_vlen_dtype(dtype), dtype.base) if isinstance(one, np.dtype)
+    ]
+    parts = [one for one in inner if one is not dtype]
+    return h5py.check_ref_dtype(dtype) is not None or any(map(_refers, parts))

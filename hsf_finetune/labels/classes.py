@@ -18,6 +18,8 @@ from hsf_finetune.system.errors import ConfigError
 BACKGROUND = "background"
 BACKGROUND_ROW = 0
 """The label row of raw value 0, which padded voxels get."""
+LABEL_VALUES = range(-(2**63), 2**63)
+"""What a raw label value can be."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ class LabelMap:
         """The label map of `{raw value: class names}`; 0 is the background unless given.
 
         Raises:
-            ConfigError: a class is unknown, a set is empty, value 0 excludes the background,
+            ConfigError: a class is unknown, a set is empty, a value is too large, 0 excludes the background,
                 or there are more than 255 values.
         """
         full = {0: frozenset({BACKGROUND})} | {int(v): frozenset(s) for v, s in sets.items()}
@@ -99,6 +101,13 @@ class LabelMap:
                 space.index(name)
             if not names:
                 raise ConfigError(f"label value {value} stands for no class")
+            if value not in LABEL_VALUES:
+                raise ConfigError(
+                    "a label value is too large",
+                    found=value,
+                    expected=f"whole numbers from {LABEL_VALUES.start} to {LABEL_VALUES.stop - 1}",
+                    fix="write another number in the label files",
+                )
         if BACKGROUND not in full[0]:
             raise ConfigError(
                 "label value 0 must be the background, since it fills padded voxels",

@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hsf_finetune.system.interruption import end_if_asked
+
 _MOST_BYTES = 1 << 28
 """Sums of windows that take more than this are kept in a temporary file, on the CPU."""
 
@@ -69,6 +71,7 @@ class Windows:
         weights, sums = self.weights.to(image.device), None
         for number, first in enumerate(self.starts[0]):
             for start in product([first], *self.starts[1:]):
+                end_if_asked()
                 x, y, z = (slice(n, n + w) for n, w in zip(start, self.size, strict=True))
                 for case in range(len(image)):
                     logits = network(image[case : case + 1, :, x, y, z])[0]

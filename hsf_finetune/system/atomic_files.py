@@ -277,7 +277,11 @@ def _plain(obj: object) -> object:
 
 
 def _os_error(error: Exception, path: Path, temp: Path) -> OSError | None:
-    """The failed write behind an exception; None where it is about something else."""
+    """The failed write behind an exception; None where it is about something else.
+
+    Raises:
+        KeyboardInterrupt, SystemExit: PyTorch's writer was interrupted.
+    """
     if isinstance(error, OSError):
         # Reading an input inside the block may fail too, which is no failed write.
         ours = {os.fspath(p) for p in (path, temp, *path.parents)}
@@ -289,6 +293,8 @@ def _os_error(error: Exception, path: Path, temp: Path) -> OSError | None:
         link = link.__cause__ or link.__context__
     # PyTorch's own writer says where in its archive it stopped, but not the system's reason.
     if isinstance(error, RuntimeError) and "inline_container" in str(error):
+        if isinstance(error.__context__, (KeyboardInterrupt, SystemExit)):
+            raise error.__context__
         return OSError(f"only a part could be written ({error})")
     if isinstance(error, RuntimeError):
         with suppress(OSError):

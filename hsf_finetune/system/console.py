@@ -23,6 +23,7 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
+from hsf_finetune.system.interruption import end_if_asked
 from hsf_finetune.system.processes import is_main_process
 
 _CONTROLS = re.compile(
@@ -91,7 +92,8 @@ class TitledTable(Table):
 def progress(what: str, *, in_bytes: bool = False) -> Iterator[Callable[[int, int], None]]:
     """A bar with the time left on a terminal; without one, a line now and then.
 
-    Of bytes, as of a download, nothing is shown before the first of them.
+    Of bytes, as of a download, nothing is shown before the first of them. A loop that has been
+    asked to end does so when it tells how far it is (`system.interruption`).
     """
     if not console.is_terminal:
         yield _log_progress(what)
@@ -100,7 +102,12 @@ def progress(what: str, *, in_bytes: bool = False) -> Iterator[Callable[[int, in
     columns = (TextColumn("{task.description}"), BarColumn(), count, TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(what, total=None, visible=not in_bytes)
-        yield lambda done, total: bar.update(task, completed=done, total=total, visible=True)
+
+        def tick(done: int, total: int) -> None:
+            end_if_asked()
+            bar.update(task, completed=done, total=total, visible=True)
+
+        yield tick
 
 
 def _log_progress(what: str) -> Callable[[int, int], None]:
@@ -109,6 +116,7 @@ def _log_progress(what: str) -> Callable[[int, int], None]:
 
     def tick(done: int, total: int) -> None:
         nonlocal last
+        end_if_asked()
         if time.monotonic() - last > 30 and is_main_process():
             last = time.monotonic()
             say(f"{what}: {done}/{total}")

@@ -91,11 +91,16 @@ class RunFolder:
 
 @contextmanager
 def named_when_interrupted(run: RunFolder) -> Iterator[None]:
-    """Tells `interrupted_run` which run an interruption ended; of runs in a run, the outermost."""
+    """Tells `interrupted_run` which run an interruption ended; of runs in a run, the outermost.
+
+    A KeyboardInterrupt says how to continue it, for those who call `finetune` from Python.
+    """
     try:
         yield
     except (KeyboardInterrupt, SystemExit) as stop:
         vars(stop)[_INTERRUPTED] = run.path
+        if isinstance(stop, KeyboardInterrupt):
+            stop.args = (f"continue the run with resume={run.path}",)
         raise
 
 

@@ -6,13 +6,13 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
+from hsf_finetune.system.interruption import end_with
 from hsf_finetune.system.processes import is_main_process
 
 EXIT_PREEMPTED = 128 + getattr(signal, "SIGUSR1", 10)
@@ -69,4 +69,4 @@ def _queue_again(*_: int | FrameType | None) -> NoReturn:
             print(f"the job could not be queued again ({said}); resume=auto continues its run")
         else:
             print("the job is queued again, and will continue its run")
-    sys.exit(EXIT_PREEMPTED)
+    end_with(SystemExit(EXIT_PREEMPTED))

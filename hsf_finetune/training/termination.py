@@ -1,4 +1,4 @@
-"""The end of a run of several processes by SIGTERM."""
+"""The end of training by a signal."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from hsf_finetune.system.interruption import end_if_asked, end_with
+
 
 class EndOnSignal(Callback):
-    """Lets each of several processes end by itself on SIGTERM.
+    """Ends training after the step in which Ctrl+C was pressed, and on SIGTERM.
 
+    On the latter, each of several processes ends by itself.
     Lightning's own handler tells the other processes, by a broadcast in the middle of whatever
     these wait for, so that both wait without end. The others find the connection closed instead,
     or see the sign of the process that has ended (`system.processes`).
@@ -33,6 +36,14 @@ class EndOnSignal(Callback):
             launcher = trainer.strategy.launcher
             if launcher is not None:
                 launcher.kill(number)  # the processes that Lightning has started
-            raise SIGTERMException("terminated")
+            end_with(SIGTERMException("terminated"))
 
         signal.signal(signal.SIGTERM, end)
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        """Ends training if a signal has asked for it."""
+        end_if_asked()
+
+    def on_validation_batch_end(self, *_: Any) -> None:
+        """Ends training if a signal has asked for it."""
+        end_if_asked()

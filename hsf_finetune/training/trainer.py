@@ -23,8 +23,9 @@ from hsf_finetune.config.settings import LightningSettings, LoggerSettings, Sett
 from hsf_finetune.data.loading.datamodule import CasesDataModule
 from hsf_finetune.system.atomic_files import atomic_write
 from hsf_finetune.system.console import count_of
-from hsf_finetune.system.errors import ConfigError
+from hsf_finetune.system.errors import ConfigError, UserError
 from hsf_finetune.system.freed_memory import keep_freed_memory
+from hsf_finetune.system.interruption import end_if_asked, heed_interrupts
 from hsf_finetune.system.run_folder import LAST, PREVIOUS
 from hsf_finetune.training.module import MONITOR, SegmentationModule
 from hsf_finetune.training.termination import EndOnSignal
@@ -177,11 +178,23 @@ def checkpoint_callbacks(folder: Path) -> list[Callback]:
 def run_trainer(
     trainer: L.Trainer, module: SegmentationModule, data: CasesDataModule, resume_from: Path | None
 ) -> None:
-    """Trains, from the start or from a checkpoint of the same run."""
+    """Trains, from the start or from a checkpoint of the same run.
+
+    Raises:
+        KeyboardInterrupt: after Ctrl+C, when the step has ended.
+    """
     if trainer.strategy.root_device.type == "cpu":
         keep_freed_memory()
-    with _without_expected_warnings():
-        trainer.fit(module, datamodule=data, ckpt_path=resume_from, weights_only=True)
+    with _without_expected_warnings(), heed_interrupts(between_steps=True):
+        try:
+            trainer.fit(module, datamodule=data, ckpt_path=resume_from, weights_only=True)
+        except UserError:
+            raise
+        except (Exception, SystemExit):
+            # Lightning exits for an interrupt, and processes fail whose partner was interrupted.
+            end_if_asked()
+            raise
+        end_if_asked()
 
 
 def keep_last(checkpoints: Path) -> None:

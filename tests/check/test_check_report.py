@@ -118,6 +118,21 @@ def test_pictures_have_a_cap_that_is_said(lab: Lab, capsys: pytest.CaptureFixtur
     assert "4 pictures)" in capsys.readouterr().out
 
 
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+@pytest.mark.parametrize("value", [np.uint64(2**64 - 1), np.float64(1e20)])
+def test_a_value_that_is_too_large_is_named_and_drawn(
+    value: np.generic, lab: Lab, capsys: pytest.CaptureFixture[str]
+) -> None:
+    label = blobs().astype(value.dtype)
+    label[0] = value
+    image = nib.Nifti1Image(label, AFFINE, dtype=value.dtype)
+    nib.save(image, lab.root / "labels" / "p0.nii.gz")
+    lab.check(pictures=1)
+    said = capsys.readouterr().out
+    assert str(int(value)) in said
+    assert "1 picture)" in said
+
+
 @pytest.mark.parametrize("name", ["'../../evil'", "'/evil/x'", "'a/../../../b'", "'..'"])
 def test_a_name_of_a_dataset_leads_nowhere(name: str, lab: Lab, tmp_path: Path) -> None:
     lab.name = name

@@ -29,11 +29,11 @@ def raising(error: BaseException) -> Callable[[], int]:
     return action
 
 
-def stopped_by_lightning() -> int:
+def interrupted_elsewhere() -> int:
     try:
-        raise KeyboardInterrupt
-    except KeyboardInterrupt:
-        sys.exit(1)
+        raise KeyError
+    except KeyError:
+        raise KeyboardInterrupt from None
 
 
 class OutOfMemoryError(RuntimeError):
@@ -60,7 +60,7 @@ class OutOfMemoryError(RuntimeError):
         (raising(RuntimeError("third_party/gloo/pair.cc: closed")), 2, "resume=auto continues"),
         (raising(ModuleNotFoundError("no", name="lightning")), 2, "without --no-deps"),
         (raising(KeyboardInterrupt()), 130, "resume=auto"),
-        (stopped_by_lightning, 130, "resume=auto"),
+        (interrupted_elsewhere, 130, "resume=auto"),
     ],
 )
 def test_what_is_said_and_returned(

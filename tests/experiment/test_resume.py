@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -26,6 +28,7 @@ from hsf_finetune.experiment.resume import (
 from hsf_finetune.experiment.run import run_experiment
 from hsf_finetune.system import run_folder
 from hsf_finetune.system.errors import ConfigError, OutputError
+from hsf_finetune.training.module import SegmentationModule
 from tests.conftest import CONF, FAST
 
 
@@ -238,3 +241,28 @@ def test_an_interruption_names_the_run_to_resume(
     assert explain(lambda: bool(run_experiment(asked))) == 130
     said = capsys.readouterr().err
     assert said == f"interrupted; continue the run with resume={outputs / 'mine'}\n"
+
+
+@pytest.mark.parametrize("hook", ["training_step", "validation_step"])
+def test_training_ends_after_the_step_of_an_interrupt(
+    data: Path, outputs: Path, hook: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step, steps, mine = getattr(SegmentationModule, hook), [], outputs / "mine"
+
+    def press(self: SegmentationModule, batch: Any, batch_idx: int) -> Any:
+        steps.append(self.current_epoch)
+        if self.current_epoch == 1:
+            signal.raise_signal(signal.SIGINT)
+        return step(self, batch, batch_idx)
+
+    given = [f"datasets.main_path={data}", "finetuning.pretrained=none", "lightning.max_epochs=3"]
+    asked = settings(outputs, *FAST, *given, f"run_dir={mine}")
+    before = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(SegmentationModule, hook, press)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        run_experiment(asked)
+    monkeypatch.undo()
+    assert str(caught.value) == f"continue the run with resume={mine}"
+    assert steps.count(1) == 1
+    assert signal.getsignal(signal.SIGINT) == before
+    assert run_experiment(settings(outputs, *FAST, *given, f"resume={mine}")).folder == mine

@@ -48,3 +48,21 @@ def test_the_format_changes_nothing(tmp_path: Path, affine: npt.NDArray[np.float
         np.testing.assert_allclose(found.affine, affine, rtol=0, atol=1e-5)
     single = model.predict(tmp_path / "scans" / "i")
     np.testing.assert_array_equal(single.labels, expected)
+
+
+def test_arrays_and_images_may_change_after_the_prediction() -> None:
+    voxels = np.random.default_rng(0).normal(300, 100, (13, 18, 11)).astype(np.float32)
+    given, affine, model = voxels.copy(), oblique_affine(), random_model()
+    image = nib.Nifti1Image(voxels.copy(), affine.copy())
+    results = model.predict((given, affine)), model.predict(image)
+    given[:], affine[:3, 3] = 0, 0
+    np.asarray(image.dataobj)[:] = 0
+    image.affine[:3, 3] = 0
+    image.header["descrip"] = "another one"
+    for result in results:
+        chosen = np.array([*result.label_values.values()])[result.probabilities.argmax(axis=0)]
+        np.testing.assert_array_equal(chosen, result.labels)
+        np.testing.assert_array_equal(result.affine, oblique_affine())
+    header = results[1].scan.header
+    assert header is not None
+    assert header["descrip"].item() == b""

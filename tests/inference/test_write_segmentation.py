@@ -123,6 +123,29 @@ def test_hdf5_stays_hdf5_with_its_attributes(tmp_path: Path) -> None:
         assert file["label"].attrs["subject"] == "01"
 
 
+@pytest.mark.parametrize(
+    ("key", "kept"), [("image", {"names", "pair", "DIMENSION_LABELS"}), ("scale", set())]
+)
+def test_hdf5_attributes_that_refer_to_other_datasets_are_left_out(
+    tmp_path: Path, key: str, kept: set[str]
+) -> None:
+    path, pairs = tmp_path / "scan.h5", np.dtype([("to", h5py.ref_dtype), ("axis", np.int32)])
+    with h5py.File(path, "w") as file:
+        file.attrs["affine"] = oblique_affine()
+        for name in ("image", "scale"):
+            file.create_dataset(name, data=tiny_case(1)[0])
+        image, scale = file["image"], file["scale"]
+        scale.make_scale("x in mm")
+        image.dims[0].attach_scale(scale)
+        image.dims[0].label = "x"
+        image.attrs["one"] = scale.ref
+        image.attrs["some"] = np.array([(scale.ref, 1)], pairs)
+        image.attrs["names"], image.attrs["pair"] = ["a", "b"], np.array([1.0, 2.0])
+    write_segmentation(tmp_path / "out.h5", LABELS, read_volume(VolumeRef(path, key)))
+    with h5py.File(tmp_path / "out.h5") as file:
+        assert {*file["label"].attrs} == {"affine", "spacing_mm", *kept}
+
+
 @pytest.mark.parametrize("name", ["scan.nii.gz", "scan.h5"])
 def test_a_failed_write_leaves_what_was_there(tmp_path: Path, name: str) -> None:
     path = tmp_path / "scan.nii.gz"

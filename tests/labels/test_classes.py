@@ -97,7 +97,14 @@ def test_rows_are_called_as_the_dataset_calls_them() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{1: ["DG"], 2: []}, {1: ["CA4"]}, {0: ["DG"]}, {v: ["DG"] for v in range(300)}]
+    "wrong",
+    [
+        {1: ["DG"], 2: []},
+        {1: ["CA4"]},
+        {0: ["DG"]},
+        {v: ["DG"] for v in range(300)},
+        {1: ["DG"], 2**64 - 1: [BACKGROUND, "DG"]},
+    ],
 )
 def test_impossible_maps_are_refused(wrong: dict[int, list[str]]) -> None:
     with pytest.raises(ConfigError):

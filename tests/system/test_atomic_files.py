@@ -2,6 +2,7 @@
 
 import csv
 import gzip
+import io
 import json
 import math
 import os
@@ -16,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -153,6 +155,17 @@ def test_other_exceptions_pass_and_leave_nothing(tmp_path: Path, error: BaseExce
     assert caught.value is error
     assert target.read_text() == "old"
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_an_interrupt_within_the_writer_of_pytorch_is_no_full_disk(tmp_path: Path) -> None:
+    class Interrupted(io.BytesIO):
+        def write(self, content: Any) -> int:
+            if self.tell() > 1000:
+                raise KeyboardInterrupt
+            return super().write(content)
+
+    with pytest.raises(KeyboardInterrupt), atomic_write(tmp_path / "a.ckpt"):
+        torch.save(torch.zeros(9999), Interrupted())
 
 
 def test_a_missing_input_is_not_taken_for_a_failed_write(tmp_path: Path) -> None:

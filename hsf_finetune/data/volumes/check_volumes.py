@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +11,7 @@ import numpy.typing as npt
 from hsf_finetune.data.preprocessing.orientation import axes_between, turn, turned_affine
 from hsf_finetune.data.volumes.affines import corner_shift_mm, format_affine, grid_noise_mm
 from hsf_finetune.data.volumes.read_volume import Volume
-from hsf_finetune.labels.classes import LabelMap
+from hsf_finetune.labels.classes import LABEL_VALUES, LabelMap
 from hsf_finetune.system.console import count_of
 from hsf_finetune.system.errors import DataError
 
@@ -62,10 +63,11 @@ def to_whole_numbers(volume: Volume) -> npt.NDArray[np.int64]:
     an integer data type that were written from floating-point voxels.
 
     Raises:
-        DataError: some voxels are not whole numbers.
+        DataError: some voxels are not whole numbers, or are beyond 64 bits with a sign.
     """
     array = volume.array
     if np.issubdtype(array.dtype, np.integer):
+        _refuse_beyond_int64(volume, array)
         return np.asarray(array, dtype=np.int64)
     rounded = np.round(array)
     with np.errstate(invalid="ignore"):  # infinity less infinity
@@ -79,7 +81,24 @@ def to_whole_numbers(volume: Volume) -> npt.NDArray[np.int64]:
             expected="whole numbers",
             fix="resample labels with nearest-neighbour interpolation, not linearly",
         )
+    _refuse_beyond_int64(volume, rounded)
     return rounded.astype(np.int64)
+
+
+def _refuse_beyond_int64(volume: Volume, array: npt.NDArray[Any]) -> None:
+    least, most = LABEL_VALUES.start, LABEL_VALUES.stop - 1
+    if array.size == 0 or (int(array.min()) >= least and int(array.max()) <= most):
+        return
+    # 2^63 is a number of every floating-point type, and 2^63 - 1 is not.
+    beyond = array[(array < least) | (array >= array.dtype.type(LABEL_VALUES.stop))]
+    raise DataError(
+        "the label volume holds values that are too large for a label",
+        file=volume.ref,
+        found=f"{count_of(beyond.size, 'voxel')}, such as "
+        + ", ".join(str(int(value)) for value in np.unique(beyond)[:5]),
+        expected=f"whole numbers from {least} to {most}",
+        fix="write other numbers in their place, such as 255 for voxels to ignore",
+    )
 
 
 def check_same_grid(first: Volume, other: Volume) -> None:

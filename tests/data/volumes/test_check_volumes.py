@@ -8,6 +8,7 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+import numpy.typing as npt
 import pytest
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
@@ -94,6 +95,27 @@ def test_interpolated_labels_are_refused(tmp_path: Path, value: float) -> None:
     with pytest.raises(DataError, match="not whole numbers") as caught:
         labels(tmp_path / "a.nii.gz", array)
     assert f"3 voxels, such as {value:g}" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("array", "said"),
+    [
+        (
+            np.array([[[2**64 - 1, 2**63, 2**63 - 1, 5]]], np.uint64),
+            f"2 voxels, such as {2**63}, {2**64 - 1}",
+        ),
+        (np.array([[[1e20, -1e19, 3e9]]]), f"2 voxels, such as -{10**19}, {10**20}"),
+        (np.array([[[2.0**63, -(2.0**63)]]]), f"1 voxel, such as {2**63}"),
+        (np.array([[[2.0**63, 1]]], np.float32), f"1 voxel, such as {2**63}"),
+    ],
+)
+def test_values_beyond_64_bits_are_refused_by_name(
+    tmp_path: Path, array: npt.NDArray[Any], said: str
+) -> None:
+    path = hdf5(tmp_path / "a.h5", {"main": array}, {"spacing_mm": [1, 1, 1]})
+    with pytest.raises(DataError, match="too large for a label") as caught:
+        to_whole_numbers(volume(path))
+    assert f"found:    {said}\n" in str(caught.value)
 
 
 def test_image_and_label_share_a_grid_but_for_rounding(tmp_path: Path) -> None:
