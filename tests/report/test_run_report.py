@@ -31,6 +31,7 @@ from hsf_finetune.report.run_facts import list_findings
 from hsf_finetune.report.run_report import forgotten_parts
 from hsf_finetune.report.save_report import save_report
 from hsf_finetune.report.score_sections import rank_cases
+from hsf_finetune.system.console import format_size
 from hsf_finetune.system.errors import DataError
 from hsf_finetune.training.metrics_file import read_metrics
 from tests.conftest import save_nifti, tiny_case
@@ -103,7 +104,7 @@ def test_segmented_scans_have_a_report(run: Path, data: Path, tmp_path: Path) ->
     assert text.index("flat - - failed") < text.index(stem(scans[0]))
     model = Predictor.load(run, device="cpu")
     for scan in scans:
-        volumes = [f"{mm3:.1f}" for mm3 in model.predict(scan).volumes_mm3.values()]
+        volumes = [format_size(mm3) for mm3 in model.predict(scan).volumes_mm3.values()]
         assert " ".join(volumes) in text
         assert html.count(f">{stem(scan)}</h3>") == 1
 
