@@ -81,8 +81,9 @@ class TrainingProgress(Callback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Prints the line of the epoch."""
+        assert isinstance(pl_module, SegmentationModule)
         # Reading them is a reduction over all processes.
-        figures = trainer.callback_metrics
+        figures = pl_module.epoch_figures()
         if not trainer.is_global_zero:
             return
         epoch, last = trainer.current_epoch, trainer.max_epochs or 0

@@ -14,6 +14,8 @@ from hsf_finetune.config.compose import compose
 from hsf_finetune.config.settings import Settings
 from hsf_finetune.experiment.run import run_experiment
 from hsf_finetune.experiment.run_result import RunResult
+from hsf_finetune.training.metrics_file import read_metrics
+from hsf_finetune.training.module import MONITOR
 from tests.conftest import CONF, NETWORK
 from tests.training.killing import run_until_killed
 
@@ -167,6 +169,32 @@ def test_the_epochs_lie_in_every_stage(uninterrupted: Uninterrupted, preset: str
     if preset == "full":
         assert history["drops"], "no rate fell"
     assert max(epochs) <= checkpoint["epoch"]
+
+
+def test_epochs_without_validation_have_no_figures_of_it(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ["lightning.max_epochs=5", "lightning.check_val_every_n_epoch=2", "calibration=off"]
+    folder = tmp_path / "whole" / "run"
+    run_experiment(settings_of(data, folder, "full", *more))
+    lines = [line for line in capsys.readouterr().out.splitlines() if "/4  loss" in line]
+    assert ["validation Dice" in line for line in lines] == [False, True, False, True, False]
+    whole = read_metrics(folder / "metrics.csv")
+    figures = [name for name in whole[0] if name in (MONITOR, "val/loss") or "val/dice/" in name]
+    assert len(figures) > 2
+    for epoch, row in enumerate(whole):
+        assert {bool(row[name]) for name in figures} == {epoch % 2 == 1}
+    run_dir = tmp_path / "killed" / "run"
+    run_until_killed(settings_of(data, run_dir, "full", *more), 2)
+    run_experiment(settings_of(data, run_dir, "full", *more, f"resume={run_dir}"))
+    assert_same(*map(_without_times, (read_metrics(run_dir / "metrics.csv"), whole)))
+
+
+def _without_times(rows: list[dict[str, str]]) -> list[dict[str, str]]:
+    return [
+        {k: v for k, v in row.items() if k != "seconds" and not k.startswith("cost/")}
+        for row in rows
+    ]
 
 
 def assert_same(a: object, b: object) -> None:
