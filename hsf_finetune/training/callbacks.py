@@ -175,7 +175,8 @@ class DivergenceCheck(Callback):
         assert isinstance(pl_module, SegmentationModule)
         loss = pl_module.validation_loss
         if trainer.sanity_checking:
-            self._start_loss = loss
+            if self._start_loss is None:  # a resumed run has that of the run it continues
+                self._start_loss = loss
             return
         if self._warned or loss is None or self._start_loss is None:
             return

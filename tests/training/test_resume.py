@@ -135,6 +135,7 @@ def test_killed_and_resumed_equals_uninterrupted(
         for name, tensor in whole[part].items():
             assert torch.equal(resumed[part][name], tensor), f"{part}: {name}"
     assert resumed["epoch"] == whole["epoch"]
+    assert_same(resumed["hsf_finetune"], whole["hsf_finetune"])
     assert_same(resumed["optimizer_states"], whole["optimizer_states"])
     assert_same(resumed["callbacks"]["Stages"], whole["callbacks"]["Stages"])
     rows = (run_dir / "metrics.csv").read_text().splitlines()
@@ -188,6 +189,29 @@ def test_epochs_without_validation_have_no_figures_of_it(
     run_until_killed(settings_of(data, run_dir, "full", *more), 2)
     run_experiment(settings_of(data, run_dir, "full", *more, f"resume={run_dir}"))
     assert_same(*map(_without_times, (read_metrics(run_dir / "metrics.csv"), whole)))
+
+
+def test_a_resumed_run_keeps_what_it_knows_of_the_weights_it_started_from(
+    data: Path, tmp_path: Path, source_run: Path
+) -> None:
+    content = torch.load(source_run / "checkpoints" / "best.ckpt", weights_only=True)
+    content["hsf_finetune"]["origin"] = {"name": "theirs", "format": "nnU-Net", "licence": "MIT"}
+    torch.save(content, tmp_path / "source.ckpt")
+    more = ["lightning.max_epochs=2", f"finetuning.pretrained={tmp_path / 'source.ckpt'}"]
+    whole = tmp_path / "whole" / "run"
+    run_experiment(settings_of(data, whole, "full", *more))
+    run_dir = tmp_path / "killed" / "run"
+    run_until_killed(settings_of(data, run_dir, "full", *more), 1)
+    run_experiment(settings_of(data, run_dir, "full", *more, f"resume={run_dir}"))
+    assert last(whole)["callbacks"]["DivergenceGuard"]["untouched"] is not None
+    for part in ("hsf_finetune", "DivergenceGuard"):
+        one, other = ({**last(f), **last(f)["callbacks"]}[part] for f in (run_dir, whole))
+        assert_same(one, other)
+    cards = (
+        torch.load(f / "checkpoints" / "best.ckpt", weights_only=True)["hsf_finetune"]
+        for f in (run_dir, whole)
+    )
+    assert_same(*cards)
 
 
 def _without_times(rows: list[dict[str, str]]) -> list[dict[str, str]]:
