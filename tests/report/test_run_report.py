@@ -69,6 +69,8 @@ def test_figures_of_the_calibration_are_those_of_its_table(run: Path) -> None:
         assert f"{when}: error {one.ece:.4f}" in html
     calibration = Predictor.load(run, device="cpu").card.calibration
     assert (calibration is None) == (found["before"].ece == found["after"].ece)
+    not_kept = "Probabilities are not calibrated: no temperature"
+    assert (not_kept in text_of(run / "report.html")) == (calibration is None)
     if calibration:
         errors = (found["before"].ece, found["after"].ece)
         assert "error {:.3f} before and {:.3f} after".format(*errors) in text_of(
