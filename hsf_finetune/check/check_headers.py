@@ -18,6 +18,7 @@ from hsf_finetune.data.volumes.affines import (
     voxel_size_mm,
 )
 from hsf_finetune.data.volumes.read_volume import Volume
+from hsf_finetune.system.console import format_size
 
 _SHEAR_DEG = 0.5
 _AMBIGUOUS_DEG = 40.0
@@ -89,7 +90,7 @@ def compare_affines(image: Volume, label: Volume, case: str) -> Iterator[Finding
             "the label's affine differs from its image's by rounding; the image's is used",
             str(label.ref),
             case,
-            f"a corner is {shift:.2g} mm off",
+            f"a corner is {format_size(shift, 2)} mm off",
         )
 
 
@@ -146,7 +147,7 @@ def _check_nifti(volume: Volume, warn: partial[Finding]) -> Iterator[Finding]:
         yield warn(
             "geometry/pixdim",
             "the header's voxel size (pixdim) contradicts its affine; the affine is used",
-            found=f"pixdim {np.round(zooms, 4).tolist()}, affine {np.round(sizes, 4).tolist()} mm",
+            found=f"pixdim {format_mm(zooms)}, affine {format_mm(sizes)}",
             expected="the same",
             fix="decide which is right; img.header.set_zooms(...) or img.set_sform(...), and save",
         )

@@ -15,6 +15,7 @@ from hsf_finetune.check.usual_values import (
     ranges_of_others,
     spreads_of_others,
 )
+from hsf_finetune.system.console import format_size
 
 _SPACING_RATIO = 1.5
 _EXTENT_RATIO = 2.5
@@ -119,8 +120,8 @@ def _compare_volumes(group: Sequence[MeasuredCase]) -> Iterator[Finding]:
                     "label/volume",
                     f"{protocol.row_names[row]} is drawn much "
                     f"{'larger' if logs[n] > medians[n] else 'smaller'} than in the other cases",
-                    found=f"{volumes_mm3[n]:.0f} mm3",
-                    expected=f"about {np.exp(medians[n]):.0f} mm3",
+                    found=f"{format_size(volumes_mm3[n])} mm3",
+                    expected=f"about {format_size(np.exp(medians[n]))} mm3",
                     fix=f"compare it with another case; correct it, or {EXCLUDE}",
                 )
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from hsf_finetune.check.measured_cases import MeasuredCase
 from hsf_finetune.data.discovery.cases import Cohort
-from hsf_finetune.system.console import count_of, shorten_list
+from hsf_finetune.system.console import count_of, format_size, shorten_list
 
 _MAX_CLASSES = 16
 
@@ -38,12 +38,7 @@ def describe_data(cohort: Cohort, measured: Sequence[MeasuredCase]) -> tuple[str
 def _range(sizes: Sequence[Sequence[float]]) -> str:
     """Smallest and largest size along each axis; one of them where they are the same."""
     ends = (np.min(sizes, axis=0), np.max(sizes, axis=0))
-    return " to ".join(dict.fromkeys(" x ".join(f"{size:.3g}" for size in end) for end in ends))
-
-
-def _volume(mm3: float) -> str:
-    """Three digits, or all of those before the point."""
-    return f"{mm3:.0f}" if mm3 >= 100 else f"{mm3:.3g}"
+    return " to ".join(dict.fromkeys(" x ".join(format_size(size) for size in end) for end in ends))
 
 
 def _describe_classes(measured: Sequence[MeasuredCase]) -> str:
@@ -55,7 +50,8 @@ def _describe_classes(measured: Sequence[MeasuredCase]) -> str:
         for name, voxels in compress(rows, case.protocol.foreground_rows):
             volumes.setdefault(name, []).extend([voxels * voxel_mm3] if voxels else [])
     texts = [
-        f"{name} in {len(found)}" + (f" (median {_volume(np.median(found))} mm3)" if found else "")
+        f"{name} in {len(found)}"
+        + (f" (median {format_size(np.median(found))} mm3)" if found else "")
         for name, found in volumes.items()
     ]
     return shorten_list(texts, _MAX_CLASSES)

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from hsf_finetune.system.console import shorten_list
+from hsf_finetune.system.console import format_size, shorten_list
 from hsf_finetune.system.errors import DataError, SeveralErrors, UserError
 
 Tier = Literal["repaired", "warned", "refused"]
@@ -65,7 +65,7 @@ def warn_about(file: object, case: str) -> partial[Finding]:
 
 def format_mm(sizes_mm: Iterable[float]) -> str:
     """Sizes along the axes, for messages."""
-    return " x ".join(f"{size:.3g}" for size in sizes_mm) + " mm"
+    return " x ".join(format_size(size) for size in sizes_mm) + " mm"
 
 
 def findings_of_tier(findings: Iterable[Finding], *tiers: Tier) -> list[Finding]:

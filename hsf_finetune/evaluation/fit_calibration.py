@@ -16,6 +16,11 @@ from hsf_finetune.evaluation.reliability import CalibrationCase, Reliability, me
 from hsf_finetune.inference.calibration import Calibration
 
 Floats = npt.NDArray[np.float64]
+NOT_CALIBRATED = (
+    "no temperature made the labels of other subjects more probable without raising the "
+    "expected calibration error"
+)
+"""Why a model has no calibration."""
 _MOST_FOLDS = 5
 _FEWEST_SUBJECTS = 4
 """Below it no temperatures for single classes are tried."""
@@ -27,7 +32,8 @@ class FittedCalibration:
     """A calibration, and the reliability before and after it.
 
     Args:
-        calibration: None where it would not make the labels of other subjects more probable.
+        calibration: None where it would not make the labels of other subjects more probable, or
+            would raise the expected calibration error of their voxels.
         before: reliability as the model is.
         after: as it is calibrated by the other subjects, where there are any.
     """
@@ -47,7 +53,8 @@ def fit_calibration(
     """Temperatures for which the labels of the cases are most probable.
 
     One for all classes, or one for each where that makes the labels of subjects more probable
-    that it was not fitted on. Figures after are such, too: each fold of subjects is calibrated
+    that it was not fitted on; none where the two measures of `Calibration` do not agree that
+    probabilities become better. Figures after are such, too: each fold of subjects is calibrated
     by the others. Of one subject they are of the same voxels.
 
     Args:
@@ -71,20 +78,21 @@ def fit_calibration(
 
     usual, held_out = _likelihoods(cases, none), validated(per_class=False)
     gained, per_class = _likelihoods(cases, held_out) - usual, False
+    before, after = (measure_reliability(cases, one) for one in (none, held_out))
     if len(subjects) >= _FEWEST_SUBJECTS:
         other = validated(per_class=True)
         more = _likelihoods(cases, other) - usual - gained
-        if more.mean() > more.std(ddof=1) / math.sqrt(len(more)):
-            per_class, held_out, gained = True, other, gained + more
-    before = measure_reliability(cases, none)
-    if gained.mean() <= 0:
+        found = measure_reliability(cases, other)
+        helps = more.mean() > more.std(ddof=1) / math.sqrt(len(more))
+        if helps and found.ece <= max(before.ece, after.ece):
+            per_class, after, gained = True, found, gained + more
+    if gained.mean() <= 0 or after.ece > before.ece:
         return FittedCalibration(None, before, before)
-    after = measure_reliability(cases, held_out)
     mean = float(usual.mean())
     likelihood = (mean, mean + float(gained.mean()))
     temperatures, ece = _fit(cases, per_class), (before.ece, after.ece)
-    found = Calibration(temperatures, len(subjects), chose_epoch, likelihood, ece)
-    return FittedCalibration(found, before, after)
+    fitted = Calibration(temperatures, len(subjects), chose_epoch, likelihood, ece)
+    return FittedCalibration(fitted, before, after)
 
 
 # -------------------------------------------------------------------- internals

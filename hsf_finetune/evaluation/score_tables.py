@@ -169,7 +169,7 @@ def summary_table(summaries: Sequence[ClassSummary], title: str | None = None) -
         table.add_row(
             Text(summary.class_name),
             format_interval(summary.dice),
-            format_number(summary.hd95_mm, ".3g" if 0 < summary.hd95_mm < 0.01 else ".2f"),
+            "-" if math.isnan(summary.hd95_mm) else console.format_size(summary.hd95_mm),
             format_number(summary.nsd, ".3f"),
             format_number(summary.volume_error_percent, "+.1f"),
             *(str(count) for count in counts),

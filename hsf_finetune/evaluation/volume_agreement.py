@@ -13,8 +13,8 @@ from rich.text import Text
 from scipy.special import fdtri
 
 from hsf_finetune.evaluation.intervals import Interval, bootstrap_interval
-from hsf_finetune.evaluation.score_tables import ScoreRow, format_interval, format_number
-from hsf_finetune.system.console import TitledTable
+from hsf_finetune.evaluation.score_tables import ScoreRow, format_interval
+from hsf_finetune.system.console import TitledTable, format_size
 
 Floats = npt.NDArray[np.float64]
 
@@ -116,11 +116,11 @@ def volumes_table(agreements: Sequence[VolumeAgreement]) -> Table:
     for heading in ("true mm3", "predicted mm3", "bias %", "limits of agreement mm3", "ICC"):
         table.add_column(heading, justify="right")
     for one in agreements:
-        limits = " to ".join(format_number(limit, "+.1f") for limit in one.limits_mm3)
+        limits = " to ".join(format_size(limit, sign="+") for limit in one.limits_mm3)
         table.add_row(
             Text(one.class_name),
-            format_number(float(one.truth_mm3.mean()), ".1f"),
-            format_number(float(one.predicted_mm3.mean()), ".1f"),
+            format_size(float(one.truth_mm3.mean())),
+            format_size(float(one.predicted_mm3.mean())),
             format_interval(one.bias_percent, sign="+", digits=1),
             limits if len(one.truth_mm3) > 1 else "-",
             format_interval(one.icc) if not math.isnan(one.icc.mean) else "-",

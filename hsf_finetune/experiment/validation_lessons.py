@@ -13,7 +13,7 @@ from torch import Tensor
 from hsf_finetune.config.settings import Settings
 from hsf_finetune.data.discovery.cases import Case
 from hsf_finetune.data.volumes.read_volume import Volume
-from hsf_finetune.evaluation.fit_calibration import fit_calibration
+from hsf_finetune.evaluation.fit_calibration import NOT_CALIBRATED, fit_calibration
 from hsf_finetune.evaluation.fit_postprocessing import LabelledCase, fit_postprocessing
 from hsf_finetune.evaluation.reliability import CalibrationCase, write_reliability
 from hsf_finetune.inference.calibration import Calibration
@@ -84,6 +84,8 @@ class ValidationLessons:
             calibration=fitted.calibration if fitted else None,
             postprocessing=self.fit_postprocessing(card.classes),
         )
+        if fitted and not fitted.calibration:
+            say(f"calibration: none; {NOT_CALIBRATED}")
         for line in describe_lessons(learned):
             say(line)
         if learned != card:

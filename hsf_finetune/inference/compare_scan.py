@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -24,6 +24,7 @@ from hsf_finetune.data.typical_scans import (
     volume_of,
 )
 from hsf_finetune.data.volumes.read_volume import Volume
+from hsf_finetune.system.console import format_size
 
 _RESAMPLED_RATIO = 2.0
 """Tolerance of voxel sizes where scans are resampled."""
@@ -64,11 +65,13 @@ class ScanComparison:
         found = format_mm(self.measured[q.name] for q in quantities)
         return {"found": found, "expected": low if low == high else f"{low} to {high}"}
 
-    def values(self, quantities: Sequence[Quantity], form: str) -> dict[str, str]:
-        """Values, found and expected, for a warning; `form` is the format of a number."""
-        found = [f"{q.name} {self.measured[q.name]:{form}}" for q in quantities]
+    def values(
+        self, quantities: Sequence[Quantity], write: Callable[[float], str]
+    ) -> dict[str, str]:
+        """Values, found and expected, for a warning; `write` makes the text of a number."""
+        found = [f"{q.name} {write(self.measured[q.name])}" for q in quantities]
         ends = [(q.name, *self.usual[q.name]) for q in quantities]
-        expected = [f"{name} {low:{form}} to {high:{form}}" for name, low, high in ends]
+        expected = [f"{name} {write(low)} to {write(high)}" for name, low, high in ends]
         return {"found": ", ".join(found), "expected": ", ".join(expected)}
 
 
@@ -108,7 +111,7 @@ def compare_scan(
         yield made.warn(
             "scan/noise",
             f"the scan is {'noisier' if noisier else 'smoother'} than those of the training data",
-            **made.values([SMOOTHNESS], ".2f"),
+            **made.values([SMOOTHNESS], "{:.2f}".format),
             fix=_LOOK,
         )
     if odd := made.unusual(BRIGHTNESS):
@@ -116,7 +119,7 @@ def compare_scan(
             "scan/contrast",
             "grey values are distributed unlike in the training data: another contrast, another "
             "part of the body, or artefacts",
-            **made.values(odd, "+.2f"),
+            **made.values(odd, "{:+.2f}".format),
             fix=_LOOK,
         )
 
@@ -148,14 +151,14 @@ def compare_result(
         yield warn(
             "result/pieces",
             "what was found is in more pieces than the training labels",
-            **made.values([PIECES], ".2f"),
+            **made.values([PIECES], "{:.2f}".format),
             fix=_LOOK,
         )
     if odd := made.unusual(list(volumes)):
         yield warn(
             "result/volume",
             "what was found is much larger or smaller than in the training labels",
-            **made.values(odd, ".0f"),
+            **made.values(odd, format_size),
             fix=_LOOK,
         )
 

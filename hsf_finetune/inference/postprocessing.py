@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import scipy
 
+from hsf_finetune.system.console import format_size
+
 ClassIndices = npt.NDArray[np.uint8]
 StepKind = Literal["largest", "small", "holes"]
 """Only the largest component is kept; components below a size are removed; holes are filled."""
@@ -63,7 +65,7 @@ class PostprocessingStep:
         if self.kind == "holes":
             return f"holes in {names} are filled"
         if self.kind == "small":
-            return f"pieces of {names} below {self.size_mm3:.3g} mm3 are removed"
+            return f"pieces of {names} below {format_size(self.size_mm3)} mm3 are removed"
         return f"only the largest piece of {names} is kept"
 
 

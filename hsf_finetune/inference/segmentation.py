@@ -157,7 +157,7 @@ class Segmentation:
         for heading in ("class", "label", "volume mm3"):
             table.add_column(heading, justify="left" if heading == "class" else "right")
         for name, volume_mm3 in self.volumes_mm3.items():
-            table.add_row(Text(name), str(self.label_values[name]), f"{volume_mm3:.1f}")
+            table.add_row(Text(name), str(self.label_values[name]), console.format_size(volume_mm3))
         return table
 
     def _repr_html_(self) -> str:

@@ -9,6 +9,10 @@ from pathlib import Path
 
 from hsf_finetune.data.volumes.read_volume import VolumeRef
 from hsf_finetune.inference.scan_table import ScanTable
+from hsf_finetune.system.console import format_size
+
+_DIGITS = 7
+"""Significant digits of a volume."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,9 @@ class VolumeTable:
         Raises:
             OutputError: the table cannot be written, or is one of other classes.
         """
-        cells = [f"{volumes_mm3[n]:.3f}" if n in volumes_mm3 else "" for n in self.classes]
+        cells = [
+            format_size(volumes_mm3[n], _DIGITS) if n in volumes_mm3 else "" for n in self.classes
+        ]
         self._table.write(scan, [[*cells, "; ".join(dict.fromkeys(remarks))]])
 
     def missing(self, scans: Sequence[VolumeRef]) -> list[VolumeRef]:

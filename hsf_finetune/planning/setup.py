@@ -210,8 +210,7 @@ def prepare(
     transfer = load_weights(settings, anatomy, cohort, source) if source else None
     prepared = _prepare_scans(settings, cohort, split, anatomy, (weights, recorded))
     settings = _with_patch(settings, prepared.value)
-    origin = transfer.receipt.origin if transfer else recorded.origin if recorded else {}
-    card = _make_card(settings, cohort, prepared.value, origin)
+    card = _make_card(settings, cohort, prepared.value, _origin_of(transfer, recorded))
     setup = Setup(settings, requested, cohort, split, anatomy, schedule, card, prepared, transfer)
     task = find_source_task(settings, cohort, transfer, resumed)
     check_training_job(setup.job)
@@ -287,6 +286,13 @@ def _prepare_scans(
     learned = axes.along_image(triple(side)) if side else None
     prepared = prepared.for_network(anatomy.divisor, learned)
     return prepared.with_sides(plan_flips(settings.augmentation, cohort.classes).allowed)
+
+
+def _origin_of(transfer: TransferResult | None, resumed: Checkpoint | None) -> Mapping[str, Any]:
+    """The origin of pretrained weights: a run that is resumed keeps what it wrote down."""
+    if transfer:
+        return transfer.receipt.origin
+    return ((resumed.meta if resumed else None) or {}).get("origin") or {}
 
 
 def _with_patch(settings: Settings, preprocessing: Preprocessing) -> Settings:

@@ -110,7 +110,6 @@ def draw_learning(
         colours: of the classes.
         order: of the blocks from the top; those that it does not name come last.
     """
-    epochs = np.array([int(row["epoch"]) + 1 for row in metrics])
     logged = [name for name in metrics[-1] if name.startswith(_RATES)]
     blocks = [name for block in order if (name := f"{_RATES}{block}") in logged]
     blocks += [name for name in logged if name not in blocks]
@@ -118,19 +117,16 @@ def draw_learning(
     figure = Figure(figsize=(8, sum(heights) + 0.8), layout="constrained")
     dice, loss, rates = figure.subplots(3, 1, sharex=True, height_ratios=heights)
     for name, colour in colours.items() if len(colours) > 1 else ():
-        values = _column(metrics, f"val/dice/{name}")
-        if not np.isnan(values).all():
-            dice.plot(epochs, values, color=colour, lw=1, label=name)
-    dice.plot(epochs, _column(metrics, "val/dice"), color=_INK, lw=2, label=MEAN)
+        _draw_column(dice, metrics, f"val/dice/{name}", color=colour, lw=1, label=name)
+    _draw_column(dice, metrics, "val/dice", color=_INK, lw=2, label=MEAN)
     started = _column(metrics, "val/dice_pretrained")
     if not np.isnan(started).all():
         dice.axhline(np.nanmean(started), color=_GREY, ls="--", lw=1, label="before")
     dice.set_ylabel("validation Dice", fontsize=_SMALL)
     dice.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=_SMALL, frameon=False)
     for name, style in (("train/loss", "-"), ("val/loss", "--")):
-        if not np.isnan(_column(metrics, name)).all():
-            label = "training" if name.startswith("train") else "validation"
-            loss.plot(epochs, _column(metrics, name), style, color=_INK, lw=1, label=label)
+        label = "training" if name.startswith("train") else "validation"
+        _draw_column(loss, metrics, name, ls=style, color=_INK, lw=1, label=label)
     loss.set_ylabel("loss", fontsize=_SMALL)
     loss.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=_SMALL, frameon=False)
     _draw_rates(figure, rates, metrics, blocks)
@@ -218,6 +214,15 @@ def _draw_interval(axis: Axes, row: int, interval: Any, colour: str) -> None:
     if not math.isnan(interval.low):
         axis.plot([interval.low, interval.high], [row, row], color=_INK, lw=1.3)
     axis.plot([interval.mean], [row], "o", color=colour, mec=_INK, mew=0.6, ms=6, zorder=3)
+
+
+def _draw_column(axis: Axes, metrics: Sequence[Mapping[str, str]], name: str, **style: Any) -> None:
+    """A line through the epochs that have a value: not all may be validated."""
+    values = _column(metrics, name)
+    known = ~np.isnan(values)
+    epochs = np.array([int(row["epoch"]) + 1 for row in metrics])
+    if known.any():
+        axis.plot(epochs[known], values[known], **style)
 
 
 def _column(metrics: Sequence[Mapping[str, str]], name: str) -> np.ndarray[Any, Any]:

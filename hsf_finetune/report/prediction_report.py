@@ -13,7 +13,7 @@ from hsf_finetune.inference.scan_model import ScanModel
 from hsf_finetune.inference.segment_files import JobResult
 from hsf_finetune.report.case_views import view_segmentation
 from hsf_finetune.report.page import Cases, CaseView, Grid, Lines, Page, Part, Section
-from hsf_finetune.system.console import count_of
+from hsf_finetune.system.console import count_of, format_size
 from hsf_finetune.system.errors import UserError
 
 _LISTED = 400
@@ -88,7 +88,7 @@ def _table(order: Sequence[JobResult], card: ModelCard) -> Grid:
             [
                 _name(result),
                 *(dice if foretells else ()),
-                *("-" if volume is None else f"{volume:.1f}" for volume in volumes),
+                *("-" if volume is None else format_size(volume) for volume in volumes),
                 kinds if result.status == "written" else status,
             ]
         )

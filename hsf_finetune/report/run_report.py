@@ -20,6 +20,7 @@ from hsf_finetune.evaluation.finished_runs import (
     read_run,
     read_scores_if_any,
 )
+from hsf_finetune.evaluation.fit_calibration import NOT_CALIBRATED
 from hsf_finetune.evaluation.reliability import read_reliability
 from hsf_finetune.evaluation.run_parts import RunParts, name_part
 from hsf_finetune.evaluation.score_tables import (
@@ -272,6 +273,8 @@ def _lessons(parts: Sequence[Path], card: ModelCard, lacking: Sequence[str]) -> 
         chose = "These subjects had chosen the epoch, too" if card.calibration.chose_epoch else ""
         lines.append(f"Probabilities: {card.calibration.line()}, on {on}.")
         lines.append(f"{chose or 'These subjects chose no epoch'}; labels are not changed.")
+    elif any((part / CALIBRATION).exists() for part in parts):
+        lines.append(f"Probabilities are not calibrated: {NOT_CALIBRATED}.")
     lines += [f"Post-processing: {line}." for line in card.postprocessing.lines()]
     lines += [f"{line[0].upper()}{line[1:]}." for line in lacking]
     if lines:

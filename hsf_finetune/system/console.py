@@ -67,6 +67,17 @@ def shorten_list(names: Sequence[str], count: int = 3) -> str:
     return ", ".join(names[:count]) + rest
 
 
+def format_size(value: float, digits: int = 3, sign: str = "") -> str:
+    """A length or volume of any scale, from metres to nanometres, as a number for people.
+
+    Args:
+        value: in mm or mm3.
+        digits: that count; those before the point are all written.
+        sign: `+` writes the sign of positive values, too.
+    """
+    return format(value, f"{sign}.0f" if abs(value) >= 10**digits else f"{sign}.{digits}g")
+
+
 class TitledTable(Table):
     """A table as all of them look; its title and caption may be wider than its columns.
 

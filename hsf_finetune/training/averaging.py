@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 import lightning as L
@@ -14,7 +16,8 @@ class AveragedWeights(WeightAveraging):
     """Exponential moving average of the weights, with a decay that warms up.
 
     After s updates the decay is min(decay, (1 + s) / (10 + s)), so that the average
-    follows the weights closely in short runs. Validation and checkpoints use it.
+    follows the weights closely in short runs. Validation and checkpoints use it. It has at
+    least 32 bits, since a share of 1 - decay of a change is often less than half the bits hold.
 
     Args:
         decay: largest decay, in [0, 1).
@@ -29,9 +32,27 @@ class AveragedWeights(WeightAveraging):
                 torch._foreach_copy_(averaged, current)
                 return
             n = int(updates)
+            current = [one.to(averaged[0].dtype) for one in current]
             torch._foreach_lerp_(averaged, current, 1 - min(decay, (1 + n) / (10 + n)))
 
         super().__init__(multi_avg_fn=average)
+        self._trained: list[Tensor] = []
+
+    def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Validates the averaged weights.
+
+        The average itself stays as it is: exchanged with weights in half precision, as the class
+        above does, it would be rounded.
+        """
+        if self._average_model is not None:
+            self._trained = [one.detach().clone() for one in _tensors(pl_module)]
+            self._copy_average_to_current(pl_module)
+
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Goes back to the weights that are trained."""
+        for current, trained in zip(_tensors(pl_module), self._trained, strict=False):
+            current.data.copy_(trained)
+        self._trained = []
 
     def network_state(self) -> dict[str, Tensor]:
         """The averaged weights under the network's own names."""
@@ -43,3 +64,7 @@ class AveragedWeights(WeightAveraging):
         assert self._average_model is not None
         self._average_model.module.load_state_dict(pl_module.state_dict())
         self._average_model.n_averaged.zero_()
+
+
+def _tensors(module: torch.nn.Module) -> Iterator[Tensor]:
+    return chain(module.parameters(), module.buffers())

@@ -81,8 +81,9 @@ class TrainingProgress(Callback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Prints the line of the epoch."""
+        assert isinstance(pl_module, SegmentationModule)
         # Reading them is a reduction over all processes.
-        figures = trainer.callback_metrics
+        figures = pl_module.epoch_figures()
         if not trainer.is_global_zero:
             return
         epoch, last = trainer.current_epoch, trainer.max_epochs or 0
@@ -174,7 +175,8 @@ class DivergenceCheck(Callback):
         assert isinstance(pl_module, SegmentationModule)
         loss = pl_module.validation_loss
         if trainer.sanity_checking:
-            self._start_loss = loss
+            if self._start_loss is None:  # a resumed run has that of the run it continues
+                self._start_loss = loss
             return
         if self._warned or loss is None or self._start_loss is None:
             return

@@ -10,6 +10,7 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 
 from hsf_finetune.system.atomic_files import write_csv
+from hsf_finetune.training.module import SegmentationModule
 
 
 def read_metrics(path: Path) -> list[dict[str, str]]:
@@ -19,7 +20,7 @@ def read_metrics(path: Path) -> list[dict[str, str]]:
 
 
 class MetricsCsv(Callback):
-    """Writes everything that was logged in an epoch as a row.
+    """Writes everything that was logged in an epoch as a row; what was not has empty cells.
 
     Args:
         path: the file; rows of epochs that are trained again are replaced.
@@ -39,8 +40,9 @@ class MetricsCsv(Callback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Adds a row and writes the whole file again."""
+        assert isinstance(pl_module, SegmentationModule)
         # Reading them is a reduction over all processes.
-        figures = trainer.callback_metrics
+        figures = pl_module.epoch_figures()
         if not trainer.is_global_zero:
             return
         row = {

@@ -88,6 +88,7 @@ class SegmentationModule(L.LightningModule):
         self.validation_loss: float | None = None
         self.further_loss: FurtherLoss | None = None
         self._scores: dict[str, CaseScore] = {}
+        self._validated: tuple[int, frozenset[str]] = (-1, frozenset())
 
     def forward(self, image: Tensor) -> Tensor:
         """Logits (B, classes, X, Y, Z) of images (B, C, X, Y, Z)."""
@@ -200,6 +201,17 @@ class SegmentationModule(L.LightningModule):
         self.validation_loss = sum(loss for _, loss in scores) / len(scores)
         figures["val/loss"] = self.validation_loss
         self.log_dict(figures, sync_dist=True)
+        self._validated = self.current_epoch, frozenset(figures)
+
+    def epoch_figures(self) -> dict[str, Tensor]:
+        """All that was logged in this epoch, for its end; to be called by all processes.
+
+        The trainer keeps what was logged in earlier epochs, such as figures of a validation
+        that this epoch did not have.
+        """
+        epoch, names = self._validated
+        old = names if epoch != self.current_epoch else ()
+        return {k: v for k, v in self.trainer.callback_metrics.items() if k not in old}
 
     def _all_scores(self) -> list[CaseScore]:
         """Scores and losses of the cases of all processes, as one process has them: each once."""

@@ -31,6 +31,7 @@ from hsf_finetune.training.module import MONITOR, SegmentationModule
 from hsf_finetune.training.termination import EndOnSignal
 
 _DDP = "ddp_find_unused_parameters_true"
+_FLOAT16_WEIGHTS = ("16-true", "transformer-engine-float16")
 """The only strategy of several processes under which blocks can unfreeze: they are frozen
 after the network is wrapped, and parameters without a gradient are expected."""
 
@@ -95,8 +96,8 @@ def check_trainer(settings: Settings, max_epochs: int) -> None:
     """Refuses what no training on this machine can be made with, before anything is read.
 
     Raises:
-        ConfigError: the settings do not suit Lightning on this machine, or no epoch of the
-            schedule is validated although validation chooses one.
+        ConfigError: the settings do not suit Lightning on this machine, the weights would be
+            of float16, or no epoch of the schedule is validated although validation chooses one.
     """
     every = settings.lightning.check_val_every_n_epoch
     if every > max_epochs and settings.finetuning.budget != "fixed":
@@ -104,6 +105,12 @@ def check_trainer(settings: Settings, max_epochs: int) -> None:
             f"no epoch is validated, since the schedule has {count_of(max_epochs, 'epoch')}",
             found=f"lightning.check_val_every_n_epoch={every}",
             fix=f"lightning.check_val_every_n_epoch={max_epochs} or less; or finetuning.budget=fixed",
+        )
+    if settings.lightning.precision in _FLOAT16_WEIGHTS:
+        raise ConfigError(
+            "weights in float16 cannot be trained: the smallest number that AdamW adds is 0 in it",
+            found=f"lightning.precision={settings.lightning.precision}",
+            fix="lightning.precision=16-mixed, bf16-mixed or bf16-true",
         )
     make_trainer(settings.lightning, settings.logger, Path(), max_epochs, [])
 
@@ -185,6 +192,9 @@ def run_trainer(
     """
     if trainer.strategy.root_device.type == "cpu":
         keep_freed_memory()
+    if trainer.precision == "64-true":
+        # Before a checkpoint is read: 32 bits would round its weights, and their average.
+        module.double()
     with _without_expected_warnings(), heed_interrupts(between_steps=True):
         try:
             trainer.fit(module, datamodule=data, ckpt_path=resume_from, weights_only=True)

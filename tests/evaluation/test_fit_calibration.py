@@ -60,6 +60,21 @@ def test_classes_get_their_own_where_that_helps_other_subjects() -> None:
     assert first < second < third
 
 
+def test_a_temperature_that_raises_the_calibration_error_is_not_kept() -> None:
+    """Few voxels are surely wrong: cooling them pays in likelihood, and blurs all others."""
+    told = torch.tensor([[0.95] * 950 + [1 - 1e-12] * 50, [0.05] * 950 + [1e-12] * 50])
+    label = torch.tensor([0] * 903 + [1] * 47 + [0] * 40 + [1] * 10)
+    sets = torch.eye(2, dtype=torch.bool)[label].T
+    cases = [CalibrationCase(f"s{number}", told, sets) for number in range(3)]
+    cooled = measure_reliability(cases, [(2.0,)] * 3)
+    fitted = fit_calibration(cases, chose_epoch=False)
+    assert fitted
+    assert fitted.before.ece < cooled.ece
+    assert cases[0].likelihood((2.0,)) > cases[0].likelihood((1.0,))
+    assert fitted.calibration is None
+    assert fitted.after == fitted.before
+
+
 def test_labels_that_leave_classes_open_are_counted_in_the_likelihood() -> None:
     sets = torch.tensor([[1, 0, 0], [0, 1, 1], [0, 1, 1]], dtype=torch.bool)
     fitted = fit_calibration(draw_cases(3, (2.0,) * 3, sets), chose_epoch=False)

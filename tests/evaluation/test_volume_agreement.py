@@ -14,6 +14,7 @@ from hsf_finetune.evaluation.volume_agreement import (
     intraclass_correlation,
     volumes_table,
 )
+from hsf_finetune.system.console import text_of
 
 
 def row(case: str, truth: float, predicted: float, subject: str = "") -> ScoreRow:
@@ -61,3 +62,11 @@ def test_bias_and_limits() -> None:
     assert one.bias_percent.mean == pytest.approx(100 * 10 / 200)
     assert one.limits_mm3 == (pytest.approx(10 - 1.96 * 20), pytest.approx(10 + 1.96 * 20))
     assert volumes_table([one]).row_count == 1
+
+
+def test_volumes_of_small_voxels_keep_their_digits() -> None:
+    rows = [row(str(n), 1e-12 * n, 1.2e-12 * n) for n in (1, 2, 3)]
+    page = text_of(volumes_table(agree_in_volume(rows)))
+    assert "2e-12" in page
+    assert "2.4e-12" in page
+    assert "+7.92e-13" in page

@@ -147,3 +147,12 @@ def test_pieces_are_counted_with_corners() -> None:
     assert largest_piece(mask) == 1
     mask[6, 6, 6] = mask[6, 6, 7] = True
     assert largest_piece(mask) == 0.5
+
+
+def test_a_remark_on_a_small_volume_keeps_its_digits() -> None:
+    usual = {volume_of("a").name: (1e-12, 1.1e-12), PIECES.name: (0.9, 1.0)}
+    scan = volume(anatomy(0), 8e-6)
+    seen = replace(SEEN, usual=usual)
+    found = [*compare_result(scan, np.ones(SHAPE, bool), {"a": 9e-12}, seen)]
+    assert [one.found for one in found] == ["volume a mm3 9e-12"]
+    assert [one.expected for one in found] == ["volume a mm3 1e-12 to 1.1e-12"]

@@ -16,6 +16,7 @@ from hsf_finetune.data.volumes.read_volume import VolumeRef
 from hsf_finetune.inference.model_card import ModelCard
 from hsf_finetune.inference.predictor import Predictor
 from hsf_finetune.networks.build import build
+from hsf_finetune.system.console import format_size
 from hsf_finetune.system.errors import DataError, OutputError, UserError
 from tests.closeness import assert_equal_up_to_rounding
 from tests.conftest import SHAPE, oblique_affine, save_nifti, tiny_case
@@ -195,7 +196,7 @@ def test_it_shows_a_picture_and_its_volumes(scan: Path) -> None:
     found = make_model().predict(scan)
     page = found._repr_html_()
     assert '<img src="data:image/png;base64,' in page
-    for part in ("anterior", "20", f"{found.volumes_mm3['posterior']:.1f}"):
+    for part in ("anterior", "20", format_size(found.volumes_mm3["posterior"])):
         assert part in page
     assert "anterior" in str(found)
     assert not found.warnings

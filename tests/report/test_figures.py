@@ -108,6 +108,17 @@ def test_learning_curves_and_the_rates_below_them(run: Path, colours: dict[str, 
     assert is_on_page(figure, run)
 
 
+def test_curves_connect_the_epochs_that_were_validated(run: Path) -> None:
+    rows = read_metrics(run / "metrics.csv")
+    rows = [row | {"epoch": str(epoch)} for epoch, row in enumerate([rows[0]] * 5)]
+    for row in rows[::2]:
+        row["val/dice"] = row["val/loss"] = ""
+    dice, loss = figures.draw_learning(rows, {}).axes[:2]
+    lines = {str(line.get_label()): [*line.get_xdata()] for line in (*dice.lines, *loss.lines)}
+    assert lines["mean"] == lines["validation"] == [2, 4]
+    assert lines["training"] == [1, 2, 3, 4, 5]
+
+
 def test_volumes_against_truth(run: Path, colours: dict[str, str]) -> None:
     file = run / "validation_scores.csv"
     figure = figures.draw_volumes(agree_in_volume(read_scores(file)), colours)

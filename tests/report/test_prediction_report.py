@@ -9,6 +9,7 @@ from hsf_finetune.inference.scan_jobs import SegmentOptions
 from hsf_finetune.inference.segment_files import segment_files
 from hsf_finetune.report.prediction_report import report_predictions
 from hsf_finetune.report.save_report import save_predictions_report
+from hsf_finetune.system.console import format_size
 from tests.conftest import save_nifti, tiny_case
 from tests.export.models import random_model
 
@@ -24,7 +25,7 @@ def test_several_models_failed_scans_and_volumes_are_named(tmp_path: Path) -> No
     assert "1 scan segmented" in page
     assert "1 failed" in page
     good = next(result for result in results if result.status == "written")
-    assert all(f"{volume:.1f}" in page for volume in good.volumes_mm3.values())
+    assert all(format_size(volume) in page for volume in good.volumes_mm3.values())
     one = report_predictions(results, random_model())
     assert "passes for each scan" not in str(one)
 

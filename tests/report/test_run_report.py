@@ -31,6 +31,7 @@ from hsf_finetune.report.run_facts import list_findings
 from hsf_finetune.report.run_report import forgotten_parts
 from hsf_finetune.report.save_report import save_report
 from hsf_finetune.report.score_sections import rank_cases
+from hsf_finetune.system.console import format_size
 from hsf_finetune.system.errors import DataError
 from hsf_finetune.training.metrics_file import read_metrics
 from tests.conftest import save_nifti, tiny_case
@@ -68,6 +69,8 @@ def test_figures_of_the_calibration_are_those_of_its_table(run: Path) -> None:
         assert f"{when}: error {one.ece:.4f}" in html
     calibration = Predictor.load(run, device="cpu").card.calibration
     assert (calibration is None) == (found["before"].ece == found["after"].ece)
+    not_kept = "Probabilities are not calibrated: no temperature"
+    assert (not_kept in text_of(run / "report.html")) == (calibration is None)
     if calibration:
         errors = (found["before"].ece, found["after"].ece)
         assert "error {:.3f} before and {:.3f} after".format(*errors) in text_of(
@@ -103,7 +106,7 @@ def test_segmented_scans_have_a_report(run: Path, data: Path, tmp_path: Path) ->
     assert text.index("flat - - failed") < text.index(stem(scans[0]))
     model = Predictor.load(run, device="cpu")
     for scan in scans:
-        volumes = [f"{mm3:.1f}" for mm3 in model.predict(scan).volumes_mm3.values()]
+        volumes = [format_size(mm3) for mm3 in model.predict(scan).volumes_mm3.values()]
         assert " ".join(volumes) in text
         assert html.count(f">{stem(scan)}</h3>") == 1
 

@@ -14,6 +14,8 @@ from hsf_finetune.config.compose import compose
 from hsf_finetune.config.settings import Settings
 from hsf_finetune.experiment.run import run_experiment
 from hsf_finetune.experiment.run_result import RunResult
+from hsf_finetune.training.metrics_file import read_metrics
+from hsf_finetune.training.module import MONITOR
 from tests.conftest import CONF, NETWORK
 from tests.training.killing import run_until_killed
 
@@ -133,6 +135,7 @@ def test_killed_and_resumed_equals_uninterrupted(
         for name, tensor in whole[part].items():
             assert torch.equal(resumed[part][name], tensor), f"{part}: {name}"
     assert resumed["epoch"] == whole["epoch"]
+    assert_same(resumed["hsf_finetune"], whole["hsf_finetune"])
     assert_same(resumed["optimizer_states"], whole["optimizer_states"])
     assert_same(resumed["callbacks"]["Stages"], whole["callbacks"]["Stages"])
     rows = (run_dir / "metrics.csv").read_text().splitlines()
@@ -167,6 +170,55 @@ def test_the_epochs_lie_in_every_stage(uninterrupted: Uninterrupted, preset: str
     if preset == "full":
         assert history["drops"], "no rate fell"
     assert max(epochs) <= checkpoint["epoch"]
+
+
+def test_epochs_without_validation_have_no_figures_of_it(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ["lightning.max_epochs=5", "lightning.check_val_every_n_epoch=2", "calibration=off"]
+    folder = tmp_path / "whole" / "run"
+    run_experiment(settings_of(data, folder, "full", *more))
+    lines = [line for line in capsys.readouterr().out.splitlines() if "/4  loss" in line]
+    assert ["validation Dice" in line for line in lines] == [False, True, False, True, False]
+    whole = read_metrics(folder / "metrics.csv")
+    figures = [name for name in whole[0] if name in (MONITOR, "val/loss") or "val/dice/" in name]
+    assert len(figures) > 2
+    for epoch, row in enumerate(whole):
+        assert {bool(row[name]) for name in figures} == {epoch % 2 == 1}
+    run_dir = tmp_path / "killed" / "run"
+    run_until_killed(settings_of(data, run_dir, "full", *more), 2)
+    run_experiment(settings_of(data, run_dir, "full", *more, f"resume={run_dir}"))
+    assert_same(*map(_without_times, (read_metrics(run_dir / "metrics.csv"), whole)))
+
+
+def test_a_resumed_run_keeps_what_it_knows_of_the_weights_it_started_from(
+    data: Path, tmp_path: Path, source_run: Path
+) -> None:
+    content = torch.load(source_run / "checkpoints" / "best.ckpt", weights_only=True)
+    content["hsf_finetune"]["origin"] = {"name": "theirs", "format": "nnU-Net", "licence": "MIT"}
+    torch.save(content, tmp_path / "source.ckpt")
+    more = ["lightning.max_epochs=2", f"finetuning.pretrained={tmp_path / 'source.ckpt'}"]
+    whole = tmp_path / "whole" / "run"
+    run_experiment(settings_of(data, whole, "full", *more))
+    run_dir = tmp_path / "killed" / "run"
+    run_until_killed(settings_of(data, run_dir, "full", *more), 1)
+    run_experiment(settings_of(data, run_dir, "full", *more, f"resume={run_dir}"))
+    assert last(whole)["callbacks"]["DivergenceGuard"]["untouched"] is not None
+    for part in ("hsf_finetune", "DivergenceGuard"):
+        one, other = ({**last(f), **last(f)["callbacks"]}[part] for f in (run_dir, whole))
+        assert_same(one, other)
+    cards = (
+        torch.load(f / "checkpoints" / "best.ckpt", weights_only=True)["hsf_finetune"]
+        for f in (run_dir, whole)
+    )
+    assert_same(*cards)
+
+
+def _without_times(rows: list[dict[str, str]]) -> list[dict[str, str]]:
+    return [
+        {k: v for k, v in row.items() if k != "seconds" and not k.startswith("cost/")}
+        for row in rows
+    ]
 
 
 def assert_same(a: object, b: object) -> None:

@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, field_validator
 
 from hsf_finetune.config.settings.base_settings import Group, Positive, Whole, as_text
 
-_Precision = Literal[
+Precision = Literal[
     "auto",
     "32-true",
     "32",
@@ -36,7 +36,7 @@ class LightningSettings(Group):
     num_nodes: Whole = 1
     strategy: str = "auto"
     """`auto`, or `ddp` for several processes."""
-    precision: Annotated[_Precision, BeforeValidator(as_text)] = "auto"
+    precision: Annotated[Precision, BeforeValidator(as_text)] = "auto"
     """`auto` is bf16-mixed on CUDA devices that have it, and on CPUs where it is faster; else 32-true."""
     max_epochs: Whole | None = None
     """None follows from the schedule."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -44,7 +45,9 @@ def grid_noise_mm(affine: Affine, usual_mm: float, share: float) -> float:
 
 def format_affine(affine: Affine) -> str:
     """The upper three rows of an affine as text, for messages."""
-    return "\n".join("  ".join(f"{v:9.3f}" for v in row) for row in affine[:3])
+    sizes = [size for size in voxel_size_mm(affine) if 0 < size < math.inf]
+    places = max(3, 2 - math.floor(math.log10(min(sizes, default=1.0))))
+    return "\n".join("  ".join(f"{v:{places + 6}.{places}f}" for v in row) for row in affine[:3])
 
 
 def hdf5_affine(

@@ -12,7 +12,7 @@ from hsf_finetune.data.preprocessing.orientation import axes_between, turn, turn
 from hsf_finetune.data.volumes.affines import corner_shift_mm, format_affine, grid_noise_mm
 from hsf_finetune.data.volumes.read_volume import Volume
 from hsf_finetune.labels.classes import LABEL_VALUES, LabelMap
-from hsf_finetune.system.console import count_of
+from hsf_finetune.system.console import count_of, format_size
 from hsf_finetune.system.errors import DataError
 
 _AFFINE_NOISE_MM = 1e-2
@@ -147,7 +147,7 @@ def _grid_error(first: Volume, other: Volume) -> DataError | None:
     return DataError(
         "two volumes of one case lie on different grids in space",
         file=other.ref,
-        found=f"{format_affine(other.affine)}\n(a corner is {shift:.2f} mm off)",
+        found=f"{format_affine(other.affine)}\n(a corner is {format_size(shift)} mm off)",
         expected=f"{format_affine(first.affine)}\nas in {first.ref}",
         fix="resample one of them to the other's grid, or correct the wrong header",
     )

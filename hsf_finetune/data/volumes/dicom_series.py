@@ -13,7 +13,7 @@ import numpy.typing as npt
 from hsf_finetune.data.volumes.affines import Affine
 from hsf_finetune.data.volumes.hdf5_datasets import refuse_damage
 from hsf_finetune.data.volumes.itk_formats import Array, OpenedImage, affine_from_lps
-from hsf_finetune.system.console import count_of
+from hsf_finetune.system.console import count_of, format_size
 from hsf_finetune.system.errors import DataError
 
 _SUFFIXES = ("", ".dcm", ".ima", ".dicom")
@@ -139,7 +139,8 @@ def _sorted_slices(folder: Path, key: str | None) -> list[_Slice]:
         raise DataError(
             "the slices of the DICOM series lie at uneven distances, so some may be missing",
             file=folder,
-            found=f"{count_of(len(slices), 'slice')}, {gaps.min():.3f} to {gaps.max():.3f} mm apart",
+            found=f"{count_of(len(slices), 'slice')}, {format_size(gaps.min(), 4)} to "
+            f"{format_size(gaps.max(), 4)} mm apart",
             expected="one distance",
             fix="copy the series again from its archive",
         )

@@ -17,6 +17,7 @@ from hsf_finetune.data.volumes.affines import (
     grid_noise_mm,
 )
 from hsf_finetune.data.volumes.hdf5_datasets import refuse_damage
+from hsf_finetune.system.console import format_size
 from hsf_finetune.system.errors import DataError
 
 NIFTI = (".nii.gz", ".nii")
@@ -94,7 +95,7 @@ def check_nibabel_header(image: SpatialImage, path: Path) -> None:
         raise DataError(
             "the header's sform and qform place the volume differently",
             file=path,
-            found=f"a corner differs by {shift:.2f} mm",
+            found=f"a corner differs by {format_size(shift)} mm",
             fix="decide which one is right and write it to both, for example with nibabel: "
             "img.set_qform(img.get_sform(), 1)",
         )

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from hsf_finetune.data.discovery.cases import discover
-from hsf_finetune.data.volumes.affines import corner_shift_mm
+from hsf_finetune.data.volumes.affines import corner_shift_mm, format_affine
 from hsf_finetune.data.volumes.hdf5_datasets import open_dataset
 from hsf_finetune.data.volumes.read_volume import VolumeRef, read_shape, read_volume
 from hsf_finetune.system.errors import DataError
@@ -125,3 +125,9 @@ def test_the_shift_of_a_corner_grows_with_the_volume() -> None:
     turned[0, 0] *= 1.01
     assert corner_shift_mm(AFFINE, turned, (11, 2, 2)) == pytest.approx(0.08)
     assert corner_shift_mm(AFFINE, turned, (101, 2, 2)) == pytest.approx(0.8)
+
+
+def test_an_affine_of_small_voxels_keeps_its_digits() -> None:
+    assert format_affine(np.diag([0.8, 1, 1.2, 1])).split()[:2] == ["0.800", "0.000"]
+    assert format_affine(np.diag([8e-6, 8e-6, 3e-5, 1])).split()[0] == "0.00000800"
+    assert "nan" in format_affine(np.full((4, 4), np.nan))

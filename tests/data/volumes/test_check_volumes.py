@@ -121,7 +121,7 @@ def test_values_beyond_64_bits_are_refused_by_name(
 def test_image_and_label_share_a_grid_but_for_rounding(tmp_path: Path) -> None:
     first = volume(nifti(tmp_path / "a.nii.gz"))
     check_same_grid(first, volume(nifti(tmp_path / "b.nii.gz", blobs(), moved(0.005))))
-    with pytest.raises(DataError, match=r"different grids[\s\S]*2\.00 mm off"):
+    with pytest.raises(DataError, match=r"different grids[\s\S]*2 mm off"):
         check_same_grid(first, volume(nifti(tmp_path / "c.nii.gz", blobs(), moved(2))))
     with pytest.raises(DataError, match=r"differ in shape[\s\S]*\(9, 9, 8\)[\s\S]*\(10, 9, 8\)"):
         check_same_grid(first, volume(nifti(tmp_path / "d.nii.gz", blobs()[1:])))

@@ -113,7 +113,7 @@ def test_colours_and_complex_numbers_are_refused(tmp_path: Path) -> None:
 
 def test_sform_and_qform_must_agree_but_for_rounding(tmp_path: Path) -> None:
     assert volume(with_forms(tmp_path / "a.nii.gz", AFFINE, moved(0.01))).array.shape == SHAPE
-    with pytest.raises(DataError, match=r"sform and qform[\s\S]*1\.00 mm"):
+    with pytest.raises(DataError, match=r"sform and qform[\s\S]*by 1 mm"):
         volume(with_forms(tmp_path / "b.nii.gz", AFFINE, moved(1)))
     turned = np.diag([-1, 1, 1, 1]) @ AFFINE
     with pytest.raises(DataError, match="sform and qform"):
