@@ -221,6 +221,12 @@ def test_folds_that_ended_are_not_made_again(composed: Compose, tmp_path: Path) 
     assert (again.folder / "validation_scores.csv").read_text() == before
     with pytest.raises(ConfigError, match="has ended"):
         run_experiment(stopped.model_copy(update={"resume": str(first.folder)}))
+    with pytest.raises(ConfigError, match=r"(?s)has ended.*more epochs: lightning\.max_epochs=4;"):
+        find_run(stopped.model_copy(update={"resume": str(first.folder)}))
+    fewer = stopped.lightning.model_copy(update={"max_epochs": 1})
+    shorter = stopped.model_copy(update={"resume": str(first.folder), "lightning": fewer})
+    with pytest.raises(ConfigError, match="max_epochs=1 is no more than the 2 epochs"):
+        find_run(shorter)
     longer = stopped.lightning.model_copy(update={"max_epochs": 3})
     third = run_experiment(
         stopped.model_copy(update={"resume": str(first.folder), "lightning": longer})
@@ -228,6 +234,8 @@ def test_folds_that_ended_are_not_made_again(composed: Compose, tmp_path: Path) 
     for name in ("fold_0", "fold_1", "final"):
         with (third.folder / name / "metrics.csv").open(newline="") as file:
             assert len(list(csv.DictReader(file))) == 3
+        assert (third.folder / name / "result_until_epoch_2.json").exists()
+    assert (third.folder / "result_until_epoch_2.json").exists()
 
 
 @pytest.mark.parametrize(
