@@ -29,7 +29,7 @@ class FittedCalibration:
     Args:
         calibration: None where it would not make the labels of other subjects more probable.
         before: reliability as the model is.
-        after: as it is calibrated by the other subjects, where there are any.
+        after: as it is calibrated by the other subjects; of one subject alone, by itself.
     """
 
     calibration: Calibration | None
@@ -48,7 +48,7 @@ def fit_calibration(
 
     One for all classes, or one for each where that makes the labels of subjects more probable
     that it was not fitted on. Figures after are such, too: each fold of subjects is calibrated
-    by the others. Of one subject they are of the same voxels.
+    by the others. Of one subject they are of the same voxels, and `held_out` is false.
 
     Args:
         cases: of the validation.
@@ -83,7 +83,7 @@ def fit_calibration(
     mean = float(usual.mean())
     likelihood = (mean, mean + float(gained.mean()))
     temperatures, ece = _fit(cases, per_class), (before.ece, after.ece)
-    found = Calibration(temperatures, len(subjects), chose_epoch, likelihood, ece)
+    found = Calibration(temperatures, len(subjects), chose_epoch, likelihood, ece, folds > 1)
     return FittedCalibration(found, before, after)
 
 

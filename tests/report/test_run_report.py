@@ -70,9 +70,12 @@ def test_figures_of_the_calibration_are_those_of_its_table(run: Path) -> None:
     assert (calibration is None) == (found["before"].ece == found["after"].ece)
     if calibration:
         errors = (found["before"].ece, found["after"].ece)
-        assert "error {:.3f} before and {:.3f} after".format(*errors) in text_of(
-            run / "report.html"
-        )
+        text = text_of(run / "report.html")
+        assert "error {:.3f} before and {:.3f} after".format(*errors) in text
+        assert ("each subject calibrated by the others" in text) == calibration.held_out
+        # In the sentence, and below the drawing.
+        in_sample = "after measured on voxels that it was fitted on"
+        assert text.count(in_sample) == (0 if calibration.held_out else 2)
 
 
 def test_what_was_forgotten_is_that_of_the_tables(run: Path, tmp_path: Path) -> None:
