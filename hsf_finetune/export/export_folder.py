@@ -184,8 +184,9 @@ def _licence_text(model: TrainedModel) -> str:
         known = ["Source weights: none, or not recorded with this model."]
     return "\n".join(
         [
-            "Fine-tuned weights are made from the weights they started from, and from your data:",
-            "whoever shares them needs the right to share both.",
+            # One line, a whole sentence: who reads a licence's first line sees that one.
+            "Fine-tuned weights are made from those that they started from and from training data, "
+            "and whoever shares them needs the right to share both.",
             "",
             *known,
             "",
