@@ -22,6 +22,7 @@ from hsf_finetune.experiment.run_files import check_files
 from hsf_finetune.system import console
 from hsf_finetune.system.atomic_files import atomic_write, first_free
 from hsf_finetune.system.errors import ConfigError, DataError, OutputError
+from hsf_finetune.system.missing_paths import no_such_path
 from hsf_finetune.system.processes import (
     is_main_process,
     publish_run,
@@ -275,6 +276,8 @@ def _latest_unfinished(settings: Settings, job: str | None = None) -> RunFolder 
 
 def _run_to_resume(path: Path, settings: Settings) -> RunFolder:
     folder = path.parent.parent if path.suffix == ".ckpt" else path
+    if not folder.exists():
+        raise no_such_path(ConfigError, folder, "the folder of a run, or a checkpoint in it")
     if not (folder / "config.yaml").exists():
         raise ConfigError(
             "there is no run to resume",

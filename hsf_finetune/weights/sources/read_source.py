@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from hsf_finetune.system.errors import ConfigError, WeightsError
+from hsf_finetune.system.missing_paths import list_names, no_such_path
 from hsf_finetune.system.walk_folder import list_below
 from hsf_finetune.weights.files.checkpoint import Checkpoint
 from hsf_finetune.weights.files.read_checkpoint import read_checkpoint
@@ -91,12 +92,8 @@ def find_checkpoint(pretrained: str | Path, checkpoint: Literal["best", "last"] 
     if path.is_file():
         return path
     if not path.is_dir():
-        raise WeightsError(
-            "there is no checkpoint and no run",
-            file=path,
-            found=_listing(path.parent) if path.parent.is_dir() else "no such folder",
-            expected="a checkpoint (" + ", ".join(SUFFIXES) + ") or the folder of a run",
-        )
+        expected = f"a checkpoint ({', '.join(SUFFIXES)}) or the folder of a run"
+        raise no_such_path(WeightsError, path, expected)
     final = path / "final"
     for folder in (path / "checkpoints", path, final / "checkpoints", final / "final/checkpoints"):
         if (folder / f"{checkpoint}.ckpt").is_file():
@@ -109,7 +106,7 @@ def find_checkpoint(pretrained: str | Path, checkpoint: Literal["best", "last"] 
     raise WeightsError(
         f"the folder has no '{checkpoint}' checkpoint",
         file=path,
-        found=_listing(folder),
+        found=list_names(folder),
         expected=f"checkpoints/{checkpoint}.ckpt",
         fix=f"finetuning.checkpoint={other}"
         if has_other
@@ -182,7 +179,7 @@ def _no_weights_error(path: Path) -> WeightsError:
     return WeightsError(
         "no weights can be read from this folder",
         file=path,
-        found=_listing(path),
+        found=list_names(path),
         expected="one of these:\n"
         "the folder of a run: checkpoints/best.ckpt or checkpoints/last.ckpt\n"
         "a MONAI bundle: configs/metadata.json and models/model.pt\n"
@@ -192,9 +189,3 @@ def _no_weights_error(path: Path) -> WeightsError:
         if files
         else "give a checkpoint (" + ", ".join(SUFFIXES) + ") or one of these folders",
     )
-
-
-def _listing(folder: Path) -> str:
-    names = sorted(p.name + ("/" if p.is_dir() else "") for p in folder.iterdir())
-    shown = ", ".join(names[:12]) or "nothing"
-    return shown + (f" and {len(names) - 12} more" if len(names) > 12 else "")
