@@ -8,6 +8,7 @@ from typing import Literal
 
 from hsf_finetune.system.errors import ConfigError, WeightsError
 from hsf_finetune.system.missing_paths import list_names, no_such_path
+from hsf_finetune.system.run_folder import ENVIRONMENT, has_ended, runs_in, was_pruned
 from hsf_finetune.system.walk_folder import list_below
 from hsf_finetune.weights.files.checkpoint import Checkpoint
 from hsf_finetune.weights.files.read_checkpoint import read_checkpoint
@@ -99,7 +100,7 @@ def find_checkpoint(pretrained: str | Path, checkpoint: Literal["best", "last"] 
         if (folder / f"{checkpoint}.ckpt").is_file():
             return folder / f"{checkpoint}.ckpt"
     if not any((path / name).exists() for name in ("checkpoints", "best.ckpt", "last.ckpt")):
-        raise other_program_error(path) or _no_weights_error(path)
+        raise _unfinished_error(path) or other_program_error(path) or _no_weights_error(path)
     folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path
     other = "last" if checkpoint == "best" else "best"
     has_other = (folder / f"{other}.ckpt").is_file()
@@ -163,6 +164,27 @@ def _kind(path: Path) -> str:
     if is_bundle(path):
         return "the folder of a MONAI bundle"
     return "the results folder of an nnU-Net" if is_nnunet(path) or is_nnunet_v1(path) else ""
+
+
+def _unfinished_error(path: Path) -> WeightsError | None:
+    """The error for a run that has no model yet, such as one of folds; None for anything else."""
+    if not ((path / "config.yaml").is_file() and (path / ENVIRONMENT).is_file()):
+        return None
+    parts = runs_in(path)[1:]
+    ended = ", ".join(part.relative_to(path).as_posix() for part in parts if has_ended(part))
+    if was_pruned(path):
+        return WeightsError(
+            "the run was pruned: it ended after its first fold, without a model of all cases",
+            file=path,
+            found=f"{ended} alone",
+            fix=f"resume={path} datasets.prune_below=null trains the others and the model",
+        )
+    return WeightsError(
+        "the run has not ended, and has no model yet",
+        file=path,
+        found=f"{ended} of the runs in it" if ended else "no run in it that has ended",
+        fix=f"resume={path} finishes it",
+    )
 
 
 def _no_weights_error(path: Path) -> WeightsError:
