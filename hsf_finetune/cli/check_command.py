@@ -27,6 +27,7 @@ from hsf_finetune.check.earlier_report import (
 from hsf_finetune.cli.number_options import whole_number
 from hsf_finetune.system.console import count_of, progress, say
 from hsf_finetune.system.errors import ConfigError
+from hsf_finetune.system.missing_paths import no_such_path
 
 if TYPE_CHECKING:
     from hsf_finetune.config.settings import Settings
@@ -183,14 +184,21 @@ def as_overrides(
         yield rest, config_dir
         return
     file = Path(files[0]).expanduser()
-    if len(files) > 1 or config_dir is not None or file.suffix not in (".yaml", ".yml"):
+    if not file.exists():
+        raise no_such_path(ConfigError, file, "datasets=custom, or my.yaml")
+    if len(files) > 1 or file.suffix not in (".yaml", ".yml") or not file.is_file():
         raise ConfigError(
             "give overrides, or one dataset YAML and overrides",
-            found=" ".join([*files, *(["--config-dir"] if config_dir else [])]),
+            found=" ".join(files),
             expected="datasets=custom, or my.yaml",
         )
-    if not file.is_file():
-        raise ConfigError("no such dataset YAML", file=file)
+    if config_dir is not None:
+        raise ConfigError(
+            "the path of a dataset YAML and --config-dir exclude each other",
+            found=f"{file} --config-dir {config_dir}",
+            fix=f"leave out --config-dir; or name the dataset: --config-dir {config_dir} "
+            f"datasets={file.stem}",
+        )
     if file.parent.name == "datasets" and file.suffix == ".yaml":
         yield [f"datasets={file.stem}", *rest], file.parent.parent
         return

@@ -91,12 +91,19 @@ def parse_names(text: str) -> dict[int, str]:
     """`1=DG,2=CA1` -> {1: DG, 2: CA1}.
 
     Raises:
-        ConfigError: the text is not of that form.
+        ConfigError: the text is not of that form, or a value or a name is there twice.
     """
     names: dict[int, str] = {}
     for part in filter(None, text.split(",")):
         value, _, name = (word.strip() for word in part.partition("="))
-        if not (name and value.isdecimal()) or name in names.values() or int(value) in names:
+        if not (name and value.isdecimal()):
             raise ConfigError("--labels cannot be read", found=text, expected="1=DG,2=CA1")
+        if int(value) in names or name in names.values():
+            twice = f"value {value}" if int(value) in names else f"name {name}"
+            raise ConfigError(
+                f"the {twice} is there twice in --labels",
+                found=text,
+                expected="one name for each value, and one value for each name",
+            )
         names[int(value)] = name
     return names

@@ -51,10 +51,12 @@ def run(options: argparse.Namespace) -> int:
         return 1
     gained = -sum(learnt.losses.values()) / len(learnt.losses)
     say(
-        f"earlier cases: Dice {gained:+.3f} on average, {-max(learnt.losses.values()):+.3f} at worst"
+        f"earlier cases{learnt.trained}: Dice {gained:+.3f} on average, "
+        f"{-max(learnt.losses.values()):+.3f} at worst"
     )
+    seen = " (cases that trained say little of other scans)"
     say(
-        f"no earlier case lost more than {MOST_LOST:g}; next: hsf-finetune learn {options.output} "
-        "CORRECTIONS -o LEARNT"
+        f"no earlier case lost more than {MOST_LOST:g}{seen if learnt.trained else ''}; next: "
+        f"hsf-finetune learn {options.output} CORRECTIONS -o LEARNT"
     )
     return 0

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from hsf_finetune.config.settings import Settings
 from hsf_finetune.system.errors import ConfigError
+from hsf_finetune.system.missing_paths import no_such_path
 from hsf_finetune.system.read_yaml import read_yaml
 
 
@@ -20,11 +21,10 @@ def read_settings_of(run: Path) -> Settings:
     """
     config = run / "config.yaml"
     if not config.exists():
-        raise ConfigError(
-            "not the folder of a run",
-            file=run,
-            expected="a folder with config.yaml, splits.json and result.json",
-        )
+        expected = "a folder with config.yaml, splits.json and result.json"
+        if not run.exists():
+            raise no_such_path(ConfigError, run, expected)
+        raise ConfigError("not the folder of a run", file=run, expected=expected)
     try:
         return Settings.model_validate(read_yaml(config))
     except (OSError, UnicodeDecodeError, yaml.YAMLError, ValidationError) as error:

@@ -21,7 +21,7 @@ from hsf_finetune.data.volumes.check_volumes import on_grid_of, to_label_rows
 from hsf_finetune.data.volumes.read_volume import Volume, read_volume
 from hsf_finetune.export import to_nnunet
 from hsf_finetune.export.export_folder import new_folder, refuse_existing
-from hsf_finetune.export.nnunet_files import CONFIGURATION, plans_json
+from hsf_finetune.export.nnunet_files import CONFIGURATION, dataset_number, plans_json
 from hsf_finetune.export.trained_model import TrainedModel
 from hsf_finetune.system.atomic_files import write_json
 from hsf_finetune.system.console import progress
@@ -30,7 +30,6 @@ from hsf_finetune.system.run_folder import SPLITS
 
 SPLITS_FILE, PLANS_NAME = "splits_final.json", "hsf_finetune_plans"
 _ENDING, _IGNORE = ".nii.gz", "ignore"
-_NAME = re.compile(r"Dataset\d{3}_\w[\w-]*")
 
 
 def write_raw_dataset(
@@ -53,7 +52,7 @@ def write_raw_dataset(
         DataError: files do not fit the dataset's description, or each other.
         OutputError: the folder exists or cannot be written.
     """
-    if not _NAME.fullmatch(output.name):
+    if dataset_number(output.name) is None:
         raise ConfigError(
             "nnU-Net finds datasets by the names of their folders",
             found=output.name,
@@ -99,7 +98,7 @@ def convert_run(run: Path, output: Path, link: bool = False) -> None:
 
 def usage_of(dataset: Path) -> str:
     """The commands of nnU-Net that use a raw dataset, for the terminal."""
-    number, prepared = dataset.name[7:10], f'"$nnUNet_preprocessed/{dataset.name}"'
+    number, prepared = dataset_number(dataset.name), f'"$nnUNet_preprocessed/{dataset.name}"'
     lines = [
         f"written: {dataset}",
         "nnU-Net finds it where it lies in the folder that $nnUNet_raw names:",

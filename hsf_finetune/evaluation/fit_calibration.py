@@ -35,7 +35,7 @@ class FittedCalibration:
         calibration: None where it would not make the labels of other subjects more probable, or
             would raise the expected calibration error of their voxels.
         before: reliability as the model is.
-        after: as it is calibrated by the other subjects, where there are any.
+        after: as it is calibrated by the other subjects; of one subject alone, by itself.
     """
 
     calibration: Calibration | None
@@ -55,7 +55,8 @@ def fit_calibration(
     One for all classes, or one for each where that makes the labels of subjects more probable
     that it was not fitted on; none where the two measures of `Calibration` do not agree that
     probabilities become better. Figures after are such, too: each fold of subjects is calibrated
-    by the others. Of one subject they are of the same voxels.
+    by the others. Of one subject they are of the same
+    voxels, and `held_out` is false.
 
     Args:
         cases: of the validation.
@@ -91,7 +92,7 @@ def fit_calibration(
     mean = float(usual.mean())
     likelihood = (mean, mean + float(gained.mean()))
     temperatures, ece = _fit(cases, per_class), (before.ece, after.ece)
-    fitted = Calibration(temperatures, len(subjects), chose_epoch, likelihood, ece)
+    fitted = Calibration(temperatures, len(subjects), chose_epoch, likelihood, ece, folds > 1)
     return FittedCalibration(fitted, before, after)
 
 

@@ -94,13 +94,14 @@ def bootstrap_interval(
         return Interval(mean, math.nan, math.nan, n, 1)
     if subjects < FEW_SUBJECTS:
         half = _student_half_width(sums, sizes, mean, confidence)
-        low, high = max(mean - half, bounds[0]), min(mean + half, bounds[1])
-        return Interval(mean, min(low, mean), max(high, mean), n, subjects)
-    share = _expanded_share(confidence, subjects)
-    means = _resampled_means(sums, sizes, samples, seed)
-    low, high = np.quantile(means, [share, 1 - share])
+        low, high = mean - half, mean + half
+    else:
+        share = _expanded_share(confidence, subjects)
+        means = _resampled_means(sums, sizes, samples, seed)
+        low, high = np.quantile(means, [share, 1 - share]).tolist()
+    low, high = max(low, bounds[0]), min(high, bounds[1])
     # Sums in another order may differ in the last bit where all values are equal.
-    return Interval(mean, min(float(low), mean), max(float(high), mean), n, subjects)
+    return Interval(mean, min(low, mean), max(high, mean), n, subjects)
 
 
 def _totals(cases: Floats, groups: Sequence[Hashable] | None) -> tuple[Floats, Floats]:

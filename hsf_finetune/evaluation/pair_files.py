@@ -11,6 +11,7 @@ from hsf_finetune.describe.pair_names import match_names
 from hsf_finetune.inference.formats.output_formats import PROBABILITY_ENDS
 from hsf_finetune.system.console import count_of, say, shorten_list
 from hsf_finetune.system.errors import DataError
+from hsf_finetune.system.missing_paths import no_such_path
 from hsf_finetune.system.walk_folder import paths_below
 
 Volumes = dict[str, ListedVolume]
@@ -25,7 +26,7 @@ def pair_files(prediction: Path, label: Path) -> dict[str, tuple[Path, Path]]:
     """
     for path in (prediction, label):
         if not path.exists():
-            raise DataError("no such file or folder", file=path)
+            raise no_such_path(DataError, path)
     if prediction.is_file() and label.is_file():
         return {stem(prediction): (prediction, label)}
     if prediction.is_file() or label.is_file():

@@ -19,6 +19,8 @@ from hsf_finetune.system.console import TitledTable, format_size
 Floats = npt.NDArray[np.float64]
 
 _NORMAL_95 = 1.96
+_LEAST_BIAS_PERCENT = -100.0
+"""Where nothing of a class is found."""
 FEWEST_SUBJECTS = 3
 """Below it an intraclass correlation has no interval."""
 
@@ -134,7 +136,9 @@ def _agree(name: str, rows: Sequence[ScoreRow]) -> VolumeAgreement:
     subjects = [row.subject for row in rows]
     change = predicted - truth
     spread = _NORMAL_95 * float(change.std(ddof=1)) if len(change) > 1 else math.nan
-    bias = bootstrap_interval(100 * change / truth.mean(), subjects)
+    bias = bootstrap_interval(
+        100 * change / truth.mean(), subjects, bounds=(_LEAST_BIAS_PERCENT, math.inf)
+    )
     limits = (float(change.mean()) - spread, float(change.mean()) + spread)
     icc = intraclass_correlation(truth, predicted, subjects)
     return VolumeAgreement(name, truth, predicted, bias, limits, icc)

@@ -30,7 +30,7 @@ from hsf_finetune.evaluation.score_tables import (
 )
 from hsf_finetune.experiment.child_runs import RunExperiment, make_run
 from hsf_finetune.experiment.quality_lessons import describe_quality, share_quality
-from hsf_finetune.experiment.resume import open_folder
+from hsf_finetune.experiment.resume import has_become_longer, open_folder
 from hsf_finetune.experiment.run_result import RunResult, mean_dice, write_report_of
 from hsf_finetune.experiment.validation_lessons import (
     describe_lessons,
@@ -51,9 +51,7 @@ from hsf_finetune.system.run_folder import (
     RunFolder,
     fold_folders,
     gather_in_split,
-    has_ended,
     named_when_interrupted,
-    planned_epochs,
     read_split,
 )
 from hsf_finetune.weights.sources.read_source import find_checkpoint
@@ -101,7 +99,7 @@ def run_folds(
     for number, (name, own) in enumerate(runs.items(), start=1):
         console.say(f"\n{name} ({number} of {len(runs)} runs)")
         try:
-            longer = _has_become_longer(run.file(name), own)
+            longer = has_become_longer(run.file(name), own)
             with named_when_interrupted(run):
                 make_run(own, run.file(name), run_experiment, longer=longer)
             if number == 1 and (ended := _prune(run, plan)) is not None:
@@ -180,12 +178,6 @@ def _prune(run: RunFolder, plan: FoldPlan) -> RunResult | None:
         run.path, before, after, plan.settings.finetuning.budget, folds=folds, pruned=pruned
     )
     return RunResult(run.path, before, after, found, pruned=True)
-
-
-def _has_become_longer(folder: Path, settings: Settings) -> bool:
-    """Whether a run that has ended was shorter than it is to be."""
-    before, wanted = planned_epochs(folder), settings.lightning.max_epochs
-    return has_ended(folder) and wanted is not None and 0 < before < wanted
 
 
 def _announce(run: RunFolder, plan: FoldPlan) -> None:

@@ -33,6 +33,7 @@ from hsf_finetune.planning.corrections import Correction, find_corrections, keep
 from hsf_finetune.planning.run_cases import read_run_cases
 from hsf_finetune.planning.setup import prepare
 from hsf_finetune.planning.source_model import CLASS_GROUPS, read_class_groups
+from hsf_finetune.report.trained_cases import also_trained
 from hsf_finetune.system import console
 from hsf_finetune.system.atomic_files import write_json
 from hsf_finetune.system.caller_state import kept_caller_state
@@ -55,12 +56,14 @@ class LearnResult:
         corrections: that it learnt from.
         losses: earlier case -> mean Dice that it lost since the first corrections.
         share: of the way from the model of before to what training found.
+        trained: how many of the earlier validation cases train, see `also_trained`.
     """
 
     run: RunResult
     corrections: tuple[Correction, ...]
     losses: dict[str, float]
     share: float
+    trained: str = ""
 
     @property
     def worse(self) -> dict[str, float]:
@@ -79,8 +82,8 @@ def learn(
     """Trains a run's best model a little more, on corrections and on its earlier cases.
 
     Half of the draws are of the corrected scans, half of the cases that it knows (rehearsal;
-    Robins, Connection Science 1995). The earlier validation cases stay out of training. Where one
-    loses more than `MOST_LOST`, the weights of the model go back towards those of before (Wortsman
+    Robins, Connection Science 1995). The earlier validation cases stay out of training, but for
+    those of a run of folds, all of which train. Where one loses more than `MOST_LOST`, the weights of the model go back towards those of before (Wortsman
     et al., CVPR 2022, "Robust fine-tuning of zero-shot models"), but training goes on from what it
     found when the next corrections come: what one round must take back, several may keep.
 
@@ -168,7 +171,8 @@ def _train(settings: Settings, parent: Path, corrected: Sequence[Correction]) ->
         share, losses = guard.take_back()
         if not run.setup.split.held_out:
             _keep_lessons(run.folder, Predictor.load(parent, device="cpu").card, parent)
-        return LearnResult(run.conclude(before), tuple(corrected), losses, share)
+        trained = also_trained(run.setup.split.to_dict(), "validation")
+        return LearnResult(run.conclude(before), tuple(corrected), losses, share, trained)
 
 
 def _keep_lessons(run: RunFolder, known: ModelCard, parent: Path) -> None:

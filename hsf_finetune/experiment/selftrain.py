@@ -24,7 +24,7 @@ from hsf_finetune.evaluation.score_tables import (
 )
 from hsf_finetune.experiment.child_runs import RunExperiment, make_run
 from hsf_finetune.experiment.pseudo_labels import PseudoLabels, label_scans, pseudo_values
-from hsf_finetune.experiment.resume import lock_run, open_folder
+from hsf_finetune.experiment.resume import TEACHER, has_become_longer, lock_run, open_folder
 from hsf_finetune.experiment.run_result import RunResult, write_report_of
 from hsf_finetune.inference.ensemble import load_models
 from hsf_finetune.inference.scan_model import ScanModel
@@ -47,8 +47,6 @@ from hsf_finetune.system.run_folder import (
 )
 from hsf_finetune.training.trainer import one_device
 
-TEACHER = "teacher"
-"""Folder, in that of the run, of the model that labels the scans."""
 _SCANS = "unlabelled.json"
 _BEFORE = "pretrained_scores.csv"
 _AFTER = ("validation_scores.csv", "test_scores.csv", "pretrained_test_scores.csv")
@@ -265,7 +263,9 @@ def _train_student(
     console.say(f"student ({number + own} of {rounds + own} runs)")
     last = number == rounds
     student = run.file(FINAL if last else f"student_{number}")
-    make_run(plan.of_student(labels, teachers, last), student, run_experiment)
+    settings = plan.of_student(labels, teachers, last)
+    longer = last and has_become_longer(student, settings)
+    make_run(settings, student, run_experiment, longer=longer)
     return str(student)
 
 

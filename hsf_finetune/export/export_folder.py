@@ -15,9 +15,9 @@ from hsf_finetune.export.door import Door
 from hsf_finetune.export.proof import Proof
 from hsf_finetune.export.trained_model import TrainedModel
 from hsf_finetune.inference.model_card import ModelCard
-from hsf_finetune.system.atomic_files import write_json
+from hsf_finetune.system.atomic_files import failed_write, write_json
 from hsf_finetune.system.checksum import Checksum
-from hsf_finetune.system.errors import OutputError
+from hsf_finetune.system.errors import OutputError, UserError
 from hsf_finetune.system.version import __version__
 
 CHECKSUMS = "SHA256SUMS"
@@ -59,11 +59,16 @@ def new_folder(path: Path) -> Iterator[Path]:
             yield temp
             refuse_existing(path)
             os.rename(temp, path)
-        except OSError as error:
-            reason = os.strerror(error.errno) if error.errno else str(error)
+        except UserError:
+            raise
+        except Exception as error:
+            cause = error if isinstance(error, OSError) else failed_write(error, path, temp)
+            if cause is None:
+                raise
+            reason = os.strerror(cause.errno) if cause.errno else str(cause)
             raise OutputError(
                 "the export cannot be written",
-                file=error.filename or path,
+                file=cause.filename or path,
                 found=reason,
                 fix="give another folder, on a disk with free space: -o OUT",
             ) from error
@@ -179,8 +184,9 @@ def _licence_text(model: TrainedModel) -> str:
         known = ["Source weights: none, or not recorded with this model."]
     return "\n".join(
         [
-            "Fine-tuned weights are made from the weights they started from, and from your data:",
-            "whoever shares them needs the right to share both.",
+            # One line, a whole sentence: who reads a licence's first line sees that one.
+            "Fine-tuned weights are made from those that they started from and from training data, "
+            "and whoever shares them needs the right to share both.",
             "",
             *known,
             "",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,6 +23,7 @@ from hsf_finetune.networks.padding import padded_shape
 CONFIGURATION, PLANS, TRAINER = "3d_fullres", "nnUNetPlans", "nnUNetTrainer"
 _READ_AXES = "SAR"
 """Axes of arrays of nnU-Net's reader that turns every image to RAS."""
+_DATASET = re.compile(r"Dataset(\d{3})_\w[\w-]*")
 _LAYERS = ("conv_op", "norm_op", "dropout_op", "nonlin")
 Plain = dict[str, Any]
 
@@ -46,6 +48,12 @@ def scheme_of(intensity: Intensity) -> tuple[str, bool, Plain] | None:
     low, high = intensity.clip
     ends = {"percentile_00_5": low, "percentile_99_5": high}
     return "CTNormalization", False, {"mean": intensity.mean, "std": intensity.std, **ends}
+
+
+def dataset_number(name: str) -> str | None:
+    """The three digits of a name such as `Dataset123_Mine`; None where it is none of nnU-Net's."""
+    found = _DATASET.fullmatch(name)
+    return found[1] if found else None
 
 
 def dataset_json(model: TrainedModel) -> Plain:

@@ -19,6 +19,7 @@ from hsf_finetune.export.nnunet_files import (
     PLANS,
     TRAINER,
     dataset_json,
+    dataset_number,
     network_weights,
     patch_size,
     plans_json,
@@ -69,14 +70,20 @@ def _check(model: TrainedModel) -> None:
 
 
 def _results(model: TrainedModel) -> Path:
-    """The folder of the results, below that of all results."""
-    return Path(f"Dataset999_{model.name}") / f"{TRAINER}__{PLANS}__{CONFIGURATION}"
+    """The folder of the results, below that of the export, which may be the dataset's itself."""
+    results = Path(f"{TRAINER}__{PLANS}__{CONFIGURATION}")
+    return results if dataset_number(model.name) else Path(_dataset(model)) / results
+
+
+def _dataset(model: TrainedModel) -> str:
+    """What nnU-Net calls the dataset: as the folder of the export, where that is such a name."""
+    return model.name if dataset_number(model.name) else f"Dataset999_{model.name}"
 
 
 def _write(model: TrainedModel, folder: Path) -> str:
     results = folder / _results(model)
     (results / "fold_0").mkdir(parents=True)
-    plans, dataset = plans_json(model, results.parent.name), dataset_json(model)
+    plans, dataset = plans_json(model, _dataset(model)), dataset_json(model)
     write_json(results / "plans.json", plans)
     write_json(results / "dataset.json", dataset)
     arguments = {"plans": plans, "configuration": CONFIGURATION, "fold": 0, "dataset_json": dataset}
@@ -89,6 +96,11 @@ def _write(model: TrainedModel, folder: Path) -> str:
     }
     torch.save(content, results / "fold_0" / "checkpoint_final.pth")
     patch = " x ".join(map(str, patch_size(model)))
+    name, number = _dataset(model), dataset_number(_dataset(model))
+    whole = name == model.name
+    place = (
+        f"The folder, `{name}`, can also lie" if whole else f"`{name}` can also be copied and lie"
+    )
     resampled = model.card.preprocessing.spacing_mm is not None
     return f"""In this folder; scans are named `case_0000.nii.gz`, further channels `_0001` and so on:
 
@@ -97,8 +109,8 @@ pip install nnunetv2
 nnUNetv2_predict_from_modelfolder -m {_results(model)} -f 0 --disable_tta -i SCANS -o SEGMENTATIONS
 ```
 
-nnU-Net writes the channel below as the label. `{results.parent.name}` can also be copied into
-the folder of `nnUNet_results`, for `nnUNetv2_predict -d 999 -c {CONFIGURATION} -f 0 --disable_tta`.
+nnU-Net writes the channel below as the label. {place} in
+the folder of `nnUNet_results`, for `nnUNetv2_predict -d {number} -c {CONFIGURATION} -f 0 --disable_tta`.
 
 - nnU-Net pads scans to {patch} voxels, the larger half behind them, and takes larger ones in windows
   of that size. A model that was trained with `{_AS_NNUNET}`

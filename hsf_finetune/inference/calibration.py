@@ -11,6 +11,8 @@ from torch import Tensor
 
 SMALLEST = 1e-20
 """Probabilities below this are counted as this, so that each has a logarithm."""
+IN_SAMPLE = "after measured on voxels that it was fitted on, so that it flatters"
+"""What is said of figures for which no subject was left."""
 _SLICES = 16
 """Planes of a volume that are calibrated at once."""
 
@@ -28,6 +30,8 @@ class Calibration:
         chose_epoch: whether those cases had chosen the epoch, too.
         likelihood: mean log-likelihood of a voxel's label, before and after.
         ece: expected calibration error, before and after, see `evaluation.fit_calibration`.
+        held_out: whether both are of subjects that it was not fitted on, which one subject alone
+            cannot have.
     """
 
     temperatures: tuple[float, ...]
@@ -35,6 +39,7 @@ class Calibration:
     chose_epoch: bool
     likelihood: tuple[float, float]
     ece: tuple[float, float]
+    held_out: bool = True
 
     def apply(self, probabilities: Tensor) -> Tensor:
         """Calibrated probabilities, (classes, X, Y, Z), of such."""
@@ -55,6 +60,7 @@ class Calibration:
             any(one.chose_epoch for one in several),
             (likelihood[0], likelihood[1]),
             (ece[0], ece[1]),
+            all(one.held_out for one in several),
         )
 
     def line(self) -> str:
@@ -64,7 +70,7 @@ class Calibration:
         return (
             f"{word} {values}: expected calibration error {self.ece[0]:.3f} before and "
             f"{self.ece[1]:.3f} after, log-likelihood of a voxel {self.likelihood[0]:.3f} and "
-            f"{self.likelihood[1]:.3f}"
+            f"{self.likelihood[1]:.3f}{'' if self.held_out else f', {IN_SAMPLE}'}"
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -86,6 +92,7 @@ class Calibration:
             bool(plain["chose_epoch"]),
             (before, after),
             (first, second),
+            bool(plain.get("held_out", plain["subjects"] > 1)),
         )
 
 

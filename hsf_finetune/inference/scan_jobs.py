@@ -18,6 +18,7 @@ from hsf_finetune.inference.formats.output_formats import (
 from hsf_finetune.inference.localisation import RegionFinder
 from hsf_finetune.inference.model_card import NO_GEOMETRY, Hdf5Geometry
 from hsf_finetune.system.errors import DataError, OutputError
+from hsf_finetune.system.missing_paths import no_such_path
 
 _NUMBERED = re.compile(r"(.+)_\d{4}")
 """Names of channels of nnU-Net, without their suffix."""
@@ -119,7 +120,7 @@ def plan_jobs(
         paths = split_channels(str(scan))
         missing = [p for p in paths if not p.exists()]
         if missing:
-            raise DataError("no such file or folder", file=missing[0])
+            raise no_such_path(DataError, missing[0])
         if len({p.is_dir() for p in paths}) > 1:
             raise DataError("the channels of a scan are a file and a folder", found=scan)
         if paths[0].is_dir():

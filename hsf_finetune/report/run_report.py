@@ -30,6 +30,7 @@ from hsf_finetune.evaluation.score_tables import (
     paired_differences,
     summarise,
 )
+from hsf_finetune.inference.calibration import IN_SAMPLE, Calibration
 from hsf_finetune.inference.model_card import ModelCard
 from hsf_finetune.inference.predictor import Predictor
 from hsf_finetune.report import figures
@@ -282,8 +283,10 @@ def _lessons(parts: Sequence[Path], card: ModelCard, lacking: Sequence[str]) -> 
     for part in parts:
         if (part / CALIBRATION).exists():
             text = "share of voxels that are right over the model's probability, before and after"
-            note = "grey: share of the voxels; expected calibration error (Guo et al. 2017), each subject "
-            note += "calibrated by the others"
+            note = "grey: share of the voxels; expected calibration error (Guo et al. 2017)"
+            if own := read_json(part / RESULT, {}).get("calibration"):
+                others = "each subject calibrated by the others"
+                note += f", {others if Calibration.from_dict(own).held_out else IN_SAMPLE}"
             name = f"{name_part(part)}; " if len(parts) > 1 else ""
             drawn = figures.draw_reliability(read_reliability(part / CALIBRATION))
             yield Picture(drawn, text, name + note)

@@ -95,7 +95,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     except UserError:
         raise
     except Exception as error:
-        cause = _os_error(error, path, temp)
+        cause = failed_write(error, path, temp)
         if cause is None:
             raise
         reason = os.strerror(cause.errno) if cause.errno else str(cause)
@@ -104,6 +104,38 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # which would hide the error that is on its way
             temp.unlink(missing_ok=True)
+
+
+def failed_write(error: Exception, path: Path, temp: Path) -> OSError | None:
+    """The failed write behind an exception; None where it is about something else.
+
+    Args:
+        error: that was raised while a file or folder was written.
+        path: the file or folder.
+        temp: what is written in its place.
+
+    Raises:
+        KeyboardInterrupt, SystemExit: PyTorch's writer was interrupted.
+    """
+    if isinstance(error, OSError):
+        # Reading an input inside the block may fail too, which is no failed write.
+        ours = {os.fspath(p) for p in (path, temp, *path.parents)}
+        return error if error.filename is None or os.fspath(error.filename) in ours else None
+    link: BaseException | None = error
+    while link is not None:
+        if isinstance(link, OSError) and link.errno in _NO_ROOM:
+            return link
+        link = link.__cause__ or link.__context__
+    # PyTorch's own writer says where in its archive it stopped, but not the system's reason.
+    if isinstance(error, RuntimeError) and "inline_container" in str(error):
+        if isinstance(error.__context__, (KeyboardInterrupt, SystemExit)):
+            raise error.__context__
+        return OSError(f"only a part could be written ({error})")
+    if isinstance(error, RuntimeError):
+        with suppress(OSError):
+            if shutil.disk_usage(path.parent).free < _FULL_BELOW_BYTES:
+                return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    return None
 
 
 @contextmanager
@@ -274,30 +306,3 @@ def _plain(obj: object) -> object:
         items = iter(obj)
         return [] if (first := next(items, items)) is items else _Items(chain([first], items))
     raise TypeError(f"JSON cannot express a {type(obj).__name__}")
-
-
-def _os_error(error: Exception, path: Path, temp: Path) -> OSError | None:
-    """The failed write behind an exception; None where it is about something else.
-
-    Raises:
-        KeyboardInterrupt, SystemExit: PyTorch's writer was interrupted.
-    """
-    if isinstance(error, OSError):
-        # Reading an input inside the block may fail too, which is no failed write.
-        ours = {os.fspath(p) for p in (path, temp, *path.parents)}
-        return error if error.filename is None or os.fspath(error.filename) in ours else None
-    link: BaseException | None = error
-    while link is not None:
-        if isinstance(link, OSError) and link.errno in _NO_ROOM:
-            return link
-        link = link.__cause__ or link.__context__
-    # PyTorch's own writer says where in its archive it stopped, but not the system's reason.
-    if isinstance(error, RuntimeError) and "inline_container" in str(error):
-        if isinstance(error.__context__, (KeyboardInterrupt, SystemExit)):
-            raise error.__context__
-        return OSError(f"only a part could be written ({error})")
-    if isinstance(error, RuntimeError):
-        with suppress(OSError):
-            if shutil.disk_usage(path.parent).free < _FULL_BELOW_BYTES:
-                return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    return None

@@ -197,8 +197,20 @@ def _planned_folds(run: Path) -> list[Path]:
     return [run / f"fold_{number}" for number in range(len(read_split(run).get("folds", [])))]
 
 
+def runs_in(folder: Path, without: str | None = None) -> list[Path]:
+    """The folder of a run, and those of the runs that it consists of, such as folds.
+
+    Args:
+        folder: of the run.
+        without: name of the folders of runs that are left out.
+    """
+    inside = [path.parent for path in folder.glob("*/config.yaml")]
+    parts = [part for path in inside if path.name != without for part in runs_in(path, without)]
+    return [folder, *parts]
+
+
 def epochs_done(folder: Path) -> int:
-    """Epochs that a run has behind it, from its metrics.csv."""
+    """Epochs that a run has behind it, from its own metrics.csv."""
     try:
         with (folder / "metrics.csv").open(newline="") as file:
             return max((int(row["epoch"]) + 1 for row in csv.DictReader(file)), default=0)
@@ -207,7 +219,7 @@ def epochs_done(folder: Path) -> int:
 
 
 def planned_epochs(folder: Path) -> int:
-    """Epochs that a run was planned to have, from its schedule.json; 0 if unknown."""
+    """Epochs that a run was planned to have, from its own schedule.json; 0 if unknown."""
     try:
         return int(json.loads((folder / "schedule.json").read_text())["max_epochs"])
     except (OSError, ValueError, KeyError, TypeError):

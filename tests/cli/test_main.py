@@ -230,10 +230,59 @@ def test_names_are_read_from_the_command_line() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["DG=1", "1", "1=", "=DG", "1.5=DG", "1=DG,2=DG", "1=DG,1=CA", "-1=DG"]
+    "command",
+    [
+        ("predict", "my_rum", "scan.nii", "-o", "out"),
+        ("evaluate", "my_rum"),
+        ("evaluate", "my_rum", "labels"),
+        ("report", "my_rum"),
+        ("export", "my_rum", "--to", "onnx", "-o", "out"),
+        ("convert", "my_rum", "-o", "Dataset123_A"),
+        ("finetune", "resume=my_rum"),
+    ],
 )
+def test_a_path_that_does_not_exist_is_said_to_be_none(
+    command: tuple[str, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my_run").mkdir()
+    with pytest.raises(SystemExit):
+        main([*command])
+    said = capsys.readouterr().err
+    assert "no such file or folder" in said
+    assert f"in {tmp_path}: my_run/" in said
+    assert "did you mean my_run?" in said.replace(f"{tmp_path}/", "")
+
+
+@pytest.mark.parametrize("command", ["check", "convert"])
+def test_the_path_of_a_yaml_and_a_folder_of_groups_exclude_each_other(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "datasets").mkdir()
+    file = tmp_path / "datasets" / "mine.yaml"
+    file.touch()
+    output = ["-o", str(tmp_path / "Dataset123_A")] if command == "convert" else []
+    with pytest.raises(SystemExit):
+        main([command, "--config-dir", str(tmp_path), str(file), *output])
+    said = capsys.readouterr().err
+    assert "the path of a dataset YAML and --config-dir exclude each other" in said
+    assert f"--config-dir {tmp_path} datasets=mine" in said
+
+
+@pytest.mark.parametrize("text", ["DG=1", "1", "1=", "=DG", "1.5=DG", "-1=DG"])
 def test_names_that_cannot_be_read(text: str) -> None:
-    with pytest.raises(ConfigError, match="--labels"):
+    with pytest.raises(ConfigError, match="--labels cannot be read"):
+        parse_names(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "twice"), [("1=DG,2=DG", "name DG"), ("1=DG,1=CA", "value 1"), ("1=DG,01=DG", "value")]
+)
+def test_what_is_named_twice_is_said(text: str, twice: str) -> None:
+    with pytest.raises(ConfigError, match=f"{twice}.* is there twice in --labels"):
         parse_names(text)
 
 

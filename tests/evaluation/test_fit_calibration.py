@@ -52,6 +52,23 @@ def test_one_temperature_is_found(temperature: float, count: int) -> None:
     assert found.likelihood[1] > found.likelihood[0]
 
 
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_figures_of_one_subject_alone_are_said_to_be_of_what_it_was_fitted_on(count: int) -> None:
+    fitted = fit_calibration(draw_cases(count, (2.0,) * 3), chose_epoch=False)
+    assert fitted
+    found = fitted.calibration
+    assert found
+    assert found.held_out == (count > 1)
+    assert ("measured on voxels that it was fitted on" in found.line()) == (count == 1)
+    assert Calibration.from_dict(found.to_dict()) == found
+    earlier = {key: value for key, value in found.to_dict().items() if key != "held_out"}
+    assert Calibration.from_dict(earlier) == found
+    others = fit_calibration(draw_cases(2, (2.0,) * 3), chose_epoch=False)
+    assert others
+    assert others.calibration
+    assert Calibration.mean([found, others.calibration]).held_out == found.held_out
+
+
 def test_classes_get_their_own_where_that_helps_other_subjects() -> None:
     fitted = fit_calibration(draw_cases(6, (1.0, 2.0, 3.0)), chose_epoch=False)
     assert fitted

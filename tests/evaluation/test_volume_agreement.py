@@ -55,6 +55,14 @@ def test_too_few_or_equal_volumes_have_no_correlation(truth: list[float]) -> Non
     assert math.isnan(intraclass_correlation(truth, truth, list("abc"[: len(truth)])).mean)
 
 
+@pytest.mark.parametrize("subjects", [3, 12])
+def test_no_interval_of_a_bias_has_volumes_below_nothing(subjects: int) -> None:
+    rows = [row(str(n), 100.0 * 3 ** (n % 3), 0.0 if n % 3 else 90.0) for n in range(subjects)]
+    bias = agree_in_volume(rows)[0].bias_percent
+    assert bias.low == -100
+    assert -100 < bias.mean < bias.high
+
+
 def test_bias_and_limits() -> None:
     volumes = [(100.0, 110.0), (200.0, 190.0), (300.0, 330.0)]
     rows = [row(str(n), *pair) for n, pair in enumerate(volumes)]

@@ -28,7 +28,7 @@ from hsf_finetune.inference.ensemble import Ensemble, load_models
 from hsf_finetune.inference.predictor import Predictor
 from hsf_finetune.planning.phantom_source import phantom_source_folder
 from hsf_finetune.planning.plan_run import preview_run
-from hsf_finetune.system.errors import ConfigError, DataError, UserError
+from hsf_finetune.system.errors import ConfigError, DataError, UserError, WeightsError
 from tests.conftest import CONF, FAST, save_nifti, tiny_case
 
 Compose = Callable[..., Settings]
@@ -221,6 +221,12 @@ def test_folds_that_ended_are_not_made_again(composed: Compose, tmp_path: Path) 
     assert (again.folder / "validation_scores.csv").read_text() == before
     with pytest.raises(ConfigError, match="has ended"):
         run_experiment(stopped.model_copy(update={"resume": str(first.folder)}))
+    with pytest.raises(ConfigError, match=r"(?s)has ended.*more epochs: lightning\.max_epochs=4;"):
+        find_run(stopped.model_copy(update={"resume": str(first.folder)}))
+    fewer = stopped.lightning.model_copy(update={"max_epochs": 1})
+    shorter = stopped.model_copy(update={"resume": str(first.folder), "lightning": fewer})
+    with pytest.raises(ConfigError, match="max_epochs=1 is no more than the 2 epochs"):
+        find_run(shorter)
     longer = stopped.lightning.model_copy(update={"max_epochs": 3})
     third = run_experiment(
         stopped.model_copy(update={"resume": str(first.folder), "lightning": longer})
@@ -228,6 +234,8 @@ def test_folds_that_ended_are_not_made_again(composed: Compose, tmp_path: Path) 
     for name in ("fold_0", "fold_1", "final"):
         with (third.folder / name / "metrics.csv").open(newline="") as file:
             assert len(list(csv.DictReader(file))) == 3
+        assert (third.folder / name / "result_until_epoch_2.json").exists()
+    assert (third.folder / "result_until_epoch_2.json").exists()
 
 
 @pytest.mark.parametrize(
@@ -272,6 +280,8 @@ def test_a_run_whose_first_fold_is_bad_ends_after_it(
         read_run(result.folder, "pruned")
     assert len({row.case for row in evaluate_run(result.folder, device="cpu").rows}) == 1
     assert isinstance(load_models([result.folder], "folds", device="cpu"), Predictor)
+    with pytest.raises(WeightsError, match=r"(?s)pruned.*datasets\.prune_below=null"):
+        load_models([result.folder], device="cpu")
     again = pruned.model_copy(update={"run_dir": None, "resume": str(result.folder)})
     with pytest.raises(ConfigError, match="has ended"):
         find_run(again)
@@ -298,6 +308,9 @@ def test_a_run_that_lacks_a_fold_is_not_used_as_if_it_were_whole(
     shutil.rmtree(run / "fold_0_copy")
     (run / "fold_1" / "result.json").unlink()
     shutil.rmtree(run / "fold_2")
+    shutil.rmtree(run / "final")
+    with pytest.raises(WeightsError, match=f"(?s)has not ended.*fold_0 of.*resume={run} fin"):
+        load_models([run], device="cpu")
     for use in uses:
         with pytest.raises(DataError, match=f"(?s)fold_1, fold_2 are missing.*resume={run} fin"):
             use()

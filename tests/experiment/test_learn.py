@@ -16,6 +16,7 @@ import torch
 
 from hsf_finetune.config.compose import compose
 from hsf_finetune.config.run_settings import read_settings_of
+from hsf_finetune.data.splits import ALSO_TRAINED
 from hsf_finetune.evaluation.metrics import ClassScore
 from hsf_finetune.evaluation.score_tables import ScoreRow, read_scores
 from hsf_finetune.experiment import earlier_cases
@@ -54,6 +55,7 @@ def test_two_rounds(source_run: Path, tmp_path: Path) -> None:
     (first / "next.tsv").write_text("rank\tscan\n")
     one = learn(source_run, first, tmp_path / "one", steps=4)
     assert [c.changed > 0 for c in one.corrections] == [True]
+    assert not one.trained
     assert one.losses.keys() == {row.case for row in one.run.before}
     record = json.loads((tmp_path / "one" / GIVEN / "corrections.json").read_text())
     assert record["model"] == str(source_run)
@@ -143,7 +145,9 @@ def test_what_folds_learnt_about_themselves_is_kept(
     rewrite_card(best, known)
     save_case(tmp_path, 8)
     capsys.readouterr()
-    made = learn_from(run, tmp_path, tmp_path / "learnt").run.folder
+    learnt = learn_from(run, tmp_path, tmp_path / "learnt")
+    made = learnt.run.folder
+    assert learnt.trained == f", {ALSO_TRAINED}"
     card = Predictor.load(made).card
     assert (card.calibration, card.quality) == (known.calibration, quality)
     said = " ".join(capsys.readouterr().out.split())

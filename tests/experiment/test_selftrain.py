@@ -18,6 +18,7 @@ from hsf_finetune.config.settings import Settings
 from hsf_finetune.experiment.run import run_experiment
 from hsf_finetune.inference.predictor import Predictor
 from hsf_finetune.system.errors import ConfigError, DataError
+from hsf_finetune.system.run_folder import epochs_done
 from tests.conftest import CONF, FAST, save_nifti, tiny_case
 from tests.training.killing import run_until_killed
 
@@ -162,6 +163,32 @@ def test_one_merged_label_without_validation_is_enough(finished: Path, tmp_path:
     assert len(result.after) > 0
     table = next((tmp_path / "run" / "labels_1").glob("*.csv")).read_text()
     assert "sub-03_T2w.nii.gz" in table
+
+
+@pytest.mark.parametrize(
+    ("length", "student"),
+    [("lightning.max_epochs", "null"), ("finetuning.selftrain.max_epochs", "1")],
+)
+def test_an_ended_run_is_resumed_for_a_longer_student_alone(
+    tmp_path: Path, length: str, student: str
+) -> None:
+    """Where the student has a length of its own, that is the one to change."""
+    data, run = write_cohort(tmp_path / "data", 3), tmp_path / "run"
+    given = (f"finetuning.selftrain.max_epochs={student}",)
+    run_experiment(settings_of(data, run, *given))
+    done = 2 if student == "null" else 1
+    resume = (*given, f"resume={run}")
+    with pytest.raises(ConfigError, match=f"(?s)has ended.*{length}={2 * done};"):
+        run_experiment(settings_of(data, run, *resume))
+    with pytest.raises(
+        ConfigError, match=f"{length}=1 is no more than the 2 epochs|other settings"
+    ):
+        run_experiment(settings_of(data, run, *resume, "lightning.max_epochs=1"))
+    run_experiment(settings_of(data, run, *resume, f"{length}={done + 1}"))
+    assert (run / f"result_until_epoch_{done}.json").exists()
+    assert (run / "final" / f"result_until_epoch_{done}.json").exists()
+    assert epochs_done(run / "final") == done + 1
+    assert epochs_done(run / "teacher") == 2
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from hsf_finetune.export.to_bundle import SCHEMA_FILE
 from hsf_finetune.inference.predictor import Predictor
 from hsf_finetune.networks.build import build
 from hsf_finetune.system.errors import ConfigError
+from hsf_finetune.weights.sources.bundle import read_bundle
 from hsf_finetune.weights.sources.bundle_preprocessing import read_bundle_preprocessing
 from tests.conftest import oblique_affine
 from tests.export.models import SMALL, random_model, save_scan
@@ -197,6 +198,14 @@ def test_the_entries_that_monai_label_asks_for(settings: NetworkSettings, tmp_pa
     formats = metadata["network_data_format"]
     assert [*formats["inputs"]] == ["image"]
     assert [*formats["outputs"]["pred"]["channel_def"].values()] == [*model.card.classes]
+
+
+def test_what_is_known_of_the_licence_reads_as_a_sentence(tmp_path: Path) -> None:
+    hf.export(random_model(SMALL), "bundle", tmp_path / "made", proof=False)
+    licence = read_bundle(tmp_path / "made").origin["licence"]
+    assert licence.startswith("Fine-tuned weights")
+    assert licence.endswith("right to share both.")
+    assert ":" not in licence
 
 
 def test_metadata_follow_monais_schema(tmp_path: Path) -> None:

@@ -38,6 +38,19 @@ def test_our_own_reader_gives_the_model_back(settings: NetworkSettings, tmp_path
         torch.testing.assert_close(again.eval()(image), expected, rtol=0, atol=0)
 
 
+def test_an_export_with_the_name_of_a_dataset_is_that_dataset(tmp_path: Path) -> None:
+    """The number and the name of `-o`, as `convert` takes them; nnU-Net finds it by `-d 104`."""
+    model = random_model(OF_NNUNET)
+    made = hf.export(model, "nnunet", tmp_path / "Dataset104_Hippo", proof=False)
+    results = made.folder / Path(RESULTS).name
+    assert json.loads((results / "plans.json").read_text())["dataset_name"] == "Dataset104_Hippo"
+    assert "-d 104" in made.usage
+    assert "999" not in made.usage
+    assert not list(made.folder.rglob("*999*"))
+    for path in (made.folder, results):
+        assert read_source(path).classes == model.card.classes
+
+
 def test_sizes_follow_the_axes_of_the_network(tmp_path: Path) -> None:
     spacing = {"spacing_mm": (0.5, 1.0, 2.0), "resampling": "nnunet", "intensity_first": True}
     model = random_model(OF_NNUNET, window_vox=(40, 48, 56), **spacing)

@@ -207,6 +207,8 @@ def test_what_is_not_there(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match=r"no such file or folder[\s\S]*missing\.nii"):
         plan_jobs([str(tmp_path / "missing.nii")], tmp_path / "out")
+    with pytest.raises(DataError, match=r"in \S+: empty/, file"):
+        plan_jobs([str(tmp_path / "missing.nii")], tmp_path / "out")
     with pytest.raises(DataError, match="holds no scan"):
         plan_jobs([str(tmp_path / "empty")], tmp_path / "out")
     with pytest.raises(OutputError, match="-o is a file"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from dataclasses import replace
 from html import unescape
 from pathlib import Path
 
@@ -25,7 +26,9 @@ from hsf_finetune.evaluation.score_tables import (
     write_scores,
 )
 from hsf_finetune.evaluation.volume_agreement import agree_in_volume
+from hsf_finetune.inference.calibration import IN_SAMPLE, Calibration
 from hsf_finetune.inference.predictor import Predictor
+from hsf_finetune.inference.rewrite_card import rewrite_card
 from hsf_finetune.report.page import Grid, Lines
 from hsf_finetune.report.run_facts import list_findings
 from hsf_finetune.report.run_report import forgotten_parts
@@ -73,9 +76,25 @@ def test_figures_of_the_calibration_are_those_of_its_table(run: Path) -> None:
     assert (not_kept in text_of(run / "report.html")) == (calibration is None)
     if calibration:
         errors = (found["before"].ece, found["after"].ece)
-        assert "error {:.3f} before and {:.3f} after".format(*errors) in text_of(
-            run / "report.html"
-        )
+        text = text_of(run / "report.html")
+        assert "error {:.3f} before and {:.3f} after".format(*errors) in text
+
+
+@pytest.mark.parametrize("held_out", [True, False])
+def test_figures_of_a_calibration_say_whether_subjects_were_held_out(
+    run: Path, tmp_path: Path, held_out: bool
+) -> None:
+    folder = shutil.copytree(run, tmp_path / "run")
+    fitted = Calibration((2.0,), 1 + held_out, True, (-0.2, -0.1), (0.04, 0.02), held_out)
+    best = folder / "checkpoints" / "best.ckpt"
+    rewrite_card(best, replace(Predictor.load(best, device="cpu").card, calibration=fitted))
+    result = json.loads((folder / "result.json").read_text())
+    result["calibration"] = fitted.to_dict()
+    (folder / "result.json").write_text(json.dumps(result))
+    text = text_of(reported(folder))
+    assert text.count("each subject calibrated by the others") == held_out
+    # In the sentence, and below the drawing.
+    assert text.count(IN_SAMPLE) == (0 if held_out else 2)
 
 
 def test_what_was_forgotten_is_that_of_the_tables(run: Path, tmp_path: Path) -> None:

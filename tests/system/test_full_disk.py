@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,10 @@ for limit, arguments in json.loads(sys.argv[1]):
         code = stop.code
     print(f"exit code {code}", file=sys.stderr, flush=True)
 """
+
+
+EXPORTS = ("to_checkpoint", "to_bundle", *(["to_onnx"] if find_spec("onnx") else []))
+COMMANDS = ("first file", "checkpoint", "cache", "predict", "scores", "phantom", *EXPORTS)
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +63,9 @@ def stopped(
         "scores": (50, ["evaluate", str(label), str(label), "-o", str(root / "scores" / "a.csv")]),
         "phantom": (9_000, ["phantom", str(root / "phantom")]),
     }
+    for door in EXPORTS:
+        to = ["--to", door.removeprefix("to_"), "-o", str(root / door), "--no-proof"]
+        commands[door] = (2_000, ["export", str(source_run), *to])
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, json.dumps([*commands.values()])],
         env={**os.environ, "TMPDIR": str(root / "tmp"), "PYTHONPATH": os.pathsep.join(sys.path)},
@@ -74,9 +82,6 @@ def stopped(
     return {name: (text, root / name) for name, text in zip(commands, said, strict=True)}
 
 
-COMMANDS = ("first file", "checkpoint", "cache", "predict", "scores", "phantom")
-
-
 @pytest.mark.parametrize("command", COMMANDS)
 def test_it_is_one_message_that_names_reason_and_fix(
     command: str, stopped: dict[str, tuple[str, Path]]
@@ -85,7 +90,8 @@ def test_it_is_one_message_that_names_reason_and_fix(
     assert text.count("error: ") == 1, text
     assert "Traceback" not in text
     # PyTorch's own writer keeps the system's reason to itself.
-    reason = "only a part could be written" if command == "cache" else "File too large"
+    own = ("cache", "to_checkpoint", "to_bundle")
+    reason = "only a part could be written" if command in own else "File too large"
     assert text.count(reason) == 1, text
     assert text.count("fix: ") == 1
 
@@ -107,7 +113,7 @@ def test_every_file_that_is_left_is_whole(
 
 def test_what_could_not_be_begun_leaves_no_folder(stopped: dict[str, tuple[str, Path]]) -> None:
     assert not list(stopped["first file"][1].iterdir())
-    for command in ("cache", "predict", "scores"):
+    for command in ("cache", "predict", "scores", *EXPORTS):
         folder = stopped[command][1]
         assert not folder.exists() or not list(folder.iterdir())
 

@@ -266,5 +266,6 @@ def _licence(root: Path, metadata: Mapping[str, Any]) -> str | None:
             lines = [line.strip() for line in start.splitlines() if line.strip()]
             # MONAI's placeholder, until somebody chooses a licence.
             chosen = not lines or not lines[0].startswith("Select a license")
-            return (", ".join(lines[:2])[:_MAX_LENGTH] or None) if chosen else None
+            told = lines[:1] if lines and lines[0].endswith(".") else lines[:2]
+            return (", ".join(told)[:_MAX_LENGTH] or None) if chosen else None
     return None

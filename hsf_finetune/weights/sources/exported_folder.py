@@ -17,7 +17,7 @@ _WEIGHTS = {
     "checkpoint": "model.ckpt",
     "hsf": "models/*.onnx",
     "onnx": "*.onnx",
-    "nnunet": "Dataset*/*__*__*",
+    "nnunet": "**/nnUNetTrainer__*__*",  # below the folder of the dataset, or in that
 }
 """`--to NAME` -> what holds its weights, below the folder; a bundle is the folder itself."""
 _TEXTS = ("README.md", "LICENSE")

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Literal
 
 from hsf_finetune.system.errors import ConfigError, WeightsError
+from hsf_finetune.system.missing_paths import list_names, no_such_path
+from hsf_finetune.system.run_folder import ENVIRONMENT, has_ended, runs_in, was_pruned
 from hsf_finetune.system.walk_folder import paths_below
 from hsf_finetune.weights.files.checkpoint import Checkpoint
 from hsf_finetune.weights.files.read_checkpoint import read_checkpoint
@@ -91,25 +93,21 @@ def find_checkpoint(pretrained: str | Path, checkpoint: Literal["best", "last"] 
     if path.is_file():
         return path
     if not path.is_dir():
-        raise WeightsError(
-            "there is no checkpoint and no run",
-            file=path,
-            found=_listing(path.parent) if path.parent.is_dir() else "no such folder",
-            expected="a checkpoint (" + ", ".join(SUFFIXES) + ") or the folder of a run",
-        )
+        expected = f"a checkpoint ({', '.join(SUFFIXES)}) or the folder of a run"
+        raise no_such_path(WeightsError, path, expected)
     final = path / "final"
     for folder in (path / "checkpoints", path, final / "checkpoints", final / "final/checkpoints"):
         if (folder / f"{checkpoint}.ckpt").is_file():
             return folder / f"{checkpoint}.ckpt"
     if not any((path / name).exists() for name in ("checkpoints", "best.ckpt", "last.ckpt")):
-        raise other_program_error(path) or _no_weights_error(path)
+        raise _unfinished_error(path) or other_program_error(path) or _no_weights_error(path)
     folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path
     other = "last" if checkpoint == "best" else "best"
     has_other = (folder / f"{other}.ckpt").is_file()
     raise WeightsError(
         f"the folder has no '{checkpoint}' checkpoint",
         file=path,
-        found=_listing(folder),
+        found=list_names(folder),
         expected=f"checkpoints/{checkpoint}.ckpt",
         fix=f"finetuning.checkpoint={other}"
         if has_other
@@ -168,6 +166,27 @@ def _kind(path: Path) -> str:
     return "the results folder of an nnU-Net" if is_nnunet(path) or is_nnunet_v1(path) else ""
 
 
+def _unfinished_error(path: Path) -> WeightsError | None:
+    """The error for a run that has no model yet, such as one of folds; None for anything else."""
+    if not ((path / "config.yaml").is_file() and (path / ENVIRONMENT).is_file()):
+        return None
+    parts = runs_in(path)[1:]
+    ended = ", ".join(part.relative_to(path).as_posix() for part in parts if has_ended(part))
+    if was_pruned(path):
+        return WeightsError(
+            "the run was pruned: it ended after its first fold, without a model of all cases",
+            file=path,
+            found=f"{ended} alone",
+            fix=f"resume={path} datasets.prune_below=null trains the others and the model",
+        )
+    return WeightsError(
+        "the run has not ended, and has no model yet",
+        file=path,
+        found=f"{ended} of the runs in it" if ended else "no run in it that has ended",
+        fix=f"resume={path} finishes it",
+    )
+
+
 def _no_weights_error(path: Path) -> WeightsError:
     """The error for a folder that holds no weights, or none that can predict yet."""
     if kind := _kind(path):
@@ -182,7 +201,7 @@ def _no_weights_error(path: Path) -> WeightsError:
     return WeightsError(
         "no weights can be read from this folder",
         file=path,
-        found=_listing(path),
+        found=list_names(path),
         expected="one of these:\n"
         "the folder of a run: checkpoints/best.ckpt or checkpoints/last.ckpt\n"
         "a MONAI bundle: configs/metadata.json and models/model.pt\n"
@@ -192,9 +211,3 @@ def _no_weights_error(path: Path) -> WeightsError:
         if files
         else "give a checkpoint (" + ", ".join(SUFFIXES) + ") or one of these folders",
     )
-
-
-def _listing(folder: Path) -> str:
-    names = sorted(p.name + ("/" if p.is_dir() else "") for p in folder.iterdir())
-    shown = ", ".join(names[:12]) or "nothing"
-    return shown + (f" and {len(names) - 12} more" if len(names) > 12 else "")
