@@ -11,7 +11,7 @@ from pathlib import Path
 from hsf_finetune.config.settings import DatasetsSettings, Settings
 from hsf_finetune.data.discovery.cases import Case, Cohort
 from hsf_finetune.data.discovery.found_files import LedgerEntry
-from hsf_finetune.data.discovery.subjects import assign_subjects
+from hsf_finetune.data.discovery.subjects import assign_subjects, person_key
 from hsf_finetune.data.splits import Split
 from hsf_finetune.data.volumes.read_volume import VolumeRef, read_shape, stem
 from hsf_finetune.inference.model_card import common_geometry
@@ -230,21 +230,29 @@ def _folder_and_pattern(entry: str) -> tuple[str, str | None]:
 def _with_subjects(
     scans: Sequence[UnlabelledScan], cohort: Cohort, datasets: DatasetsSettings
 ) -> list[UnlabelledScan]:
-    """The scans with their subjects, found by the rule of the dataset in whose folder they lie."""
+    """The scans with their subjects, found by the rule of the dataset in whose folder they lie.
+
+    That of a scan of a case's person is the case's subject.
+    """
     base = Path(datasets.main_path).expanduser().resolve()
     found: dict[int, tuple[str, str]] = {}
     for name, dataset in datasets.datasets.items():
         root = (base / dataset.path).resolve()
-        own = [case.images[0].path for case in cohort.cases if case.dataset == name]
-        own = [path for path in own if path.is_relative_to(root)]
+        cases = [case for case in cohort.cases if case.dataset == name]
+        own = [case for case in cases if case.images[0].path.is_relative_to(root)]
         inside = {
             number: scan.channels[0].path
             for number, scan in enumerate(scans)
             if number not in found and scan.channels[0].path.is_relative_to(root)
         }
         if inside:
-            subjects = assign_subjects([*own, *inside.values()], root, dataset.subject)[len(own) :]
-            found |= {n: (subject, name) for n, subject in zip(inside, subjects, strict=True)}
+            paths = [*(case.images[0].path for case in own), *inside.values()]
+            subjects = assign_subjects(paths, root, dataset.subject)
+            # Beside further files the rule may give a case another subject than it has, and a
+            # table may give it any.
+            of_case = {subject: case.subject for subject, case in zip(subjects, own, strict=False)}
+            further = zip(inside, subjects[len(own) :], strict=True)
+            found |= {n: (of_case.get(subject, subject), name) for n, subject in further}
     rest = {n: scan.channels[0].path for n, scan in enumerate(scans) if n not in found}
     if rest:
         top = Path(*_common_parts([path.parent for path in rest.values()]))
@@ -309,8 +317,8 @@ class _Rules:
 
 
 def _person(subject: str) -> str:
-    """The last part of a subject, which is the same in two folders."""
-    return subject.rsplit("/", 1)[-1]
+    """The last part of a subject, which is the same in two folders, for all of its spellings."""
+    return person_key(subject.rsplit("/", 1)[-1])
 
 
 def _with_unique_names(scans: Sequence[UnlabelledScan]) -> Iterator[UnlabelledScan]:

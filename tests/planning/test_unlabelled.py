@@ -79,6 +79,41 @@ def test_copies_and_further_scans_of_known_people(
     assert reasons(allowed).get(path.name) == (expected if known else None)
 
 
+@pytest.mark.parametrize("place", ["more", "tiny/more"])
+@pytest.mark.parametrize(
+    "name", ["sub-02_ses-2_T2w", "sub-02_acq-hi_T2w", "SUB-02_T1w", "sub_02_ses-2_T2w"]
+)
+def test_the_people_of_other_files_do_not_hide_those_held_out(
+    own_data: Path, name: str, place: str
+) -> None:
+    for number, other in enumerate((name, "pilot", "sub-07_T2w")):
+        save_nifti(own_data / place / f"{other}.nii.gz", tiny_case(50 + number)[0])
+    scans = found(settings_of(own_data, f"datasets.unlabelled={place}"))
+    assert reasons(scans) == {f"{name}.nii.gz": "of a subject that validates or tests"}
+
+
+def test_a_further_scan_of_a_person_that_a_table_names_is_known(own_data: Path) -> None:
+    lines = ["image,label,subject"]
+    for number, person in enumerate(("Ann", "Bo", "Eve"), start=1):
+        image, label = tiny_case(number)
+        save_nifti(own_data / "lab" / f"e{number}_T2w.nii.gz", image)
+        save_nifti(own_data / "lab" / f"e{number}_seg.nii.gz", label)
+        lines.append(f"e{number}_T2w.nii.gz,e{number}_seg.nii.gz,{person}")
+    (own_data / "lab" / "cases.csv").write_text("\n".join(lines))
+    for number in (2, 7):
+        save_nifti(own_data / "lab" / f"e{number}_ses-2_T2w.nii.gz", tiny_case(40 + number)[0])
+    settings = settings_of(own_data, "datasets.unlabelled=lab/*_ses-2_*")
+    tiny = settings.datasets.datasets["tiny"]
+    update = {"path": "lab", "patterns": {}, "table": "cases.csv"}
+    split = {"train": ["Ann"], "validation": ["Bo"], "test": ["Eve"]}
+    (own_data / "split.json").write_text(json.dumps(split))
+    datasets = {"tiny": tiny.model_copy(update=update)}
+    data = settings.datasets.model_copy(update={"datasets": datasets})
+    scans = found(settings.model_copy(update={"datasets": data}))
+    assert reasons(scans)["e2_ses-2_T2w.nii.gz"] == "of a subject that validates or tests"
+    assert [scan.name for scan in scans.scans] == ["e7_ses-2_T2w"]
+
+
 def test_what_cannot_be_read_is_left_out_with_its_reason(own_data: Path) -> None:
     save_nifti(own_data / "more" / "sub-88_T2w.nii.gz", tiny_case(8)[0])
     (own_data / "more" / "sub-89_T2w.nii.gz").write_bytes(b"no image")

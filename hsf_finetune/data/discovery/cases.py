@@ -17,7 +17,7 @@ from hsf_finetune.data.discovery.match_patterns import (
     find_annotated_images,
     find_excluded_files,
 )
-from hsf_finetune.data.discovery.subjects import assign_subjects
+from hsf_finetune.data.discovery.subjects import assign_subjects, unite_spellings
 from hsf_finetune.data.volumes.read_volume import VolumeRef, stem
 from hsf_finetune.labels.classes import BACKGROUND, ClassSpace, LabelMap
 from hsf_finetune.labels.protocols import find_classes, read_label_map, refuse_sets
@@ -119,6 +119,8 @@ def discover(settings: DatasetsSettings, models: ModelSettings | None = None) ->
             refuse_sets(protocols)
     except UserError as error:
         problems.append(error)
+    subjects = unite_spellings([case.subject for case in cases])
+    cases = [replace(case, subject=one) for case, one in zip(cases, subjects, strict=True)]
     problems += find_shared_images([(c.dataset, c.subject, c.images[0], c.label) for c in cases])
     channels = {len(case.images) for case in cases}
     if len(channels) > 1:

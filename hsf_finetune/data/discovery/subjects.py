@@ -9,7 +9,7 @@ from pathlib import Path
 from hsf_finetune.data.volumes.read_volume import stem
 from hsf_finetune.system.errors import ConfigError, DataError
 
-_BIDS = re.compile(r"(?:^|[/_])(sub-[A-Za-z0-9]+)")
+_BIDS = re.compile(r"(?:^|[/_])(sub-[A-Za-z0-9]+)", re.IGNORECASE)
 _SEPARATOR = re.compile(r"[_\-.\s]+")
 _NOT_A_PERSON = re.compile(
     r"l|r|lh|rh|left|right|hemi|both|bilateral|(l|r|lh|rh|left|right)hipp(o(campus)?)?"
@@ -28,10 +28,11 @@ _NUMBERED_SESSION = re.compile(r"(ses|session|visit|run|tp|timepoint|v)\d+", re.
 def assign_subjects(paths: Sequence[Path], root: Path, pattern: str | None) -> list[str]:
     """The subject of each file.
 
-    The first rule that applies: the dataset's own regular expression; a BIDS `sub-*`
-    entity; the case's own folder, where folders tell people apart; the file's stem
-    without words for side, contrast and session. Files whose names hold only such words
-    count as one person.
+    The first rule that applies: the dataset's own regular expression; for each file with a
+    BIDS `sub-*` entity, that; for the other files among themselves, the case's own folder,
+    where folders tell people apart, or the file's stem without words for side, contrast and
+    session. Files whose names hold only such words count as one person. Subjects that differ
+    in upper and lower case or in separators only (`sub-01`, `SUB_01`) are one.
 
     Args:
         paths: image files below `root`.
@@ -45,10 +46,26 @@ def assign_subjects(paths: Sequence[Path], root: Path, pattern: str | None) -> l
     """
     relative = [path.relative_to(root).as_posix() for path in paths]
     if pattern is not None:
-        return [_by_pattern(path, pattern) for path in relative]
-    bids = [_BIDS.search(path) for path in relative]
-    if all(bids) and bids:
-        return [match.group(1) for match in bids if match]
+        return unite_spellings([_by_pattern(path, pattern) for path in relative])
+    found = {path: match[1] for path in relative if (match := _BIDS.search(path))}
+    others = [path for path in relative if path not in found]
+    found |= zip(others, _by_folder_or_name(others), strict=True)
+    return unite_spellings([found[path] for path in relative])
+
+
+def unite_spellings(subjects: Sequence[str]) -> list[str]:
+    """The subjects, those that are one person by `person_key` spelt as the first of them."""
+    first: dict[str, str] = {}
+    return [first.setdefault(person_key(subject), subject) for subject in subjects]
+
+
+def person_key(subject: str) -> str:
+    """The same for all spellings of a subject: `sub-01`, `SUB_01`."""
+    return _SEPARATOR.sub("_", subject).casefold()
+
+
+def _by_folder_or_name(relative: Sequence[str]) -> list[str]:
+    """The subjects of files without a BIDS entity, which are looked at together."""
     folders = [_person_of_folders(Path(path).parent.parts) for path in relative]
     if all(folders) and _folders_are_people(relative):
         return folders
