@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from hsf_finetune.data.discovery.channel_numbers import find_channels
 from hsf_finetune.data.volumes.read_volume import stem
 from hsf_finetune.system.errors import ConfigError, DataError
 
@@ -30,8 +31,8 @@ def assign_subjects(paths: Sequence[Path], root: Path, pattern: str | None) -> l
 
     The first rule that applies: the dataset's own regular expression; for each file with a
     BIDS `sub-*` entity, that; for the other files among themselves, the case's own folder,
-    where folders tell people apart, or the file's stem without words for side, contrast and
-    session. Files whose names hold only such words count as one person. Subjects that differ
+    where folders tell people apart, or the file's stem without nnU-Net's number of a channel
+    and words for side, contrast and session. Files whose names hold only such words count as one person. Subjects that differ
     in upper and lower case or in separators only (`sub-01`, `SUB_01`) are one.
 
     Args:
@@ -66,12 +67,26 @@ def person_key(subject: str) -> str:
 
 def _by_folder_or_name(relative: Sequence[str]) -> list[str]:
     """The subjects of files without a BIDS entity, which are looked at together."""
+    relative = _without_channels(relative)
     folders = [_person_of_folders(Path(path).parent.parts) for path in relative]
     if all(folders) and _folders_are_people(relative):
         return folders
     words = [_words(stem(Path(path))) for path in relative]
     # Sessions count only where the name holds nothing else.
     return ["_".join(_without_sessions(w) or w) or "unnamed" for w in words]
+
+
+def _without_channels(relative: Sequence[str]) -> list[str]:
+    """The paths without nnU-Net's numbers of channels, where a name remains."""
+    paths = [Path(path) for path in relative]
+    names = [path.with_name(stem(path)).as_posix() for path in paths]
+    channels = find_channels(names)
+    found = []
+    for path, name in zip(paths, names, strict=True):
+        case = Path(channels.get(name, name)).name
+        plain = path.with_name(case + path.name.removeprefix(stem(path)))
+        found.append((plain if _without_sessions(_words(case)) else path).as_posix())
+    return found
 
 
 def _by_pattern(path: str, pattern: str) -> str:

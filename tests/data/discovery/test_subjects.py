@@ -61,6 +61,26 @@ def test_datasets_of_one_folder_share_subjects_whatever_their_spelling(tmp_path:
     assert by_name["sub-01_a"] == by_name["SUB-01_b"] == "sub-01"
 
 
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["imagesTr/hip_375_0000", "imagesTr/hip_376_0000"], ["hip_375", "hip_376"]),
+        (["hip_375_0000", "hip_375_ses-2", "pilot_0003"], ["hip_375", "hip_375", "pilot_0003"]),
+        (["a_0000", "a_0001", "b_0000", "b_0001"], ["a", "a", "b", "b"]),
+        (["scan_0000", "scan_0001", "scan_0002"], ["0000", "0001", "0002"]),
+        (["hip_0000", "hip_0001", "hip_0002"], ["hip_0000", "hip_0001", "hip_0002"]),
+        (["hip_0001", "hip_0007"], ["hip_0001", "hip_0007"]),
+        (["img_0000"], ["0000"]),
+        (["p1/t2_0000", "p2/t2_0000"], ["p1", "p2"]),
+        (["dr.a_0000", "dr.b_0000"], ["dr_a", "dr_b"]),
+    ],
+)
+def test_the_number_of_a_channel_is_no_part_of_the_subject(
+    names: list[str], expected: list[str]
+) -> None:
+    assert subjects(*(f"{name}.nii.gz" for name in names)) == expected
+
+
 def test_the_folders_of_hsf_cohorts_are_subjects() -> None:
     names = [
         f"{person}/{average}t2w_Hippocampus_{side}_ElasticSyN_crop.nii.gz"
