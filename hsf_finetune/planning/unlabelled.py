@@ -6,10 +6,11 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 
 from hsf_finetune.config.settings import DatasetsSettings, Settings
-from hsf_finetune.data.discovery.cases import Case, Cohort
+from hsf_finetune.data.discovery.cases import Cohort
 from hsf_finetune.data.discovery.found_files import LedgerEntry
 from hsf_finetune.data.discovery.subjects import assign_subjects, person_key
 from hsf_finetune.data.splits import Split
@@ -132,7 +133,7 @@ def find_unlabelled(datasets: DatasetsSettings, cohort: Cohort, split: Split) ->
 
     A scan is left out if a case of the split has the same file, or one of the same content, if
     its person validates or tests (unless `unlabelled_held_out` allows that), if its header
-    cannot be read, or if it is there twice.
+    cannot be read, or if it is there twice, by path or by content.
 
     Raises:
         ConfigError: a path does not exist, or no scan is left.
@@ -272,48 +273,64 @@ def _common_parts(folders: Sequence[Path]) -> Iterator[str]:
 
 
 class _Rules:
-    """What speaks against the use of a scan without a label."""
+    """What speaks against the use of a scan without a label.
+
+    The reasons read well behind a count ("2 given twice") and behind "it is", and have details
+    behind a colon.
+    """
 
     def __init__(self, cohort: Cohort, split: Split, held_out_allowed: bool) -> None:
-        used = {*split.train, *split.validation, *split.test}
+        used = dict.fromkeys((*split.train, *split.validation, *split.test))
         self._channels = cohort.channels
-        self._cases = {ref.path.resolve(): case for case in used for ref in case.images}
-        self._sizes: dict[int, list[tuple[Path, Case]]] = {}
-        for path, case in self._cases.items():
-            if path.is_file():
-                self._sizes.setdefault(path.stat().st_size, []).append((path, case))
+        self._known = _KnownFiles()
+        for case in used:
+            for ref in case.images:
+                self._known.add(ref.path.resolve(), f"used by the run with a label: {case.name}")
         held_out = [*split.test, *(split.validation if split.held_out else ())]
         self._people = (
             {} if held_out_allowed else {_person(case.subject): case for case in held_out}
         )
-        self._seen: dict[Path, UnlabelledScan] = {}
 
     def reason_against(self, scan: UnlabelledScan) -> str:
         """Why the scan must not be used; empty where it may be."""
         path = scan.channels[0].path
-        if case := self._cases.get(path) or self._case_of_same_content(path):
-            return f"with a label that the run uses: {case.name}"
+        if reason := self._known.find(path):
+            return reason
         if case := self._people.get(_person(scan.subject)):
             return f"of a subject that validates or tests: {case.subject}"
-        if path in self._seen:
-            return "given twice: once is enough"
         if len(scan.channels) != self._channels:
-            return f"with another number of channels: {len(scan.channels)}, not {self._channels}"
+            return f"unlike the cases in channels: {len(scan.channels)}, not {self._channels}"
         try:
             shapes = {read_shape(ref)[0] for ref in scan.channels}
         except (UserError, OSError) as error:
-            return f"that cannot be read: {str(error).splitlines()[0]}"
+            return f"not readable: {str(error).splitlines()[0]}"
         if len(shapes) > 1:
-            return "whose channels differ in shape: they have to lie on one grid"
-        self._seen[path] = scan
+            return "not on one grid: its channels differ in shape"
+        self._known.add(path, f"given twice: the same as {path}")
         return ""
 
-    def _case_of_same_content(self, path: Path) -> Case | None:
-        """The case with a file of the same bytes; only files of the same size are read."""
+
+class _KnownFiles:
+    """Files, each with a text, found again by path or content; of those of one size the bytes count."""
+
+    def __init__(self) -> None:
+        self._texts: dict[Path, str] = {}
+        self._sizes: dict[int, list[Path]] = {}
+        self._checksum = cache(partial(Checksum.of_file, algorithm="xxh3_128"))
+
+    def add(self, path: Path, text: str) -> None:
+        """Adds a file."""
+        self._texts[path] = text
+        if path.is_file():
+            self._sizes.setdefault(path.stat().st_size, []).append(path)
+
+    def find(self, path: Path) -> str:
+        """The text of the same file or of one with the same content; empty without one."""
+        if text := self._texts.get(path):
+            return text
         alike = self._sizes.get(path.stat().st_size, []) if path.is_file() else []
-        own = Checksum.of_file(path, "xxh3_128") if alike else None
-        same = (case for other, case in alike if Checksum.of_file(other, "xxh3_128") == own)
-        return next(same, None)
+        same = (one for one in alike if self._checksum(one) == self._checksum(path))
+        return next((self._texts[one] for one in same), "")
 
 
 def _person(subject: str) -> str:

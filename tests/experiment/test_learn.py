@@ -207,7 +207,11 @@ def held_out(folder: Path) -> None:
         (no_scan, "belongs to no scan"),
         (no_scan_behind_a_link, "belongs to no scan"),
         (values_of_another_model, r"(?s)itksnap.*found: +10 anterior.*expected: +10 blob.*remove"),
-        (held_out, "of a subject that validates or tests"),
+        (
+            held_out,
+            r"(?s)learnt from\n.*found: +it is of a subject that validates or tests: .*fix: +move "
+            r"its segmentation to another folder: \S+labels/sub-0",
+        ),
     ],
 )
 def test_refused(
