@@ -157,7 +157,7 @@ def keep_corrections(
     for number, one in enumerate(corrections, start=1):
         copy = folder / f"{number:03d}_{one.label.name}"
         shutil.copyfile(one.label, copy)
-        rows.append([*map(str, one.images), str(copy), one.subject])
+        rows.append([*map(str, one.images), str(copy), f"/{one.subject}"])
         record.append(
             {
                 "scan": [*map(str, one.images)],

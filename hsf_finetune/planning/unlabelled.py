@@ -12,7 +12,7 @@ from pathlib import Path
 from hsf_finetune.config.settings import DatasetsSettings, Settings
 from hsf_finetune.data.discovery.cases import Cohort
 from hsf_finetune.data.discovery.found_files import LedgerEntry
-from hsf_finetune.data.discovery.subjects import assign_subjects, person_key
+from hsf_finetune.data.discovery.subjects import assign_subjects, of_folder, person_key
 from hsf_finetune.data.splits import Split
 from hsf_finetune.data.volumes.read_volume import VolumeRef, read_shape, stem
 from hsf_finetune.inference.model_card import common_geometry
@@ -31,7 +31,7 @@ class UnlabelledScan:
 
     Args:
         name: unique among those of a run, and valid as a file name.
-        subject: the person, as far as its path tells.
+        subject: the person, as far as its path tells, as cases have it.
         channels: one volume per input channel.
         dataset: the dataset of labelled cases in whose folder it lies; empty if it lies elsewhere.
     """
@@ -253,7 +253,10 @@ def _with_subjects(
             # table may give it any.
             of_case = {subject: case.subject for subject, case in zip(subjects, own, strict=False)}
             further = zip(inside, subjects[len(own) :], strict=True)
-            found |= {n: (of_case.get(subject, subject), name) for n, subject in further}
+            found |= {
+                n: (of_case.get(subject) or of_folder(subject, root, base), name)
+                for n, subject in further
+            }
     rest = {n: scan.channels[0].path for n, scan in enumerate(scans) if n not in found}
     if rest:
         top = Path(*_common_parts([path.parent for path in rest.values()]))

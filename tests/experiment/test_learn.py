@@ -73,6 +73,7 @@ def test_two_rounds(source_run: Path, tmp_path: Path) -> None:
     assert splits[1]["validation"] == splits[0]["validation"]
     added = [name for name in splits[1]["train"] if name not in splits[0]["train"]]
     assert [name.split("__")[0] for name in added] == ["corrections_1", "corrections_2"]
+    assert {"sub-8", "sub-9"} <= {*splits[1]["subjects"]["train"]}
     rates = [
         read_settings_of(run).models.lr for run in (source_run, one.run.folder, two.run.folder)
     ]

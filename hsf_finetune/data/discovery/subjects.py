@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -65,6 +66,20 @@ def person_key(subject: str) -> str:
     return _SEPARATOR.sub("_", subject).casefold()
 
 
+def of_folder(subject: str, root: Path, base: Path) -> str:
+    """The subject among those of all folders.
+
+    Two datasets in one folder are of the same people, datasets in two folders are not.
+
+    Args:
+        subject: among those of a dataset.
+        root: the dataset's folder.
+        base: the folder of all datasets.
+    """
+    cohort = os.path.relpath(root, base)
+    return subject if cohort == "." else f"{Path(cohort).as_posix()}/{subject}"
+
+
 def _by_folder_or_name(relative: Sequence[str]) -> list[str]:
     """The subjects of files without a BIDS entity, which are looked at together."""
     relative = _without_channels(relative)
@@ -111,12 +126,14 @@ def _folders_are_people(relative: Sequence[str]) -> bool:
 
     They do where each folder holds one kind of image, or where the same kinds
     occur again in folder after folder; a kind is a file name without words for
-    side, contrast and session, and without words of the folder's name. In doubt
-    the folder counts: too few subjects cost some data, but one subject on both
-    sides of a split gives wrong results.
+    side, contrast and session, and without words of the folder's name. A single folder
+    does where the names hold only such words. In doubt the folder counts: too few
+    subjects cost some data, but one subject on both sides of a split gives wrong results.
     """
     kinds = {(Path(p).parent, _kind(Path(p))) for p in relative}
     folders = {folder for folder, _ in kinds}
+    if len(folders) == 1:
+        return {kind for _, kind in kinds} == {""}
     recurring = len({kind for _, kind in kinds}) < len(kinds)
     return len(folders) == len(kinds) or recurring
 

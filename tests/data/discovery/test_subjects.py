@@ -49,6 +49,8 @@ def test_a_file_with_another_kind_of_name_does_not_change_the_subjects_of_the_ot
 def test_files_without_an_entity_are_looked_at_among_themselves() -> None:
     names = ["p1/left.nii", "p1/right.nii", "p2/left.nii", "p2/right.nii"]
     assert subjects("sub-01/sub-01_T2w.nii", *names) == ["sub-01", "p1", "p1", "p2", "p2"]
+    assert subjects("more/sub-01_T2w.nii", "more/pilot.nii") == ["sub-01", "pilot"]
+    assert subjects("sub-01/sub-01_T2w.nii", "p9/left.nii", "p9/p9_right.nii")[1:] == ["p9", "p9"]
 
 
 def test_datasets_of_one_folder_share_subjects_whatever_their_spelling(tmp_path: Path) -> None:
