@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from hsf_finetune.check.case_facts import EDGE_VOX, to_z_scores
 from hsf_finetune.check.findings import EXCLUDE, Finding
-from hsf_finetune.check.measured_cases import MIN_CASES, MeasuredCase
+from hsf_finetune.check.measured_cases import MIN_CASES, MeasuredCase, find_lacking
 from hsf_finetune.check.usual_values import medians_of_others, spreads_of_others
 
 Cube = npt.NDArray[np.float32]
@@ -61,8 +61,14 @@ class _Posed:
 
 
 def check_alignment(group: Sequence[MeasuredCase]) -> Iterator[Finding]:
-    """Labels of a group that do not lie on their images as in the other cases."""
-    cases = [case for case in group if case.measures.centre is not None]
+    """Labels of a group that do not lie on their images as in the other cases.
+
+    Those that lack a class which nearly all have are reported for that alone.
+    """
+    # Without a class that the others have, what is left lies elsewhere anyway.
+    partial = {case.name for _, lacking in find_lacking(group) for case in lacking}
+    complete = [case for case in group if case.name not in partial]
+    cases = [case for case in complete if case.measures.centre is not None]
     if len(cases) <= MIN_CASES:
         return
     rows = np.flatnonzero(cases[0].protocol.foreground_rows)[:_MAX_CLASSES]

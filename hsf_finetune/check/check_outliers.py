@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from hsf_finetune.check.findings import EXCLUDE, Finding, format_mm
-from hsf_finetune.check.measured_cases import MIN_CASES, MeasuredCase
+from hsf_finetune.check.measured_cases import MIN_CASES, MeasuredCase, find_lacking
 from hsf_finetune.check.usual_values import (
     medians_of_others,
     quantiles_of_others,
@@ -21,8 +21,6 @@ _SPACING_RATIO = 1.5
 _EXTENT_RATIO = 2.5
 _VOLUME_RATIO = 3.0
 _TILT_DEG = 15.0
-_USUAL_SHARE = 0.8
-"""A class that so many of the cases have is expected in all of them."""
 _SPREADS = 4.0
 """A volume may differ by so many times the usual spread (of logarithms)."""
 
@@ -129,18 +127,15 @@ def _compare_volumes(group: Sequence[MeasuredCase]) -> Iterator[Finding]:
 def _find_missing_classes(group: Sequence[MeasuredCase]) -> Iterator[Finding]:
     """Classes that nearly all cases have, and some do not."""
     protocol = group[0].protocol
-    labelled = [case for case in group if case.measures.label_hash]
-    for row in np.flatnonzero(protocol.foreground_rows):
-        lacking = [case for case in labelled if not case.measures.row_voxels[row]]
-        having = len(labelled) - len(lacking)
-        if having < _USUAL_SHARE * len(labelled):
-            continue
+    count = sum(bool(case.measures.label_hash) for case in group)
+    for row, lacking in find_lacking(group):
         for case in lacking:
             yield case.warn_label(
                 "label/missing class",
                 f"{protocol.row_names[row]} is not drawn in this case",
                 found="no voxel of it",
-                expected=f"{having} of {len(group)} cases have it",
+                expected=f"{count - len(lacking)} of the {count} labels of the same dataset, pattern "
+                "and side have it",
                 fix="draw it; where it was left out on purpose, put such cases into a dataset of "
                 "their own with unannotated: [...]",
             )

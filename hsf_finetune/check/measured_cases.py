@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+
+import numpy as np
 
 from hsf_finetune.check.case_facts import Measures, Thumbnails
 from hsf_finetune.check.findings import Finding, warn_about
@@ -15,6 +17,8 @@ from hsf_finetune.labels.laterality import side_of
 
 MIN_CASES = 4
 """With fewer cases than this nothing says what is usual."""
+_USUAL_SHARE = 0.8
+"""A class that so many of the cases have is expected in all of them."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -84,3 +88,12 @@ def group_cases(cases: Sequence[MeasuredCase]) -> list[list[MeasuredCase]]:
         key = (case.dataset, case.series, side_of(case.images[0].path.name))
         groups.setdefault(key, []).append(measured)
     return list(groups.values())
+
+
+def find_lacking(group: Sequence[MeasuredCase]) -> Iterator[tuple[int, list[MeasuredCase]]]:
+    """Rows of the classes that nearly all labels of a group have, each with the cases without it."""
+    labelled = [case for case in group if case.measures.label_hash]
+    for row in np.flatnonzero(group[0].protocol.foreground_rows).tolist():
+        lacking = [case for case in labelled if not case.measures.row_voxels[row]]
+        if len(labelled) - len(lacking) >= _USUAL_SHARE * len(labelled):
+            yield row, lacking

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,10 @@ import numpy.typing as npt
 from hsf_finetune.config.run_settings import read_settings_of
 from hsf_finetune.config.settings import DatasetsSettings, NnUNetSettings, Settings
 from hsf_finetune.data.discovery.cases import Case, Cohort, discover
+from hsf_finetune.data.discovery.channel_numbers import split_channel
 from hsf_finetune.data.splits import Split, fold_count, fold_settings, split_cases
 from hsf_finetune.data.volumes.check_volumes import on_grid_of, to_label_rows
-from hsf_finetune.data.volumes.read_volume import Volume, read_volume
+from hsf_finetune.data.volumes.read_volume import Volume, read_volume, stem
 from hsf_finetune.export import to_nnunet
 from hsf_finetune.export.export_folder import new_folder, refuse_existing
 from hsf_finetune.export.nnunet_files import CONFIGURATION, dataset_number, plans_json
@@ -64,14 +66,19 @@ def write_raw_dataset(
     refuse_sets_of_classes(cohort)
     splits = _splits(cohort.cases, settings.datasets, settings.seed)
     tested = {case.name for case in splits[0].test}
+    names = _names(cohort.cases)
     with new_folder(output) as folder, progress("converting cases") as tick:
         for number, case in enumerate(cohort.cases):
             tick(number, len(cohort.cases))
-            _write_case(case, folder, "Ts" if case.name in tested else "Tr", link)
-        names = settings.datasets.channel_names or [f"channel{n}" for n in range(cohort.channels)]
-        write_json(folder / "dataset.json", _dataset_json(cohort, names, len(tested), output.name))
+            side = "Ts" if case.name in tested else "Tr"
+            _write_case(case, names[case.name], (folder, side), link)
+        channels = settings.datasets.channel_names or [
+            f"channel{n}" for n in range(cohort.channels)
+        ]
+        description = _dataset_json(cohort, channels, len(tested), output.name)
+        write_json(folder / "dataset.json", description)
         if splits[0].held_out:
-            write_json(folder / SPLITS_FILE, [_train_and_val(split) for split in splits])
+            write_json(folder / SPLITS_FILE, [_train_and_val(split, names) for split in splits])
         if model is not None:
             write_json(folder / f"{PLANS_NAME}.json", _plans(model, output.name))
 
@@ -161,23 +168,38 @@ def _splits(cases: Sequence[Case], datasets: DatasetsSettings, seed: int) -> lis
     return [split_cases(cases, one, seed) for one in each]
 
 
-def _train_and_val(split: Split) -> dict[str, list[str]]:
+def _names(cases: Sequence[Case]) -> dict[str, str]:
+    """Name of a case -> name in nnU-Net: that which nnU-Net's files have, unless two share it."""
+    wanted = {}
+    for case in cases:
+        split = split_channel(stem(case.images[0].path))
+        own = stem(case.label.path)
+        wanted[case.name] = own if split == (own, 0) else case.name
+    uses = Counter(wanted.values())
+    return {name: own if uses[own] == 1 else name for name, own in wanted.items()}
+
+
+def _train_and_val(split: Split, names: Mapping[str, str]) -> dict[str, list[str]]:
     return {
-        "train": [case.name for case in split.train],
-        "val": [case.name for case in split.validation],
+        "train": [names[case.name] for case in split.train],
+        "val": [names[case.name] for case in split.validation],
     }
 
 
-def _write_case(case: Case, folder: Path, side: str, link: bool) -> None:
-    """Its channels as `NAME_0000.nii.gz`, ..., and its label with nnU-Net's values."""
+def _write_case(case: Case, name: str, place: tuple[Path, str], link: bool) -> None:
+    """Its channels as `NAME_0000.nii.gz`, ..., and its label with nnU-Net's values.
+
+    `place` is the folder of the dataset, and Tr or Ts.
+    """
+    folder, side = place
     images, labels = folder / f"images{side}", folder / f"labels{side}"
-    for place in (images, labels):
-        place.mkdir(exist_ok=True)
+    for one in (images, labels):
+        one.mkdir(exist_ok=True)
     first = read_volume(case.images[0])
     label = on_grid_of(first, read_volume(case.label))
     for number, ref in enumerate(case.images):
         volume = read_volume(ref) if number else first
-        target = images / f"{case.name}_{number:04d}{_ENDING}"
+        target = images / f"{name}_{number:04d}{_ENDING}"
         if not ref.path.name.endswith(_ENDING) or volume.stored_shape != volume.array.shape:
             _save(np.asarray(volume.array, dtype=np.float32), volume, target)
         elif link:
@@ -190,7 +212,7 @@ def _write_case(case: Case, folder: Path, side: str, link: bool) -> None:
         for names in protocol.row_sets
     ]
     values = np.array(of_row, dtype=np.uint8)[to_label_rows(label, protocol)]
-    _save(values, first, labels / f"{case.name}{_ENDING}")
+    _save(values, first, labels / f"{name}{_ENDING}")
 
 
 def _save(array: npt.NDArray[Any], like: Volume, path: Path) -> None:

@@ -91,7 +91,10 @@ def split_cases(cases: Sequence[Case], settings: DatasetsSettings, seed: int) ->
             split names unknown cases or divides a subject.
     """
     if settings.split_file:
-        return _read_split_file(cases, Path(settings.split_file).expanduser(), settings.fold)
+        # A student of self-training has the scans as cases, and none to label.
+        taught = settings.unlabelled_held_out and not settings.unlabelled
+        file = Path(settings.split_file).expanduser()
+        return _read_split_file(cases, file, settings.fold, people_overlap=taught)
     if settings.train_val_test_idx:
         return _split_by_indices(cases, settings.train_val_test_idx)
     if settings.fold == "auto" and not settings.train_on_all and any(c.side for c in cases):
@@ -214,7 +217,12 @@ def _split_by_tables(cases: Sequence[Case]) -> Split:
     return _check_given_split(sides, "column split of the table")
 
 
-def _read_split_file(cases: Sequence[Case], path: Path, fold: int | str | None = None) -> Split:
+def _read_split_file(
+    cases: Sequence[Case],
+    path: Path,
+    fold: int | str | None = None,
+    people_overlap: bool = False,
+) -> Split:
     try:
         given = json.loads(path.read_text())
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
@@ -255,7 +263,10 @@ def _read_split_file(cases: Sequence[Case], path: Path, fold: int | str | None =
             expected=f"such as {', '.join(sorted(known)[:4])}",
         )
     chosen = {side: [c for name in names for c in known[name]] for side, names in sides.items()}
-    split = _check_given_split(chosen, f"split file {path.name}", given.get("held_out") is False)
+    all_train = given.get("held_out") is False
+    how = f"split file {path.name}"
+    split = _check_given_split(chosen, how, people_overlap or all_train)
+    split = replace(split, held_out=not all_train)
     return replace(split, source_trained=tuple(given.get(SOURCE_TRAINED) or ()))
 
 

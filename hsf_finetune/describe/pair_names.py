@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from hsf_finetune.data.discovery.channel_numbers import without_channel
 from hsf_finetune.describe.layouts.base_layout import ListedVolume
 from hsf_finetune.describe.layouts.bids_layout import match_entities, parse_bids
 from hsf_finetune.describe.layouts.by_name_layout import telling_words
-from hsf_finetune.describe.layouts.nnunet_layout import without_channel
 
 
 def match_names(label: ListedVolume, images: Sequence[ListedVolume]) -> list[ListedVolume]:

@@ -249,7 +249,7 @@ def _write_labels(
     header = [*(f"image{n if n > 1 else ''}" for n in channels), "label", "subject"]
     for dataset in dict.fromkeys(scan.dataset for scan, _ in done):
         rows = [
-            [*map(str, scan.channels), path, scan.subject]
+            [*map(str, scan.channels), path, f"/{scan.subject}"]
             for scan, path in done
             if scan.dataset == dataset
         ]

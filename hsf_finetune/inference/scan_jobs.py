@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from hsf_finetune.data.discovery.channel_numbers import split_channel
 from hsf_finetune.data.volumes.read_volume import VolumeRef, stem
 from hsf_finetune.inference.find_scans import find_scans
 from hsf_finetune.inference.formats.output_formats import (
@@ -19,9 +19,6 @@ from hsf_finetune.inference.localisation import RegionFinder
 from hsf_finetune.inference.model_card import NO_GEOMETRY, Hdf5Geometry
 from hsf_finetune.system.errors import DataError, OutputError
 from hsf_finetune.system.missing_paths import no_such_path
-
-_NUMBERED = re.compile(r"(.+)_\d{4}")
-"""Names of channels of nnU-Net, without their suffix."""
 
 
 @dataclass(frozen=True)
@@ -173,9 +170,9 @@ def _join_numbered(jobs: Sequence[Job], channels: int) -> list[Job]:
     joined: list[Job] = []
     for job in jobs:
         first = job.channels[0].path
-        found = _NUMBERED.fullmatch(stem(first))
+        found = split_channel(stem(first))
         names = [
-            f"{found[1]}_{number:04d}{first.name.removeprefix(stem(first))}" if found else ""
+            f"{found[0]}_{number:04d}{first.name.removeprefix(stem(first))}" if found else ""
             for number in range(channels)
         ]
         files = [first.with_name(name) for name in names if name]

@@ -86,12 +86,18 @@ def find_corrections(
         if path not in jobs and not path.name.endswith(PROBABILITY_ENDS)
     ]
     problems += find_other_tables(labels, card)
+    label_of = {job.channels[0].path.resolve(): path for path, job in jobs.items()}
     kept, left_out = choose_new_scans([*jobs.values()], known)
     problems += [
-        DataError(f"a corrected scan cannot be learnt from: it is {why}", file=path)
+        DataError(
+            "a corrected scan cannot be learnt from",
+            file=path,
+            found=f"it is {why}",
+            expected="a scan that is new to the run, of a person who does not validate or test",
+            fix=f"move its segmentation to another folder: {label_of[path]}",
+        )
         for path, why in left_out.items()
     ]
-    label_of = {job.channels[0].path.resolve(): path for path, job in jobs.items()}
     found = []
     for number, scan in enumerate(kept, start=1):
         path = label_of[scan.channels[0].path]
@@ -151,7 +157,7 @@ def keep_corrections(
     for number, one in enumerate(corrections, start=1):
         copy = folder / f"{number:03d}_{one.label.name}"
         shutil.copyfile(one.label, copy)
-        rows.append([*map(str, one.images), str(copy), one.subject])
+        rows.append([*map(str, one.images), str(copy), f"/{one.subject}"])
         record.append(
             {
                 "scan": [*map(str, one.images)],

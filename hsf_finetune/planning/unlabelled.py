@@ -6,12 +6,13 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 
 from hsf_finetune.config.settings import DatasetsSettings, Settings
-from hsf_finetune.data.discovery.cases import Case, Cohort
+from hsf_finetune.data.discovery.cases import Cohort
 from hsf_finetune.data.discovery.found_files import LedgerEntry
-from hsf_finetune.data.discovery.subjects import assign_subjects
+from hsf_finetune.data.discovery.subjects import assign_subjects, of_folder, person_key
 from hsf_finetune.data.splits import Split
 from hsf_finetune.data.volumes.read_volume import VolumeRef, read_shape, stem
 from hsf_finetune.inference.model_card import common_geometry
@@ -30,7 +31,7 @@ class UnlabelledScan:
 
     Args:
         name: unique among those of a run, and valid as a file name.
-        subject: the person, as far as its path tells.
+        subject: the person, as far as its path tells, as cases have it.
         channels: one volume per input channel.
         dataset: the dataset of labelled cases in whose folder it lies; empty if it lies elsewhere.
     """
@@ -132,7 +133,7 @@ def find_unlabelled(datasets: DatasetsSettings, cohort: Cohort, split: Split) ->
 
     A scan is left out if a case of the split has the same file, or one of the same content, if
     its person validates or tests (unless `unlabelled_held_out` allows that), if its header
-    cannot be read, or if it is there twice.
+    cannot be read, or if it is there twice, by path or by content.
 
     Raises:
         ConfigError: a path does not exist, or no scan is left.
@@ -230,21 +231,32 @@ def _folder_and_pattern(entry: str) -> tuple[str, str | None]:
 def _with_subjects(
     scans: Sequence[UnlabelledScan], cohort: Cohort, datasets: DatasetsSettings
 ) -> list[UnlabelledScan]:
-    """The scans with their subjects, found by the rule of the dataset in whose folder they lie."""
+    """The scans with their subjects, found by the rule of the dataset in whose folder they lie.
+
+    That of a scan of a case's person is the case's subject.
+    """
     base = Path(datasets.main_path).expanduser().resolve()
     found: dict[int, tuple[str, str]] = {}
     for name, dataset in datasets.datasets.items():
         root = (base / dataset.path).resolve()
-        own = [case.images[0].path for case in cohort.cases if case.dataset == name]
-        own = [path for path in own if path.is_relative_to(root)]
+        cases = [case for case in cohort.cases if case.dataset == name]
+        own = [case for case in cases if case.images[0].path.is_relative_to(root)]
         inside = {
             number: scan.channels[0].path
             for number, scan in enumerate(scans)
             if number not in found and scan.channels[0].path.is_relative_to(root)
         }
         if inside:
-            subjects = assign_subjects([*own, *inside.values()], root, dataset.subject)[len(own) :]
-            found |= {n: (subject, name) for n, subject in zip(inside, subjects, strict=True)}
+            paths = [*(case.images[0].path for case in own), *inside.values()]
+            subjects = assign_subjects(paths, root, dataset.subject)
+            # Beside further files the rule may give a case another subject than it has, and a
+            # table may give it any.
+            of_case = {subject: case.subject for subject, case in zip(subjects, own, strict=False)}
+            further = zip(inside, subjects[len(own) :], strict=True)
+            found |= {
+                n: (of_case.get(subject) or of_folder(subject, root, base), name)
+                for n, subject in further
+            }
     rest = {n: scan.channels[0].path for n, scan in enumerate(scans) if n not in found}
     if rest:
         top = Path(*_common_parts([path.parent for path in rest.values()]))
@@ -264,53 +276,69 @@ def _common_parts(folders: Sequence[Path]) -> Iterator[str]:
 
 
 class _Rules:
-    """What speaks against the use of a scan without a label."""
+    """What speaks against the use of a scan without a label.
+
+    The reasons read well behind a count ("2 given twice") and behind "it is", and have details
+    behind a colon.
+    """
 
     def __init__(self, cohort: Cohort, split: Split, held_out_allowed: bool) -> None:
-        used = {*split.train, *split.validation, *split.test}
+        used = dict.fromkeys((*split.train, *split.validation, *split.test))
         self._channels = cohort.channels
-        self._cases = {ref.path.resolve(): case for case in used for ref in case.images}
-        self._sizes: dict[int, list[tuple[Path, Case]]] = {}
-        for path, case in self._cases.items():
-            if path.is_file():
-                self._sizes.setdefault(path.stat().st_size, []).append((path, case))
+        self._known = _KnownFiles()
+        for case in used:
+            for ref in case.images:
+                self._known.add(ref.path.resolve(), f"used by the run with a label: {case.name}")
         held_out = [*split.test, *(split.validation if split.held_out else ())]
         self._people = (
             {} if held_out_allowed else {_person(case.subject): case for case in held_out}
         )
-        self._seen: dict[Path, UnlabelledScan] = {}
 
     def reason_against(self, scan: UnlabelledScan) -> str:
         """Why the scan must not be used; empty where it may be."""
         path = scan.channels[0].path
-        if case := self._cases.get(path) or self._case_of_same_content(path):
-            return f"with a label that the run uses: {case.name}"
+        if reason := self._known.find(path):
+            return reason
         if case := self._people.get(_person(scan.subject)):
             return f"of a subject that validates or tests: {case.subject}"
-        if path in self._seen:
-            return "given twice: once is enough"
         if len(scan.channels) != self._channels:
-            return f"with another number of channels: {len(scan.channels)}, not {self._channels}"
+            return f"unlike the cases in channels: {len(scan.channels)}, not {self._channels}"
         try:
             shapes = {read_shape(ref)[0] for ref in scan.channels}
         except (UserError, OSError) as error:
-            return f"that cannot be read: {str(error).splitlines()[0]}"
+            return f"not readable: {str(error).splitlines()[0]}"
         if len(shapes) > 1:
-            return "whose channels differ in shape: they have to lie on one grid"
-        self._seen[path] = scan
+            return "not on one grid: its channels differ in shape"
+        self._known.add(path, f"given twice: the same as {path}")
         return ""
 
-    def _case_of_same_content(self, path: Path) -> Case | None:
-        """The case with a file of the same bytes; only files of the same size are read."""
+
+class _KnownFiles:
+    """Files, each with a text, found again by path or content; of those of one size the bytes count."""
+
+    def __init__(self) -> None:
+        self._texts: dict[Path, str] = {}
+        self._sizes: dict[int, list[Path]] = {}
+        self._checksum = cache(partial(Checksum.of_file, algorithm="xxh3_128"))
+
+    def add(self, path: Path, text: str) -> None:
+        """Adds a file."""
+        self._texts[path] = text
+        if path.is_file():
+            self._sizes.setdefault(path.stat().st_size, []).append(path)
+
+    def find(self, path: Path) -> str:
+        """The text of the same file or of one with the same content; empty without one."""
+        if text := self._texts.get(path):
+            return text
         alike = self._sizes.get(path.stat().st_size, []) if path.is_file() else []
-        own = Checksum.of_file(path, "xxh3_128") if alike else None
-        same = (case for other, case in alike if Checksum.of_file(other, "xxh3_128") == own)
-        return next(same, None)
+        same = (one for one in alike if self._checksum(one) == self._checksum(path))
+        return next((self._texts[one] for one in same), "")
 
 
 def _person(subject: str) -> str:
-    """The last part of a subject, which is the same in two folders."""
-    return subject.rsplit("/", 1)[-1]
+    """The last part of a subject, which is the same in two folders, for all of its spellings."""
+    return person_key(subject.rsplit("/", 1)[-1])
 
 
 def _with_unique_names(scans: Sequence[UnlabelledScan]) -> Iterator[UnlabelledScan]:

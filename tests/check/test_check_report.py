@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from hsf_finetune.cli.check_command import check
+from tests.conftest import tiny_case
 from tests.data.writing import AFFINE, blobs, nifti, pair
 
 YAML = """
@@ -65,6 +66,29 @@ def test_a_clean_check_says_what_it_saw(lab: Lab, capsys: pytest.CaptureFixture[
         assert "size: 10 x 9 x 8 voxels" in said
         assert "classes: DG in 4 (median 25.3 mm3), CA1 in 4 (median 25.3 mm3)" in said
         assert "not used, no pattern of 'lab' matches it: atlas.nii.gz" in said
+
+
+def test_a_label_without_one_class_is_not_shifted(
+    lab: Lab, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in lab.root.rglob("*.nii.gz"):
+        path.unlink()
+    for number in range(9):
+        image, label = tiny_case(number)
+        where = np.indices(label.shape)[1]
+        shape = np.where(label > 0, 1 + (where > 12), 0).astype(np.uint8)
+        if number == 8:
+            shape[shape == 2] = 0
+        nifti(lab.root / "images" / f"p{number}.nii.gz", image)
+        nifti(lab.root / "labels" / f"p{number}.nii.gz", shape)
+    lab.check()
+    (folder,) = lab.out.iterdir()
+    said = capsys.readouterr().out + (folder / "check.json").read_text()
+    assert "CA1 is not drawn in this case" in said
+    assert "CA1 in 8" in said
+    assert "8 of the 9 labels of the same dataset, pattern and side have it" in said
+    assert "seems shifted" not in said
+    assert "is flipped" not in said
 
 
 def test_a_large_volume_is_no_power_of_ten(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:

@@ -67,6 +67,19 @@ def test_the_way_back_finds_the_same_cases_and_split(data: Path, tmp_path: Path)
         ]
 
 
+def test_cases_of_nnunet_keep_its_names(data: Path, tmp_path: Path) -> None:
+    first, again = tmp_path / "raw" / "Dataset007_Tiny", tmp_path / "raw" / "Dataset008_Again"
+    write_raw_dataset(settings_of(data), first)
+    described = describe_folder(first, tmp_path / "conf" / "datasets" / "back.yaml")
+    write_raw_dataset(compose("train", ["datasets=back"], described.parents[1]), again)
+    for folder in ("imagesTr", "labelsTr"):
+        files = [{file.name for file in (root / folder).iterdir()} for root in (first, again)]
+        assert files[0] == files[1]
+    names = {file.name.removesuffix(".nii.gz") for file in (again / "labelsTr").iterdir()}
+    split = json.loads((again / "splits_final.json").read_text())[0]
+    assert {*split["train"], *split["val"]} == names
+
+
 def test_folds_and_test_cases_are_those_of_a_run(data: Path, tmp_path: Path) -> None:
     folder = tmp_path / "Dataset007_Tiny"
     folds = settings_of(data, "tiny", "datasets.fold=all", "datasets.folds=3")

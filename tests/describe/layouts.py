@@ -108,7 +108,7 @@ def nnunet_raw(root: Path, cases: Sequence[Source]) -> Copied:
             source,
             f"imagesTr/hippo_{n:03d}_0000.nii.gz",
             f"labelsTr/hippo_{n:03d}.nii.gz",
-            f"hippo_{n:03d}_0000",
+            f"hippo_{n:03d}",
         )
         for n, source in enumerate(cases)
     ]

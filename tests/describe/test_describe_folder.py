@@ -187,6 +187,19 @@ def test_folders_with_nothing_usable_say_what_was_looked_for(tmp_path: Path) -> 
     assert not (tmp_path / "x.yaml").exists()
 
 
+def test_a_pair_without_the_entity_of_bids_is_told_what_it_lacks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("sub-01", "sub-02", "pilot"):
+        pair(tmp_path / "lab", f"{name}_T2w.nii.gz", f"{name}_dseg.nii.gz")
+    describe_folder(tmp_path / "lab", tmp_path / "conf" / "datasets" / "lab.yaml")
+    said = capsys.readouterr().out
+    assert "2 cases of 2 subjects" in said
+    line = next(line for line in said.splitlines() if "pilot_T2w" in line)
+    assert "sub-NAME_T2w with sub-NAME_dseg" in line
+    assert "pilot_dseg" in line
+
+
 def test_several_datasets_in_one_folder(tmp_path: Path) -> None:
     for name in ("Dataset001_A", "Dataset002_B"):
         nifti(tmp_path / name / "imagesTr" / "a.nii.gz")

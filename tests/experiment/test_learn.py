@@ -75,6 +75,7 @@ def test_two_rounds(source_run: Path, tmp_path: Path) -> None:
     assert splits[1]["validation"] == splits[0]["validation"]
     added = [name for name in splits[1]["train"] if name not in splits[0]["train"]]
     assert [name.split("__")[0] for name in added] == ["corrections_1", "corrections_2"]
+    assert {"sub-8", "sub-9"} <= {*splits[1]["subjects"]["train"]}
     rates = [
         read_settings_of(run).models.lr for run in (source_run, one.run.folder, two.run.folder)
     ]
@@ -211,7 +212,11 @@ def held_out(folder: Path) -> None:
         (no_scan, "belongs to no scan"),
         (no_scan_behind_a_link, "belongs to no scan"),
         (values_of_another_model, r"(?s)itksnap.*found: +10 anterior.*expected: +10 blob.*remove"),
-        (held_out, "of a subject that validates or tests"),
+        (
+            held_out,
+            r"(?s)learnt from\n.*found: +it is of a subject that validates or tests: .*fix: +move "
+            r"its segmentation to another folder: \S+labels/sub-0",
+        ),
     ],
 )
 def test_refused(

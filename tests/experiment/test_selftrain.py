@@ -96,6 +96,26 @@ def test_every_file_is_accounted_for(finished: Path) -> None:
     assert split["validation"] == ["tiny__sub-02__sub-02_T2w"]
 
 
+@pytest.mark.parametrize("place", ["more", "tiny/more"])
+def test_subjects_of_labelled_scans_are_those_of_the_scans(place: str, tmp_path: Path) -> None:
+    data = write_cohort(tmp_path / "data", 3)
+    for number, name in enumerate(("sub-02_ses-2_T2w", "pilot"), start=70):
+        save_nifti(data / place / f"{name}.nii.gz", tiny_case(number)[0])
+    given = [f"datasets.unlabelled={place}", "datasets.unlabelled_held_out=true"]
+    own = ["datasets.datasets.tiny.path=.", "lightning.max_epochs=1"] if place == "more" else []
+    patterns = "datasets.datasets.tiny.patterns"
+    if own:
+        own += [f"{patterns}.t2={{mri: 'tiny/*/*_T2w.nii.gz', label: 'tiny/*/*_dseg.nii.gz'}}"]
+    run_experiment(settings_of(data, tmp_path / "run", *given, *own))
+    split = json.loads((tmp_path / "run" / "final" / "splits.json").read_text())
+    prefix = "" if own else "tiny/"
+    assert split["subjects"]["train"] == sorted(
+        f"{prefix}{s}" for s in ("pilot", "sub-01", "sub-02")
+    )
+    assert split["subjects"]["validation"] == [f"{prefix}sub-02"]
+    assert split["held_out"]
+
+
 def test_the_run_is_a_model(finished: Path) -> None:
     scan = finished.parent / "data" / "tiny" / "sub-02" / "sub-02_T2w.nii.gz"
     predictor = Predictor.load(finished)

@@ -47,7 +47,7 @@ def test_scans_of_the_split_are_left_out(own_data: Path, given: str) -> None:
         "sub-05_T2w.nii.gz",
     ]
     assert {name: why for name, why in reasons(scans).items() if "T2w" in name} == dict.fromkeys(
-        (f"sub-0{n}_T2w.nii.gz" for n in (1, 2, 3)), "with a label that the run uses"
+        (f"sub-0{n}_T2w.nii.gz" for n in (1, 2, 3)), "used by the run with a label"
     )
     assert "2 of them have a label, which is not used" in "\n".join(scans.lines())
 
@@ -55,8 +55,8 @@ def test_scans_of_the_split_are_left_out(own_data: Path, given: str) -> None:
 @pytest.mark.parametrize(
     ("copied", "name", "expected"),
     [
-        (1, "sub-77", "with a label that the run uses"),
-        (3, "sub-77", "with a label that the run uses"),
+        (1, "sub-77", "used by the run with a label"),
+        (3, "sub-77", "used by the run with a label"),
         (None, "sub-02", "of a subject that validates or tests"),
         (None, "sub-03", "of a subject that validates or tests"),
         (None, "sub-01", None),
@@ -75,8 +75,43 @@ def test_copies_and_further_scans_of_known_people(
     assert reasons(found(settings)).get(path.name) == expected
     data = settings.datasets.model_copy(update={"unlabelled_held_out": True})
     allowed = found(settings.model_copy(update={"datasets": data}))
-    known = expected == "with a label that the run uses"
+    known = expected == "used by the run with a label"
     assert reasons(allowed).get(path.name) == (expected if known else None)
+
+
+@pytest.mark.parametrize("place", ["more", "tiny/more"])
+@pytest.mark.parametrize(
+    "name", ["sub-02_ses-2_T2w", "sub-02_acq-hi_T2w", "SUB-02_T1w", "sub_02_ses-2_T2w"]
+)
+def test_the_people_of_other_files_do_not_hide_those_held_out(
+    own_data: Path, name: str, place: str
+) -> None:
+    for number, other in enumerate((name, "pilot", "sub-07_T2w")):
+        save_nifti(own_data / place / f"{other}.nii.gz", tiny_case(50 + number)[0])
+    scans = found(settings_of(own_data, f"datasets.unlabelled={place}"))
+    assert reasons(scans) == {f"{name}.nii.gz": "of a subject that validates or tests"}
+
+
+def test_a_further_scan_of_a_person_that_a_table_names_is_known(own_data: Path) -> None:
+    lines = ["image,label,subject"]
+    for number, person in enumerate(("Ann", "Bo", "Eve"), start=1):
+        image, label = tiny_case(number)
+        save_nifti(own_data / "lab" / f"e{number}_T2w.nii.gz", image)
+        save_nifti(own_data / "lab" / f"e{number}_seg.nii.gz", label)
+        lines.append(f"e{number}_T2w.nii.gz,e{number}_seg.nii.gz,{person}")
+    (own_data / "lab" / "cases.csv").write_text("\n".join(lines))
+    for number in (2, 7):
+        save_nifti(own_data / "lab" / f"e{number}_ses-2_T2w.nii.gz", tiny_case(40 + number)[0])
+    settings = settings_of(own_data, "datasets.unlabelled=lab/*_ses-2_*")
+    tiny = settings.datasets.datasets["tiny"]
+    update = {"path": "lab", "patterns": {}, "table": "cases.csv"}
+    split = {"train": ["Ann"], "validation": ["Bo"], "test": ["Eve"]}
+    (own_data / "split.json").write_text(json.dumps(split))
+    datasets = {"tiny": tiny.model_copy(update=update)}
+    data = settings.datasets.model_copy(update={"datasets": datasets})
+    scans = found(settings.model_copy(update={"datasets": data}))
+    assert reasons(scans)["e2_ses-2_T2w.nii.gz"] == "of a subject that validates or tests"
+    assert [scan.name for scan in scans.scans] == ["e7_ses-2_T2w"]
 
 
 def test_what_cannot_be_read_is_left_out_with_its_reason(own_data: Path) -> None:
@@ -84,7 +119,17 @@ def test_what_cannot_be_read_is_left_out_with_its_reason(own_data: Path) -> None
     (own_data / "more" / "sub-89_T2w.nii.gz").write_bytes(b"no image")
     scans = found(settings_of(own_data, "datasets.unlabelled=[more,more/sub-88_T2w.nii.gz]"))
     assert len(scans.scans) == 1
-    assert reasons(scans)["sub-89_T2w.nii.gz"] == "that cannot be read"
+    assert reasons(scans)["sub-89_T2w.nii.gz"] == "not readable"
+
+
+def test_of_scans_with_the_same_content_one_is_used(own_data: Path) -> None:
+    first = save_nifti(own_data / "more" / "a" / "sub-87_T2w.nii.gz", tiny_case(7)[0])
+    for name in ("sub-88", "sub-89"):
+        (own_data / "more" / f"{name}_T2w.nii.gz").write_bytes(first.read_bytes())
+    scans = found(settings_of(own_data, "datasets.unlabelled=more"))
+    assert [scan.channels[0].path for scan in scans.scans] == [first]
+    assert [*scans.left_out.values()] == [f"given twice: the same as {first}"] * 2
+    assert "left out: 2 given twice (ledger.csv)" in "\n".join(scans.lines())
 
 
 def test_the_plan_says_what_is_going_to_be_learned_from(own_data: Path) -> None:

@@ -99,7 +99,7 @@ def test_what_the_run_has_learnt_from_is_not_proposed(
     assert len(known) > 3
     assert run_next(source_run, scans, tmp_path / "none", monkeypatch) == 1
     said = capsys.readouterr().out
-    assert said.count("with a label that the run uses") == len(known)
+    assert said.count("used by the run with a label") == len(known)
     assert "no scan is left" in said
     new = save_nifti(scans / "new" / "t2.nii.gz", tiny_case(77)[0])
     assert run_next(source_run, scans, tmp_path / "one", monkeypatch) == 0

@@ -17,7 +17,7 @@ from hsf_finetune.data.discovery.match_patterns import (
     find_annotated_images,
     find_excluded_files,
 )
-from hsf_finetune.data.discovery.subjects import assign_subjects
+from hsf_finetune.data.discovery.subjects import assign_subjects, of_folder, unite_spellings
 from hsf_finetune.data.volumes.read_volume import VolumeRef, stem
 from hsf_finetune.labels.classes import BACKGROUND, ClassSpace, LabelMap
 from hsf_finetune.labels.protocols import find_classes, read_label_map, refuse_sets
@@ -122,6 +122,8 @@ def discover(settings: DatasetsSettings, models: ModelSettings | None = None) ->
             refuse_sets(protocols)
     except UserError as error:
         problems.append(error)
+    subjects = unite_spellings([case.subject for case in cases])
+    cases = [replace(case, subject=one) for case, one in zip(cases, subjects, strict=True)]
     problems += find_shared_images([(c.dataset, c.subject, c.images[0], c.label) for c in cases])
     channels = {len(case.images) for case in cases}
     if len(channels) > 1:
@@ -146,14 +148,15 @@ def _make_cases(
     images, top = [pair.image for pair in pairs], root
     if not all(image.is_relative_to(root) for image in images):  # a table may list any file
         top = Path(os.path.commonpath([image.parent for image in images]))
-    listed = [pair.subject for pair in pairs if pair.subject]
-    subjects = listed or assign_subjects(images, top, dataset.subject)
-    # Two datasets in one folder are of the same people, datasets in two folders are not.
-    cohort = os.path.relpath(root, base)
+    if all(pair.subject for pair in pairs):
+        subjects = [_of_table(pair.subject or "", root, base) for pair in pairs]
+    else:
+        found = assign_subjects(images, top, dataset.subject)
+        subjects = [of_folder(subject, root, base) for subject in found]
     return [
         Case(
             name=_join_name(name, *pair.image.relative_to(top).parts[:-1], stem(pair.image)),
-            subject=subject if cohort == "." else f"{Path(cohort).as_posix()}/{subject}",
+            subject=subject,
             dataset=name,
             images=pair.channels,
             label=pair.label,
@@ -163,6 +166,11 @@ def _make_cases(
         )
         for pair, subject in zip(pairs, subjects, strict=True)
     ]
+
+
+def _of_table(subject: str, root: Path, base: Path) -> str:
+    """The subject of a line; one with a leading / is a subject of `main_path`: `/lab/sub-01`."""
+    return subject[1:] if re.match("/.", subject) else of_folder(subject, root, base)
 
 
 def _join_name(*parts: str) -> str:

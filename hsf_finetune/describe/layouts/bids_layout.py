@@ -26,6 +26,7 @@ from hsf_finetune.system.console import shorten_list
 
 EXPECTED_FILES = "BIDS: sub-* files, with labels *_dseg.nii.gz beside them or below derivatives"
 
+_NOT_BIDS = "the name is not of BIDS as those of the cases: sub-NAME_T2w with sub-NAME_dseg"
 _LABEL_SUFFIXES = ("dseg", "mask")
 _NO_IMAGE = ("probseg", "bold", "dwi", "sbref", "epi", "phase", "phasediff", "magnitude1")
 _ENTITY = re.compile(r"([A-Za-z]+)-([A-Za-z0-9+]+)")
@@ -87,6 +88,7 @@ def find_cases(listing: FolderListing) -> FolderLayout | None:
     )
     reasons = {label.volume: _why_unused(label, images_of[label], matches) for label in labels}
     reasons |= worse
+    reasons |= dict.fromkeys((v for v in listing.volumes if parse_bids(v) is None), _NOT_BIDS)
     used = {volume for case in cases for volume in case.volumes}
     unused = [volume for volume in listing.volumes if volume not in used]
     left_out = tuple((volume, reasons.get(volume, "no label belongs to it")) for volume in unused)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from hsf_finetune.data.discovery.channel_numbers import split_channel
 from hsf_finetune.data.volumes.read_volume import is_hdf5
 from hsf_finetune.describe.label_names import read_json
 from hsf_finetune.describe.layouts.base_layout import (
@@ -20,8 +21,6 @@ from hsf_finetune.describe.list_volumes import FolderListing
 from hsf_finetune.system.errors import DataError
 
 EXPECTED_FILES = "imagesTr and labelsTr (nnU-Net's raw data, Medical Segmentation Decathlon)"
-
-_CHANNEL = re.compile(r"(.+)_(\d{4})")
 
 
 def find_cases(listing: FolderListing) -> FolderLayout | None:
@@ -49,8 +48,8 @@ def find_cases(listing: FolderListing) -> FolderLayout | None:
     images: dict[str, dict[int, ListedVolume]] = {}
     labels = {v.name: v for v in volumes if v.folders == (*folder, "labelsTr")}
     for image in (v for v in volumes if v.folders == (*folder, "imagesTr")):
-        match = None if image.name in labels else _CHANNEL.fullmatch(image.name)
-        name, number = (match[1], int(match[2])) if match else (image.name, 0)
+        split = None if image.name in labels else split_channel(image.name)
+        name, number = split or (image.name, 0)
         images.setdefault(name, {})[number] = image
     cases = [
         FoundCase("images", tuple(images[name][n] for n in sorted(images[name])), label)
@@ -67,15 +66,9 @@ def find_cases(listing: FolderListing) -> FolderLayout | None:
         notes.append(UnsureNote("channel_names", text))
         channels = None
     title = "imagesTr and labelsTr, as in the Medical Segmentation Decathlon"
-    if any(_CHANNEL.fullmatch(case.channels[0].name) for case in cases):
+    if any(split_channel(case.channels[0].name) for case in cases):
         title = "nnU-Net's raw data"
     return FolderLayout(title, tuple(cases), channels, tuple(notes), left_out)
-
-
-def without_channel(name: str) -> str:
-    """The name of a case in the name of one of its channels: `case` in `case_0000`."""
-    match = _CHANNEL.fullmatch(name)
-    return match[1] if match else name
 
 
 def read_channel_names(file: Path) -> tuple[str, ...] | None:

@@ -10,7 +10,7 @@ import pytest
 from hsf_finetune.data.discovery.cases import discover
 from hsf_finetune.data.discovery.subjects import assign_subjects
 from hsf_finetune.system.errors import ConfigError, DataError
-from tests.data.writing import settings
+from tests.data.writing import pair, settings, several
 
 ROOT = Path("/data/lab")
 MSD = Path(
@@ -34,6 +34,53 @@ def test_a_bids_entity_is_the_subject() -> None:
     assert subjects(
         "sub-01/ses-1/anat/sub-01_ses-1_T2w.nii.gz", "sub-01/ses-2/x.nii.gz", "sub-A2_hemi-L.nii.gz"
     ) == ["sub-01", "sub-01", "sub-A2"]
+
+
+@pytest.mark.parametrize("other", ["pilot.nii.gz", "SUB-05_T1w.nii.gz", "sub_05_T1w.nii.gz"])
+def test_a_file_with_another_kind_of_name_does_not_change_the_subjects_of_the_others(
+    other: str,
+) -> None:
+    names = [f"sub-{n:02d}_acq-{acq}_T2w.nii.gz" for n in range(1, 9) for acq in ("hi", "lo")]
+    expected = [name[:6] for name in names]
+    person = "pilot" if other.startswith("pilot") else "sub-05"
+    assert subjects(*names, other) == [*expected, person]
+
+
+def test_files_without_an_entity_are_looked_at_among_themselves() -> None:
+    names = ["p1/left.nii", "p1/right.nii", "p2/left.nii", "p2/right.nii"]
+    assert subjects("sub-01/sub-01_T2w.nii", *names) == ["sub-01", "p1", "p1", "p2", "p2"]
+    assert subjects("more/sub-01_T2w.nii", "more/pilot.nii") == ["sub-01", "pilot"]
+    assert subjects("sub-01/sub-01_T2w.nii", "p9/left.nii", "p9/p9_right.nii")[1:] == ["p9", "p9"]
+
+
+def test_datasets_of_one_folder_share_subjects_whatever_their_spelling(tmp_path: Path) -> None:
+    for name in ("sub-01_a", "SUB-01_b", "sub-02_a", "sub_02_b"):
+        pair(tmp_path, f"{name}.nii.gz", f"{name}_dseg.nii.gz")
+    series = {k: {"mri": f"*_{k}.nii.gz", "label": f"*_{k}_dseg.nii.gz"} for k in ("a", "b")}
+    sets = {k: {"path": ".", "patterns": {k: series[k]}} for k in series}
+    cohort = discover(several(tmp_path, **sets))
+    by_name = {case.name.split("__")[1]: case.subject for case in cohort.cases}
+    assert by_name["sub-01_a"] == by_name["SUB-01_b"] == "sub-01"
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["imagesTr/hip_375_0000", "imagesTr/hip_376_0000"], ["hip_375", "hip_376"]),
+        (["hip_375_0000", "hip_375_ses-2", "pilot_0003"], ["hip_375", "hip_375", "pilot_0003"]),
+        (["a_0000", "a_0001", "b_0000", "b_0001"], ["a", "a", "b", "b"]),
+        (["scan_0000", "scan_0001", "scan_0002"], ["0000", "0001", "0002"]),
+        (["hip_0000", "hip_0001", "hip_0002"], ["hip_0000", "hip_0001", "hip_0002"]),
+        (["hip_0001", "hip_0007"], ["hip_0001", "hip_0007"]),
+        (["img_0000"], ["0000"]),
+        (["p1/t2_0000", "p2/t2_0000"], ["p1", "p2"]),
+        (["dr.a_0000", "dr.b_0000"], ["dr_a", "dr_b"]),
+    ],
+)
+def test_the_number_of_a_channel_is_no_part_of_the_subject(
+    names: list[str], expected: list[str]
+) -> None:
+    assert subjects(*(f"{name}.nii.gz" for name in names)) == expected
 
 
 def test_the_folders_of_hsf_cohorts_are_subjects() -> None:
