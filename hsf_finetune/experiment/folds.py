@@ -30,7 +30,8 @@ from hsf_finetune.evaluation.score_tables import (
 )
 from hsf_finetune.experiment.child_runs import RunExperiment, make_run
 from hsf_finetune.experiment.quality_lessons import describe_quality, share_quality
-from hsf_finetune.experiment.resume import has_become_longer, open_folder
+from hsf_finetune.experiment.resume import open_folder
+from hsf_finetune.experiment.run_length import has_become_longer
 from hsf_finetune.experiment.run_result import RunResult, mean_dice, write_report_of
 from hsf_finetune.experiment.validation_lessons import (
     describe_lessons,

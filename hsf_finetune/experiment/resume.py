@@ -19,6 +19,7 @@ from hsf_finetune.config.run_settings import read_settings_of
 from hsf_finetune.config.settings import Settings, dotted
 from hsf_finetune.data.discovery.cases import Cohort
 from hsf_finetune.experiment.run_files import check_files
+from hsf_finetune.experiment.run_length import epochs_before_and_now, epochs_behind, length_of
 from hsf_finetune.system import console
 from hsf_finetune.system.atomic_files import atomic_write, first_free
 from hsf_finetune.system.errors import ConfigError, DataError, OutputError
@@ -34,12 +35,9 @@ from hsf_finetune.system.run_folder import (
     RESULT,
     SPLITS,
     RunFolder,
-    epochs_done,
     has_ended,
     job_of,
     lacks_folds,
-    planned_epochs,
-    runs_in,
     write_environment,
 )
 from hsf_finetune.system.slurm_job import job_before
@@ -66,9 +64,6 @@ _FREE_TO_CHANGE = (
     "datasets.cache_dir",
 )
 """Settings that a resumed run may change, since they do not change its result."""
-
-TEACHER = "teacher"
-"""Folder, in that of a run of self-training, of the model that labels the scans."""
 
 
 def find_run(settings: Settings) -> RunFolder | None:
@@ -293,7 +288,7 @@ def _run_to_resume(path: Path, settings: Settings) -> RunFolder:
             f"finetuning.pretrained={path}",
         )
     different = setting_differences(folder, settings)
-    length = _length_of(settings)[0]
+    length = length_of(settings)[0]
     others = [line for key, line in different.items() if key != length]
     if others:
         raise ConfigError(
@@ -302,71 +297,23 @@ def _run_to_resume(path: Path, settings: Settings) -> RunFolder:
             found="\n".join(others),
             fix=f"resume={folder} alone has the settings of that run; or start a new one",
         )
-    longer = _epochs_before_and_now(folder, settings) if different else None
+    longer = epochs_before_and_now(folder, settings) if different else None
     goes_on, prune = longer or "epoch" in settings.reset, settings.datasets.prune_below
     if has_ended(folder) and not (goes_on or lacks_folds(folder, prunes=prune is not None)):
         raise ConfigError(
             "the run has ended; there is nothing to resume",
             file=folder,
-            fix=f"give it more epochs: {length}={2 * max(_epochs_behind(folder, settings), 1)}; or "
+            fix=f"give it more epochs: {length}={2 * max(epochs_behind(folder, settings), 1)}; or "
             f"start a new run from its weights: finetuning.pretrained={folder}",
         )
     return RunFolder(folder.resolve(), resumed=True, longer=longer)
-
-
-def has_become_longer(folder: Path, settings: Settings) -> bool:
-    """Whether a run that has ended was shorter than it is to be."""
-    before, (_, wanted) = _planned(folder, settings), _length_of(settings)
-    return has_ended(folder) and wanted is not None and 0 < before < wanted
-
-
-def _length_of(settings: Settings) -> tuple[str, int | None]:
-    """The one setting by which a run may become longer than it was, and its value."""
-    selftrain = settings.finetuning.selftrain
-    if selftrain and selftrain.max_epochs is not None:
-        return "finetuning.selftrain.max_epochs", selftrain.max_epochs
-    return "lightning.max_epochs", settings.lightning.max_epochs
-
-
-def _runs_of_length(folder: Path, settings: Settings) -> list[Path]:
-    """The runs in a run whose length that setting decides."""
-    return runs_in(folder, TEACHER if "selftrain" in _length_of(settings)[0] else None)
-
-
-def _planned(folder: Path, settings: Settings) -> int:
-    return max(map(planned_epochs, _runs_of_length(folder, settings)))
-
-
-def _epochs_behind(folder: Path, settings: Settings) -> int:
-    """Epochs that a run has behind it.
-
-    Of a run of several that has ended they are those planned, since such as stopped early are
-    resumed for more than these alone.
-    """
-    runs = _runs_of_length(folder, settings)
-    done = max(map(epochs_done, runs))
-    return max(done, _planned(folder, settings)) if has_ended(folder) and len(runs) > 1 else done
-
-
-def _epochs_before_and_now(folder: Path, settings: Settings) -> tuple[int, int]:
-    """Epochs of a run as it was planned, and now, which are more than it has trained for."""
-    before, done = _planned(folder, settings), _epochs_behind(folder, settings)
-    length, now = _length_of(settings)
-    if now is None or (now <= done and "epoch" not in settings.reset):
-        raise ConfigError(
-            f"{length}={'null' if now is None else now} is no more than the "
-            f"{console.count_of(done, 'epoch')} that the run has behind it",
-            file=folder,
-            expected=f"more than {done}, or as it was: {before}",
-        )
-    return before, now
 
 
 def _rename_earlier_results(folder: RunFolder, settings: Settings) -> None:
     names = ["config.yaml", "schedule.json", "schedule.png", RESULT]
     names += ["validation_scores.csv", "test_scores.csv"]
     names += ["metrics.csv"] if "epoch" in settings.reset else []
-    done = _epochs_behind(folder.path, settings)
+    done = epochs_behind(folder.path, settings)
     for path in map(folder.file, names):
         if path.exists():
             path.rename(first_free(path.with_stem(f"{path.stem}_until_epoch_{done}")))

@@ -24,7 +24,8 @@ from hsf_finetune.evaluation.score_tables import (
 )
 from hsf_finetune.experiment.child_runs import RunExperiment, make_run
 from hsf_finetune.experiment.pseudo_labels import PseudoLabels, label_scans, pseudo_values
-from hsf_finetune.experiment.resume import TEACHER, has_become_longer, lock_run, open_folder
+from hsf_finetune.experiment.resume import lock_run, open_folder
+from hsf_finetune.experiment.run_length import TEACHER, has_become_longer
 from hsf_finetune.experiment.run_result import RunResult, write_report_of
 from hsf_finetune.inference.ensemble import load_models
 from hsf_finetune.inference.scan_model import ScanModel
