@@ -214,7 +214,7 @@ def test_what_cannot_be_resumed(outputs: Path) -> None:
     (run.checkpoints / "best.ckpt").touch()
     for what, said in (
         (run.checkpoints / "best.ckpt", "only last.ckpt"),
-        (outputs / "nowhere", "no run to resume"),
+        (outputs / "nowhere", "no such file or folder"),
         (outputs, "no run to resume"),
     ):
         with pytest.raises(ConfigError, match=said):
