@@ -17,8 +17,7 @@ from hsf_finetune.inference.calibration import Calibration
 
 Floats = npt.NDArray[np.float64]
 NOT_CALIBRATED = (
-    "no temperature made the labels of other subjects more probable without raising the "
-    "expected calibration error"
+    "no temperature made the labels more probable without raising the expected calibration error"
 )
 """Why a model has no calibration."""
 _MOST_FOLDS = 5
