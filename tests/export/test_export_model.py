@@ -74,7 +74,7 @@ def test_what_validation_taught_is_carried_or_named(door: str, tmp_path: Path) -
     assert exported.proof
     assert exported.proof.segmented == pytest.approx(np.count_nonzero(expected), rel=0.001)
     readme = (folder / "README.md").read_text()
-    for text in ("pieces of posterior below 1e+09 mm3", "calibration: temperature 2.00"):
+    for text in ("pieces of posterior below 1000000000 mm3", "calibration: temperature 2.00"):
         assert (text in readme) == (door == "onnx")
     assert json.loads((folder / "model_card.json").read_text())["postprocessing"]
     if door == "checkpoint":
