@@ -31,9 +31,9 @@ from hsf_finetune.training.module import MONITOR, SegmentationModule
 from hsf_finetune.training.termination import EndOnSignal
 
 _DDP = "ddp_find_unused_parameters_true"
-_FLOAT16_WEIGHTS = ("16-true", "transformer-engine-float16")
 """The only strategy of several processes under which blocks can unfreeze: they are frozen
 after the network is wrapped, and parameters without a gradient are expected."""
+_FLOAT16_WEIGHTS = ("16-true", "transformer-engine-float16")
 
 
 def make_trainer(

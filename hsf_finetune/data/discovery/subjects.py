@@ -33,8 +33,9 @@ def assign_subjects(paths: Sequence[Path], root: Path, pattern: str | None) -> l
     The first rule that applies: the dataset's own regular expression; for each file with a
     BIDS `sub-*` entity, that; for the other files among themselves, the case's own folder,
     where folders tell people apart, or the file's stem without nnU-Net's number of a channel
-    and words for side, contrast and session. Files whose names hold only such words count as one person. Subjects that differ
-    in upper and lower case or in separators only (`sub-01`, `SUB_01`) are one.
+    and words for side, contrast and session. Files whose names hold only such words count as one
+    person. Subjects that differ in upper and lower case or in separators only (`sub-01`,
+    `SUB_01`) are one.
 
     Args:
         paths: image files below `root`.
