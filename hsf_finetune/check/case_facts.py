@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
-from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -47,33 +44,6 @@ class Thumbnails:
 
 
 @dataclass(frozen=True, slots=True)
-class NamedNumbers:
-    """Numbers by name, in an array: thousands of cases have the same names."""
-
-    names: tuple[str, ...]
-    numbers: array[float]
-
-    @classmethod
-    def from_dict(cls, plain: Mapping[str, float]) -> NamedNumbers:
-        """The numbers of `plain`.
-
-        Raises:
-            AttributeError, TypeError: it holds something else.
-        """
-        return cls(_shared(tuple(plain)), array("d", plain.values()))
-
-    def to_dict(self) -> dict[str, float]:
-        """The numbers as plain types."""
-        return dict(zip(self.names, self.numbers, strict=True))
-
-
-@cache
-def _shared(names: tuple[str, ...]) -> tuple[str, ...]:
-    """The first of all equal names."""
-    return names
-
-
-@dataclass(frozen=True, slots=True)
 class Measures:
     """What was measured of a case, along RAS+ axes.
 
@@ -106,12 +76,21 @@ class Measures:
     centre: Triple | None
     centre_mm: Triple | None
     contrast: float | None
-    typical: NamedNumbers
+    typical: Mapping[str, float]
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> Measures:
+        """The measures that `plain` describes.
+
+        Raises:
+            AttributeError, KeyError, TypeError: it describes none.
+        """
+        lists = {name: tuple(value) for name, value in plain.items() if isinstance(value, list)}
+        return cls(**{**plain, **lists})
 
     def to_dict(self) -> dict[str, Any]:
         """The measures as plain types."""
-        plain = {field.name: getattr(self, field.name) for field in fields(self)}
-        return plain | {"typical": self.typical.to_dict()}
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,14 +115,9 @@ class CaseFacts:
         Raises:
             AttributeError, KeyError, TypeError, ValueError: it describes none.
         """
-        measures: dict[str, Any] = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in (plain["measures"] or {}).items()
-        }
-        if measures:
-            typical = NamedNumbers.from_dict(measures["typical"])
-            measures |= {"typical": typical, "orientation": sys.intern(measures["orientation"])}
+        measures = plain["measures"]
         findings = tuple(Finding(**finding) for finding in plain["findings"])
-        return cls(findings, Measures(**measures) if measures else None)
+        return cls(findings, Measures.from_dict(measures) if measures else None)
 
 
 def to_z_scores(cube: Thumbnail) -> npt.NDArray[np.float32]:

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from hsf_finetune.check.case_facts import EDGE_VOX, to_z_scores
 from hsf_finetune.check.findings import EXCLUDE, Finding
-from hsf_finetune.check.measured_cases import MIN_CASES, MeasuredCase, find_lacking
+from hsf_finetune.check.measured_cases import MIN_CASES, MeasuredCase, find_lacking, read_numbers
 from hsf_finetune.check.usual_values import medians_of_others, spreads_of_others
 
 Cube = npt.NDArray[np.float32]
@@ -68,7 +68,7 @@ def check_alignment(group: Sequence[MeasuredCase]) -> Iterator[Finding]:
     # Without a class that the others have, what is left lies elsewhere anyway.
     partial = {case.name for _, lacking in find_lacking(group) for case in lacking}
     complete = [case for case in group if case.name not in partial]
-    cases = [case for case in complete if case.measures.centre is not None]
+    cases = [case for case in complete if case.facts.read_measures().centre is not None]
     if len(cases) <= MIN_CASES:
         return
     rows = np.flatnonzero(cases[0].protocol.foreground_rows)[:_MAX_CLASSES]
@@ -82,7 +82,7 @@ def check_alignment(group: Sequence[MeasuredCase]) -> Iterator[Finding]:
     crops = (_read_crop(case, rows)[0] for case in cases)
     agreement = [_correlation(image, (image_sum - image) / others) for image in crops]
     usual = medians_of_others(np.array(agreement))
-    centres = np.array([case.measures.centre for case in cases], dtype=np.float64)
+    (centres,) = read_numbers(cases, "centre")
     medians = np.stack([medians_of_others(axis) for axis in centres.T], axis=1)
     spreads = 1.4826 * np.stack(
         [spreads_of_others(*both) for both in zip(centres.T, medians.T, strict=True)], axis=1
@@ -206,7 +206,7 @@ def _find_shift(
     return case.warn_label(
         "geometry/shifted",
         f"the label seems shifted ({_AXES[axis]}) against its image",
-        found=f"its centre is {off[axis] * case.measures.shape[axis]:+.0f} voxels off that of the "
+        found=f"its centre is {off[axis] * case.facts.read_measures().shape[axis]:+.0f} voxels off that of the "
         f"other cases; correlation of the image around it {posed.agreement:.2f}, {best:.2f} after "
         "shifting",
         expected=f"about {posed.usual:.2f}",
@@ -227,7 +227,7 @@ def _best_shift(image: Cube, mean: Cube) -> tuple[float, tuple[int, ...]]:
 
 def _read_crop(case: MeasuredCase, rows: npt.NDArray[np.intp]) -> tuple[Cube, Cube]:
     """The image around the label, (N, N, N), and these rows of the label, (rows, N, N, N)."""
-    thumbnails = case.read_thumbnails()
+    thumbnails = case.facts.read_thumbnails()
     assert thumbnails.crop is not None
     assert thumbnails.crop_rows is not None
     label = thumbnails.crop_rows.view(np.uint8)

@@ -17,7 +17,6 @@ from hsf_finetune.check.case_facts import (
     STEPS_PER_STD,
     CaseFacts,
     Measures,
-    NamedNumbers,
     Thumbnail,
     Thumbnails,
     Triple,
@@ -184,7 +183,7 @@ def _measure(
         centre=_to_triple(centre_vox / image.shape) if centre_vox is not None else None,
         centre_mm=_to_mm(affine, centre_vox) if centre_vox is not None else None,
         contrast=_contrast(image, foreground, box) if box is not None else None,
-        typical=NamedNumbers.from_dict(typical),
+        typical=typical,
     )
     return CaseFacts(tuple(findings), measures, _make_thumbnails(image, rows, box))
 

@@ -110,7 +110,7 @@ def _check_classes(
     trained: Sequence[MeasuredCase], cohort: Cohort, allow_unsupervised: Sequence[str]
 ) -> Iterator[Finding]:
     """Classes that no training case, or only few of them, show."""
-    counted = [(case.case, np.array(case.measures.row_voxels)) for case in trained]
+    counted = ((case.case, np.array(case.facts.read_measures().row_voxels)) for case in trained)
     census = take_census(counted, cohort.classes)
     folder = str(trained[0].case.label.path.parent)
     try:

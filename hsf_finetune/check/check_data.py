@@ -131,7 +131,7 @@ def _check(
     findings.sort(key=lambda finding: (finding.case, finding.kind))
     findings += [
         Finding("warned", UNPAIRED, entry.reason, str(entry.path), fix=entry.fix)
-        for entry in cohort.ledger
+        for entry in cohort.others
         if entry.fix
     ]
     names = {case.name for case in training}
@@ -155,7 +155,7 @@ def _check(
         target,
         source,
         cohort,
-        tuple(fact.measures for fact in facts),
+        tuple(facts),
         describe_data(cohort, measured),
     )
 

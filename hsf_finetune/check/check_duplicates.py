@@ -35,7 +35,9 @@ def find_duplicates(cases: Sequence[MeasuredCase]) -> Iterator[Finding]:
 
 
 def _same_images(cases: Sequence[MeasuredCase]) -> Iterator[Finding]:
-    for first, case in _find_equal(cases, [case.measures.image_hash for case in cases]):
+    for first, case in _find_equal(
+        cases, [case.facts.read_measures().image_hash for case in cases]
+    ):
         if case.case.images == first.case.images:
             continue  # one scan with the labels of two raters
         if case.subject == first.subject:
@@ -62,12 +64,11 @@ def _same_images(cases: Sequence[MeasuredCase]) -> Iterator[Finding]:
 
 def _same_labels(cases: Sequence[MeasuredCase]) -> Iterator[Finding]:
     keys = [
-        case.measures.label_hash if sum(case.measures.row_voxels[1:]) >= _SMALLEST_VOX else ""
-        for case in cases
+        measures.label_hash if sum(measures.row_voxels[1:]) >= _SMALLEST_VOX else ""
+        for measures in (case.facts.read_measures() for case in cases)
     ]
     for first, case in _find_equal(cases, keys):
-        same_image = case.measures.image_hash == first.measures.image_hash
-        if case.subject == first.subject or same_image:
+        if case.subject == first.subject or _is_same_image(case, first):
             continue  # no mistake, or reported for the image
         yield Finding(
             "refused",
@@ -85,8 +86,7 @@ def _nearly_same_images(cases: Sequence[MeasuredCase]) -> Iterator[Finding]:
     """Scans of different subjects that differ in noise, or by a little processing."""
     reported: set[str] = set()
     for case, other, correlation in _find_similar(cases):
-        same_image = case.measures.image_hash == other.measures.image_hash
-        if case.name in reported or case.subject == other.subject or same_image:
+        if case.name in reported or case.subject == other.subject or _is_same_image(case, other):
             continue
         reported.add(case.name)
         yield case.warn_image(
@@ -96,6 +96,10 @@ def _nearly_same_images(cases: Sequence[MeasuredCase]) -> Iterator[Finding]:
             expected=f"below {_NEARLY_SAME}, as between different people",
             fix=_EXCLUDE_OR_MERGE,
         )
+
+
+def _is_same_image(one: MeasuredCase, other: MeasuredCase) -> bool:
+    return one.facts.read_measures().image_hash == other.facts.read_measures().image_hash
 
 
 def _find_equal(
@@ -152,6 +156,6 @@ def _read_rows(coarse: IO[bytes], batch: slice) -> npt.NDArray[np.float32]:
 
 def _unit_vector(case: MeasuredCase) -> npt.NDArray[np.float32]:
     """A thumbnail as a vector whose products with others are correlations, (voxels,)."""
-    vector = to_z_scores(case.read_thumbnails().image).ravel()
+    vector = to_z_scores(case.facts.read_thumbnails().image).ravel()
     vector -= vector.mean()
     return np.asarray(vector / max(float(np.linalg.norm(vector)), 1e-6), np.float32)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from hsf_finetune.check.findings import EXCLUDE, Finding, format_mm
-from hsf_finetune.check.measured_cases import MIN_CASES, MeasuredCase, find_lacking
+from hsf_finetune.check.measured_cases import MIN_CASES, MeasuredCase, find_lacking, read_numbers
 from hsf_finetune.check.usual_values import (
     medians_of_others,
     quantiles_of_others,
@@ -29,8 +30,7 @@ def find_outliers(group: Sequence[MeasuredCase]) -> Iterator[Finding]:
     """Cases of a group that differ from the others."""
     if len(group) < MIN_CASES:
         return
-    spacing = np.array([case.measures.spacing_mm for case in group])
-    extent = spacing * np.array([case.measures.shape for case in group])
+    spacing, shape = read_numbers(group, "spacing_mm", "shape")
     for case, texts in _find_odd_sizes(group, spacing, _SPACING_RATIO):
         yield case.warn_image(
             "geometry/spacing",
@@ -39,7 +39,7 @@ def find_outliers(group: Sequence[MeasuredCase]) -> Iterator[Finding]:
             fix="check the header; if it is right, preprocessing.spacing=[X, Y, Z] brings all "
             "cases to one voxel size",
         )
-    for case, texts in _find_odd_sizes(group, extent, _EXTENT_RATIO):
+    for case, texts in _find_odd_sizes(group, spacing * shape, _EXTENT_RATIO):
         yield case.warn_image(
             "geometry/size",
             "the volume covers another extent than the other cases",
@@ -73,8 +73,9 @@ def _find_odd_sizes(
 
 def _compare_axes(group: Sequence[MeasuredCase]) -> Iterator[Finding]:
     """Grids that are rotated, or stored along other axes, unlike in the other cases."""
-    tilts = np.array([case.measures.tilt_deg for case in group], dtype=np.float64)
-    usual = Counter(case.measures.orientation for case in group).most_common(1)[0][0]
+    tilts = read_numbers(group, "tilt_deg")[0][:, 0]
+    orientations = [sys.intern(case.facts.read_measures().orientation) for case in group]
+    usual = Counter(orientations).most_common(1)[0][0]
     medians, ranges = medians_of_others(tilts), ranges_of_others(tilts)
     for n, case in enumerate(group):
         if abs(tilts[n] - medians[n]) > max(_TILT_DEG, 2 * ranges[n]):
@@ -85,7 +86,7 @@ def _compare_axes(group: Sequence[MeasuredCase]) -> Iterator[Finding]:
                 expected=f"about {medians[n]:.0f} degrees",
                 fix="check the header, or resample it along the axes of the others",
             )
-        if case.measures.orientation != usual:
+        if orientations[n] != usual:
             yield Finding(
                 "repaired",
                 "geometry/orientation",
@@ -93,7 +94,7 @@ def _compare_axes(group: Sequence[MeasuredCase]) -> Iterator[Finding]:
                 "RAS+",
                 case.image_file,
                 case.name,
-                case.measures.orientation,
+                orientations[n],
                 usual,
             )
 
@@ -101,33 +102,34 @@ def _compare_axes(group: Sequence[MeasuredCase]) -> Iterator[Finding]:
 def _compare_volumes(group: Sequence[MeasuredCase]) -> Iterator[Finding]:
     """Structures that are much larger or smaller than in the other cases."""
     protocol = group[0].protocol
+    voxels, spacing = read_numbers(group, "row_voxels", "spacing_mm")
+    voxel_mm3 = spacing.prod(axis=1)
     for row in np.flatnonzero(protocol.foreground_rows):
-        present = [case for case in group if case.measures.row_voxels[row]]
+        present = np.flatnonzero(voxels[:, row])
         if len(present) < MIN_CASES:
             continue
-        voxel_mm3 = np.array([float(np.prod(case.measures.spacing_mm)) for case in present])
-        volumes_mm3 = np.array([case.measures.row_voxels[row] for case in present]) * voxel_mm3
+        volumes_mm3 = voxels[present, row] * voxel_mm3[present]
         logs = np.log(volumes_mm3)
         medians = medians_of_others(logs)
         limits = np.maximum(
             np.log(_VOLUME_RATIO), _SPREADS * 1.4826 * spreads_of_others(logs, medians)
         )
-        for n, case in enumerate(present):
-            if abs(logs[n] - medians[n]) > limits[n]:
-                yield case.warn_label(
-                    "label/volume",
-                    f"{protocol.row_names[row]} is drawn much "
-                    f"{'larger' if logs[n] > medians[n] else 'smaller'} than in the other cases",
-                    found=f"{format_size(volumes_mm3[n])} mm3",
-                    expected=f"about {format_size(np.exp(medians[n]))} mm3",
-                    fix=f"compare it with another case; correct it, or {EXCLUDE}",
-                )
+        for n in np.flatnonzero(np.abs(logs - medians) > limits):
+            yield group[present[n]].warn_label(
+                "label/volume",
+                f"{protocol.row_names[row]} is drawn much "
+                f"{'larger' if logs[n] > medians[n] else 'smaller'} than in the other cases",
+                found=f"{format_size(volumes_mm3[n])} mm3",
+                expected=f"about {format_size(np.exp(medians[n]))} mm3",
+                fix=f"compare it with another case; correct it, or {EXCLUDE}",
+            )
 
 
 def _find_missing_classes(group: Sequence[MeasuredCase]) -> Iterator[Finding]:
     """Classes that nearly all cases have, and some do not."""
     protocol = group[0].protocol
-    count = sum(bool(case.measures.label_hash) for case in group)
+    (voxels,) = read_numbers(group, "row_voxels")
+    count = int(voxels[:, protocol.foreground_rows].any(axis=1).sum())
     for row, lacking in find_lacking(group):
         for case in lacking:
             yield case.warn_label(

@@ -28,7 +28,7 @@ from hsf_finetune.system.errors import OutputError
 from hsf_finetune.system.run_folder import LEDGER
 
 if TYPE_CHECKING:
-    from hsf_finetune.check.case_facts import Measures
+    from hsf_finetune.check.kept_facts import KeptFacts
     from hsf_finetune.data.discovery.cases import Cohort
 
 CHECK_JSON = "check.json"
@@ -48,7 +48,7 @@ class CheckReport:
         target: summary of the data that train.
         source: summary of the data that the source model was trained on, if it has one.
         cohort: the cases; None where they are not known, or the report was read from a file.
-        measures: of each case of the cohort; None of one that could not be measured.
+        facts: of each case of the cohort.
         overview: what the check saw, as lines to print.
     """
 
@@ -58,7 +58,7 @@ class CheckReport:
     target: DataSummary | None = None
     source: DataSummary | None = None
     cohort: Cohort | None = None
-    measures: tuple[Measures | None, ...] = ()
+    facts: tuple[KeptFacts, ...] = ()
     overview: tuple[str, ...] = ()
 
     def count(self, tier: Tier) -> int:
@@ -94,9 +94,9 @@ class CheckReport:
                     "dataset": case.dataset,
                     "images": [str(ref) for ref in case.images],
                     "label": str(case.label),
-                    "measured": measures.to_dict() if measures else None,
+                    "measured": fact.read_measures().to_dict() if fact.is_measured else None,
                 }
-                for case, measures in zip(cases, self.measures, strict=True)
+                for case, fact in zip(cases, self.facts, strict=True)
             ),
             "data": self.target.to_dict() if self.target else None,
             "source": self.source.to_dict() if self.source else None,
@@ -209,7 +209,7 @@ def _ledger_rows(cohort: Cohort, findings: Sequence[Finding]) -> Iterator[tuple[
     for finding in findings:
         by_file.setdefault(finding.file, []).append(finding)
     keyed = {ref.path: str(ref) for case in cohort.cases for ref in case.volumes if ref.key}
-    for entry in cohort.ledger:
+    for entry in cohort.ledger():
         found = by_file.get(str(entry.path)) or by_file.get(keyed.get(entry.path, ""), [])
         found = [finding for finding in found if finding.case in ("", entry.case)]
         tier = next((t for t in TIERS if findings_of_tier(found, t)), "clean")

@@ -47,7 +47,7 @@ def _check_classes(cases: Sequence[MeasuredCase]) -> Iterator[Finding]:
 
 def _find_pairs(case: MeasuredCase) -> list[tuple[SidePair, float, float]]:
     """Left and right classes that are both drawn, and lie apart; x of both in mm."""
-    x_mm = dict(zip(case.protocol.row_names, case.measures.row_x_mm, strict=True))
+    x_mm = dict(zip(case.protocol.row_names, case.facts.read_measures().row_x_mm, strict=True))
     pairs = _pairs_of(tuple(name for name, x in x_mm.items() if x is not None))
     placed = [
         (pair, x_mm[pair.left] or 0.0, x_mm[pair.right] or 0.0) for pair in pairs if pair.certain
@@ -63,10 +63,11 @@ def _pairs_of(names: tuple[str, ...]) -> list[SidePair]:
 def _check_files(cases: Sequence[MeasuredCase]) -> Iterator[Finding]:
     """Files named left or right, where most of them lie on that side of the scanner."""
     sided = [
-        (case, side, case.measures.centre_mm[0])
+        (case, side, centre[0])
         for case in cases
-        if (side := side_of(case.case.images[0].path.name)) and case.measures.centre_mm is not None
-        if abs(case.measures.centre_mm[0]) > _CLEAR_MM
+        if (side := side_of(case.case.images[0].path.name))
+        and (centre := case.facts.read_measures().centre_mm)
+        and abs(centre[0]) > _CLEAR_MM
     ]
     wrong = [(case, side, x) for case, side, x in sided if (x > 0) != (side == "right")]
     if len(sided) < MIN_CASES or len(wrong) > (1 - _SURE_SHARE) * len(sided):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Iterator, Sequence
 from functools import partial
 
 import numpy as np
 
 from hsf_finetune.check.findings import Finding, format_mm, warn_about
-from hsf_finetune.check.measured_cases import MeasuredCase
+from hsf_finetune.check.measured_cases import MeasuredCase, read_numbers
 from hsf_finetune.data.data_summary import DataSummary
 from hsf_finetune.data.typical_scans import usual_ranges, volume_of
 from hsf_finetune.labels.classes import BACKGROUND
@@ -26,34 +27,36 @@ def summarise_data(cases: Sequence[MeasuredCase]) -> DataSummary | None:
     """Medians over some cases; None if there are none."""
     if not cases:
         return None
-    measures = [case.measures for case in cases]
-    contrasts = [m.contrast for m in measures if m.contrast is not None]
-    means: dict[str, list[float]] = {}
+    spacing, shape, contrast = read_numbers(cases, "spacing_mm", "shape", "contrast")
+    means: dict[str, array[float]] = {}
     for case in cases:
-        for names, mean in zip(case.protocol.row_sets, case.measures.row_mean, strict=True):
+        row_mean = case.facts.read_measures().row_mean
+        for names, mean in zip(case.protocol.row_sets, row_mean, strict=True):
             if len(names) == 1 and mean is not None:
-                means.setdefault(next(iter(names)), []).append(mean)
+                means.setdefault(next(iter(names)), array("d")).append(mean)
     return DataSummary(
         len(cases),
-        tuple(float(n) for n in np.median([m.spacing_mm for m in measures], axis=0)),
-        tuple(int(n) for n in np.median([m.shape for m in measures], axis=0)),
-        float(np.median(contrasts)) if contrasts else None,
+        tuple(float(n) for n in np.median(spacing, axis=0)),
+        tuple(int(n) for n in np.median(shape, axis=0)),
+        None if np.isnan(contrast).all() else float(np.nanmedian(contrast)),
         {name: float(np.median(values)) for name, values in means.items()},
-        usual_ranges(case.measures.typical.to_dict() | _class_volumes(case) for case in cases),
+        usual_ranges(_typical_and_volumes(case) for case in cases),
     )
 
 
-def _class_volumes(case: MeasuredCase) -> dict[str, float]:
-    """Volumes of the classes whose every voxel is labelled as such, in mm3."""
-    rows = list(zip(case.protocol.row_sets, case.measures.row_voxels, strict=True))
+def _typical_and_volumes(case: MeasuredCase) -> dict[str, float]:
+    """The typical quantities, and volumes of the classes whose every voxel is labelled as such, in mm3."""
+    measures = case.facts.read_measures()
+    rows = list(zip(case.protocol.row_sets, measures.row_voxels, strict=True))
     vague = {name for names, voxels in rows if len(names) > 1 and voxels for name in names}
-    voxel_mm3 = math.prod(case.measures.spacing_mm)
+    voxel_mm3 = math.prod(measures.spacing_mm)
     single = [(next(iter(names)), voxels) for names, voxels in rows if len(names) == 1]
-    return {
+    volumes = {
         volume_of(name).name: voxels * voxel_mm3
         for name, voxels in single
         if name != BACKGROUND and name not in vague
     }
+    return {**measures.typical, **volumes}
 
 
 def compare_with_source(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from array import array
 from collections.abc import Sequence
 from itertools import compress
 
 import numpy as np
 
-from hsf_finetune.check.measured_cases import MeasuredCase
+from hsf_finetune.check.measured_cases import MeasuredCase, Numbers, read_numbers
 from hsf_finetune.data.discovery.cases import Cohort
 from hsf_finetune.system.console import count_of, format_size, shorten_list
 
@@ -22,20 +24,21 @@ def describe_data(cohort: Cohort, measured: Sequence[MeasuredCase]) -> tuple[str
         f"{count_of(cohort.channels, 'channel')}"
     ]
     if measured:
+        spacing, shape = read_numbers(measured, "spacing_mm", "shape")
         lines += [
-            f"  voxel size: {_range([case.measures.spacing_mm for case in measured])} mm",
-            f"  size: {_range([case.measures.shape for case in measured])} voxels",
+            f"  voxel size: {_range(spacing)} mm",
+            f"  size: {_range(shape)} voxels",
             f"  classes: {_describe_classes(measured)}",
         ]
     reasons: dict[str, list[str]] = {}
-    for entry in cohort.ledger:
+    for entry in cohort.others:
         if entry.status in ("unused", "excluded") and not entry.fix:
             reasons.setdefault(entry.reason, []).append(entry.path.name)
     lines += [f"  not used, {why}: {shorten_list(names)}" for why, names in reasons.items()]
     return tuple(lines)
 
 
-def _range(sizes: Sequence[Sequence[float]]) -> str:
+def _range(sizes: Numbers) -> str:
     """Smallest and largest size along each axis; one of them where they are the same."""
     ends = (np.min(sizes, axis=0), np.max(sizes, axis=0))
     return " to ".join(dict.fromkeys(" x ".join(format_size(size) for size in end) for end in ends))
@@ -43,12 +46,13 @@ def _range(sizes: Sequence[Sequence[float]]) -> str:
 
 def _describe_classes(measured: Sequence[MeasuredCase]) -> str:
     """Each class or set with the number of cases that show it, and its median volume in them."""
-    volumes: dict[str, list[float]] = {}
+    volumes: dict[str, array[float]] = {}
     for case in measured:
-        voxel_mm3 = float(np.prod(case.measures.spacing_mm))
-        rows = zip(case.protocol.row_names, case.measures.row_voxels, strict=True)
+        measures = case.facts.read_measures()
+        voxel_mm3 = math.prod(measures.spacing_mm)
+        rows = zip(case.protocol.row_names, measures.row_voxels, strict=True)
         for name, voxels in compress(rows, case.protocol.foreground_rows):
-            volumes.setdefault(name, []).extend([voxels * voxel_mm3] if voxels else [])
+            volumes.setdefault(name, array("d")).extend([voxels * voxel_mm3] if voxels else [])
     texts = [
         f"{name} in {len(found)}"
         + (f" (median {format_size(np.median(found))} mm3)" if found else "")

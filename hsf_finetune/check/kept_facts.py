@@ -1,4 +1,4 @@
-"""Facts of many cases in a file: of each case the memory holds its measures, not its thumbnails."""
+"""Facts of many cases in a file: of each case the memory holds its findings alone."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import shutil
 import tempfile
 import zlib
+from array import array
 from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,8 @@ class FactsFile:
 
     def __init__(self) -> None:
         self._file = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES)  # noqa: SIM115
+        self._facts, self._thumbnails = array("q"), array("q")  # where they begin in each line
+        self._end = 0
 
     def add(self, key: str | None, facts: CaseFacts) -> KeptFacts:
         """Writes the facts of a case.
@@ -65,16 +68,27 @@ class FactsFile:
         except OutputError:
             return
 
-    def read_thumbnails(self, start: int, size: int) -> Thumbnails:
-        """The thumbnails whose text of `size` bytes begins at the byte `start`."""
-        self._file.seek(start)
-        voxels = zlib.decompress(base64.b64decode(self._file.read(size)))
+    def read_measures(self, number: int) -> Measures:
+        """The measures of a line that has some; lines count from 0."""
+        start, end = self._facts[number], self._thumbnails[number] - 1
+        _, _, plain = json.loads(self._read(start, end).decode("utf-8", "surrogateescape"))
+        return Measures.from_dict(plain["measures"])
+
+    def read_thumbnails(self, number: int) -> Thumbnails:
+        """The thumbnails of a line that has measures."""
+        last = number + 1 == len(self._facts)
+        end = self._end if last else self._facts[number + 1]
+        voxels = zlib.decompress(base64.b64decode(self._read(self._thumbnails[number], end - 1)))
         cubes = np.frombuffer(voxels, dtype=np.int8).reshape(-1, EDGE_VOX, EDGE_VOX, EDGE_VOX)
         return Thumbnails(*cubes)
 
+    def _read(self, start: int, end: int) -> bytes:
+        self._file.seek(start)
+        return self._file.read(end - start)
+
     def _write(self, head: bytes, thumbnails: bytes, facts: CaseFacts) -> KeptFacts:
         try:
-            start = self._file.seek(0, 2) + len(head) + 1
+            self._file.seek(self._end)
             self._file.write(head + b"\t" + thumbnails + b"\n")
         except OSError as error:
             raise OutputError(
@@ -83,19 +97,30 @@ class FactsFile:
                 found=error.strerror,
                 fix="set TMPDIR to a folder with space: 10 KB for each case",
             ) from error
-        return KeptFacts(facts.findings, facts.measures, self, start, len(thumbnails))
+        self._facts.append(self._end)
+        self._thumbnails.append(self._end + len(head) + 1)
+        self._end += len(head) + len(thumbnails) + 2
+        return KeptFacts(facts.findings, facts.measures is not None, self, len(self._facts) - 1)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class KeptFacts:
-    """The facts of one case, of which the thumbnails are read from a file when they are needed."""
+    """The facts of one case, of which measures and thumbnails are read from a file when needed.
+
+    Args:
+        findings: of the case.
+        is_measured: whether it could be measured.
+    """
 
     findings: tuple[Finding, ...]
-    measures: Measures | None
+    is_measured: bool
     _file: FactsFile
-    _start: int
-    _size: int
+    _number: int
+
+    def read_measures(self) -> Measures:
+        """The measures of a case that has some."""
+        return self._file.read_measures(self._number)
 
     def read_thumbnails(self) -> Thumbnails:
         """The thumbnails of a case that has measures."""
-        return self._file.read_thumbnails(self._start, self._size)
+        return self._file.read_thumbnails(self._number)

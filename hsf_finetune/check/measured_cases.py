@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from array import array
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
+import numpy.typing as npt
 
-from hsf_finetune.check.case_facts import Measures, Thumbnails
 from hsf_finetune.check.findings import Finding, warn_about
 from hsf_finetune.check.kept_facts import KeptFacts
 from hsf_finetune.data.discovery.cases import Case
 from hsf_finetune.labels.classes import LabelMap
 from hsf_finetune.labels.laterality import side_of
+
+Numbers = npt.NDArray[np.float64]
 
 MIN_CASES = 4
 """With fewer cases than this nothing says what is usual."""
@@ -27,13 +31,11 @@ class MeasuredCase:
 
     Args:
         case: its files.
-        measures: what was measured.
-        read_thumbnails: reads its thumbnails, which are not kept in memory.
+        facts: what was measured, which is not kept in memory.
     """
 
     case: Case
-    measures: Measures
-    read_thumbnails: Callable[[], Thumbnails]
+    facts: KeptFacts
 
     @property
     def name(self) -> str:
@@ -74,10 +76,25 @@ class MeasuredCase:
 def select_measured(cases: Sequence[Case], facts: Sequence[KeptFacts]) -> list[MeasuredCase]:
     """The cases that could be measured, by the facts of each of them."""
     return [
-        MeasuredCase(case, fact.measures, fact.read_thumbnails)
+        MeasuredCase(case, fact)
         for case, fact in zip(cases, facts, strict=True)
-        if fact.measures is not None
+        if fact.is_measured
     ]
+
+
+def read_numbers(cases: Sequence[MeasuredCase], *names: str) -> list[Numbers]:
+    """Measures of all cases, by their names in `Measures`, each (cases, numbers of one case).
+
+    What could not be measured is NaN. All cases have as many numbers.
+    """
+    columns = [array("d") for _ in names]
+    for case in cases:
+        measures = case.facts.read_measures()
+        for name, column in zip(names, columns, strict=True):
+            value = getattr(measures, name)
+            numbers = value if isinstance(value, tuple) else (value,)
+            column.extend(math.nan if number is None else number for number in numbers)
+    return [np.frombuffer(column).reshape(len(cases), -1) for column in columns]
 
 
 def group_cases(cases: Sequence[MeasuredCase]) -> list[list[MeasuredCase]]:
@@ -92,8 +109,10 @@ def group_cases(cases: Sequence[MeasuredCase]) -> list[list[MeasuredCase]]:
 
 def find_lacking(group: Sequence[MeasuredCase]) -> Iterator[tuple[int, list[MeasuredCase]]]:
     """Rows of the classes that nearly all labels of a group have, each with the cases without it."""
-    labelled = [case for case in group if case.measures.label_hash]
-    for row in np.flatnonzero(group[0].protocol.foreground_rows).tolist():
-        lacking = [case for case in labelled if not case.measures.row_voxels[row]]
-        if len(labelled) - len(lacking) >= _USUAL_SHARE * len(labelled):
-            yield row, lacking
+    rows = np.flatnonzero(group[0].protocol.foreground_rows)
+    (voxels,) = read_numbers(group, "row_voxels")
+    labelled = voxels[:, rows].any(axis=1)
+    for row in rows.tolist():
+        lacking = np.flatnonzero(labelled & (voxels[:, row] == 0))
+        if labelled.sum() - len(lacking) >= _USUAL_SHARE * labelled.sum():
+            yield row, [group[n] for n in lacking.tolist()]

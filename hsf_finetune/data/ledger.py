@@ -30,6 +30,6 @@ def write_ledger(path: Path, cohort: Cohort, split: Split) -> None:
             sides.get(entry.case, "not in the split" if entry.case else ""),
             entry.reason,
         )
-        for entry in sorted(cohort.ledger, key=lambda e: (number.get(e.case, -1), e.status))
+        for entry in cohort.ledger()
     )
     write_csv(path, ("file", "fate", "case_number", "case", "subject", "side", "reason"), rows)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -100,7 +100,7 @@ def _compare_headers(headers: Sequence[Header]) -> str:
 
 
 def _with_spacing(ref: VolumeRef, spacing_mm: tuple[float, ...] | None) -> VolumeRef:
-    return replace(ref, spacing_mm=spacing_mm) if is_hdf5(ref.path) else ref
+    return VolumeRef(ref.path, ref.key, spacing_mm, ref.affine) if is_hdf5(ref.path) else ref
 
 
 def _find_given_spacing(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -173,7 +173,7 @@ def _read(ref: VolumeRef) -> Volume:
         if ref.key is None:
             raise
         # Values can be counted without a voxel size.
-        return read_volume(replace(ref, spacing_mm=(1.0, 1.0, 1.0)))
+        return read_volume(VolumeRef(ref.path, ref.key, (1.0, 1.0, 1.0), ref.affine))
 
 
 def _spread(count: int) -> list[int]:

@@ -161,14 +161,14 @@ def keep_cases(cohort: Cohort, resumed: RunFolder | None) -> Cohort:
             f"{'is' if len(added) == 1 else 'are'} not used: {', '.join(added[:6])}"
             + (" ..." if len(added) > 6 else "")
         )
-    ledger = tuple(
-        replace(entry, status="unused", reason="added after the run was started")
-        if entry.case in added
-        else entry
-        for entry in cohort.ledger
-    )
     kept = tuple(case for case in cohort.cases if case.name in names)
-    return replace(cohort, cases=kept, ledger=ledger)
+    used = {ref.file for case in kept for ref in case.volumes}
+    unused = [
+        replace(entry, status="unused", reason="added after the run was started")
+        for entry in cohort.ledger()
+        if entry.case and entry.case not in names and str(entry.path) not in used
+    ]
+    return replace(cohort, cases=kept, others=(*cohort.others, *unused))
 
 
 @contextmanager

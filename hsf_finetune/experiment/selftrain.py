@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-
-from pydantic import TypeAdapter
 
 from hsf_finetune.config.settings import SelftrainSettings, Settings, WeightsSettings
 from hsf_finetune.data.discovery.cases import Cohort, discover
 from hsf_finetune.data.ledger import write_ledger
 from hsf_finetune.data.loading.epoch_sampler import choose_draw_weights
 from hsf_finetune.data.splits import SOURCE_TRAINED, Split, split_cases
+from hsf_finetune.data.volumes.read_volume import VolumeRef
 from hsf_finetune.evaluation.finished_runs import FINAL, read_scores_if_any, write_result
 from hsf_finetune.evaluation.score_tables import (
     ScoreRow,
@@ -83,7 +82,7 @@ def run_selftrain(
     run = open_folder(settings, resumed)
     with lock_run(run), named_when_interrupted(run):
         if not run.file(_SCANS).exists():
-            write_json(run.file(_SCANS), [asdict(scan) for scan in plan.scans.scans])
+            write_json(run.file(_SCANS), [_to_dict(scan) for scan in plan.scans.scans])
             write_json(run.file(SPLITS), plan.split.to_dict())
             write_ledger(run.file(LEDGER), plan.scans.add_to(cohort), plan.split)
         console.say(f"{'resuming' if run.resumed else 'new'} run of self-training: {run.path}")
@@ -199,10 +198,16 @@ def _plan(settings: Settings, cohort: Cohort, resumed: RunFolder | None) -> _Sel
     return _SelftrainPlan(settings, cohort, split, scans)
 
 
+def _to_dict(scan: UnlabelledScan) -> dict[str, object]:
+    return vars(scan) | {"channels": [ref.to_dict() for ref in scan.channels]}
+
+
 def _read_scans(file: Path) -> tuple[UnlabelledScan, ...]:
     shape = {"name": str, "subject": str, "channels": [{"path": str}], "dataset": str}
-    scans = TypeAdapter(tuple[UnlabelledScan, ...])
-    return scans.validate_python(read_json_list(file, shape))
+    return tuple(
+        UnlabelledScan(**scan | {"channels": tuple(map(VolumeRef.from_dict, scan["channels"]))})
+        for scan in read_json_list(file, shape)
+    )
 
 
 def _train_teacher(

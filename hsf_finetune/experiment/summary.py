@@ -35,7 +35,7 @@ def announce_run(run: RunFolder, setup: Setup, kept_in: str) -> None:
             say("  labels, preprocessing and schedule as it began (census.csv, schedule.json)")
         if settings.reset:
             say(f"  reset: {', '.join(settings.reset)}")
-    statuses = [entry.status for entry in cohort.ledger]
+    statuses = [entry.status for entry in cohort.others]
     subjects = len({case.subject for case in cohort.cases})
     say(
         f"{count_of(len(cohort.cases), 'case')} of {count_of(subjects, 'subject')}, "

@@ -179,7 +179,7 @@ def _join_numbered(jobs: Sequence[Job], channels: int) -> list[Job]:
         if len(job.channels) > 1 or first not in files or not all(f.exists() for f in files):
             joined.append(job)
             continue
-        refs = tuple(replace(job.channels[0], path=file) for file in files)
+        refs = tuple(job.channels[0].moved_to(file) for file in files)
         if (whole := Job(refs, job.place.with_name(names[0]))) not in joined:
             joined.append(whole)
     return joined

@@ -98,20 +98,20 @@ class UnlabelledScans:
         used = {ref.path: scan for scan in self.scans for ref in scan.channels}
         known = [
             entry
-            for entry in cohort.ledger
-            if entry.path not in used and (entry.case or entry.path not in self.left_out)
+            for entry in cohort.others
+            if entry.path not in used and entry.path not in self.left_out
         ]
         new = [
             LedgerEntry(path, "unlabelled", f"is labelled as {scan.name}", "", scan.subject)
             for path, scan in used.items()
         ]
-        cases = {entry.path for entry in known}
+        of_cases = {ref.file for case in cohort.cases for ref in case.volumes}
         new += [
             LedgerEntry(path, "unused", f"not used without a label: {why}")
             for path, why in self.left_out.items()
-            if path not in cases
+            if str(path) not in of_cases
         ]
-        return replace(cohort, ledger=(*known, *new))
+        return replace(cohort, others=(*known, *new))
 
 
 def require_unlabelled(datasets: DatasetsSettings) -> None:
@@ -179,7 +179,7 @@ def choose_new_scans(
     for job in jobs:
         path = job.channels[0].path
         name = re.sub(r"[^\w.\-]+", "_", "__".join((*job.place.parts[:-1], stem(path))))
-        channels = tuple(replace(ref, path=ref.path.resolve()) for ref in job.channels)
+        channels = tuple(ref.moved_to(ref.path.resolve()) for ref in job.channels)
         scans.append(UnlabelledScan(name, "", channels))
     scans = _with_subjects(scans, known.cohort, known.datasets)
     rules = _Rules(known.cohort, known.split, known.datasets.unlabelled_held_out)

@@ -73,5 +73,5 @@ def test_facts_do_not_depend_on_the_number_of_threads(tmp_path: Path, jobs: int)
     expected = [check_case(one).measures for one in cases.cases]
     done: list[int] = []
     facts, _ = check_cases(cases.cases, jobs, lambda count, total: done.append(count))
-    assert [fact.measures for fact in facts] == expected
+    assert [fact.read_measures() for fact in facts] == expected
     assert done == list(range(1, 8))

@@ -20,11 +20,11 @@ def measured_cases(folder: Path, count: int) -> list[MeasuredCase]:
     found = []
     for n in range(count):
         one = case(folder, f"c{n}", seed=n)
-        facts = FactsFile().add(None, check_case(one))
+        facts = check_case(one)
         assert facts.measures is not None
         # The labels are the same in these cases, which is another finding.
-        measured = replace(facts.measures, label_hash=str(n))
-        found.append(MeasuredCase(one, measured, facts.read_thumbnails))
+        facts = replace(facts, measures=replace(facts.measures, label_hash=str(n)))
+        found.append(MeasuredCase(one, FactsFile().add(None, facts)))
     return found
 
 

@@ -35,7 +35,7 @@ def test_facts_come_back_as_they_were(
     assert [*loaded] == ["this"]
     assert facts.thumbnails is not None
     for back in (kept, loaded["this"]):
-        assert back.measures == facts.measures
+        assert back.read_measures() == facts.measures
         assert back.findings == facts.findings
         found = vars(back.read_thumbnails())
         for name, cube in vars(facts.thumbnails).items():

@@ -332,4 +332,4 @@ def test_folders_behind_links_are_described_and_found(tmp_path: Path) -> None:
     file = describe_folder(lab, tmp_path / "conf" / "datasets" / "lab.yaml")
     cohort = discover(compose("finetune", [f"datasets={file.stem}"], tmp_path / "conf").datasets)
     assert [case.subject for case in cohort.cases] == [f"sub-{n}" for n in range(4)]
-    assert [entry.path.name for entry in cohort.ledger if not entry.case] == ["other.nii.gz"]
+    assert [entry.path.name for entry in cohort.ledger() if not entry.case] == ["other.nii.gz"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -63,13 +63,20 @@ class Cohort:
         cases: in order of their names.
         classes: the model's classes.
         channels: number of input channels of every case.
-        ledger: the status of every file.
+        others: the files that no case uses, or that a run uses without their label, and why.
     """
 
     cases: tuple[Case, ...]
     classes: ClassSpace
     channels: int
-    ledger: tuple[LedgerEntry, ...] = field(repr=False)
+    others: tuple[LedgerEntry, ...] = field(repr=False)
+
+    def ledger(self) -> Iterator[LedgerEntry]:
+        """The status of every file: first of `others`, then case by case."""
+        yield from sorted(self.others, key=lambda entry: entry.status)
+        paths = {entry.path for entry in self.others}
+        for case in self.cases:
+            yield from (entry for entry in _entries_of(case) if entry.path not in paths)
 
     @property
     def label_values(self) -> dict[str, int]:
@@ -113,8 +120,9 @@ def discover(settings: DatasetsSettings, models: ModelSettings | None = None) ->
             own = _make_cases(name, dataset, root, base, pairs, protocols[name])
             del pairs  # as large as the cases
             cases += own
-            used = {ref.path for case in own for ref in case.volumes}
+            used = {ref.file for case in own for ref in case.volumes}
             others += find_other_files(name, dataset, root, excluded, used)
+            del used
         except UserError as error:
             problems.append(error)
     try:
@@ -133,7 +141,7 @@ def discover(settings: DatasetsSettings, models: ModelSettings | None = None) ->
     names = make_names_unique([(case.name, _join_name(case.series)) for case in cases])
     cases = [replace(case, name=name) for case, name in zip(cases, names, strict=True)]
     cases.sort(key=lambda case: case.name)
-    return Cohort(tuple(cases), classes, channels.pop(), _make_ledger(cases, others))
+    return Cohort(tuple(cases), classes, channels.pop(), _without_used(others, cases))
 
 
 def _make_cases(
@@ -177,27 +185,29 @@ def _join_name(*parts: str) -> str:
     return re.sub(r"[^\w.\-]+", "_", "__".join(parts))
 
 
-def _make_ledger(cases: Sequence[Case], others: Sequence[LedgerEntry]) -> tuple[LedgerEntry, ...]:
-    """The status of every file: used by a case, excluded by a dataset, or used by no dataset."""
-    used = [entry for case in cases for entry in _entries_of(case)]
-    paths = {entry.path for entry in used}
-    unused: dict[Path, LedgerEntry] = {}
+def _without_used(others: Sequence[LedgerEntry], cases: Sequence[Case]) -> tuple[LedgerEntry, ...]:
+    """The files that no case of any dataset uses, each once; that it is excluded counts more."""
+    paths = {str(entry.path) for entry in others}
+    paths -= {ref.file for case in cases for ref in case.volumes if ref.file in paths}
+    unused: dict[str, LedgerEntry] = {}
     for entry in others:
-        if entry.path not in paths and (entry.path not in unused or entry.status == "excluded"):
-            unused[entry.path] = entry
-    return (*used, *unused.values())
+        path = str(entry.path)
+        if path in paths and (path not in unused or entry.status == "excluded"):
+            unused[path] = entry
+    return tuple(unused.values())
 
 
 def _entries_of(case: Case) -> Iterable[LedgerEntry]:
     """An entry for each file of a case."""
     label = case.label.path
-    reason = f"pairs with {case.images[0].path.name}"
-    entries = {label: LedgerEntry(label, "label", reason, case.name, case.subject)}
+    entries = {}
     for number, ref in enumerate(case.images):
         reason = f"channel {number}" if len(case.images) > 1 else ""
         if ref.path == label:
             reason = "holds the label as well"
         entries[ref.path] = LedgerEntry(ref.path, "image", reason, case.name, case.subject)
+    reason = f"pairs with {case.images[0].path.name}"
+    entries.setdefault(label, LedgerEntry(label, "label", reason, case.name, case.subject))
     return entries.values()
 
 

@@ -38,12 +38,12 @@ def find_other_files(
     dataset: DatasetSettings,
     root: Path,
     excluded: Mapping[Path, str],
-    used: Collection[Path],
+    used: Collection[str],
 ) -> Iterator[LedgerEntry]:
     """The volumes below a dataset's folder that its cases do not use, and why."""
     patterns = _Patterns(dataset)
     for path in paths_below(root):
-        if path in used:
+        if str(path) in used:
             continue
         suffix = split_suffix(path.name, (*SUFFIXES, *FOREIGN))[1].lower()
         if not suffix or not (path.is_file() or path.is_symlink()) or path.is_dir():

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import gzip
-import math
 import os
 from collections import ChainMap
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
-import psutil
 from nibabel.spatialimages import SpatialImage
 
 from hsf_finetune.data.volumes.affines import (
@@ -37,6 +35,7 @@ from hsf_finetune.data.volumes.nibabel_formats import (
     nifti_header,
     open_nifti_or_mgh,
 )
+from hsf_finetune.data.volumes.volume_size import refuse_huge
 from hsf_finetune.system.errors import DataError
 
 if TYPE_CHECKING:
@@ -52,16 +51,16 @@ _SINGLE = {b"n+1": nib.Nifti1Image, b"n+2": nib.Nifti2Image}
 """Magic bytes of NIfTI files that hold header and voxels."""
 _PADDING_BYTES = 1 << 20
 """So much may follow the last voxel of a compressed file."""
-_SURELY_BYTES, _DENSEST = 1 << 30, 500
-"""A file that claims more than this, and so many times its own size, is damaged or hostile:
-only constant volumes are stored so densely."""
 
 Array = npt.NDArray[Any]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class VolumeRef:
     """The file (and the dataset in it) that holds a volume.
+
+    The path is kept as text, `file`: a `Path` takes four times the memory, and there may be tens
+    of thousands.
 
     Args:
         path: file, or folder of DICOM files.
@@ -71,14 +70,53 @@ class VolumeRef:
         affine: 4x4 matrix for an HDF5 dataset without one, row by row.
     """
 
-    path: Path
-    key: str | None = None
-    spacing_mm: tuple[float, ...] | None = None
-    affine: tuple[tuple[float, ...], ...] | None = None
+    file: str
+    key: str | None
+    spacing_mm: tuple[float, ...] | None
+    affine: tuple[tuple[float, ...], ...] | None
+
+    def __init__(
+        self,
+        path: Path,
+        key: str | None = None,
+        spacing_mm: tuple[float, ...] | None = None,
+        affine: tuple[tuple[float, ...], ...] | None = None,
+    ) -> None:
+        for name, value in zip(self.__slots__, (str(path), key, spacing_mm, affine), strict=True):
+            object.__setattr__(self, name, value)
+
+    @property
+    def path(self) -> Path:
+        """The file or folder."""
+        return Path(self.file)
+
+    def moved_to(self, path: Path) -> VolumeRef:
+        """The same in another file or folder."""
+        return VolumeRef(path, self.key, self.spacing_mm, self.affine)
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> VolumeRef:
+        """What `to_dict` describes."""
+        spacing, affine = plain.get("spacing_mm"), plain.get("affine")
+        return cls(
+            Path(plain["path"]),
+            plain.get("key"),
+            tuple(spacing) if spacing else None,
+            tuple(map(tuple, affine)) if affine else None,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain types."""
+        return {
+            "path": self.file,
+            "key": self.key,
+            "spacing_mm": self.spacing_mm,
+            "affine": self.affine,
+        }
 
     def __str__(self) -> str:
         """`path`, or `path:key`."""
-        return f"{self.path}:{self.key}" if self.key else str(self.path)
+        return f"{self.file}:{self.key}" if self.key else self.file
 
 
 @dataclass(frozen=True)
@@ -168,11 +206,11 @@ def read_volume(ref: VolumeRef) -> Volume:
         raise DataError("no such file", file=ref.path, found=target)
     if is_hdf5(ref.path):
         with open_dataset(ref.path, ref.key) as node:
-            _refuse_huge(node.shape, node.dtype.itemsize, ref)
+            refuse_huge(node.shape, node.dtype.itemsize, ref)
             _check_type(node.dtype, ref)
             return make_volume(np.asarray(node[()]), _affine_of_hdf5(node, ref), ref)
     if opened := _open_with_itk(ref):
-        _refuse_huge(opened.shape, opened.dtype.itemsize, ref, opened.stored_bytes)
+        refuse_huge(opened.shape, opened.dtype.itemsize, ref, opened.stored_bytes)
         with refuse_damage(ref):
             array = opened.read()
         return make_volume(array, opened.affine, ref)
@@ -210,7 +248,7 @@ def _read_with_nibabel(ref: VolumeRef) -> Volume:
     path = _known(ref)
     if not is_gz(path):
         image = open_nifti_or_mgh(path)
-        _refuse_huge(image.shape, image.get_data_dtype().itemsize, ref)
+        refuse_huge(image.shape, image.get_data_dtype().itemsize, ref)
         return read_image(image, ref)
     kind: Any = None
     # Faster than nibabel's `load`, which reads the start of the file several times.
@@ -228,7 +266,7 @@ def _read_with_nibabel(ref: VolumeRef) -> Volume:
             kind, shape, dtype = type(image), image.shape, image.get_data_dtype()
             offset = voxels.offset
         # nibabel stops reading at the last voxel, before the checksum that reveals damaged voxels.
-        most = offset + _refuse_huge(shape, dtype.itemsize, ref) + _PADDING_BYTES
+        most = offset + refuse_huge(shape, dtype.itemsize, ref) + _PADDING_BYTES
         content = start + file.read(most + 1 - len(start))
         if len(content) > most:
             raise ValueError(f"it goes on behind its {most - _PADDING_BYTES} bytes of voxels")
@@ -306,29 +344,6 @@ def _check_type(dtype: np.dtype[Any], ref: VolumeRef) -> None:
             expected="one real number per voxel",
             fix="convert the scan to grey values",
         )
-
-
-def _refuse_huge(
-    shape: Sequence[int], itemsize: int, ref: VolumeRef, stored: int | None = None
-) -> int:
-    """The bytes of a volume's voxels; refuses those that cannot be in the file, or in memory.
-
-    `stored` is the size of its files, where the volume is not in one.
-    """
-    size = math.prod(map(int, shape)) * itemsize
-    stored = ref.path.stat().st_size if stored is None else stored
-    free = psutil.virtual_memory().available
-    too_dense = size > max(_SURELY_BYTES, _DENSEST * stored)
-    if too_dense or size > free:
-        raise DataError(
-            "the volume is too large to be read",
-            file=ref,
-            found=f"shape {tuple(shape)}, {size / 1e9:.3g} GB of voxels, in a file of "
-            f"{stored / 1e6:.3g} MB",
-            expected="voxels that the file has room for" if too_dense else f"{free / 1e9:.3g} GB",
-            fix="crop it",
-        )
-    return size
 
 
 def _affine_of_hdf5(node: h5py.Dataset, ref: VolumeRef) -> Affine:

@@ -72,7 +72,7 @@ def test_subjects_channels_keys_and_files_elsewhere(lab: Path, tmp_path: Path) -
     assert {case.subject for case in cohort.cases} == {"Ann", "Eve"}
     eve = next(case for case in cohort.cases if case.subject == "Eve")
     assert [ref.key for ref in (*eve.images, eve.label)] == ["x", "y", "seg"]
-    statuses = {entry.path.name: (entry.status, entry.reason) for entry in cohort.ledger}
+    statuses = {entry.path.name: (entry.status, entry.reason) for entry in cohort.ledger()}
     assert statuses["b_im.nii.gz"] == ("unused", "the table of 'lab' does not list it")
 
 
@@ -81,7 +81,7 @@ def test_excluded_files_leave_their_line_out(lab: Path) -> None:
     described = {"path": ".", "table": "cases.csv", "exclude": ["scans/b_seg.nii.gz"]}
     cohort = discover(several(lab, lab=described))
     assert [case.images[0].path.name[0] for case in cohort.cases] == ["a", "c", "d"]
-    assert {e.path.name[0] for e in cohort.ledger if e.status == "excluded"} == {"b"}
+    assert {e.path.name[0] for e in cohort.ledger() if e.status == "excluded"} == {"b"}
 
 
 def test_the_split_column_counts_unless_something_else_is_asked_for(lab: Path) -> None:

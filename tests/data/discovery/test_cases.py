@@ -45,7 +45,7 @@ TWO_KEYS = {"t2": {"mri": "*.h5", "mri_key": "image", "label_key": "label"}}
 
 
 def statuses(cohort: Cohort) -> dict[str, str]:
-    return {entry.path.name: entry.status for entry in cohort.ledger}
+    return {entry.path.name: entry.status for entry in cohort.ledger()}
 
 
 def test_a_dataset_in_hsf_form(tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_image_and_label_in_one_file(tmp_path: Path) -> None:
     cohort = discover(settings(tmp_path, TWO_KEYS))
     assert [(c.images[0].key, c.label.key) for c in cohort.cases] == [("image", "label")] * 3
     assert load_case(cohort.cases[0]).spacing_mm == (1, 1, 2)
-    assert len(cohort.ledger) == 3
+    assert len([*cohort.ledger()]) == 3
 
 
 def test_both_sides_in_one_file_are_two_cases_of_one_subject(tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def test_both_sides_in_one_file_are_two_cases_of_one_subject(tmp_path: Path) -> 
     cohort = discover(settings(tmp_path, patterns))
     assert [case.name for case in cohort.cases] == ["lab__p1__left", "lab__p1__right"]
     assert len({case.subject for case in cohort.cases}) == 1
-    assert len(cohort.ledger) == 2
+    assert len([*cohort.ledger()]) == 2
 
 
 def test_several_channels_as_files_and_as_keys(tmp_path: Path) -> None:
@@ -209,7 +209,7 @@ def test_excluded_files_are_left_out_and_listed(tmp_path: Path, glob: str) -> No
     pattern = {"t2": {"mri": "**/*_im.nii.gz", "label": "*_seg.nii.gz"}}
     cohort = discover(settings(tmp_path, pattern, exclude=[glob]))
     assert [case.subject for case in cohort.cases] == ["sub-1"]
-    excluded = [e for e in cohort.ledger if e.status == "excluded"]
+    excluded = [e for e in cohort.ledger() if e.status == "excluded"]
     assert excluded
     assert all(glob in entry.reason for entry in excluded)
 
@@ -264,7 +264,7 @@ def test_the_ledger_lists_every_volume(tmp_path: Path) -> None:
 
 
 def left_out(cohort: Cohort) -> dict[str, str]:
-    return {entry.path.name: entry.reason for entry in cohort.ledger if entry.fix}
+    return {entry.path.name: entry.reason for entry in cohort.ledger() if entry.fix}
 
 
 FOLDERS = {"t2": {"mri": "images/*.nii.gz", "label": "labels/*.nii.gz"}}
@@ -288,9 +288,9 @@ def test_files_that_lack_a_partner_are_listed_with_a_remedy(tmp_path: Path) -> N
         "other.nii": "its suffix .nii is not that of the pattern, .nii.gz",
         "foreign.mnc": ".mnc files are not read",
     }
-    links = [e.reason for e in cohort.ledger if e.path.is_symlink()]
+    links = [e.reason for e in cohort.ledger() if e.path.is_symlink()]
     assert links == ["a link that leads to no file"]
-    assert all("exclude:" in entry.fix for entry in cohort.ledger if entry.fix)
+    assert all("exclude:" in entry.fix for entry in cohort.ledger() if entry.fix)
     assert statuses(cohort)["atlas.nii"] == "unused"
     assert "x.mnc" not in statuses(cohort)
 
