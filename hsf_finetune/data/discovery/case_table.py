@@ -202,7 +202,7 @@ def _read_row(
         problems.append(table.cell_error(row, "split", what, expected))
     if problems:
         return problems
-    return AnnotatedImage(name, refs[0].path, tuple(refs[:-1]), refs[-1], subject, side)
+    return AnnotatedImage(name, tuple(refs[:-1]), refs[-1], subject, side)
 
 
 def _read_cell(

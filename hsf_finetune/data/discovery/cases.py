@@ -153,13 +153,13 @@ def _make_cases(
     protocol: LabelMap,
 ) -> list[Case]:
     """The annotated images of a dataset as cases, named after their files."""
-    images, top = [pair.image for pair in pairs], root
-    if not all(image.is_relative_to(root) for image in images):  # a table may list any file
-        top = Path(os.path.commonpath([image.parent for image in images]))
+    top = root
+    if not all(pair.image.is_relative_to(root) for pair in pairs):  # a table may list any file
+        top = Path(os.path.commonpath([pair.image.parent for pair in pairs]))
     if all(pair.subject for pair in pairs):
         subjects = [_of_table(pair.subject or "", root, base) for pair in pairs]
     else:
-        found = assign_subjects(images, top, dataset.subject)
+        found = assign_subjects((pair.image for pair in pairs), top, dataset.subject)
         subjects = [of_folder(subject, root, base) for subject in found]
     return [
         Case(

@@ -20,6 +20,9 @@ def find_label_conflicts(pairs: Sequence[tuple[VolumeRef, VolumeRef]]) -> Iterat
     `pairs` are first channel and label of every case.
     """
     images = {image for image, _ in pairs}
+    labels = {label for _, label in pairs}
+    if len(labels) == len(pairs) and labels.isdisjoint(images):
+        return  # as nearly always, and groups of thousands take memory
     for label, users in _group((label, image) for image, label in pairs):
         if len(set(users)) > 1:
             yield DataError(
@@ -43,6 +46,8 @@ def find_images_matched_twice(found: Sequence[tuple[str, VolumeRef]]) -> Iterato
 
     `found` are name of the series and first channel of every case.
     """
+    if len({image for _, image in found}) == len(found):
+        return
     for image, series in _group((image, name) for name, image in found):
         if len(series) > 1:
             yield DataError(

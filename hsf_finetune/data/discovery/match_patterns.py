@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +19,6 @@ class AnnotatedImage:
 
     Args:
         series: name of the pattern in the YAML.
-        image: file of the first channel.
         channels: one volume per input channel.
         label: the manual segmentation.
         subject: the person, where a table gives it.
@@ -28,11 +26,15 @@ class AnnotatedImage:
     """
 
     series: str
-    image: Path
     channels: tuple[VolumeRef, ...]
     label: VolumeRef
     subject: str | None = None
     side: str | None = None
+
+    @property
+    def image(self) -> Path:
+        """The file of the first channel."""
+        return self.channels[0].path
 
     def exclude_incomplete(self, excluded: dict[Path, str]) -> bool:
         """Adds the image to the excluded files if one of its files is; returns whether it did."""
@@ -81,36 +83,47 @@ def find_annotated_images(
     pairs: list[AnnotatedImage] = []
     problems: list[UserError] = []
     for title, pattern in dataset.patterns.items():
-        globs = [pattern.mri] if isinstance(pattern.mri, str) else pattern.mri
         try:
-            matched = glob_files(root, globs[0]) if globs else []
+            matched = _match_images(pattern, root)
         except UserError as error:
             problems.append(error)
             continue
-        series = ImageSeries(root, [m for m in matched if m.path not in excluded], excluded)
-        if not series.images:
-            problems.append(_no_images(f"{name}.{title}", root, globs, len(matched)))
-        for image in series.images:
+        images = [match for match in matched if match.path not in excluded]
+        if not images:
+            problems.append(_no_images(f"{name}.{title}", root, pattern, len(matched)))
+        series = ImageSeries(root, images, excluded)
+        for image in images:
             try:
                 channels = _find_channels(image, series, pattern, dataset)
                 label = _find_label(image, series, pattern, dataset)
-                pair = AnnotatedImage(title, image.path, channels, label)
+                pair = AnnotatedImage(title, channels, label)
                 if not pair.exclude_incomplete(excluded):
                     pairs.append(pair)
             except UserError as error:
                 problems.append(error)
+        del matched, images, series  # as large as the pairs
     problems += find_images_matched_twice([(pair.series, pair.channels[0]) for pair in pairs])
     problems += find_label_conflicts([(pair.channels[0], pair.label) for pair in pairs])
     if not pairs and not problems:
-        problems.append(_no_images(name, root, globs, len(excluded)))
+        problems.append(_no_images(name, root, pattern, len(excluded)))
     return pairs, problems
+
+
+def _match_images(pattern: PatternSettings, root: Path) -> list[GlobMatch]:
+    """The files of the first channel."""
+    globs = _image_globs(pattern)
+    return glob_files(root, globs[0]) if globs else []
+
+
+def _image_globs(pattern: PatternSettings) -> list[str]:
+    return [pattern.mri] if isinstance(pattern.mri, str) else pattern.mri
 
 
 def _find_channels(
     image: GlobMatch, series: ImageSeries, pattern: PatternSettings, dataset: DatasetSettings
 ) -> tuple[VolumeRef, ...]:
     keys = pattern.mri_key if isinstance(pattern.mri_key, list) else [pattern.mri_key]
-    further = [] if isinstance(pattern.mri, str) else pattern.mri[1:]
+    further = _image_globs(pattern)[1:]
     paths = [image.path, *(find_partner(image, glob, series, "channel") for glob in further)]
     count = max(len(paths), len(keys))
     if not keys or {len(paths), len(keys)} - {1, count}:
@@ -148,8 +161,9 @@ def make_volume_ref(path: Path, key: str | None, dataset: DatasetSettings) -> Vo
     return VolumeRef(path, key, spacing, affine)
 
 
-def _no_images(title: str, root: Path, globs: Sequence[str], excluded: int) -> UserError:
+def _no_images(title: str, root: Path, pattern: PatternSettings, excluded: int) -> UserError:
     """The error about a series, or a dataset, without images."""
+    globs = _image_globs(pattern)
     if not globs:
         return ConfigError(f"{title} has no pattern for its images", fix="write one under mri:")
     files = sorted(p.relative_to(root).as_posix() for p in paths_below(root) if is_volume(p))

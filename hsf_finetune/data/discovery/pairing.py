@@ -35,14 +35,19 @@ class GlobMatch:
     """A file that a glob matches.
 
     Args:
-        path: the file.
+        file: its path, as text: that takes less memory.
         glob: the pattern, without `./` and doubled slashes.
         texts: what each wildcard of the glob stands for in the path.
     """
 
-    path: Path
+    file: str
     glob: str
     texts: tuple[str, ...]
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return Path(self.file)
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +106,7 @@ def glob_files(root: Path, glob: str) -> list[GlobMatch]:
         start, suffix = split_suffix(tidy, SUFFIXES)
         expression = re.compile(f"{glob_regex(start)}(?i:{re.escape(suffix)})")
         any_case = (f"[{c.lower()}{c.upper()}]" if c.isalpha() else c for c in suffix)
-        paths = sorted(glob_below(root, start + "".join(any_case)))
+        files = sorted(map(str, glob_below(root, start + "".join(any_case))), key=_by_folders)
     except (ValueError, IndexError, NotImplementedError, re.error) as error:
         raise ConfigError(
             "not a valid file pattern",
@@ -110,11 +115,17 @@ def glob_files(root: Path, glob: str) -> list[GlobMatch]:
             fix=str(error) or None,
         ) from error
     hits = []
-    for path in paths:
+    for file in files:
+        path = Path(file)
         match = expression.fullmatch(path.relative_to(root).as_posix())
         if match and not is_hidden(path, root) and (path.is_file() or is_dicom_folder(path)):
-            hits.append(GlobMatch(path, tidy, match.groups()))
+            hits.append(GlobMatch(file, tidy, match.groups()))
     return hits
+
+
+def _by_folders(file: str) -> list[str]:
+    """So that the files of a folder stand together, as `Path` sorts them."""
+    return os.path.normcase(file).split(os.sep)
 
 
 def is_hidden(path: Path, root: Path) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from hsf_finetune.data.discovery.channel_numbers import find_channels
@@ -27,7 +27,7 @@ _SESSION = re.compile(
 _NUMBERED_SESSION = re.compile(r"(ses|session|visit|run|tp|timepoint|v)\d+", re.IGNORECASE)
 
 
-def assign_subjects(paths: Sequence[Path], root: Path, pattern: str | None) -> list[str]:
+def assign_subjects(paths: Iterable[Path], root: Path, pattern: str | None) -> list[str]:
     """The subject of each file.
 
     The first rule that applies: the dataset's own regular expression; for each file with a
