@@ -6,7 +6,7 @@ import argparse
 import math
 from collections.abc import Callable
 
-from hsf_finetune.inference.shards import Shard
+from hsf_finetune.inference.scan_shards import Shard
 
 
 def number_above_zero(unit: str) -> Callable[[str], float]:

@@ -12,8 +12,8 @@ from rich.text import Text
 from hsf_finetune.check.findings import Finding
 from hsf_finetune.data.volumes.read_volume import VolumeRef
 from hsf_finetune.inference.quality_model import MEAN, Foretold, QualityModel
+from hsf_finetune.inference.scan_shards import Shard
 from hsf_finetune.inference.scan_table import Rows, ScanTable, scan_name
-from hsf_finetune.inference.shards import Shard
 from hsf_finetune.system.console import TitledTable
 
 QUALITY_FILE = "quality.tsv"

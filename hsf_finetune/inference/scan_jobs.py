@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 
 from hsf_finetune.data.discovery.channel_numbers import split_channel
@@ -19,7 +19,7 @@ from hsf_finetune.inference.formats.output_formats import (
 )
 from hsf_finetune.inference.localisation import RegionFinder
 from hsf_finetune.inference.model_card import NO_GEOMETRY, Hdf5Geometry
-from hsf_finetune.inference.shards import Shard
+from hsf_finetune.inference.scan_shards import Shard
 from hsf_finetune.system.errors import DataError, OutputError
 from hsf_finetune.system.missing_paths import no_such_path
 
@@ -233,7 +233,7 @@ class _RealPaths:
     """Paths behind links, as `os.path.realpath` has them; each folder is looked up once."""
 
     def __init__(self) -> None:
-        self._folder = cache(os.path.realpath)
+        self._folder = lru_cache(maxsize=1024)(self.find)
 
     def find(self, path: Path) -> str:
         if path.name in ("", "..") or path.is_symlink():

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hsf_finetune.data.volumes.read_volume import VolumeRef
-from hsf_finetune.inference.shards import Shard
+from hsf_finetune.inference.scan_shards import Shard
 from hsf_finetune.system.atomic_files import append_csv, locked, read_csv, write_csv
 from hsf_finetune.system.errors import OutputError
 

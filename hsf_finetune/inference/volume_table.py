@@ -8,8 +8,8 @@ from functools import cached_property
 from pathlib import Path
 
 from hsf_finetune.data.volumes.read_volume import VolumeRef
+from hsf_finetune.inference.scan_shards import Shard
 from hsf_finetune.inference.scan_table import ScanTable
-from hsf_finetune.inference.shards import Shard
 from hsf_finetune.system.console import format_size
 
 _DIGITS = 7

@@ -15,8 +15,8 @@ from hsf_finetune.cli.main import main
 from hsf_finetune.inference.formats.output_formats import OutputChoice
 from hsf_finetune.inference.predictor import Predictor
 from hsf_finetune.inference.scan_jobs import SegmentOptions, plan_jobs
+from hsf_finetune.inference.scan_shards import Shard
 from hsf_finetune.inference.segment_files import segment_files
-from hsf_finetune.inference.shards import Shard
 from hsf_finetune.system.atomic_files import read_csv
 from hsf_finetune.system.errors import OutputError
 from tests.conftest import save_nifti, tiny_case
@@ -206,3 +206,15 @@ def test_a_page_of_one_part_is_refused(
     assert caught.value.code == 2
     assert "--review N" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_all_parts_use_the_same_engine(
+    source_run: Path, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["predict", str(source_run), str(scans), "-o", str(tmp_path / "out")]
+    with pytest.raises(SystemExit) as caught:
+        main([*command, "--shard", "1/1000"])
+    assert not caught.value.code
+    said = " ".join(capsys.readouterr().out.split())
+    assert "engine: torch, as in all parts" in said
+    assert "part 1/1000: 0 of 10 scans" in said
