@@ -6,6 +6,8 @@ import argparse
 import math
 from collections.abc import Callable
 
+from hsf_finetune.inference.scan_shards import Shard
+
 
 def number_above_zero(unit: str) -> Callable[[str], float]:
     """What reads a finite number above 0.
@@ -34,6 +36,17 @@ def whole_number(least: int) -> Callable[[str], int]:
         return found
 
     return read
+
+
+def shard(text: str) -> Shard:
+    """The part of the scans that a text such as `3/100` names."""
+    try:
+        return Shard.read(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} names no part of the scans; those of 100 are 1/100 to 100/100 (SLURM: "
+            "--array=1-100 and --shard $SLURM_ARRAY_TASK_ID/100)"
+        ) from None
 
 
 def _read_number(expected: str, fits: Callable[[float], bool]) -> Callable[[str], float]:

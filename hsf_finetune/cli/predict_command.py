@@ -11,7 +11,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from hsf_finetune.cli.number_options import number_above_zero, number_from_zero, whole_number
+from hsf_finetune.cli.number_options import (
+    number_above_zero,
+    number_from_zero,
+    shard,
+    whole_number,
+)
 
 _FORMATS = ("nifti", "seg.nrrd", "dicom-seg", "bids")
 
@@ -64,6 +69,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--strict", action="store_true", help="refuse scans that are unlike the training data"
+    )
+    parser.add_argument(
+        "--shard",
+        type=shard,
+        metavar="I/N",
+        help="segment only part I of N of the scans, such as 3/100, for an array of jobs; every scan "
+        "is in one part, and tables have the rows of all parts at the end",
     )
     _add_averages(parser)
     _add_outputs(parser)
@@ -184,6 +196,27 @@ def run(options: argparse.Namespace) -> int:
         return _segment(options)
 
 
+def _check_fits_shards(options: argparse.Namespace) -> None:
+    """Refuses what one part of the scans cannot give, and has all parts use the same engine.
+
+    Raises:
+        ConfigError: a page is to be written.
+    """
+    from hsf_finetune.system.console import say
+    from hsf_finetune.system.errors import ConfigError
+
+    if options.report:
+        raise ConfigError(
+            "a page shows the scans of one call, and --shard segments a part of them",
+            found=f"--report {options.report} --shard {options.shard}",
+            fix="--volumes FILE: the table has the rows of all parts at the end; --review N lists "
+            "those of all parts to look at first",
+        )
+    if options.engine == "auto":
+        options.engine = "torch"
+        say("engine: torch, as in all parts; --engine openvino, in all of them, may be faster")
+
+
 def _segment(options: argparse.Namespace) -> int:
     """The exit code, after everything is imported."""
     from hsf_finetune.cli.quick_start import (
@@ -200,6 +233,8 @@ def _segment(options: argparse.Namespace) -> int:
     from hsf_finetune.system.console import say
     from hsf_finetune.system.freed_memory import keep_freed_memory
 
+    if options.shard:
+        _check_fits_shards(options)
     if options.report and not options.overwrite:
         from hsf_finetune.evaluation.evaluate import check_is_free
 
@@ -223,6 +258,7 @@ def _segment(options: argparse.Namespace) -> int:
         ),
         where,
         options.review,
+        options.shard,
     )
     keep_freed_memory()
     weights, scans = split_models(options.model, options.scans)

@@ -52,11 +52,11 @@ def _find_group_patterns(
     """As `find_patterns`, with one pattern for each group of the cases."""
     if len(groups) > min(_MAX_PATTERNS, max(2, len(cases) // 2)):
         return None
-    used = {volume.ref.path for case in cases for volume in case.volumes}
+    used = {volume.ref.file for case in cases for volume in case.volumes}
     series_count = Counter(group[0].series for group in groups.values())
     numbers: Counter[str] = Counter()
     patterns: dict[str, PatternSettings] = {}
-    extra: set[Path] = set()
+    extra: set[str] = set()
     for group in groups.values():
         series = group[0].series
         numbers[series] += 1
@@ -111,15 +111,15 @@ def _group_key(case: FoundCase, root: Path, names_recur: bool) -> tuple[object, 
 
 
 def _find_pattern(
-    group: Sequence[FoundCase], root: Path, used: set[Path]
-) -> tuple[PatternSettings, set[Path]] | None:
+    group: Sequence[FoundCase], root: Path, used: set[str]
+) -> tuple[PatternSettings, set[str]] | None:
     """A pattern that matches no file used otherwise, and the unused files that it matches too."""
-    wanted = {case.channels[0].ref.path for case in group}
+    wanted = {case.channels[0].ref.file for case in group}
     # The second form distinguishes a1.nii.gz from a1_seg.nii.gz.
     for wildcard in ("*", "*[0-9]"):
         globs = _make_globs(group, root, wildcard)
         try:
-            matched = {match.path for match in glob_files(root, globs[0])}
+            matched = {match.file for match in glob_files(root, globs[0])}
         except UserError:
             continue
         if wanted <= matched and not (matched - wanted) & used:
@@ -187,12 +187,14 @@ def _common_start(rows: Sequence[Sequence[str]]) -> list[str]:
     return [column[0] for column in takewhile(lambda column: len({*column}) == 1, columns)]
 
 
-def _exclude_globs(extra: set[Path], used: set[Path], root: Path) -> list[str]:
+def _exclude_globs(extra: set[str], used: set[str], root: Path) -> list[str]:
     """Globs for the extra files: whole folders where nothing in them is used."""
     globs = []
-    for path in sorted(extra):
+    for path in sorted(map(Path, extra)):
         relative = path.relative_to(root)
         folders = [*reversed(relative.parents)][1:]
-        unused = [f for f in folders if not any(file.is_relative_to(root / f) for file in used)]
+        unused = [
+            f for f in folders if not any(Path(file).is_relative_to(root / f) for file in used)
+        ]
         globs.append(f"{unused[0].as_posix()}/**" if unused else relative.as_posix())
     return [*dict.fromkeys(globs)]

@@ -39,10 +39,10 @@ def verify_description(
         cases, subjects = description.layout.cases, description.subject_rule.subjects
         # Files and keys, without the geometry that a YAML adds.
         wanted = {
-            tuple((volume.ref.path, volume.ref.key) for volume in case.volumes): subject
+            tuple((volume.ref.file, volume.ref.key) for volume in case.volumes): subject
             for case, subject in zip(cases, subjects, strict=True)
         }
-        found = {tuple((r.path, r.key) for r in c.volumes): c.subject for c in cohort.cases}
+        found = {tuple((r.file, r.key) for r in c.volumes): c.subject for c in cohort.cases}
         return (cohort, overrides) if found == wanted else None
     return None
 

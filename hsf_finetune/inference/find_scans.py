@@ -62,8 +62,8 @@ def find_scans(folder: Path, pattern: str | None, key: str | None, output: Path)
         if not is_hidden(path, folder)
         and not (inside and written in path.parent.resolve().joinpath(path.name).parents)
     ]
-    dicom = [path for path in (folder, *paths) if is_dicom_folder(path)]
-    files = dicom + [
+    dicom = dict.fromkeys(path for path in (folder, *paths) if is_dicom_folder(path))
+    files = [*dicom] + [
         path
         for path in paths
         if not path.is_dir()

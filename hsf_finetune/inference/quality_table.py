@@ -12,6 +12,7 @@ from rich.text import Text
 from hsf_finetune.check.findings import Finding
 from hsf_finetune.data.volumes.read_volume import VolumeRef
 from hsf_finetune.inference.quality_model import MEAN, Foretold, QualityModel
+from hsf_finetune.inference.scan_shards import Shard
 from hsf_finetune.inference.scan_table import Rows, ScanTable, scan_name
 from hsf_finetune.system.console import TitledTable
 
@@ -29,14 +30,20 @@ class QualityTable:
     Args:
         path: of the table, separated by tabs.
         quality: of the model.
+        shard: the part of the scans that is written; None is all of them.
     """
 
     path: Path
     quality: QualityModel
+    shard: Shard | None = None
 
     @cached_property
     def _table(self) -> ScanTable:
         return ScanTable(self.path, _COLUMNS, "expected quality", "-o")
+
+    @cached_property
+    def _part(self) -> ScanTable:
+        return self._table.part(self.shard)
 
     def write_scan(
         self, scan: VolumeRef, foretold: Sequence[Foretold], warnings: Sequence[Finding]
@@ -53,7 +60,15 @@ class QualityTable:
             reasons = [*(remarks if one.class_name == MEAN else ()), *self._reasons(one)]
             cells = (one.class_name, f"{one.dice:.3f}", f"{one.low:.3f}", flags, "; ".join(reasons))
             rows.append(cells)
-        self._table.write(scan, rows or [(MEAN, "", "", flags, "; ".join(remarks))])
+        self._part.write(scan, rows or [(MEAN, "", "", flags, "; ".join(remarks))])
+
+    def collect(self, scans: Sequence[VolumeRef]) -> None:
+        """Moves the rows of all parts into the table; see `ScanTable.collect`.
+
+        Raises:
+            OutputError: the table cannot be written, or a part is another one.
+        """
+        self._table.collect(scans)
 
     def missing(self, scans: Sequence[VolumeRef]) -> list[VolumeRef]:
         """The scans that have no row.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 from hsf_finetune.data.discovery.channel_numbers import split_channel
@@ -17,6 +19,7 @@ from hsf_finetune.inference.formats.output_formats import (
 )
 from hsf_finetune.inference.localisation import RegionFinder
 from hsf_finetune.inference.model_card import NO_GEOMETRY, Hdf5Geometry
+from hsf_finetune.inference.scan_shards import Shard
 from hsf_finetune.system.errors import DataError, OutputError
 from hsf_finetune.system.missing_paths import no_such_path
 
@@ -61,6 +64,7 @@ class SegmentOptions:
         outputs: what is written of a scan.
         where: finds the parts of a scan that are segmented; None segments all of it.
         review: how many scans are listed for a person to look at.
+        shard: the part of the scans that is segmented; None is all of them.
     """
 
     key: str | None = None
@@ -71,6 +75,7 @@ class SegmentOptions:
     outputs: OutputChoice = ONLY_LABELS
     where: RegionFinder | None = None
     review: int = 0
+    shard: Shard | None = None
 
 
 DEFAULTS = SegmentOptions()
@@ -82,6 +87,10 @@ class JobPlan:
 
     jobs: tuple[Job, ...]
     skipped: tuple[tuple[Path, str], ...] = ()
+
+    def part(self, shard: Shard | None) -> tuple[Job, ...]:
+        """The jobs of a part of the scans; None is all of them."""
+        return tuple(job for job in self.jobs if shard is None or shard.holds(job.place))
 
 
 def plan_jobs(
@@ -168,6 +177,7 @@ def _folder_jobs(
 def _join_numbered(jobs: Sequence[Job], channels: int) -> list[Job]:
     """The jobs, where files `case_0000`, `case_0001`, ... of one folder are one scan."""
     joined: list[Job] = []
+    seen: set[Job] = set()
     for job in jobs:
         first = job.channels[0].path
         found = split_channel(stem(first))
@@ -180,8 +190,9 @@ def _join_numbered(jobs: Sequence[Job], channels: int) -> list[Job]:
             joined.append(job)
             continue
         refs = tuple(job.channels[0].moved_to(file) for file in files)
-        if (whole := Job(refs, job.place.with_name(names[0]))) not in joined:
+        if (whole := Job(refs, job.place.with_name(names[0]))) not in seen:
             joined.append(whole)
+            seen.add(whole)
     return joined
 
 
@@ -194,11 +205,12 @@ def _with_outputs(job: Job, output: Path, choice: OutputChoice) -> Job:
 
 
 def _check_outputs(jobs: Sequence[Job]) -> None:
-    scans = {ref.path.resolve() for job in jobs for ref in job.channels}
-    taken: dict[Path, Job] = {}
+    real = _RealPaths()
+    scans = {real.find(ref.path) for job in jobs for ref in job.channels}
+    taken: dict[str, Job] = {}
     targets = [(job, one.path) for job in jobs for one in job.outputs]
     for job, path in targets:
-        target = path.resolve()
+        target = real.find(path)
         if target in scans:
             raise OutputError(
                 "the segmentation would replace a scan",
@@ -215,3 +227,15 @@ def _check_outputs(jobs: Sequence[Job]) -> None:
                 "format only",
             )
         taken[target] = job
+
+
+class _RealPaths:
+    """Paths behind links, as `os.path.realpath` has them; each folder is looked up once."""
+
+    def __init__(self) -> None:
+        self._folder = lru_cache(maxsize=1024)(self.find)
+
+    def find(self, path: Path) -> str:
+        if path.name in ("", "..") or path.is_symlink():
+            return os.path.realpath(path)
+        return os.path.join(self._folder(path.parent), path.name)

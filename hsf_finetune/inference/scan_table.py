@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hsf_finetune.data.volumes.read_volume import VolumeRef
+from hsf_finetune.inference.scan_shards import Shard
 from hsf_finetune.system.atomic_files import append_csv, locked, read_csv, write_csv
 from hsf_finetune.system.errors import OutputError
 
 SCAN = "scan"
+_TAKEN = "taken-"
+"""The start of the names of parts that no process writes into any more."""
 
 Rows = Sequence[Sequence[str]]
 
@@ -66,6 +71,37 @@ class ScanTable:
             self._seen.names.add(name)
             self._seen.stamp = self._find_stamp()
 
+    def part(self, shard: Shard | None) -> ScanTable:
+        """What a process writes into: this table, or that of a part of the scans.
+
+        The latter is a file of its own, in a hidden folder, until `collect` is called.
+        """
+        if shard is None:
+            return self
+        name = f"{shard.number}_of_{shard.count}{self.path.suffix}"
+        return replace(self, path=self._parts_folder / name)
+
+    def collect(self, scans: Sequence[VolumeRef]) -> None:
+        """Moves the rows of all parts into the table, which is replaced as a whole.
+
+        Of processes that end at the same time, the first one collects the rows of all. One that is
+        still segmenting begins a new part. What a killed process leaves is collected by the next.
+
+        Args:
+            scans: whose rows get their order; those of others come before.
+
+        Raises:
+            OutputError: the table cannot be written, or one of them has other columns.
+        """
+        if not self._parts_folder.is_dir():
+            return
+        with locked(self.path):
+            if parts := self._take_parts():
+                lines = self._merged_lines(parts, scans)
+                write_csv(self.path, [SCAN, *self.columns], lines, delimiter="\t")
+                for part in parts:
+                    part.path.unlink()
+
     def missing(self, scans: Sequence[VolumeRef]) -> list[VolumeRef]:
         """The scans that have no row.
 
@@ -103,6 +139,45 @@ class ScanTable:
         for name, *cells in lines:
             known.setdefault(name, []).append(cells)
         return known
+
+    @property
+    def _parts_folder(self) -> Path:
+        return self.path.with_name(f".{self.path.name}.parts")
+
+    def _take_parts(self) -> list[ScanTable]:
+        """All parts, moved away from the processes that write them; the earliest first."""
+        found = [
+            path
+            for path in sorted(self._parts_folder.iterdir())
+            if path.suffix == self.path.suffix and not path.name.startswith(".")
+        ]
+        parts = [path for path in found if path.name.startswith(_TAKEN)]
+        for path in found:
+            if path in parts:
+                continue
+            taken = path.with_name(f"{_TAKEN}{secrets.token_hex(4)}{path.suffix}")
+            # A network file system may list a file for a while after it was moved.
+            with locked(path), suppress(FileNotFoundError):
+                path.replace(taken)
+                parts.append(taken)
+        return [replace(self, path=path) for path in parts]
+
+    def _merged_lines(
+        self, parts: Sequence[ScanTable], scans: Sequence[VolumeRef]
+    ) -> Iterator[Sequence[str]]:
+        """The lines of the table and its parts.
+
+        The table is read when the first line is asked for: `write_csv` has then made a file beside
+        it, so that a network file system looks at the folder anew and finds what others wrote.
+        """
+        known = {**self.read()}
+        for part in parts:
+            known.update(part.read())
+        names = dict.fromkeys(map(scan_name, scans))
+        others = [name for name in known if name not in names]
+        for name in [*others, *(name for name in names if name in known)]:
+            for cells in known[name]:
+                yield [name, *cells]
 
     def _find_stamp(self) -> tuple[int, int] | None:
         """Size and time of change of the file; None if there is none that can be added to."""

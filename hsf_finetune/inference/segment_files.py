@@ -85,8 +85,15 @@ def segment_files(
     files = [one for job in plan.jobs for one in job.outputs]
     check_outputs(files, model.card, options.outputs, options.overwrite)
     tables = _Tables.of(model, output, options)
+    scans_of_all = [job.channels[0] for job in plan.jobs]
+    tables.collect(scans_of_all)
+    jobs = plan.part(options.shard)
+    if options.shard:
+        whole = count_of(len(plan.jobs), "scan")
+        console.say(f"part {options.shard}: {len(jobs):,} of {whole}")
     with console.progress("segmenting") as tick:
-        results = _run_jobs(model, plan.jobs, options, tables, tick)
+        results = _run_jobs(model, jobs, options, tables, tick)
+    tables.collect(scans_of_all)
     for why in dict.fromkeys(why for _, why in plan.skipped):
         names = [path.name for path, reason in plan.skipped if reason == why]
         console.say(f"not segmented, {why}: {console.shorten_list(names)}")
@@ -100,7 +107,7 @@ def segment_files(
         f"{count['skipped']} skipped"
         + (" because they exist (--overwrite segments them again)" if count["skipped"] else "")
     )
-    tables.show(results, options.review)
+    tables.show(results, scans_of_all, options.review)
     return results
 
 
@@ -166,23 +173,30 @@ def _segment(
         return JobResult(job, "failed", error)
 
 
-def _write(job: Job, found: Segmentation | JobResult, options: SegmentOptions) -> JobResult:
-    """Writes what is not there yet, or everything again, and the scan's row of volumes."""
+def _write(
+    job: Job, found: Segmentation | JobResult, options: SegmentOptions, tables: _Tables
+) -> JobResult:
+    """Writes what is not there yet, or everything again, behind the scan's rows in the tables.
+
+    A process that is killed between the two leaves a scan that is segmented again.
+    """
     if isinstance(found, JobResult):
         return found
     if options.strict and found.warnings:
         return JobResult(job, "failed", _refusal(job, found.warnings))
     wanted = [one for one in job.outputs if options.overwrite or not one.path.exists()]
+    located = found.located if isinstance(found, LocatedSegmentation) else None
+    foretold = () if located else found.foretold
+    result = JobResult(job, "written", None, found.warnings, found.volumes_mm3, located, foretold)
     try:
         for kept in job.outputs:
             if kept not in wanted and kept.holds_labels:
                 _check_is_same(kept.path, found)
+        tables.note(result)
         write_outputs(found, wanted, options.outputs)
     except DataError as error:
         return JobResult(job, "failed", error)
-    located = found.located if isinstance(found, LocatedSegmentation) else None
-    foretold = () if located else found.foretold
-    return JobResult(job, "written", None, found.warnings, found.volumes_mm3, located, foretold)
+    return result
 
 
 def _check_is_same(path: Path, found: Segmentation) -> None:
@@ -213,8 +227,8 @@ def _write_and_note(
     tables: _Tables,
 ) -> JobResult:
     """What `_write` does, and the scan's rows in the tables."""
-    result = _write(job, found, options)
-    if result.status != "skipped":
+    result = _write(job, found, options, tables)
+    if result.status == "failed":
         tables.note(result)
     return result
 
@@ -270,11 +284,11 @@ class _Tables:
         """
         card, volumes, quality = model.card, None, None
         if options.outputs.volumes is not None:
-            volumes = VolumeTable(options.outputs.volumes, card.classes[1:])
+            volumes = VolumeTable(options.outputs.volumes, card.classes[1:], options.shard)
             volumes.missing(())
         # Regions of a scan are other images than those that the model was validated on.
         if card.quality and options.where is None:
-            quality = QualityTable(output / QUALITY_FILE, card.quality)
+            quality = QualityTable(output / QUALITY_FILE, card.quality, options.shard)
             quality.missing(())
         elif options.review:
             raise ConfigError(
@@ -295,8 +309,22 @@ class _Tables:
             failed = [Finding.refusal(error, "failed", scan.path)] if error else []
             self.quality.write_scan(scan, result.foretold, [*failed, *result.warnings])
 
-    def show(self, results: Sequence[JobResult], review: int) -> None:
-        """Prints where the tables are, what they lack, and which scans to look at first."""
+    def collect(self, scans: Sequence[VolumeRef]) -> None:
+        """Moves what all processes have written of parts of the scans into the tables."""
+        for table in (self.volumes, self.quality):
+            if table:
+                table.collect(scans)
+
+    def show(
+        self, results: Sequence[JobResult], scans_of_all: Sequence[VolumeRef], review: int
+    ) -> None:
+        """Prints where the tables are, what they lack, and which scans to look at first.
+
+        Args:
+            results: of this call.
+            scans_of_all: those of all parts.
+            review: how many scans to look at first.
+        """
         scans = [result.job.channels[0] for result in results]
         for name, table in (("volumes", self.volumes), ("expected Dice", self.quality)):
             if table is None:
@@ -315,4 +343,4 @@ class _Tables:
                     f"which --overwrite adds: {names}"
                 )
         if self.quality and self.quality.path.exists() and review:
-            console.console.print(self.quality.worst(scans, review))
+            console.console.print(self.quality.worst(scans_of_all, review))

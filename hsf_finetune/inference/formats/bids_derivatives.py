@@ -102,12 +102,13 @@ def describe_dataset(root: Path, scan: Path) -> str:
     """
     source = _source_root(scan)
     address = source.as_uri()
-    with locked(root / DESCRIPTION):
-        old = _read(root / DESCRIPTION)
-        links: dict[str, str] = dict(old.get("DatasetLinks", {}))
-        if address not in links.values():
-            links[f"source{len(links) + 1}"] = address
-            write_json(root / DESCRIPTION, _description(links))
+    links = _links(root)
+    if address not in links.values():
+        with locked(root / DESCRIPTION):
+            links = _links(root)  # another process may have added some
+            if address not in links.values():
+                links[f"source{len(links) + 1}"] = address
+                write_json(root / DESCRIPTION, _description(links))
     name = next(name for name, link in links.items() if link == address)
     return f"bids:{name}:{scan.absolute().relative_to(source).as_posix()}"
 
@@ -123,6 +124,10 @@ def write_sidecar(segmentation: Path, source: str, extra: dict[str, Any] | None 
     file = segmentation.with_name(segmentation.name.removesuffix(".nii.gz") + ".json")
     about = {"Sources": [source], "SpatialReference": source, **(extra or {})}
     write_json(file, about)
+
+
+def _links(root: Path) -> dict[str, str]:
+    return dict(_read(root / DESCRIPTION).get("DatasetLinks", {}))
 
 
 def _description(links: dict[str, str]) -> dict[str, Any]:
