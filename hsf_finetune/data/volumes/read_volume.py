@@ -107,12 +107,8 @@ class VolumeRef:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain types."""
-        return {
-            "path": self.file,
-            "key": self.key,
-            "spacing_mm": self.spacing_mm,
-            "affine": self.affine,
-        }
+        geometry = {"spacing_mm": self.spacing_mm, "affine": self.affine}
+        return {"path": self.file, "key": self.key, **geometry}
 
     def __str__(self) -> str:
         """`path`, or `path:key`."""
