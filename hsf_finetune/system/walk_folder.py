@@ -44,18 +44,23 @@ def walk_folder(top: Path, skip: Collection[Path] = ()) -> Iterator[tuple[Path, 
     yield from _walk(top, base, around, base, skip)
 
 
-def glob_below(top: Path, pattern: str) -> set[Path]:
+def glob_below(top: Path, pattern: str) -> set[str]:
     """What matches a glob as `Path.glob` has it, but for `**/`, which enters folders behind links.
+
+    Paths are text, which takes a third of the memory.
 
     Raises:
         ValueError: the pattern is no valid glob.
     """
     first, *others = pattern.split("**/")
-    found = {top} if not first and others else {*top.glob(first.rstrip("/"))}
+    found = {str(top)} if not first and others else {*map(str, top.glob(first.rstrip("/")))}
     for part in others:
-        folders = {folder for start in found for folder, _ in walk_folder(start)}
+        folders = {str(folder) for start in found for folder, _ in walk_folder(Path(start))}
         name = part.rstrip("/")
-        found = {path for one in folders for path in one.glob(name)} if name else folders
+        if name:
+            found = {str(path) for folder in folders for path in Path(folder).glob(name)}
+        else:
+            found = folders
     return found
 
 
@@ -73,20 +78,26 @@ def _walk(
         skip: folders that are not entered.
     """
     # Names take a fraction of the memory of paths, and a folder may hold thousands.
-    found: list[tuple[str, str | None, bool]] = []
+    found: list[str] = []
+    folders: set[str] = set()
+    links: dict[str, str] = {}
     for entry in _entries(folder):
-        target, is_link = None, entry.is_symlink()
-        if is_link and os.path.isdir(entry.path):
-            target = os.path.realpath(entry.path)
+        name = entry.name
+        if entry.is_symlink() and os.path.isdir(entry.path):
+            links[name] = target = os.path.realpath(entry.path)
+            if target in around or _is_below(target, base):
+                continue
         elif entry.is_dir(follow_symlinks=False):
-            target = os.path.join(real, entry.name)
-        if target is None or not (target in around or (is_link and _is_below(target, base))):
-            found.append((entry.name, target, is_link))
-    found.sort(key=lambda one: os.path.normcase(one[0]))
-    yield folder, (folder / name for name, _, _ in found)
-    for name, target, is_link in found:
-        if target is not None and (path := folder / name) not in skip:
-            beyond = around | (_with_parents(target) if is_link else {target})
+            if os.path.join(real, name) in around:
+                continue
+            folders.add(name)
+        found.append(name)
+    found.sort(key=os.path.normcase)
+    yield folder, (folder / name for name in found)
+    for name in found:
+        if (name in links or name in folders) and (path := folder / name) not in skip:
+            target = links.get(name) or os.path.join(real, name)
+            beyond = around | (_with_parents(target) if name in links else {target})
             yield from _walk(path, target, beyond, base, skip)
 
 

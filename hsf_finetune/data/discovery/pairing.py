@@ -106,7 +106,7 @@ def glob_files(root: Path, glob: str) -> list[GlobMatch]:
         start, suffix = split_suffix(tidy, SUFFIXES)
         expression = re.compile(f"{glob_regex(start)}(?i:{re.escape(suffix)})")
         any_case = (f"[{c.lower()}{c.upper()}]" if c.isalpha() else c for c in suffix)
-        files = sorted(map(str, glob_below(root, start + "".join(any_case))), key=_by_folders)
+        files = sorted(glob_below(root, start + "".join(any_case)), key=_by_folders)
     except (ValueError, IndexError, NotImplementedError, re.error) as error:
         raise ConfigError(
             "not a valid file pattern",
