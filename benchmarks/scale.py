@@ -5,7 +5,8 @@
 
 Each command runs in a process of its own, on one thread. The processor time of a process and its
 children counts, and the memory of the largest of them. `growth` is the exponent p of size^p over
-all rows of a work, by regression, without the time of the smallest work (start-up and imports).
+all rows of a work, by regression, without the time of the smallest work (start-up and imports), where
+two rows or more add a tenth to that time: less is chance.
 Each row is printed, and written, as soon as it is measured.
 """
 
@@ -27,6 +28,8 @@ from pathlib import Path
 from rows import Row, show, write
 
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+NOTABLE = 0.1
+"""Share of the smallest work's time from which on a longer time is not chance."""
 COMMAND = Path(sys.executable).with_name("hsf-finetune")
 TINY = (16, 16, 16)
 """Size of the scans of a cohort, so that the work for each case shows, not its voxels."""
@@ -246,13 +249,14 @@ def measure(work: Work, folder: Path) -> Iterator[Row]:
     points: list[tuple[float, float]] = []
     for size in sizes:
         cost = cost_of(work, size, folder)
-        points.append((work.amount(size), max(cost.seconds - start.seconds, 1e-3)))
+        if cost.seconds > (1 + NOTABLE) * start.seconds:
+            points.append((work.amount(size), cost.seconds - start.seconds))
         yield {
             "work": work.name,
             "size": f"{size:,} {work.unit}",
             "CPU s": round(cost.seconds, 1),
             "MiB": round(cost.memory_mib),
-            "growth": round(growth(points), 2) if size == sizes[-1] and len(sizes) > 1 else "",
+            "growth": round(growth(points), 2) if size == sizes[-1] and len(points) > 1 else "",
         }
 
 

@@ -63,7 +63,7 @@ def test_facts_of_a_damaged_file_are_left_out(tmp_path: Path, damage: str) -> No
 
 
 def test_the_memory_holds_no_thumbnails() -> None:
-    """2 KB a case or less, where thumbnails alone have 12."""
+    """1 KB a case or less, where thumbnails alone have 12."""
     random = np.random.default_rng(0)
     cubes = [random.integers(-99, 99, (16, 16, 16), dtype=np.int8) for _ in range(3)]
     facts = CaseFacts((), None, Thumbnails(*cubes))
@@ -90,7 +90,7 @@ def test_measures_take_little_memory(tmp_path: Path, monkeypatch: pytest.MonkeyP
         return dict(FactsFile().load(tmp_path / "saved.jsonl", kept))
 
     found = peak_bytes_per_case(load)
-    assert found < 2000
+    assert found < 600
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")

@@ -350,4 +350,4 @@ def test_discovery_takes_little_memory(tmp_path: Path, layout: str) -> None:
     start = layout.format(0).replace("000", "*")
     patterns = {"t2": {"mri": f"{start}t2.nii", "label": f"{start}seg.nii"}}
     found = peak_bytes_per_case(lambda cases: discover(settings(tmp_path / str(cases), patterns)))
-    assert found < 2500
+    assert found < 1500
