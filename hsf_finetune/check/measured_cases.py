@@ -85,15 +85,22 @@ def select_measured(cases: Sequence[Case], facts: Sequence[KeptFacts]) -> list[M
 def read_numbers(cases: Sequence[MeasuredCase], *names: str) -> list[Numbers]:
     """Measures of all cases, by their names in `Measures`, each (cases, numbers of one case).
 
-    What could not be measured is NaN. All cases have as many numbers.
+    A number that could not be measured is NaN.
+
+    Raises:
+        ValueError: the cases differ in how many numbers they have.
     """
     columns = [array("d") for _ in names]
+    counts: list[set[int]] = [set() for _ in names]
     for case in cases:
         measures = case.facts.read_measures()
-        for name, column in zip(names, columns, strict=True):
+        for name, column, count in zip(names, columns, counts, strict=True):
             value = getattr(measures, name)
             numbers = value if isinstance(value, tuple) else (value,)
             column.extend(math.nan if number is None else number for number in numbers)
+            count.add(len(numbers))
+    if any(len(count) > 1 for count in counts):
+        raise ValueError(f"{names}: cases with {counts} numbers")
     return [np.frombuffer(column).reshape(len(cases), -1) for column in columns]
 
 
