@@ -20,6 +20,7 @@ from hsf_finetune.data.discovery.cases import Case, Cohort, discover
 from hsf_finetune.data.discovery.channel_numbers import split_channel
 from hsf_finetune.data.splits import Split, fold_count, fold_settings, split_cases
 from hsf_finetune.data.volumes.check_volumes import on_grid_of, to_label_rows
+from hsf_finetune.data.volumes.nibabel_formats import save_image
 from hsf_finetune.data.volumes.read_volume import Volume, read_volume, stem
 from hsf_finetune.export import to_nnunet
 from hsf_finetune.export.export_folder import new_folder, refuse_existing
@@ -219,7 +220,7 @@ def _save(array: npt.NDArray[Any], like: Volume, path: Path) -> None:
     """Writes a NIfTI on the grid of a volume."""
     image = nib.Nifti1Image(array, like.affine, like.header)
     image.set_data_dtype(array.dtype)
-    nib.save(image, path)
+    save_image(image, path)
 
 
 def _dataset_json(

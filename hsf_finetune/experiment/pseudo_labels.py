@@ -14,13 +14,13 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any, Protocol
 
-import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
 from hsf_finetune.config.settings import DatasetSettings
 from hsf_finetune.data.volumes.check_volumes import to_whole_numbers
+from hsf_finetune.data.volumes.nibabel_formats import save_image
 from hsf_finetune.data.volumes.read_volume import Volume, VolumeRef, read_volume
 from hsf_finetune.inference.write_segmentation import nifti_like
 from hsf_finetune.labels.classes import BACKGROUND
@@ -270,7 +270,7 @@ def _write_labels(
 
 def _write(path: Path, labels: npt.NDArray[Any], scan: Volume) -> None:
     with atomic_write(path) as temporary:
-        nib.save(nifti_like(labels.reshape(scan.stored_shape), scan), temporary)
+        save_image(nifti_like(labels.reshape(scan.stored_shape), scan), temporary)
 
 
 def _read_record(folder: Path) -> dict[str, Any]:

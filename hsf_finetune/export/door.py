@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hsf_finetune.config.settings.base_settings import Group
+from hsf_finetune.data.volumes.nibabel_formats import save_image
 from hsf_finetune.data.volumes.read_volume import Volume
 from hsf_finetune.export.trained_model import TrainedModel
 from hsf_finetune.inference.model_card import ModelCard
@@ -113,7 +114,8 @@ def save_channels(channels: Sequence[Volume], folder: Path) -> list[str]:
     """Writes the channels of a scan as NIfTI, for programs that read files; returns their paths."""
     paths = [folder / f"scan_{number:04d}.nii.gz" for number in range(len(channels))]
     for path, volume in zip(paths, channels, strict=True):
-        nib.save(nib.Nifti1Image(np.asarray(volume.array, dtype=np.float32), volume.affine), path)
+        voxels = np.asarray(volume.array, dtype=np.float32)
+        save_image(nib.Nifti1Image(voxels, volume.affine), path)
     return [str(path) for path in paths]
 
 

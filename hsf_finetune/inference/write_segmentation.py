@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hsf_finetune.data.volumes.hdf5_datasets import open_dataset
+from hsf_finetune.data.volumes.nibabel_formats import save_image
 from hsf_finetune.data.volumes.read_volume import Volume, is_hdf5
 from hsf_finetune.system.atomic_files import atomic_write
 
@@ -42,7 +43,7 @@ def write_segmentation(path: Path, labels: npt.NDArray[Any], scan: Volume) -> No
         if is_hdf5(path):
             _write_hdf5(temporary, stored, scan)
         else:
-            nib.save(nifti_like(stored, scan), temporary)
+            save_image(nifti_like(stored, scan), temporary)
 
 
 def nifti_like(voxels: npt.NDArray[Any], scan: Volume) -> Any:

@@ -19,6 +19,7 @@ from hsf_finetune.config.compose import compose
 from hsf_finetune.config.settings import Settings
 from hsf_finetune.data.discovery.cases import Case
 from hsf_finetune.data.preprocessing.orientation import stored_along
+from hsf_finetune.data.volumes.nibabel_formats import save_image
 from hsf_finetune.data.volumes.read_volume import VolumeRef, read_volume
 from hsf_finetune.inference.predictor import Predictor, pick_device
 from hsf_finetune.inference.weights_model import build_untouched
@@ -131,7 +132,7 @@ def _save_stored_so(
     array: npt.NDArray[Any], affine: npt.NDArray[Any], stored: str, file: Path
 ) -> None:
     """Saves a scan with axes as nnU-Net's training images had them."""
-    nib.save(stored_along(nib.Nifti1Image(array, affine), stored), file)
+    save_image(stored_along(nib.Nifti1Image(array, affine), stored), file)
 
 
 def _write_model(checkpoint: Checkpoint, folder: Path) -> None:

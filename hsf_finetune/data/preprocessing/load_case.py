@@ -30,7 +30,6 @@ from hsf_finetune.data.volumes.outside import (
     Array,
     fill_mask,
     fill_with_mean,
-    find_fill_values,
 )
 from hsf_finetune.data.volumes.read_volume import Volume, read_volume
 
@@ -86,9 +85,7 @@ def prepare_channels(
     how = preprocessing
     box = find_box(arrays, how) if how.crop_after == "reading" else None
     if how.fill_values == "outside":
-        fills = [
-            find_fill_values(volume.array[box]) if box else volume.grey.fills for volume in volumes
-        ]
+        fills = [volume.grey_in(box).fills for volume in volumes]
         masks = [fill_mask(array, f) if f else None for array, f in zip(arrays, fills, strict=True)]
         arrays = [fill_with_mean(array, mask) for array, mask in zip(arrays, masks, strict=True)]
         if box and any(fills):

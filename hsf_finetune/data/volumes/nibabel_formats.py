@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import gzip
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
+from isal import igzip
 from nibabel.spatialimages import SpatialImage
 
 from hsf_finetune.data.volumes.affines import (
@@ -26,6 +26,8 @@ MGH = (".mgz", ".mgh")
 HEADER_BYTES = nib.Nifti2Header.sizeof_hdr
 """The header of a NIfTI has no more."""
 _MAX_HEADER_BYTES = 1 << 26
+_GZIP_LEVEL = 2
+"""Smaller than level 1 of zlib, in a fifth of its time."""
 
 
 def open_nifti_or_mgh(path: Path) -> SpatialImage:
@@ -52,7 +54,7 @@ def read_nifti_header(path: Path) -> nib.Nifti1Header | None:
     Raises:
         ValueError: it says that voxels begin far behind it, or has too many axes.
     """
-    with gzip.open(path) if is_gz(path) else path.open("rb") as file:
+    with igzip.open(path) if is_gz(path) else path.open("rb") as file:
         return nifti_header(file.read(HEADER_BYTES))
 
 
@@ -110,6 +112,16 @@ def check_is_finite(affine: Affine, path: Path) -> None:
             found=format_affine(affine),
             fix="convert the volume again",
         )
+
+
+def save_image(image: Any, path: Path) -> None:
+    """Writes a NIfTI image of nibabel's; the same image gives the same bytes, whenever and wherever."""
+    with path.open("wb") as file:
+        if is_gz(path):
+            with igzip.IGzipFile("", "wb", _GZIP_LEVEL, fileobj=file, mtime=0) as packed:
+                image.to_stream(packed)
+        else:
+            image.to_stream(file)
 
 
 def is_gz(path: Path) -> bool:

@@ -21,7 +21,7 @@ _CODE_DISTANCE, _OTHER_DISTANCE = 0.25, 3.0
 """How far such a value, or any other, lies from its neighbour, in widths of all other values."""
 _OTHER_SHARE, _OTHER_VOXELS = 1e-4, 20
 """Smallest share and number of voxels of another value: fewer are outliers."""
-_SAMPLED_VOX = 1_000_000
+_SAMPLED_VOX = 200_000
 """Percentiles are taken of about so many voxels."""
 _EVEN = 0.02
 """Values that differ by less than this share of the interquartile range are one value."""

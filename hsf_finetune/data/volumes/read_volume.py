@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import os
 from collections import ChainMap
 from collections.abc import Mapping
@@ -14,13 +13,10 @@ from typing import TYPE_CHECKING, Any
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
+from isal import igzip
 from nibabel.spatialimages import SpatialImage
 
-from hsf_finetune.data.volumes.affines import (
-    Affine,
-    hdf5_affine,
-    voxel_size_mm,
-)
+from hsf_finetune.data.volumes.affines import Affine, hdf5_affine, voxel_size_mm
 from hsf_finetune.data.volumes.dicom_series import is_dicom_file, is_dicom_folder, open_series
 from hsf_finetune.data.volumes.grey_values import GreyValues
 from hsf_finetune.data.volumes.hdf5_datasets import open_dataset, refuse_damage
@@ -35,6 +31,7 @@ from hsf_finetune.data.volumes.nibabel_formats import (
     nifti_header,
     open_nifti_or_mgh,
 )
+from hsf_finetune.data.volumes.outside import Box
 from hsf_finetune.data.volumes.volume_size import refuse_huge
 from hsf_finetune.system.errors import DataError
 
@@ -146,6 +143,11 @@ class Volume:
         """Its grey values."""
         return GreyValues(self.array)
 
+    def grey_in(self, box: Box | None) -> GreyValues:
+        """Those of a part; of the whole, what was found in it before is used again."""
+        part = self.array if box is None else self.array[box]
+        return self.grey if part.shape == self.array.shape else GreyValues(part)
+
 
 def stem(path: Path) -> str:
     """Name without its volume suffix (`a.nii.gz` -> `a`); that of a folder as it is."""
@@ -248,7 +250,7 @@ def _read_with_nibabel(ref: VolumeRef) -> Volume:
         return read_image(image, ref)
     kind: Any = None
     # Faster than nibabel's `load`, which reads the start of the file several times.
-    with refuse_damage(ref), gzip.open(path) as file:
+    with refuse_damage(ref), igzip.open(path) as file:
         start = file.read(HEADER_BYTES)
         header: Any = nifti_header(start)
         if header is not None and path.name.lower().endswith(NIFTI):

@@ -10,7 +10,7 @@ import nibabel as nib
 import numpy as np
 
 from hsf_finetune.data.volumes.dicom_series import is_dicom_folder
-from hsf_finetune.data.volumes.nibabel_formats import NIFTI
+from hsf_finetune.data.volumes.nibabel_formats import NIFTI, save_image
 from hsf_finetune.data.volumes.read_volume import VolumeRef, holds_volume, is_hdf5, stem
 from hsf_finetune.inference.formats import bids_derivatives as bids
 from hsf_finetune.inference.formats.colour_tables import bids_text, freesurfer_text, itksnap_text
@@ -240,4 +240,4 @@ def _write_probabilities(path: Path, found: Segmentation, rows: Sequence[LabelRo
     names = "; ".join(f"{number} {name}" for number, name in enumerate(found.classes))
     image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", names.encode()))
     with atomic_write(path) as temporary:
-        nib.save(image, temporary)
+        save_image(image, temporary)
