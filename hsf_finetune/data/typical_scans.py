@@ -98,8 +98,9 @@ def largest_piece(mask: npt.NDArray[np.bool_]) -> float:
     """The largest connected piece's share of a mask, (X, Y, Z); 1 for an empty one."""
     if not mask.any():
         return 1.0
-    pieces, _ = scipy.ndimage.label(mask[box_of(mask)], np.ones((3, 3, 3)))
-    sizes = np.bincount(pieces.ravel())[1:]
+    inside = mask[box_of(mask)]
+    pieces, _ = scipy.ndimage.label(inside, np.ones((3, 3, 3)))
+    sizes = np.bincount(pieces[inside])
     return float(sizes.max() / sizes.sum())
 
 

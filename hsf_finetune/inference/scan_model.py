@@ -111,10 +111,10 @@ class ScanModel(ABC):
         if sure is None and card.quality:
             sums = SurenessSums(card.quality.temperature)
         classes = card.postprocessing.apply(self._classes(volumes, sums), card.classes, voxel_mm3)
-        # Part by part, since NumPy makes eight bytes of each index.
+        # Part by part, since NumPy makes eight bytes of each index; "clip" takes half the time.
         parts = np.array_split(classes, max(classes.size // _INDICES, 1))
         return Segmentation(
-            labels=np.concatenate([self._values[part] for part in parts]),
+            labels=np.concatenate([np.take(self._values, part, mode="clip") for part in parts]),
             label_values={name: card.label_values[name] for name in card.classes},
             volumes_mm3={
                 name: np.count_nonzero(classes == number) * voxel_mm3

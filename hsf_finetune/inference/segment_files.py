@@ -122,7 +122,8 @@ def _run_jobs(
     # Only files are read in the thread: numbers are computed in one thread, whose rounding is known.
     memory = FreedMemory()
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
-        writing: list[Future[JobResult]] = []
+        results: list[JobResult] = []
+        writing: Future[JobResult] | None = None
         reading = [reader.submit(_read, model, job, options) for job in jobs[:1]]
         try:
             for number, job in enumerate(jobs):
@@ -133,10 +134,10 @@ def _run_jobs(
                 found = _segment(model, job, scan, options)
                 memory.note_scan(found.labels.size if isinstance(found, Segmentation) else 0)
                 if writing:
-                    writing[-1].result()
-                writing.append(writer.submit(_write_and_note, job, found, options, tables))
+                    results.append(writing.result())
+                writing = writer.submit(_write_and_note, job, found, options, tables)
                 tick(number + 1, len(jobs))
-            return [future.result() for future in writing]
+            return [*results, writing.result()] if writing else []
         except BaseException:
             for waiting in (reader, writer):
                 waiting.shutdown(wait=False, cancel_futures=True)

@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
-_SCANS, _GROWTH = 20, 0.05
+_SCANS, _GROWTH = 10, 0.02
 """A process that segments scans may grow by this share of what it had after so many of them; as many
 lie between two times that memory is returned."""
 _LARGE_VOX = 2**24

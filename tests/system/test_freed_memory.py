@@ -16,11 +16,11 @@ from hsf_finetune.system.freed_memory import FreedMemory
     ("held_mib", "returned_after"),
     [
         pytest.param([100] * 60, [], id="same scans"),
-        pytest.param([100] * 20 + [104] * 40, [], id="little more"),
+        pytest.param([100] * 10 + [101] * 40, [], id="little more"),
         pytest.param([100] * 30 + [150] + [100] * 40, [31], id="one large scan"),
-        pytest.param([100] * 20 + [150] * 100, [21], id="larger scans from then on"),
-        pytest.param([100] * 20 + [106, *[101] * 18, 106] * 2, [21, 41], id="gaps again"),
-        pytest.param([*range(100, 119), 120], [], id="few scans"),
+        pytest.param([100] * 10 + [150] * 100, [11], id="larger scans from then on"),
+        pytest.param([100] * 10 + [103, *[101] * 8, 103] * 2, [11, 21], id="gaps again"),
+        pytest.param([*range(100, 109), 120], [], id="few scans"),
     ],
 )
 def test_freed_memory_is_returned_when_it_adds_up(
