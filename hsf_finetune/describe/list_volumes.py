@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,14 +44,16 @@ def list_volumes(folder: Path) -> FolderListing:
     unreadable: list[tuple[Path, str]] = []
     others: Counter[str] = Counter()
     dicom: set[Path] = set()
+    above, folders = root, tuple[str, ...]()
     for path in paths_below(root):
+        if path.parent != above:  # files of one folder share its texts, and recurring names theirs
+            above, folders = path.parent, path.relative_to(root).parts[:-1]
         suffix = split_suffix(path.name, (*SUFFIXES, *FOREIGN))[1].lower() or path.suffix.lower()
         if is_hidden(path, root) or (path.parent in dicom and is_dicom_file(path)):
             continue
         if path.is_dir():
             if is_dicom_folder(path):
                 dicom.add(path)
-                folders = path.relative_to(root).parts[:-1]
                 volumes.append(ListedVolume(VolumeRef(path), folders, path.name))
             continue
         if not path.is_file():
@@ -64,8 +67,7 @@ def list_volumes(folder: Path) -> FolderListing:
             volumes += found
             unreadable += [(path, why)] if why else []
         else:
-            folders = path.relative_to(root).parts[:-1]
-            volumes.append(ListedVolume(VolumeRef(path), folders, stem(path)))
+            volumes.append(ListedVolume(VolumeRef(path), folders, sys.intern(stem(path))))
     if not volumes:
         raise _no_volumes(root, others, unreadable)
     return FolderListing(root, tuple(volumes), tuple(unreadable))

@@ -15,7 +15,7 @@ from pathlib import Path
 from hsf_finetune.config.settings import DatasetSettings, PatternSettings
 from hsf_finetune.data.discovery.match_patterns import find_annotated_images, find_excluded_files
 from hsf_finetune.data.discovery.pairing import glob_files
-from hsf_finetune.data.volumes.read_volume import stem
+from hsf_finetune.data.volumes.read_volume import VolumeRef, stem
 from hsf_finetune.describe.layouts.base_layout import FoundCase
 from hsf_finetune.system.errors import UserError
 
@@ -82,8 +82,21 @@ def _finds_cases(dataset: DatasetSettings, cases: Sequence[FoundCase], root: Pat
         images, problems = find_annotated_images("", dataset, root, excluded)
     except UserError:
         return False
-    wanted = {tuple(volume.ref for volume in case.volumes) for case in cases}
-    return not problems and {(*image.channels, image.label) for image in images} == wanted
+    # In order of their images, so that no second list of all files is needed.
+    wanted = sorted(cases, key=lambda case: _place(case.channels[0].ref))
+    images.sort(key=lambda image: _place(image.channels[0]))
+    return (
+        not problems
+        and len(images) == len(wanted)
+        and all(
+            (*image.channels, image.label) == tuple(volume.ref for volume in case.volumes)
+            for image, case in zip(images, wanted, strict=True)
+        )
+    )
+
+
+def _place(ref: VolumeRef) -> tuple[str, str]:
+    return ref.file, ref.key or ""
 
 
 def _files(case: FoundCase) -> tuple[Path, ...]:
@@ -149,20 +162,21 @@ def _make_globs(group: Sequence[FoundCase], root: Path, wildcard: str) -> list[s
 
     The wildcard takes the place of the last `*` in a file's name.
     """
-    rows = [[path.relative_to(root) for path in _files(case)] for case in group]
-    beside = all(path.parent == row[0].parent for row in rows for path in row)
+    beside = all(len({path.parent for path in _files(case)}) == 1 for case in group)
     globs = []
-    for number, paths in enumerate(zip(*rows, strict=True)):
-        suffix = paths[0].name[len(stem(paths[0])) :].lower()
-        start, star, end = _merge_names([stem(path) for path in paths]).rpartition("*")
-        folder = "" if beside and number else _merge_folders([path.parent for path in paths])
+    for number, first in enumerate(_files(group[0])):
+        paths = (_files(case)[number] for case in group)
+        names = [stem(path) for path in paths]
+        suffix = first.name[len(stem(first)) :].lower()
+        start, star, end = _merge_names(names).rpartition("*")
+        folder = "" if beside and number else _merge_folders(group, number, root)
         globs.append(f"{folder}{start}{wildcard if star else ''}{end}{suffix}")
     return globs
 
 
-def _merge_folders(folders: Sequence[Path]) -> str:
-    """The folders as a glob, with a slash behind it."""
-    parts = [folder.parts for folder in folders]
+def _merge_folders(group: Sequence[FoundCase], number: int, root: Path) -> str:
+    """The folders of a file of each case as a glob, with a slash behind it."""
+    parts = [_files(case)[number].relative_to(root).parts[:-1] for case in group]
     if len({*map(len, parts)}) == 1:
         levels = [_merge_names(level) for level in zip(*parts, strict=True)]
     else:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from hsf_finetune.config.compose import compose
 from hsf_finetune.data.discovery.cases import Cohort, discover
+from hsf_finetune.data.volumes.read_volume import VolumeRef
 from hsf_finetune.describe.yaml_text import DatasetDescription
 from hsf_finetune.system.atomic_files import write_csv
 from hsf_finetune.system.errors import UserError
@@ -36,14 +37,7 @@ def verify_description(
             if description.table is not None and overrides:
                 raise
             continue
-        cases, subjects = description.layout.cases, description.subject_rule.subjects
-        # Files and keys, without the geometry that a YAML adds.
-        wanted = {
-            tuple((volume.ref.file, volume.ref.key) for volume in case.volumes): subject
-            for case, subject in zip(cases, subjects, strict=True)
-        }
-        found = {tuple((r.file, r.key) for r in c.volumes): c.subject for c in cohort.cases}
-        return (cohort, overrides) if found == wanted else None
+        return (cohort, overrides) if _has_its_cases(cohort, description) else None
     return None
 
 
@@ -60,6 +54,27 @@ def write_table(description: DatasetDescription, file: Path) -> None:
         for case, subject in zip(cases, subjects, strict=True)
     ]
     write_csv(file, ["image", *further, "label", "subject"], rows)
+
+
+def _has_its_cases(cohort: Cohort, description: DatasetDescription) -> bool:
+    """Whether files, keys in them and subjects are those that were found."""
+    subjects = description.subject_rule.subjects
+    # In order of their images, so that no second list of all files is needed.
+    wanted = sorted(
+        zip(description.layout.cases, subjects, strict=True),
+        key=lambda one: _place(one[0].channels[0].ref),
+    )
+    found = sorted(cohort.cases, key=lambda case: _place(case.images[0]))
+    return len(found) == len(wanted) and all(
+        case.subject == subject
+        and [*map(_place, case.volumes)] == [_place(volume.ref) for volume in one.volumes]
+        for case, (one, subject) in zip(found, wanted, strict=True)
+    )
+
+
+def _place(ref: VolumeRef) -> tuple[str, str]:
+    """Where a volume is, without the geometry that a YAML adds."""
+    return ref.file, ref.key or ""
 
 
 def _discover(description: DatasetDescription, name: str, overrides: Sequence[str]) -> Cohort:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
@@ -191,4 +192,4 @@ def _series_name(parts: tuple[str, ...]) -> str:
     every = [word.lower() for part in parts for word in _words(part)]
     sides = [word for word in every if _SIDE.fullmatch(word)]
     contrasts = [word for word in every if _CONTRAST.fullmatch(word)]
-    return "_".join(dict.fromkeys(sides + contrasts)) or "images"
+    return sys.intern("_".join(dict.fromkeys(sides + contrasts)) or "images")
