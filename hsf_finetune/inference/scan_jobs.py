@@ -1,13 +1,15 @@
-"""Which scans to segment, and which files to write."""
+"""Which scans to segment, which files to write, and what became of them."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
+from hsf_finetune.check.findings import Finding
 from hsf_finetune.data.discovery.channel_numbers import split_channel
 from hsf_finetune.data.volumes.read_volume import VolumeRef, stem
 from hsf_finetune.inference.find_scans import find_scans
@@ -19,8 +21,9 @@ from hsf_finetune.inference.formats.output_formats import (
 )
 from hsf_finetune.inference.localisation import RegionFinder
 from hsf_finetune.inference.model_card import NO_GEOMETRY, Hdf5Geometry
+from hsf_finetune.inference.quality_model import Foretold
 from hsf_finetune.inference.scan_shards import Shard
-from hsf_finetune.system.errors import DataError, OutputError
+from hsf_finetune.system.errors import DataError, OutputError, UserError
 from hsf_finetune.system.missing_paths import no_such_path
 
 
@@ -49,6 +52,29 @@ class Job:
     def is_done(self) -> bool:
         """Whether all of its files exist."""
         return all(one.path.exists() for one in self.outputs)
+
+
+@dataclass(frozen=True)
+class JobResult:
+    """What became of a job.
+
+    Args:
+        job: the job.
+        status: `written`, `skipped` (the output existed before) or `failed`.
+        error: why it failed.
+        warnings: what is unusual about a scan that was segmented.
+        volumes_mm3: class -> its volume in mm3, of a scan that was segmented.
+        located: which parts of the scan were segmented; None is all of it.
+        foretold: expected Dice, where the model can tell it.
+    """
+
+    job: Job
+    status: Literal["written", "skipped", "failed"]
+    error: UserError | None = None
+    warnings: tuple[Finding, ...] = ()
+    volumes_mm3: Mapping[str, float] = field(default_factory=dict)
+    located: Finding | None = None
+    foretold: tuple[Foretold, ...] = ()
 
 
 @dataclass(frozen=True)

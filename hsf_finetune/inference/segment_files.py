@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
@@ -17,42 +15,17 @@ from hsf_finetune.inference.engine_choice import MOST_DIFFERING
 from hsf_finetune.inference.formats.output_formats import check_outputs, write_outputs
 from hsf_finetune.inference.localisation import LocatedSegmentation
 from hsf_finetune.inference.model_card import Hdf5Geometry
-from hsf_finetune.inference.quality_model import FEWEST_SUBJECTS, Foretold
-from hsf_finetune.inference.quality_table import QUALITY_FILE, QualityTable
-from hsf_finetune.inference.scan_jobs import DEFAULTS, Job, SegmentOptions, plan_jobs
+from hsf_finetune.inference.scan_jobs import DEFAULTS, Job, JobResult, SegmentOptions, plan_jobs
 from hsf_finetune.inference.scan_model import ScanModel
+from hsf_finetune.inference.scan_tables import ScanTables
 from hsf_finetune.inference.segmentation import Segmentation
-from hsf_finetune.inference.volume_table import VolumeTable
 from hsf_finetune.system import console
 from hsf_finetune.system.console import count_of
-from hsf_finetune.system.errors import ConfigError, DataError, UserError
+from hsf_finetune.system.errors import DataError, UserError
 from hsf_finetune.system.freed_memory import FreedMemory
 
 _SHOWN = 5
 """Errors of one kind that are printed with their details."""
-
-
-@dataclass(frozen=True)
-class JobResult:
-    """What became of a job.
-
-    Args:
-        job: the job.
-        status: `written`, `skipped` (the output existed before) or `failed`.
-        error: why it failed.
-        warnings: what is unusual about a scan that was segmented.
-        volumes_mm3: class -> its volume in mm3, of a scan that was segmented.
-        located: which parts of the scan were segmented; None is all of it.
-        foretold: expected Dice, where the model can tell it.
-    """
-
-    job: Job
-    status: Literal["written", "skipped", "failed"]
-    error: UserError | None = None
-    warnings: tuple[Finding, ...] = ()
-    volumes_mm3: Mapping[str, float] = field(default_factory=dict)
-    located: Finding | None = None
-    foretold: tuple[Foretold, ...] = ()
 
 
 def segment_files(
@@ -84,12 +57,12 @@ def segment_files(
     plan = plan_jobs(scans, output, options, geometry, model.card.in_channels)
     files = [one for job in plan.jobs for one in job.outputs]
     check_outputs(files, model.card, options.outputs, options.overwrite)
-    tables = _Tables.of(model, output, options)
+    tables = ScanTables.of(model, output, options)
     scans_of_all = [job.channels[0] for job in plan.jobs]
     tables.collect(scans_of_all)
     jobs = plan.part(options.shard)
+    whole = count_of(len(plan.jobs), "scan")
     if options.shard:
-        whole = count_of(len(plan.jobs), "scan")
         console.say(f"part {options.shard}: {len(jobs):,} of {whole}")
     with console.progress("segmenting") as tick:
         results = _run_jobs(model, jobs, options, tables, tick)
@@ -107,6 +80,9 @@ def segment_files(
         f"{count['skipped']} skipped"
         + (" because they exist (--overwrite segments them again)" if count["skipped"] else "")
     )
+    if options.shard:  # so that parts that nobody started, or that failed, are seen
+        done = sum(job.is_done for job in plan.jobs)
+        console.say(f"all parts: {done:,} of {whole} segmented so far")
     tables.show(results, scans_of_all, options.review)
     return results
 
@@ -115,7 +91,7 @@ def _run_jobs(
     model: ScanModel,
     jobs: Sequence[Job],
     options: SegmentOptions,
-    tables: _Tables,
+    tables: ScanTables,
     tick: Callable[[int, int], None],
 ) -> list[JobResult]:
     """What became of the jobs, in their order; at most three scans are in memory."""
@@ -175,7 +151,7 @@ def _segment(
 
 
 def _write(
-    job: Job, found: Segmentation | JobResult, options: SegmentOptions, tables: _Tables
+    job: Job, found: Segmentation | JobResult, options: SegmentOptions, tables: ScanTables
 ) -> JobResult:
     """Writes what is not there yet, or everything again, behind the scan's rows in the tables.
 
@@ -225,7 +201,7 @@ def _write_and_note(
     job: Job,
     found: Segmentation | JobResult,
     options: SegmentOptions,
-    tables: _Tables,
+    tables: ScanTables,
 ) -> JobResult:
     """What `_write` does, and the scan's rows in the tables."""
     result = _write(job, found, options, tables)
@@ -261,87 +237,3 @@ def _show_errors(title: str, errors: Sequence[UserError]) -> None:
             console.say(f"  ... and {len(group) - _SHOWN} more")
         if group[0].fix:
             console.say(f"  fix: {group[0].fix}")
-
-
-@dataclass(frozen=True)
-class _Tables:
-    """The tables that get rows of each scan.
-
-    Args:
-        volumes: of volumes, if it was asked for.
-        quality: of the expected Dice, if the model can tell it.
-    """
-
-    volumes: VolumeTable | None
-    quality: QualityTable | None
-
-    @classmethod
-    def of(cls, model: ScanModel, output: Path, options: SegmentOptions) -> _Tables:
-        """The tables of a call; those that exist are read, so that another one is refused at once.
-
-        Raises:
-            OutputError: a table is one of other classes.
-            ConfigError: scans are to be listed by a Dice that the model cannot tell.
-        """
-        card, volumes, quality = model.card, None, None
-        if options.outputs.volumes is not None:
-            volumes = VolumeTable(options.outputs.volumes, card.classes[1:], options.shard)
-            volumes.missing(())
-        # Regions of a scan are other images than those that the model was validated on.
-        if card.quality and options.where is None:
-            quality = QualityTable(output / QUALITY_FILE, card.quality, options.shard)
-            quality.missing(())
-        elif options.review:
-            raise ConfigError(
-                "--review needs a model that foretells Dice, and a scan that it sees as a whole",
-                found="--where" if card.quality else "a model card without it",
-                expected=f"a run with quality=on and {FEWEST_SUBJECTS} validation subjects or more",
-            )
-        return cls(volumes, quality)
-
-    def note(self, result: JobResult) -> None:
-        """Writes the rows of a scan that was segmented, or failed."""
-        scan, error = result.job.channels[0], result.error
-        if self.volumes:
-            remarks = [warning.kind for warning in result.warnings]
-            remarks += [f"failed: {error.what}"] if error else []
-            self.volumes.write_row(scan, result.volumes_mm3, remarks)
-        if self.quality:
-            failed = [Finding.refusal(error, "failed", scan.path)] if error else []
-            self.quality.write_scan(scan, result.foretold, [*failed, *result.warnings])
-
-    def collect(self, scans: Sequence[VolumeRef]) -> None:
-        """Moves what all processes have written of parts of the scans into the tables."""
-        for table in (self.volumes, self.quality):
-            if table:
-                table.collect(scans)
-
-    def show(
-        self, results: Sequence[JobResult], scans_of_all: Sequence[VolumeRef], review: int
-    ) -> None:
-        """Prints where the tables are, what they lack, and which scans to look at first.
-
-        Args:
-            results: of this call.
-            scans_of_all: those of all parts.
-            review: how many scans to look at first.
-        """
-        scans = [result.job.channels[0] for result in results]
-        for name, table in (("volumes", self.volumes), ("expected Dice", self.quality)):
-            if table is None:
-                continue
-            if not table.path.exists():  # every scan was segmented before
-                console.say(
-                    f"{name}: {table.path} was not written, since no scan was segmented now; "
-                    "--overwrite segments them again and writes it"
-                )
-                continue
-            console.say(f"{name}: {table.path}")
-            if missing := table.missing(scans):
-                names = console.shorten_list([ref.path.name for ref in missing])
-                console.say(
-                    f"  without the rows of {count_of(len(missing), 'scan')} segmented before, "
-                    f"which --overwrite adds: {names}"
-                )
-        if self.quality and self.quality.path.exists() and review:
-            console.console.print(self.quality.worst(scans_of_all, review))

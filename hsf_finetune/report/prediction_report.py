@@ -9,8 +9,8 @@ from hsf_finetune.data.volumes.read_volume import VolumeRef, read_volume, stem
 from hsf_finetune.inference.ensemble import describe_passes
 from hsf_finetune.inference.model_card import ModelCard
 from hsf_finetune.inference.quality_model import MEAN
+from hsf_finetune.inference.scan_jobs import JobResult
 from hsf_finetune.inference.scan_model import ScanModel
-from hsf_finetune.inference.segment_files import JobResult
 from hsf_finetune.report.case_views import view_segmentation
 from hsf_finetune.report.page import Cases, CaseView, Grid, Lines, Page, Part, Section
 from hsf_finetune.system.console import count_of, format_size

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from hsf_finetune.evaluation.compare_runs import Comparison, compare_runs
 from hsf_finetune.evaluation.evaluate import Evaluation
+from hsf_finetune.inference.scan_jobs import JobResult
 from hsf_finetune.inference.scan_model import ScanModel
-from hsf_finetune.inference.segment_files import JobResult
 from hsf_finetune.report.comparison_report import report_comparison
 from hsf_finetune.report.page import Page
 from hsf_finetune.report.prediction_report import report_predictions

@@ -218,3 +218,4 @@ def test_all_parts_use_the_same_engine(
     said = " ".join(capsys.readouterr().out.split())
     assert "engine: torch, as in all parts" in said
     assert "part 1/1000: 0 of 10 scans" in said
+    assert "all parts: 0 of 10 scans segmented so far" in said

@@ -18,11 +18,8 @@ from hsf_finetune.config.settings import DatasetSettings
 from hsf_finetune.data.volumes.read_volume import Volume, VolumeRef, read_volume
 from hsf_finetune.inference.model_card import NO_GEOMETRY, Hdf5Geometry, common_geometry
 from hsf_finetune.inference.predictor import Predictor
-from hsf_finetune.inference.scan_jobs import SegmentOptions, plan_jobs
-from hsf_finetune.inference.segment_files import (
-    JobResult,
-    segment_files,
-)
+from hsf_finetune.inference.scan_jobs import JobResult, SegmentOptions, plan_jobs
+from hsf_finetune.inference.segment_files import segment_files
 from hsf_finetune.inference.segmentation import Segmentation
 from hsf_finetune.system.errors import DataError, OutputError
 from tests.closeness import assert_equal_up_to_rounding

@@ -22,8 +22,8 @@ from hsf_finetune.data.volumes.read_volume import VolumeRef, read_volume
 from hsf_finetune.describe.label_names import read_name_table
 from hsf_finetune.inference.formats.output_formats import OutputChoice
 from hsf_finetune.inference.predictor import Predictor
-from hsf_finetune.inference.scan_jobs import SegmentOptions
-from hsf_finetune.inference.segment_files import JobResult, segment_files
+from hsf_finetune.inference.scan_jobs import JobResult, SegmentOptions
+from hsf_finetune.inference.segment_files import segment_files
 from hsf_finetune.system.errors import ConfigError, OutputError
 from tests.conftest import oblique_affine
 from tests.data.writing import dicom, nifti
