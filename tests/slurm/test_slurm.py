@@ -15,7 +15,9 @@ import pytest
 import torch
 import yaml
 
-from tests.conftest import CONF, FAST
+from hsf_finetune.inference.scan_shards import Shard
+from tests.conftest import CONF, FAST, save_nifti, tiny_case
+from tests.inference.test_scan_shards import contents
 
 pytestmark = pytest.mark.clients
 
@@ -140,6 +142,34 @@ def test_an_array_of_folds_validates_each_subject_once(data: Path, tmp_path: Pat
     first, second = ({*one["validation"]} for one in splits)
     assert not first & second
     assert all({*one["train"], *one["validation"]} == first | second for one in splits)
+
+
+def test_an_array_of_jobs_segments_a_folder_as_one_call_does(
+    source_run: Path, tmp_path: Path
+) -> None:
+    """Also where one of its jobs is preempted in the middle, and starts again."""
+    scans, one, several = (tmp_path / name for name in ("scans", "one", "several"))
+    for number in range(300):
+        save_nifti(scans / f"sub-{number}_T2w.nii.gz", tiny_case(number)[0])
+    given = ["predict", str(source_run), str(scans), "--engine", "torch", "-o"]
+    job = submit(several, [*given, str(several / "out"), "--shard", "TASK/3"], "--array=1-3")
+    first = f"{job}_1"
+
+    def written_of_first() -> int:
+        names = [Path(path.name) for path in (several / "out").glob("*.nii.gz")]
+        return sum(map(Shard(1, 3).holds, names))
+
+    part = sum(Shard(1, 3).holds(Path(path.name)) for path in scans.iterdir())
+    wait_until(lambda: written_of_first() > 2, "scans of the first part")
+    subprocess.run(["scontrol", "requeue", first], check=True)
+    wait_until(lambda: waits_again(first), "the job to be queued again")
+    assert written_of_first() < part, "it was too late"
+    subprocess.run(["scontrol", "update", f"job={first}", "StartTime=now+3"], check=True)
+    wait_for_jobs(job)
+    logs = [(several / f"{number}.log").read_text() for number in (1, 2, 3)]
+    assert any("all parts: 300 of 300 scans segmented" in text for text in logs), logs
+    subprocess.run([sys.executable, "-m", "hsf_finetune", *given, str(one)], check=True)
+    assert contents(several / "out") == contents(one)
 
 
 def sweep(python: Path, folder: Path, arguments: Sequence[str]) -> subprocess.Popen[str]:
