@@ -260,7 +260,7 @@ def _segment(options: argparse.Namespace) -> int:
         options.review,
         options.shard,
     )
-    keep_freed_memory()
+    keep_freed_memory(largest_bytes=1 << 29)  # logits of a window of many classes are as large
     weights, scans = split_models(options.model, options.scans)
     how = (options.checkpoint, options.device, options.set, say, options.engine)
     with without_collection(), without_modules(*OF_MONAI):

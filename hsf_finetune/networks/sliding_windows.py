@@ -79,6 +79,7 @@ class Windows:
                         shape = (len(image), len(logits), self.size[0], *image.shape[3:])
                         sums = _Sums(shape, image.device)
                     sums.add(case, logits, weights, y, z)
+                    del logits  # as large as a window; the next one is not held beside it
             assert sums is not None
             following = [*self.starts[0], first + self.size[0]][number + 1]
             yield from sums.finish(following - first)

@@ -18,12 +18,16 @@ _LARGE_VOX = 2**24
 """After a scan of so many voxels, which takes a minute, it is returned before anything is written."""
 
 
-def keep_freed_memory() -> bool:
+def keep_freed_memory(largest_bytes: int = 1 << 30) -> bool:
     """Tells glibc to reuse large freed blocks instead of returning them to the kernel.
 
     The activations of a 3D network are allocated and freed at each step; returning them
     costs page faults, 8 to 20 % of a step of the default UNet on one core. The process
     then keeps its peak memory, which training reaches again anyway.
+
+    Args:
+        largest_bytes: blocks of more bytes are returned all the same: a second one of a slightly
+            other size would not fit where the first one was.
 
     Returns:
         Whether the C library accepted it; False where it is not glibc.
@@ -31,7 +35,11 @@ def keep_freed_memory() -> bool:
     library = _c_library()
     if library is None:
         return False
-    limits = ((_M_MMAP_THRESHOLD, 1 << 30), (_M_TRIM_THRESHOLD, 2**31 - 1), (_M_TOP_PAD, 1 << 26))
+    limits = (
+        (_M_MMAP_THRESHOLD, largest_bytes),
+        (_M_TRIM_THRESHOLD, 2**31 - 1),
+        (_M_TOP_PAD, 1 << 26),
+    )
     return all([library.mallopt(option, value) == 1 for option, value in limits])
 
 
