@@ -24,7 +24,7 @@ EDGE_VOX = 16
 """Edge length of a thumbnail, in its own voxels."""
 STEPS_PER_STD = 25.0
 """Steps of a thumbnail's 8 bits in one standard deviation of the image."""
-_FORMAT = 5
+_FORMAT = 6
 """Raised whenever the check of a case changes, so that outdated facts are not read."""
 
 

@@ -40,7 +40,7 @@ _NOT_OF_SAMPLES = {
 }
 """Parts of a preprocessing that change no sample: patches, windows, padding, and sides."""
 
-_FORMAT = 4
+_FORMAT = 5
 """Increased whenever preprocessing changes, so that older files are not read."""
 
 
