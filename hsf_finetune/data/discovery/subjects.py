@@ -13,6 +13,7 @@ from hsf_finetune.system.errors import ConfigError, DataError
 
 _BIDS = re.compile(r"(?:^|[/_])(sub-[A-Za-z0-9]+)", re.IGNORECASE)
 _SEPARATOR = re.compile(r"[_\-.\s]+")
+_BEFORE_NUMBER = re.compile(r"(?<=[^\W\d_])(?=\d)")
 _NOT_A_PERSON = re.compile(
     r"l|r|lh|rh|left|right|hemi|both|bilateral|(l|r|lh|rh|left|right)hipp(o(campus)?)?"
     r"|t1|t2|t1w|t2w|t2star|flair|pd|pdw|mprage|space|tse|mri|anat|averaged?|mean"
@@ -35,7 +36,7 @@ def assign_subjects(paths: Iterable[Path], root: Path, pattern: str | None) -> l
     where folders tell people apart, or the file's stem without nnU-Net's number of a channel
     and words for side, contrast and session. Files whose names hold only such words count as one
     person. Subjects that differ in upper and lower case or in separators only (`sub-01`,
-    `SUB_01`) are one.
+    `SUB_01`, `sub01`) are one.
 
     Args:
         paths: image files below `root`.
@@ -63,8 +64,8 @@ def unite_spellings(subjects: Sequence[str]) -> list[str]:
 
 
 def person_key(subject: str) -> str:
-    """The same for all spellings of a subject: `sub-01`, `SUB_01`."""
-    return _SEPARATOR.sub("_", subject).casefold()
+    """The same for all spellings of a subject: `sub-01`, `SUB_01`, `sub01`; not `sub-1`."""
+    return _SEPARATOR.sub("_", _BEFORE_NUMBER.sub("_", subject)).casefold()
 
 
 def of_folder(subject: str, root: Path, base: Path) -> str:

@@ -54,13 +54,16 @@ def test_files_without_an_entity_are_looked_at_among_themselves() -> None:
 
 
 def test_datasets_of_one_folder_share_subjects_whatever_their_spelling(tmp_path: Path) -> None:
-    for name in ("sub-01_a", "SUB-01_b", "sub-02_a", "sub_02_b"):
+    for name in ("sub-01_T1w", "SUB-01_T2w", "sub-02_T1w", "sub02_T2w", "sub-2_T1w"):
         pair(tmp_path, f"{name}.nii.gz", f"{name}_dseg.nii.gz")
-    series = {k: {"mri": f"*_{k}.nii.gz", "label": f"*_{k}_dseg.nii.gz"} for k in ("a", "b")}
+    pair(tmp_path, "sub-2_T2w.nii.gz", "sub-2_T2w_dseg.nii.gz")
+    series = {k: {"mri": f"*_{k}.nii.gz", "label": f"*_{k}_dseg.nii.gz"} for k in ("T1w", "T2w")}
     sets = {k: {"path": ".", "patterns": {k: series[k]}} for k in series}
     cohort = discover(several(tmp_path, **sets))
     by_name = {case.name.split("__")[1]: case.subject for case in cohort.cases}
-    assert by_name["sub-01_a"] == by_name["SUB-01_b"] == "sub-01"
+    assert by_name["sub-01_T1w"] == by_name["SUB-01_T2w"] == "sub-01"
+    assert by_name["sub-02_T1w"] == by_name["sub02_T2w"]
+    assert by_name["sub-2_T1w"] == by_name["sub-2_T2w"] != by_name["sub-02_T1w"]
 
 
 @pytest.mark.parametrize(
