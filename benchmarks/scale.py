@@ -5,8 +5,8 @@
 
 Each command runs in a process of its own, on one thread. The processor time of a process and its
 children counts, and the memory of the largest of them. `growth` is the exponent p of size^p over
-all rows of a work, by regression, without the time of the smallest work (start-up and imports), where
-two rows or more add a tenth to that time: less is chance.
+all rows of a work, by regression, of what is added to the smallest work, its size and its time (most of
+it start-up and imports), where two rows or more add a tenth to that time: less is chance.
 Each row is printed, and written, as soon as it is measured.
 """
 
@@ -250,7 +250,8 @@ def measure(work: Work, folder: Path) -> Iterator[Row]:
     for size in sizes:
         cost = cost_of(work, size, folder)
         if cost.seconds > (1 + NOTABLE) * start.seconds:
-            points.append((work.amount(size), cost.seconds - start.seconds))
+            added = work.amount(size) - work.amount(smallest)
+            points.append((added, cost.seconds - start.seconds))
         yield {
             "work": work.name,
             "size": f"{size:,} {work.unit}",
