@@ -15,8 +15,8 @@ from pathlib import Path
 from hsf_finetune.config.settings import DatasetSettings, PatternSettings
 from hsf_finetune.data.discovery.match_patterns import find_annotated_images, find_excluded_files
 from hsf_finetune.data.discovery.pairing import glob_files
-from hsf_finetune.data.volumes.read_volume import VolumeRef, stem
-from hsf_finetune.describe.layouts.base_layout import FoundCase
+from hsf_finetune.data.volumes.read_volume import stem
+from hsf_finetune.describe.layouts.base_layout import FoundCase, place_of
 from hsf_finetune.system.errors import UserError
 
 _MAX_PATTERNS = 12
@@ -83,8 +83,8 @@ def _finds_cases(dataset: DatasetSettings, cases: Sequence[FoundCase], root: Pat
     except UserError:
         return False
     # In order of their images, so that no second list of all files is needed.
-    wanted = sorted(cases, key=lambda case: _place(case.channels[0].ref))
-    images.sort(key=lambda image: _place(image.channels[0]))
+    wanted = sorted(cases, key=lambda case: place_of(case.channels[0].ref))
+    images.sort(key=lambda image: place_of(image.channels[0]))
     return (
         not problems
         and len(images) == len(wanted)
@@ -93,10 +93,6 @@ def _finds_cases(dataset: DatasetSettings, cases: Sequence[FoundCase], root: Pat
             for image, case in zip(images, wanted, strict=True)
         )
     )
-
-
-def _place(ref: VolumeRef) -> tuple[str, str]:
-    return ref.file, ref.key or ""
 
 
 def _files(case: FoundCase) -> tuple[Path, ...]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hsf_finetune.config.compose import compose
 from hsf_finetune.data.discovery.cases import Cohort, discover
-from hsf_finetune.data.volumes.read_volume import VolumeRef
+from hsf_finetune.describe.layouts.base_layout import place_of
 from hsf_finetune.describe.yaml_text import DatasetDescription
 from hsf_finetune.system.atomic_files import write_csv
 from hsf_finetune.system.errors import UserError
@@ -62,19 +62,14 @@ def _has_its_cases(cohort: Cohort, description: DatasetDescription) -> bool:
     # In order of their images, so that no second list of all files is needed.
     wanted = sorted(
         zip(description.layout.cases, subjects, strict=True),
-        key=lambda one: _place(one[0].channels[0].ref),
+        key=lambda one: place_of(one[0].channels[0].ref),
     )
-    found = sorted(cohort.cases, key=lambda case: _place(case.images[0]))
+    found = sorted(cohort.cases, key=lambda case: place_of(case.images[0]))
     return len(found) == len(wanted) and all(
         case.subject == subject
-        and [*map(_place, case.volumes)] == [_place(volume.ref) for volume in one.volumes]
+        and [*map(place_of, case.volumes)] == [place_of(volume.ref) for volume in one.volumes]
         for case, (one, subject) in zip(found, wanted, strict=True)
     )
-
-
-def _place(ref: VolumeRef) -> tuple[str, str]:
-    """Where a volume is, without the geometry that a YAML adds."""
-    return ref.file, ref.key or ""
 
 
 def _discover(description: DatasetDescription, name: str, overrides: Sequence[str]) -> Cohort:

@@ -65,3 +65,8 @@ class FolderLayout:
     channel_names: tuple[str, ...] | None = None
     notes: tuple[UnsureNote, ...] = ()
     left_out: tuple[tuple[ListedVolume, str], ...] = ()
+
+
+def place_of(ref: VolumeRef) -> tuple[str, str]:
+    """File and dataset of a volume, by which it is compared and sorted, whatever its geometry."""
+    return ref.file, ref.key or ""
