@@ -21,6 +21,7 @@ from tests.conftest import CONF, FAST
 
 ROOT = CONF.parents[1]
 NAMES_IN_CONDA = {
+    "isal": "python-isal",
     "torch": "pytorch",
     "matplotlib": "matplotlib-base",
     "xxhash": "python-xxhash",
