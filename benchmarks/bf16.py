@@ -42,6 +42,8 @@ def main() -> None:
     plain = few_labels.Benchmark.train
 
     def trained(self: few_labels.Benchmark, arm: str, n: int, seed: int) -> few_labels.Trained:
+        if arm == "fine-tuned":  # which the processor would decide about
+            return self.run(arm, n, seed, "lightning.precision=32-true")
         if arm != ARM:
             return plain(self, arm, n, seed)
         if own:

@@ -23,7 +23,7 @@ _AXES = "xyz"
 _PERCENTILES = (5, 25, 50, 75, 95)
 _SHARE_LEFT_OUT = 0.02
 """Share of the cases at either end that a range need not hold."""
-_PLANES = 16
+_PLANES = 32
 """Of at least so many planes along an axis, voxels are compared with those of the next ones."""
 _FEW_CASES = 2.0
 """With this number of cases a tolerance is twice as large, with one case three times."""
@@ -89,7 +89,7 @@ def measure_scan(scan: Volume) -> dict[str, float]:
     brightness = [*percentiles, percentiles[0] + percentiles[-1]]
     return {
         **{quantity.name: float(size) for quantity, size in sizes},
-        SMOOTHNESS.name: _covariance(grey, mean) / max(variance, 1e-24),
+        SMOOTHNESS.name: _smoothness(grey, mean),
         **{q.name: value for q, value in zip(BRIGHTNESS, brightness, strict=True)},
     }
 
@@ -118,18 +118,25 @@ def _range(ends: npt.NDArray[Any]) -> Range:
     return (float(ends[0]), float(ends[1]))
 
 
-def _covariance(grey: GreyValues, mean: float) -> float:
-    """Covariance of voxels with the next ones, the mean over axes longer than one voxel."""
+def _smoothness(grey: GreyValues, mean: float) -> float:
+    """Correlation of voxels with the next ones, the mean over axes longer than one voxel.
+
+    Both factors and their products are of the same planes: those of the middle differ more from
+    the mean than those of a margin.
+    """
     found = []
     for axis in range(3):
         image = np.moveaxis(grey.array, axis, 0)
         step = max((len(image) - 1) // _PLANES, 1)
-        product = (image[:-1:step].astype(np.float32) - np.float32(mean)) * (
-            image[1::step].astype(np.float32) - np.float32(mean)
+        one, following = (
+            part[::step].astype(np.float32) - np.float32(mean) for part in (image[:-1], image[1:])
         )
         if grey.inside is not None:
-            valid = np.moveaxis(grey.inside, axis, 0)
-            product = product[valid[:-1:step] & valid[1::step]]
-        if product.size:
-            found.append(float(product.mean(dtype=np.float64)))
+            inside = np.moveaxis(grey.inside, axis, 0)
+            both = inside[:-1:step] & inside[1::step]
+            one, following = one[both], following[both]
+        one, following = one.ravel("K"), following.ravel("K")
+        squares = float(np.dot(one, one) + np.dot(following, following)) / 2
+        if squares:
+            found.append(float(np.dot(one, following)) / squares)
     return float(np.mean(found)) if found else 0.0

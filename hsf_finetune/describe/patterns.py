@@ -161,8 +161,7 @@ def _make_globs(group: Sequence[FoundCase], root: Path, wildcard: str) -> list[s
     beside = all(len({path.parent for path in _files(case)}) == 1 for case in group)
     globs = []
     for number, first in enumerate(_files(group[0])):
-        paths = (_files(case)[number] for case in group)
-        names = [stem(path) for path in paths]
+        names = [stem(_files(case)[number]) for case in group]
         suffix = first.name[len(stem(first)) :].lower()
         start, star, end = _merge_names(names).rpartition("*")
         folder = "" if beside and number else _merge_folders(group, number, root)

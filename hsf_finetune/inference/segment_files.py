@@ -15,9 +15,9 @@ from hsf_finetune.inference.engine_choice import MOST_DIFFERING
 from hsf_finetune.inference.formats.output_formats import check_outputs, write_outputs
 from hsf_finetune.inference.localisation import LocatedSegmentation
 from hsf_finetune.inference.model_card import Hdf5Geometry
+from hsf_finetune.inference.prediction_tables import PredictionTables
 from hsf_finetune.inference.scan_jobs import DEFAULTS, Job, JobResult, SegmentOptions, plan_jobs
 from hsf_finetune.inference.scan_model import ScanModel
-from hsf_finetune.inference.scan_tables import ScanTables
 from hsf_finetune.inference.segmentation import Segmentation
 from hsf_finetune.system import console
 from hsf_finetune.system.console import count_of
@@ -57,7 +57,7 @@ def segment_files(
     plan = plan_jobs(scans, output, options, geometry, model.card.in_channels)
     files = [one for job in plan.jobs for one in job.outputs]
     check_outputs(files, model.card, options.outputs, options.overwrite)
-    tables = ScanTables.of(model, output, options)
+    tables = PredictionTables.of(model, output, options)
     scans_of_all = [job.channels[0] for job in plan.jobs]
     tables.collect(scans_of_all)
     jobs = plan.part(options.shard)
@@ -91,7 +91,7 @@ def _run_jobs(
     model: ScanModel,
     jobs: Sequence[Job],
     options: SegmentOptions,
-    tables: ScanTables,
+    tables: PredictionTables,
     tick: Callable[[int, int], None],
 ) -> list[JobResult]:
     """What became of the jobs, in their order; at most three scans are in memory."""
@@ -151,7 +151,7 @@ def _segment(
 
 
 def _write(
-    job: Job, found: Segmentation | JobResult, options: SegmentOptions, tables: ScanTables
+    job: Job, found: Segmentation | JobResult, options: SegmentOptions, tables: PredictionTables
 ) -> JobResult:
     """Writes what is not there yet, or everything again, behind the scan's rows in the tables.
 
@@ -201,7 +201,7 @@ def _write_and_note(
     job: Job,
     found: Segmentation | JobResult,
     options: SegmentOptions,
-    tables: ScanTables,
+    tables: PredictionTables,
 ) -> JobResult:
     """What `_write` does, and the scan's rows in the tables."""
     result = _write(job, found, options, tables)

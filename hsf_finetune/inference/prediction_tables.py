@@ -19,7 +19,7 @@ from hsf_finetune.system.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class ScanTables:
+class PredictionTables:
     """The tables that get rows of each scan.
 
     Args:
@@ -31,7 +31,7 @@ class ScanTables:
     quality: QualityTable | None
 
     @classmethod
-    def of(cls, model: ScanModel, output: Path, options: SegmentOptions) -> ScanTables:
+    def of(cls, model: ScanModel, output: Path, options: SegmentOptions) -> PredictionTables:
         """The tables of a call; those that exist are read, so that another one is refused at once.
 
         Raises:
